@@ -1,0 +1,3 @@
+//! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
+
+pub mod plan;

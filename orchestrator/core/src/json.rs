@@ -1,0 +1,1 @@
+//! JSON from outside: parsed under limits, and free of what PostgreSQL would refuse later.

@@ -1,0 +1,154 @@
+//! What can happen to a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId};
+use crate::time::{Span, Timestamp};
+
+/// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
+/// first steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    pub run_id: RunId,
+    pub namespace: Namespace,
+    pub workflow_id: WorkflowId,
+    pub input: Arc<Value>,
+    pub request_id: Option<RequestId>,
+    /// Given with the start, over those the definition computes.
+    pub search_attributes: BTreeMap<String, Value>,
+    pub answer: Option<AnswerRequest>,
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// Somebody waits for the run to start or to close.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRequest {
+    pub to: Arc<str>,
+    pub on: AnswerOn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerOn {
+    Started,
+    Closed,
+}
+
+/// One input to one existing run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A worker handed in the outcome of a task; its token has been verified.
+    TaskEnded {
+        task: TaskNo,
+        outcome: TaskOutcome,
+    },
+    /// A worker has begun with a task (its first beat); start-to-close counts from `at`.
+    TaskStarted {
+        task: TaskNo,
+        at: Timestamp,
+    },
+    /// The server gave up delivering a task (its workers keep dying): the attempt ends unknown.
+    TaskLost {
+        task: TaskNo,
+    },
+    /// The task stream refused a task: it waits in the run and is offered again later.
+    DispatchHeld {
+        task: TaskNo,
+    },
+    /// A deadline of the run may be due.
+    Wake(Horizon),
+    Cancel(Operation),
+    Terminate(Operation),
+    /// Somebody else waits for this run (a repeated start, `use_existing`).
+    Await(AnswerRequest),
+    /// An operator decides about a parked undo.
+    Parked {
+        step: crate::ids::StepPath,
+        action: ParkedAction,
+        operation: Operation,
+    },
+    /// The shell could not take or store an input of this run; it is parked for an operator instead of being retried for ever.
+    Park {
+        reason: Arc<str>,
+    },
+}
+
+/// How far the outside world is known to have been read, so that a timeout cannot overtake a result.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Horizon {
+    /// The partition's log has been read up to here; a timeout due later does not fire yet. User timers and retries are exempt.
+    pub log_read_to: Timestamp,
+    /// For each queue asked about: tasks published up to here have been delivered to a worker. A queue that is not named
+    /// was not asked about: its undelivered tasks are not late.
+    pub delivered_to: BTreeMap<QueueName, Timestamp>,
+}
+
+/// Who asked for something, and why; recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Operation {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParkedAction {
+    Retry,
+    RetryWithInput(Arc<Value>),
+    MarkDone,
+    Skip,
+}
+
+/// What a worker says of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskOutcome {
+    Completed {
+        output: Arc<Value>,
+    },
+    /// The worker said so: surely not done by this attempt.
+    Failed(WorkerError),
+    /// The worker cannot say (an unhandled exception, a lost connection to its own dependency).
+    Unknown(WorkerError),
+    /// The worker stopped because it was asked to: surely not done.
+    Cancelled,
+    /// Still running somewhere: ask again; consumes no attempt.
+    RetryLater {
+        after: Option<Span>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerError {
+    pub error_type: Arc<str>,
+    pub message: Arc<str>,
+    pub retryable: bool,
+    /// Asserts that no attempt had any effect: lifts a sticky *unknown*.
+    pub not_done: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Span>,
+}
+
+/// Why an input was not taken. Never a panic; the code is stable and becomes `KN…` with a remedy at the edge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    #[error("the input does not match the definition's schema: {0}")]
+    InputSchema(String),
+    #[error("the search attribute `{name}` {problem}")]
+    SearchAttribute { name: String, problem: String },
+    #[error("the run is closed ({0})")]
+    Closed(&'static str),
+    #[error("there is no parked undo at `{0}`")]
+    NotParked(String),
+    #[error("the task {0} was never given out by this run")]
+    UnknownTask(u32),
+    #[error("{0}")]
+    Expression(String),
+}

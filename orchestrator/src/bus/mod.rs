@@ -1,0 +1,181 @@
+//! What carries messages: the log in its partitions, the direct inlet, task streams, answers and dead letters.
+//! NATS in production, memory in simulation.
+//!
+//! **Invariant:** the bus forgets nothing by itself: every log message is handed over in order, with its sequence, until
+//! the engine has committed past it; a gap is handed over as one.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::time::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::store::Cursor;
+
+pub mod memory;
+pub mod nats;
+
+/// Headers of a message, in order; names as they are on the wire.
+pub type Headers = Vec<(Arc<str>, String)>;
+
+/// The value of a header, the first if there are several. Names are compared as they stand.
+pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(key, _)| &**key == name)
+        .map(|(_, value)| value.as_str())
+}
+
+/// What the engine takes.
+#[derive(Debug)]
+pub enum Incoming {
+    Log(LogMessage),
+    Direct(DirectMessage),
+    /// The log lost or never had what lies between the cursor and the first message there is now.
+    Gap(LogGap),
+    /// A task was given up by the server after `max_deliver` deliveries; it has been removed from its stream.
+    TaskLost {
+        partition: i16,
+        token: String,
+    },
+    /// The connection is back; timeouts wait out their grace from here.
+    Reconnected,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogMessage {
+    pub partition: i16,
+    /// The position to commit once this message has taken effect.
+    pub cursor: Cursor,
+    /// As stored: `knarr.in.<p>.…` or `knarr.start.…`.
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+    /// Counts up with each (re)opening of the partition's reader, so that what an abandoned reader still had under way
+    /// is told from what the new one delivers.
+    pub reader: u64,
+}
+
+/// A message to a partition's owner over core NATS.
+#[derive(Debug, Clone)]
+pub struct DirectMessage {
+    pub partition: i16,
+    pub namespace: String,
+    pub kind: DirectKind,
+    pub headers: Headers,
+    pub payload: Bytes,
+    /// Where the confirmation goes.
+    pub reply: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectKind {
+    Result,
+    Beat,
+    Claim,
+}
+
+/// The stream is not the one the cursor was made on, or has gone back in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogGap {
+    pub partition: i16,
+    /// The cursor as it was.
+    pub lost_after: Cursor,
+    /// Where reading goes on: what follows is `resumes_at.sequence + 1`.
+    pub resumes_at: Cursor,
+    pub reader: u64,
+}
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+    pub delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Into a stream, acknowledged by it.
+    Stream,
+    /// To whoever listens now.
+    Core,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The stream is at its limits.
+    #[error("the stream is full")]
+    Full,
+    /// No stream takes this subject.
+    #[error("no stream takes the subject")]
+    NoStream,
+    /// Larger than the server takes, or otherwise refused for good.
+    #[error("the message is refused: {0}")]
+    Refused(String),
+    /// Not acknowledged in time or not connected: publish again.
+    #[error("not acknowledged: {0}")]
+    Unacknowledged(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("NATS is not available: {0}")]
+    Unavailable(String),
+    /// A configuration that will not become right by waiting.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// Settings of a queue's consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    pub queue: QueueName,
+    /// Liveness lease of plain workers: 30 s, or the largest start-to-close of the queue's activities if that is more.
+    pub ack_wait: std::time::Duration,
+}
+
+pub trait Bus: Send + Sync + 'static {
+    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for.
+    fn prepare(&self, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Asserts a namespace's task stream and its queues' consumers.
+    fn ensure_queues(
+        &self,
+        namespace: &Namespace,
+        queues: &[QueueSettings],
+    ) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Starts handing over a partition's log after `cursor`, and what arrives at its direct inlet, into `into`, tagged
+    /// with `reader`. Survives reconnects and recreated streams by itself until [`Bus::close_partition`] or the next
+    /// `open_partition` of the same partition. Back-pressure is `into` being full.
+    fn open_partition(
+        &self,
+        partition: i16,
+        cursor: Cursor,
+        reader: u64,
+        into: mpsc::Sender<Incoming>,
+    ) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Stops both inlets of a partition; nothing of it is handed over after this returns.
+    fn close_partition(&self, partition: i16) -> impl Future<Output = ()> + Send;
+
+    /// The sequence of the last message the partition's log holds now; 0 if it holds none.
+    fn log_tail(&self, partition: i16) -> impl Future<Output = Result<u64, BusError>> + Send;
+
+    /// Lets the log forget messages up to and including `sequence`, except each partition's cursor message.
+    fn purge_log(&self, cursors: &[(i16, Cursor)]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Tasks of the queue published up to this time have been delivered to a worker at least once.
+    fn delivered_to(
+        &self,
+        namespace: &Namespace,
+        queue: &QueueName,
+    ) -> impl Future<Output = Result<Timestamp, BusError>> + Send;
+
+    /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
+    fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;
+}

@@ -1,0 +1,10 @@
+//! Knarr: a durable saga orchestrator over NATS and PostgreSQL. One binary; this library is its inside.
+//!
+//! Read `ARCHITECTURE.md` first.
+
+pub mod api;
+pub mod bus;
+pub mod cli;
+pub mod dev;
+pub mod engine;
+pub mod store;

@@ -1,0 +1,363 @@
+//! What is kept: runs, their events, sessions, partitions, definitions. PostgreSQL is the truth; the memory store is the
+//! reference model it is held against.
+//!
+//! **Invariant:** a replica changes runs, events and cursors only through [`Store::commit`], and only while its session's
+//! epoch and batch number are the ones the store holds.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::time::Timestamp;
+use uuid::Uuid;
+
+pub mod memory;
+pub mod postgres;
+
+/// One life of one replica. A commit compares `epoch` and `batch_no` and sets the next batch number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    pub id: Uuid,
+    pub epoch: i64,
+    /// The number of the last batch this session is known to have committed.
+    pub batch_no: i64,
+}
+
+/// What a cluster was initialised with; fixed for its life.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub id: Uuid,
+    /// Keyed partitions are `0..partitions`; the partition numbered `partitions` is the ingress of un-keyed starts.
+    pub partitions: u16,
+    /// Key of the task tokens' HMAC.
+    pub secret: [u8; 32],
+    /// The storage format every replica can read.
+    pub format_level: i32,
+}
+
+/// How far a partition's log has been taken, and how to recognise that the log is still the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor {
+    /// Stream sequence of the last message taken; 0 = none yet.
+    pub sequence: u64,
+    /// Its time, as the stream recorded it (microseconds since the epoch).
+    pub at: Timestamp,
+    /// The stream's creation time as JetStream reports it; empty = none yet.
+    pub stream: String,
+}
+
+/// One transition of one run: the events of one applied input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTransition {
+    /// Counts from 1 without gaps within a run.
+    pub seq: i32,
+    pub at: Timestamp,
+    /// UTF-8 JSON: an array of events.
+    pub body: String,
+}
+
+/// An appended row of `events`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    pub retention_class: i16,
+    pub run_id: RunId,
+    pub transition: StoredTransition,
+}
+
+/// The row of `runs`, as it is to stand after the batch; at most one write a run and batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRow {
+    pub run_id: RunId,
+    pub retention_class: i16,
+    pub namespace: Namespace,
+    pub workflow_id: WorkflowId,
+    pub workflow: WorkflowName,
+    pub version: i32,
+    pub definition: DefinitionHash,
+    pub partition: i16,
+    /// One of the names in SEMANTICS §2.13.
+    pub status: String,
+    pub started_at: Timestamp,
+    /// `None` = open; an open run holds its workflow id.
+    pub closed_at: Option<Timestamp>,
+    /// The earliest deadline, `None` = none. May be earlier than the truth, never later.
+    pub wake_at: Option<Timestamp>,
+    pub request_id: Option<RequestId>,
+    /// A JSON object, or `None`.
+    pub search_attributes: Option<String>,
+    /// The output (JSON) of a completed run, or the failure (JSON) of any other closed one.
+    pub outcome: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunWrite {
+    Insert(RunRow),
+    /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome.
+    Update(RunRow),
+}
+
+impl RunWrite {
+    pub fn row(&self) -> &RunRow {
+        match self {
+            Self::Insert(row) | Self::Update(row) => row,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorWrite {
+    pub partition: i16,
+    pub cursor: Cursor,
+}
+
+/// The state of a run after `seq`, so that loading it does not fold every event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub run_id: RunId,
+    pub seq: i32,
+    /// UTF-8 JSON of the core's state.
+    pub body: String,
+}
+
+/// What a batch still owes the outside until its publications are acknowledged: stored as one row of `commits`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owed {
+    /// Transitions whose effects are to be published.
+    pub spans: Vec<OwedSpan>,
+    /// JSON array of messages that no run's events contain: dead letters and forwarded un-keyed starts.
+    pub messages: Option<String>,
+}
+
+impl Owed {
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.messages.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwedSpan {
+    pub run_id: RunId,
+    pub first_seq: i32,
+    pub last_seq: i32,
+}
+
+/// Names one row of `commits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId {
+    pub session: Uuid,
+    pub batch_no: i64,
+}
+
+/// Everything one commit makes durable, in one statement.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub appends: Vec<Append>,
+    pub runs: Vec<RunWrite>,
+    pub cursors: Vec<CursorWrite>,
+    pub snapshots: Vec<Snapshot>,
+    pub owed: Owed,
+    /// Earlier commits whose publications are all acknowledged: their rows go.
+    pub published: Vec<CommitId>,
+}
+
+/// How a commit can fail.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The session's epoch or batch number is not the one the store holds: nothing was written.
+    #[error("the session has been fenced off")]
+    Fenced,
+    /// The store refuses the data (SQLSTATE classes 22, 23, 54): nothing was written; bisect to the culprit.
+    #[error("the store refuses the batch: {0}")]
+    BadData(String),
+    /// The connection failed: whether the batch was written is not known until the session is recovered.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Try again later.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    #[error("the session has been fenced off")]
+    Fenced,
+    /// A rule of the store is broken; not retryable.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+/// An owned partition, as its new owner finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedPartition {
+    pub partition: i16,
+    pub cursor: Cursor,
+}
+
+/// The answer of one round of keeping one's lease and one's share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Partitions that became this session's in this round.
+    pub gained: Vec<OwnedPartition>,
+    /// How many this session owns above its fair share; release that many when they are drained.
+    pub surplus: usize,
+    /// Sessions whose lease is alive, this one included.
+    pub live_sessions: usize,
+    /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
+    pub inherited: Vec<InheritedCommit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InheritedCommit {
+    pub id: CommitId,
+    pub owed: Owed,
+}
+
+/// A run as it was stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun {
+    pub row: RunRow,
+    pub snapshot: Option<Snapshot>,
+    /// Those after the snapshot, in order.
+    pub transitions: Vec<StoredTransition>,
+}
+
+/// The last run under a workflow id, and whether a request has been seen before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundRun {
+    pub row: RunRow,
+}
+
+/// A stored definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDefinition {
+    pub namespace: Namespace,
+    pub workflow: WorkflowName,
+    pub version: i32,
+    pub hash: DefinitionHash,
+    /// The canonical JSON that is hashed, files inlined.
+    pub body: String,
+    /// The text as it was registered (YAML or JSON).
+    pub source: String,
+    pub registered_at: Timestamp,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    New,
+    /// The same name, version and content was there.
+    Unchanged,
+    /// The same name and version has other content.
+    Conflict {
+        hash: DefinitionHash,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceRow {
+    pub name: Namespace,
+    pub retention_class: i16,
+}
+
+/// Which runs a list shows; newest first, by keyset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    pub workflow: Option<WorkflowName>,
+    pub workflow_id: Option<WorkflowId>,
+    pub status: Option<String>,
+    /// Only runs started before this one (of the previous page).
+    pub before: Option<RunId>,
+    /// At most this many; the store caps it at 1,000.
+    pub limit: u32,
+}
+
+/// Where everything durable is. Futures are `Send`; every method is one or two round trips.
+pub trait Store: Send + Sync + 'static {
+    /// Creates or migrates the schema and initialises the cluster if nobody has.
+    fn prepare(&self, partitions: u16) -> impl Future<Output = Result<Cluster, StoreError>> + Send;
+
+    /// The store's clock.
+    fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
+
+    /// Begins a session. A dead predecessor of the same replica name (its session lock is free) is fenced and inherited
+    /// from at the first [`Store::keep`], without waiting for its lease.
+    fn open_session(&self, replica: &str) -> impl Future<Output = Result<Session, StoreError>> + Send;
+
+    /// Renews the lease, takes over dead sessions (epoch first, then with a fresh snapshot their partitions and commits),
+    /// claims free partitions up to the fair share, and drops rows of `published` commits. Fails with `Fenced` when this
+    /// session's epoch has moved.
+    fn keep(&self, session: &Session, published: &[CommitId])
+    -> impl Future<Output = Result<Share, StoreError>> + Send;
+
+    /// Gives drained partitions back.
+    fn release(&self, session: &Session, partitions: &[i16]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Ends the session: partitions and lease are free at once. Its commits are left to be inherited.
+    fn close_session(&self, session: &Session) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// After a commit of unknown outcome: bumps this session's own epoch (waiting behind a backend that still executes)
+    /// and only then reads the batch number. `Fenced` if another session has taken over.
+    fn recover(&self, session: &Session) -> impl Future<Output = Result<Session, StoreError>> + Send;
+
+    /// The cursors of partitions this session owns, as they are committed.
+    fn cursors(&self, session: &Session) -> impl Future<Output = Result<Vec<OwnedPartition>, StoreError>> + Send;
+
+    /// Makes a batch durable, or nothing of it. On success the session's batch number is `session.batch_no + 1`.
+    fn commit(&self, session: &Session, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// For each workflow id its open run if there is one, its newest closed run, and any run with the request id given.
+    fn find_runs(
+        &self,
+        ids: &[(Namespace, WorkflowId, Option<RequestId>)],
+    ) -> impl Future<Output = Result<Vec<FoundRun>, StoreError>> + Send;
+
+    /// Runs that do not exist are absent from the answer.
+    fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
+
+    /// Open runs of the partitions whose `wake_at` is at or before `until`, earliest first, at most `limit`.
+    fn due(
+        &self,
+        partitions: &[i16],
+        until: Timestamp,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<(RunId, Timestamp)>, StoreError>> + Send;
+
+    /// A number that grows with every registration, in any namespace, and the newest version of every definition.
+    fn definition_heads(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(Namespace, WorkflowName, i32, DefinitionHash)>, StoreError>> + Send;
+
+    fn register_definition(
+        &self,
+        definition: &StoredDefinition,
+    ) -> impl Future<Output = Result<Registered, StoreError>> + Send;
+
+    /// By version, or the newest.
+    fn definition(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: Option<i32>,
+    ) -> impl Future<Output = Result<Option<Arc<StoredDefinition>>, StoreError>> + Send;
+
+    fn definition_by_hash(
+        &self,
+        hash: &DefinitionHash,
+    ) -> impl Future<Output = Result<Option<Arc<StoredDefinition>>, StoreError>> + Send;
+
+    fn list_definitions(
+        &self,
+        namespace: &Namespace,
+    ) -> impl Future<Output = Result<Vec<StoredDefinition>, StoreError>> + Send;
+
+    /// `false` if it exists already.
+    fn create_namespace(&self, namespace: &NamespaceRow) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    fn namespaces(&self) -> impl Future<Output = Result<Vec<NamespaceRow>, StoreError>> + Send;
+
+    fn list_runs(
+        &self,
+        namespace: &Namespace,
+        filter: &RunFilter,
+    ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+}

@@ -1,0 +1,106 @@
+//! Bodies that Knarr itself writes or reads. Inputs and results are the user's own JSON and have no shape here.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// What went wrong, for people and for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// Stable, `KN` and four digits.
+    pub code: String,
+    /// One sentence: the cause.
+    pub message: String,
+    /// One sentence: what to do.
+    pub remedy: String,
+}
+
+/// The answer to a start that asked for one (`Knarr-Reply-On`), or to an operator's verb.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    pub workflow_id: String,
+    /// Absent when no run was started or found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Uuid>,
+    /// `started`, `existing`, `closed`, `accepted` or `refused`.
+    pub stage: AnswerStage,
+    /// The run's status, when a run is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The run's output, once completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why the run did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureBody>,
+    /// Why the request was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerStage {
+    /// A run was started and is committed.
+    Started,
+    /// A run was there already (same request, or `use_existing`).
+    Existing,
+    /// The run has come to its end.
+    Closed,
+    /// An operator's verb has been recorded.
+    Accepted,
+    Refused,
+}
+
+/// The error a run ended with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailureBody {
+    /// The step that failed, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The error's type, as the worker named it, or one of Knarr's (`timeout`, `expression_error` …).
+    pub error_type: String,
+    pub message: String,
+}
+
+/// Confirmations of results, published to the inbox a worker named; one message for all results of a commit from that worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Confirmation {
+    pub results: Vec<ConfirmedResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfirmedResult {
+    /// The task's token, as it was handed in.
+    pub token: String,
+    /// Absent when the result was taken (or was a repeat of one); the worker may acknowledge its task in every case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<ErrorBody>,
+}
+
+/// The answer to a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BeatAnswer {
+    Ok,
+    /// The task should be cancelled.
+    Cancel,
+    /// Nobody waits for this task any more.
+    Gone,
+}
+
+/// One line of `knarr list`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunSummary {
+    pub namespace: String,
+    pub workflow_id: String,
+    pub run_id: Uuid,
+    pub workflow: String,
+    pub version: u32,
+    pub status: String,
+    pub started_at: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,71 @@
+//! Names of the headers Knarr reads and writes. User data is in bodies; everything of Knarr's is here.
+
+// On tasks (Knarr → worker); those marked (r) are echoed or used by results.
+pub const NAMESPACE: &str = "Knarr-Namespace";
+pub const WORKFLOW: &str = "Knarr-Workflow";
+pub const WORKFLOW_ID: &str = "Knarr-Workflow-Id";
+pub const RUN_ID: &str = "Knarr-Run-Id";
+pub const STEP: &str = "Knarr-Step";
+pub const ACTIVITY: &str = "Knarr-Activity";
+/// The number of the task within its run; unique per attempt.
+pub const TASK: &str = "Knarr-Task";
+/// (r) Unguessable proof that a result belongs to a task this worker was given.
+pub const TOKEN: &str = "Knarr-Token";
+/// Starts at 1.
+pub const ATTEMPT: &str = "Knarr-Attempt";
+/// Absent when unlimited.
+pub const MAX_ATTEMPTS: &str = "Knarr-Max-Attempts";
+/// `do` or `undo`.
+pub const DIRECTION: &str = "Knarr-Direction";
+pub const IDEMPOTENCY_KEY: &str = "Knarr-Idempotency-Key";
+/// Absolute, RFC 3339: a worker refuses a task that is past it. Absent where only start-to-close applies.
+pub const DEADLINE: &str = "Knarr-Deadline";
+/// Milliseconds from the moment a worker takes the task.
+pub const START_TO_CLOSE: &str = "Knarr-Start-To-Close";
+/// Subject of the log to publish the result to, used as it is.
+pub const REPLY: &str = "Knarr-Reply";
+/// Prefix of the direct inlet: append `.result`, `.beat` or `.claim`.
+pub const DIRECT: &str = "Knarr-Direct";
+pub const TRACEPARENT: &str = "traceparent";
+
+// On results (worker → Knarr).
+/// `completed` (default), `failed`, `unknown`, `cancelled`, `retry_later`.
+pub const OUTCOME: &str = "Knarr-Outcome";
+pub const ERROR_TYPE: &str = "Knarr-Error-Type";
+pub const ERROR_MESSAGE: &str = "Knarr-Error-Message";
+/// `true` unless said otherwise.
+pub const RETRYABLE: &str = "Knarr-Retryable";
+/// `true` asserts that no attempt of this task had any effect.
+pub const NOT_DONE: &str = "Knarr-Not-Done";
+/// A duration (`5s`): the earliest next attempt.
+pub const RETRY_AFTER: &str = "Knarr-Retry-After";
+/// Milliseconds since the handler began, on beats.
+pub const RUNNING_MS: &str = "Knarr-Running-Ms";
+
+// On starts and other calls (service → Knarr).
+pub const VERSION: &str = "Knarr-Version";
+/// `allow_duplicate` (default), `allow_duplicate_failed_only`, `reject_duplicate`.
+pub const ID_REUSE: &str = "Knarr-Id-Reuse";
+/// `fail` (default), `use_existing`, `terminate_existing`.
+pub const ID_CONFLICT: &str = "Knarr-Id-Conflict";
+pub const SEARCH_ATTRIBUTES: &str = "Knarr-Search-Attributes";
+/// `started` or `closed`.
+pub const REPLY_ON: &str = "Knarr-Reply-On";
+/// Where the answer goes, when the message's own reply subject is taken by JetStream's acknowledgement.
+pub const REPLY_TO: &str = "Knarr-Reply-To";
+pub const REQUEST_ID: &str = "Knarr-Request-Id";
+/// Names verb and namespace (`cancel default`) on every verb but start, signal and result: proof that the message
+/// was composed for this subject and not delivered to it as somebody's reply.
+pub const VERB: &str = "Knarr-Verb";
+/// Who asks, for the record.
+pub const BY: &str = "Knarr-By";
+/// Why, for the record.
+pub const REASON: &str = "Knarr-Reason";
+
+// On dead letters (Knarr → knarr.dlq.>).
+pub const ERROR_CODE: &str = "Knarr-Error-Code";
+pub const ERROR_REMEDY: &str = "Knarr-Error-Remedy";
+pub const ORIGINAL_SUBJECT: &str = "Knarr-Original-Subject";
+pub const ORIGINAL_SEQUENCE: &str = "Knarr-Original-Sequence";
+
+pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

@@ -1,0 +1,9 @@
+//! What goes over NATS: subjects, headers, tokens and bodies, for the orchestrator and for worker SDKs.
+//!
+//! This crate knows names and shapes, never behaviour: it has no NATS client, no clock and no state.
+//! Every shape here has a JSON Schema under `json/` and golden files; both are checked for drift by its tests.
+
+pub mod body;
+pub mod header;
+pub mod subject;
+pub mod token;
