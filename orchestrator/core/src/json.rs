@@ -143,7 +143,11 @@ fn check_nested(value: &Value, depth_left: usize, left: &mut usize) -> Result<()
         Value::Null | Value::Bool(_) | Value::Number(_) => charge(1),
         Value::String(text) => {
             charge(text.len() + 2)?;
-            if text.contains('\0') { Err(BadValue::Nul) } else { Ok(()) }
+            if text.contains('\0') {
+                Err(BadValue::Nul)
+            } else {
+                Ok(())
+            }
         }
         Value::Array(items) => {
             charge(2)?;

@@ -236,13 +236,7 @@ impl Walk<'_> {
         }
     }
 
-    fn known(
-        &self,
-        what: &str,
-        name: &str,
-        names: &'static [&'static str],
-        span: Span,
-    ) -> Result<(), ExpressionError> {
+    fn known(&self, what: &str, name: &str, names: &'static [&'static str], span: Span) -> Result<(), ExpressionError> {
         if names.contains(&name) {
             return Ok(());
         }

@@ -32,7 +32,7 @@ pub struct Transition {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    RunStarted(Box<RunStarted>),
+    RunStarted(Arc<RunStarted>),
     /// `if:` was false.
     StepSkipped {
         step: StepPath,

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::effect::Direction;
 use super::event::{ActivityScheduled, Event, LateOutcome, Resolution, RunStarted, Transition};
 use super::execution::{Execution, Known, OpenTask, Wait};
@@ -13,8 +15,8 @@ use super::input::{AnswerRequest, Operation};
 use super::ledger::{LedgerEntry, UndoState};
 use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
 use super::status::Status;
-use crate::ids::{StepPath, TaskNo};
-use crate::time::Timestamp;
+use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
+use crate::time::{Span, Timestamp};
 
 /// Brings the state from one transition to the next.
 pub fn evolve(state: &mut State, transition: &Transition) {
@@ -44,9 +46,9 @@ impl State {
         Some(state)
     }
 
-    pub(super) fn new(birth: &RunStarted, seq: u32, at: Timestamp) -> Self {
+    pub(super) fn new(birth: &Arc<RunStarted>, seq: u32, at: Timestamp) -> Self {
         let mut state = Self {
-            birth: Arc::new(birth.clone()),
+            birth: Arc::clone(birth),
             started_at: at,
             seq,
             at,
@@ -181,12 +183,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         } => {
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Running;
-                let mut execution = Execution {
-                    activity: entry.undo.activity.clone(),
-                    queue: entry.undo.queue.clone(),
-                    input: entry.input.clone(),
-                    ..unopened(*start_to_close, *max_attempts)
-                };
+                let call = (&entry.undo.activity, &entry.undo.queue, &entry.input);
+                let mut execution = unopened(call, *start_to_close, *max_attempts);
                 execution.wait = offered(*task, seq, at, &execution);
                 state.undoing.insert(step.clone(), execution);
                 state.add_task(*task, step, Direction::Undo);
@@ -202,7 +200,10 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         }
         Event::UndoResumed { step, operation } => {
             state.remember(operation);
-            state.set_entry(step, UndoState::Ready);
+            if let Some(entry) = state.entry_mut(step) {
+                entry.state = UndoState::Ready;
+                entry.resumed = true;
+            }
         }
         Event::UndoResolved { step, how, operation } => {
             state.remember(operation);
@@ -249,12 +250,17 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
     }
 }
 
-/// An execution before its first task; what it calls is filled in by the caller.
-fn unopened(start_to_close: crate::time::Span, max_attempts: Option<u32>) -> Execution {
+/// An execution before its first task.
+fn unopened(
+    call: (&ActivityName, &QueueName, &Arc<Value>),
+    start_to_close: Span,
+    max_attempts: Option<u32>,
+) -> Execution {
+    let (activity, queue, input) = call;
     Execution {
-        activity: "".into(),
-        queue: "".into(),
-        input: Arc::default(),
+        activity: activity.clone(),
+        queue: queue.clone(),
+        input: input.clone(),
         start_to_close,
         max_attempts,
         attempt: 1,
@@ -279,12 +285,8 @@ fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Execution) -> Wait
 
 impl State {
     fn schedule_do(&mut self, scheduled: &ActivityScheduled, seq: u32, at: Timestamp) {
-        let mut execution = Execution {
-            activity: scheduled.activity.clone(),
-            queue: scheduled.queue.clone(),
-            input: scheduled.input.clone(),
-            ..unopened(scheduled.start_to_close, scheduled.max_attempts)
-        };
+        let call = (&scheduled.activity, &scheduled.queue, &scheduled.input);
+        let mut execution = unopened(call, scheduled.start_to_close, scheduled.max_attempts);
         execution.wait = offered(scheduled.task, seq, at, &execution);
         self.doing.insert(scheduled.step.clone(), execution);
         self.add_task(scheduled.task, &scheduled.step, Direction::Do);
@@ -294,6 +296,7 @@ impl State {
                 undo: undo.clone(),
                 input: Arc::default(),
                 state: UndoState::Dormant,
+                resumed: false,
             });
         }
     }

@@ -19,6 +19,8 @@ pub struct LedgerEntry {
     #[serde(default)]
     pub input: Arc<Value>,
     pub state: UndoState,
+    /// An operator has had it tried again: the input is theirs to answer for.
+    pub resumed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +35,7 @@ pub enum UndoState {
     /// Being undone.
     Running,
     /// Waits for an operator. `prepared` tells whether there is an input to try again with.
-    Parked {
-        error: Failure,
-        prepared: bool,
-    },
+    Parked { error: Failure, prepared: bool },
     /// Undone, by a worker or, as an operator says, otherwise.
     Done,
     /// Left as it is, as an operator decided.

@@ -105,7 +105,10 @@ mod tests {
         for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (7, 64), (8, 100), (5_000, 100), (u32::MAX, 100)] {
             let got = interval(&policy(), seed(&step, attempt)).0;
             let plain = seconds * 1_000_000;
-            assert!((plain * 9 / 10..=plain * 11 / 10).contains(&got), "attempt {attempt}: {got}");
+            assert!(
+                (plain * 9 / 10..=plain * 11 / 10).contains(&got),
+                "attempt {attempt}: {got}"
+            );
         }
     }
 

@@ -294,9 +294,7 @@ impl State {
     pub fn is_unwanted(&self, task: TaskNo) -> bool {
         match &self.phase {
             Phase::Running => self.open_task(task).is_none(),
-            Phase::Stopping(_) => self
-                .open_task(task)
-                .is_none_or(|view| view.direction == Direction::Do),
+            Phase::Stopping(_) => self.open_task(task).is_none_or(|view| view.direction == Direction::Do),
             Phase::Closed(_) => true,
         }
     }

@@ -67,10 +67,7 @@ impl Status {
 
     /// A closed run has given its workflow id back.
     pub const fn is_closed(self) -> bool {
-        !matches!(
-            self,
-            Self::Running | Self::Compensating | Self::Paused | Self::Parked
-        )
+        !matches!(self, Self::Running | Self::Compensating | Self::Paused | Self::Parked)
     }
 }
 
