@@ -97,10 +97,13 @@ fn sum(text: &str, unit_of: impl Fn(&str) -> Result<u64, DurationError>) -> Resu
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit_text, after) = after.split_at(unit_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let fraction_is_bad = number.contains('.') && (fraction.is_empty() || fraction.contains('.') || !after.is_empty());
+        let fraction_is_bad =
+            number.contains('.') && (fraction.is_empty() || fraction.contains('.') || !after.is_empty());
         if whole.is_empty() || fraction_is_bad {
             return Err(DurationError::Shape);
         }

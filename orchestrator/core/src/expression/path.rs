@@ -38,9 +38,7 @@ impl Path {
                 return match scope.root(name)? {
                     Cow::Borrowed(value) => walk(value, &self.segments).map(|v| Outcome::Seen(Cow::Borrowed(v))),
                     Cow::Owned(value) if self.segments.is_empty() => Some(Outcome::Seen(Cow::Owned(value))),
-                    Cow::Owned(value) => {
-                        walk(&value, &self.segments).map(|v| Outcome::Seen(Cow::Owned(v.clone())))
-                    }
+                    Cow::Owned(value) => walk(&value, &self.segments).map(|v| Outcome::Seen(Cow::Owned(v.clone()))),
                 };
             }
         };

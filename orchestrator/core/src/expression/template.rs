@@ -125,12 +125,8 @@ impl Template {
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<Arc<Value>, ExpressionError> {
         match &self.root {
             Root::Constant(value) => Ok(Arc::clone(value)),
-            Root::Expression(expression) => {
-                expression.evaluate_shared(scope, &mut Budget::new(MAX_TEMPLATE_BYTES))
-            }
-            Root::Tree(node) => node
-                .evaluate(scope, &mut Budget::new(MAX_TEMPLATE_BYTES))
-                .map(Arc::new),
+            Root::Expression(expression) => expression.evaluate_shared(scope, &mut Budget::new(MAX_TEMPLATE_BYTES)),
+            Root::Tree(node) => node.evaluate(scope, &mut Budget::new(MAX_TEMPLATE_BYTES)).map(Arc::new),
         }
     }
 
@@ -264,9 +260,7 @@ impl Node {
                 }
             }
             Self::Array(nodes) => nodes.iter().for_each(|node| node.collect_references(references)),
-            Self::Object(entries) => entries
-                .iter()
-                .for_each(|(_, node)| node.collect_references(references)),
+            Self::Object(entries) => entries.iter().for_each(|(_, node)| node.collect_references(references)),
         }
     }
 }

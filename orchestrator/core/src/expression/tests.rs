@@ -78,10 +78,16 @@ fn values() {
         ("input.items | map(attribute='sku') | list", json!(["a", "b"])),
         ("input.items | sum_by('price')", json!(3.5)),
         ("input.items | sum_by('n')", json!(5)),
-        ("{'a': 1, 'b': 1} | merge({'b': 2, 'c': 3})", json!({"a": 1, "b": 2, "c": 3})),
+        (
+            "{'a': 1, 'b': 1} | merge({'b': 2, 'c': 3})",
+            json!({"a": 1, "b": 2, "c": 3}),
+        ),
         ("'1h30m' | parse_duration", json!(5400)),
         ("'150ms' | parse_duration", json!(0.15)),
-        ("{'id': steps.pay.id, 'n': [1, input.amount]}", json!({"id": "p1", "n": [1, 12]})),
+        (
+            "{'id': steps.pay.id, 'n': [1, input.amount]}",
+            json!({"id": "p1", "n": [1, 12]}),
+        ),
         ("input.name ~ '!'", json!("Ada!")),
         ("none", Value::Null),
         ("input.amount > 10 and not input.flag", json!(true)),
@@ -137,7 +143,10 @@ fn what_leads_nowhere_is_an_error() {
     ] {
         assert!(eval(source).is_err(), "{source} gave {:?}", eval(source));
     }
-    assert_eq!(eval("input.amout == 3"), Err("`input.amout` leads to nothing".to_owned()));
+    assert_eq!(
+        eval("input.amout == 3"),
+        Err("`input.amout` leads to nothing".to_owned())
+    );
     assert_eq!(eval("input.amout"), Err("`input.amout` leads to nothing".to_owned()));
 }
 
@@ -149,11 +158,7 @@ fn names_are_checked_when_compiled() {
     assert!(error.range.is_some());
     let error = Expression::compile("input.a +").unwrap_err();
     assert!(error.range.is_some(), "{error:?}");
-    for (names, make) in [
-        (FILTERS, "1 | {}" as &str),
-        (TESTS, "1 is {}"),
-        (FUNCTIONS, "{}()"),
-    ] {
+    for (names, make) in [(FILTERS, "1 | {}" as &str), (TESTS, "1 is {}"), (FUNCTIONS, "{}()")] {
         for name in names {
             let source = make.replace("{}", name);
             let unknown = match Expression::compile(&source) {
@@ -163,7 +168,10 @@ fn names_are_checked_when_compiled() {
                 },
                 Err(error) => error.message,
             };
-            assert!(!unknown.contains("unknown") && !unknown.contains("there is no"), "{name}: {unknown}");
+            assert!(
+                !unknown.contains("unknown") && !unknown.contains("there is no"),
+                "{name}: {unknown}"
+            );
         }
     }
 }
@@ -171,7 +179,8 @@ fn names_are_checked_when_compiled() {
 #[test]
 fn references_and_their_guards() {
     let expression =
-        Expression::compile("steps.pay.items[0].id ~ (input.a.b | default('')) ~ vars[input.k] ~ (run is defined)").unwrap();
+        Expression::compile("steps.pay.items[0].id ~ (input.a.b | default('')) ~ vars[input.k] ~ (run is defined)")
+            .unwrap();
     let seen: Vec<_> = expression
         .references()
         .iter()
@@ -203,17 +212,27 @@ fn templates() {
         (json!({"n": 1, "a": [true, null]}), json!({"n": 1, "a": [true, null]})),
         (json!("${ input.amount }"), json!(12)),
         (json!("${input.amount}"), json!(12)),
-        (json!("order ${ input.amount } of ${ input.name }"), json!("order 12 of Ada")),
+        (
+            json!("order ${ input.amount } of ${ input.name }"),
+            json!("order 12 of Ada"),
+        ),
         (json!("$${ input.amount }"), json!("${ input.amount }")),
         (json!("costs $5 and $${x} ${ 1 + 1 }$"), json!("costs $5 and ${x} 2$")),
         (json!("${ {'a': {'b': '}'}} }"), json!({"a": {"b": "}"}})),
         (json!("${ '\\'}' }"), json!("'}")),
-        (json!({"z": "${ input.items }", "a": ["x", "${ steps.gone.id | default(none) }"]}),
-         json!({"z": data().input.unwrap()["items"], "a": ["x", null]})),
+        (
+            json!({"z": "${ input.items }", "a": ["x", "${ steps.gone.id | default(none) }"]}),
+            json!({"z": data().input.unwrap()["items"], "a": ["x", null]}),
+        ),
     ] {
         assert_eq!(fill(structure.clone()), Ok(value), "{structure}");
     }
-    for structure in [json!("${ input.amount"), json!("${ }"), json!(["${ 1 + }"]), json!("a ${ input.nothing }")] {
+    for structure in [
+        json!("${ input.amount"),
+        json!("${ }"),
+        json!(["${ 1 + }"]),
+        json!("a ${ input.nothing }"),
+    ] {
         assert!(fill(structure.clone()).is_err(), "{structure}");
     }
 }
@@ -222,11 +241,17 @@ fn templates() {
 fn whole_values_are_shared() {
     let data = data();
     let template = Template::compile(&json!("${ input }")).unwrap();
-    assert!(Arc::ptr_eq(&template.evaluate(&data).unwrap(), data.input.as_ref().unwrap()));
+    assert!(Arc::ptr_eq(
+        &template.evaluate(&data).unwrap(),
+        data.input.as_ref().unwrap()
+    ));
     let template = Template::compile(&json!("${ steps.pay }")).unwrap();
     assert!(Arc::ptr_eq(&template.evaluate(&data).unwrap(), &data.steps["pay"]));
     let template = Template::compile(&json!({"a": [1, 2]})).unwrap();
-    assert!(Arc::ptr_eq(&template.evaluate(&data).unwrap(), &template.evaluate(&data).unwrap()));
+    assert!(Arc::ptr_eq(
+        &template.evaluate(&data).unwrap(),
+        &template.evaluate(&data).unwrap()
+    ));
 }
 
 #[test]
@@ -240,7 +265,11 @@ fn truth() {
         ("'' ~ ''", false),
         ("steps.gone.id | default(false)", false),
     ] {
-        assert_eq!(Expression::compile(source).unwrap().is_true(&data()), Ok(truth), "{source}");
+        assert_eq!(
+            Expression::compile(source).unwrap().is_true(&data()),
+            Ok(truth),
+            "{source}"
+        );
     }
 }
 
@@ -268,11 +297,30 @@ fn work_and_size_are_bounded() {
 
 #[test]
 fn long_sources_do_not_overflow_the_stack() {
-    for unit in ["1+", "not ", "(", "[", "{'a':", "-", "a.", "a[", "a|d|", "a if ", "1 is odd and "] {
-        let source: String = unit.repeat(MAX_SOURCE_BYTES / unit.len() - 1) + "1";
-        assert!(source.len() <= MAX_SOURCE_BYTES);
-        if let Ok(expression) = Expression::compile(&source) {
-            let _ = expression.evaluate(&data());
+    for unit in [
+        "1+",
+        "not ",
+        "(",
+        "[",
+        "{'a':",
+        "-",
+        "a.",
+        "a[",
+        "a|d|",
+        "a if ",
+        "1 is odd and ",
+    ] {
+        for count in [
+            MAX_TOKENS / 4,
+            MAX_TOKENS / 3,
+            MAX_TOKENS / 2 - 1,
+            MAX_TOKENS - 1,
+            MAX_SOURCE_BYTES / unit.len() - 1,
+        ] {
+            let source: String = unit.repeat(count) + "1";
+            if let Ok(expression) = Expression::compile(&source) {
+                let _ = expression.evaluate(&data());
+            }
         }
     }
     let error = Expression::compile(&"1".repeat(MAX_SOURCE_BYTES + 1)).unwrap_err();
