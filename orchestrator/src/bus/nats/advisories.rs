@@ -139,7 +139,10 @@ async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) {
         let Some(lost) = kept.get(&place) else { continue };
         let answer = shared
             .js
-            .call::<serde_json::Value>(&format!("STREAM.MSG.DELETE.{}", lost.stream), &json!({ "seq": lost.sequence }))
+            .call::<serde_json::Value>(
+                &format!("STREAM.MSG.DELETE.{}", lost.stream),
+                &json!({ "seq": lost.sequence }),
+            )
             .await;
         match answer {
             Ok(_) => {

@@ -150,7 +150,12 @@ pub(super) async fn connect(config: &NatsConfig) -> Result<(async_nats::Client, 
             })?
         }
     };
-    let servers: Vec<&str> = config.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    let servers: Vec<&str> = config
+        .url
+        .split(',')
+        .map(str::trim)
+        .filter(|url| !url.is_empty())
+        .collect();
     let client = options.connect(servers).await.map_err(|error| match error.kind() {
         async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation => {
             BusError::Misconfigured(format!(
@@ -222,7 +227,16 @@ pub(super) async fn check_server(js: &JetStream) -> Result<(), BusError> {
                  `jetstream {{}}` block to its configuration."
             )));
         }
-        Err(ApiError::Refused { code: 503, description, .. } | ApiError::Refused { err_code: 10_039, description, .. }) => {
+        Err(
+            ApiError::Refused {
+                code: 503, description, ..
+            }
+            | ApiError::Refused {
+                err_code: 10_039,
+                description,
+                ..
+            },
+        ) => {
             return Err(BusError::Misconfigured(format!(
                 "KN0304: JetStream is not enabled for this NATS account: {description}. Enable it for the account."
             )));

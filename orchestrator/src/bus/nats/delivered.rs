@@ -42,7 +42,11 @@ pub(super) async fn delivered_to(
         return Ok(asked_at);
     };
     // Its age is a difference within the server's clock; how that clock stands to ours does not matter.
-    let age = info.ts.map_or(Span::ZERO, |now| Timestamp::from_utc(now).since(oldest.at()));
-    let slack = i64::try_from(age.0).unwrap_or(i64::MAX).saturating_add(CLOCK_SLACK.as_micros() as i64);
+    let age = info
+        .ts
+        .map_or(Span::ZERO, |now| Timestamp::from_utc(now).since(oldest.at()));
+    let slack = i64::try_from(age.0)
+        .unwrap_or(i64::MAX)
+        .saturating_add(CLOCK_SLACK.as_micros() as i64);
     Ok(Timestamp(asked_at.0.saturating_sub(slack)))
 }

@@ -117,7 +117,10 @@ mod tests {
         back.sort();
         assert_eq!(back, headers);
         for (name, value) in [("a:b", "x"), ("a", "x\ny"), ("a\n", "x")] {
-            assert!(to_client(vec![(Arc::from(name), value.to_owned())]).is_err(), "{name:?}");
+            assert!(
+                to_client(vec![(Arc::from(name), value.to_owned())]).is_err(),
+                "{name:?}"
+            );
         }
         assert!(from_client(None).is_empty());
     }

@@ -169,7 +169,11 @@ impl JetStream {
         &self.client
     }
 
-    pub(super) async fn call<T: DeserializeOwned>(&self, operation: &str, body: &impl Serialize) -> Result<T, ApiError> {
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
         let unavailable = |error: &dyn std::fmt::Display| ApiError::Unavailable(error.to_string());
         let body = serde_json::to_vec(body).map_err(|error| unavailable(&error))?;
         let answer = self
@@ -200,18 +204,25 @@ impl JetStream {
     }
 
     pub(super) async fn consumer(&self, stream: &str, consumer: &str) -> Result<ConsumerInfo, ApiError> {
-        self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({})).await
+        self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
+            .await
     }
 
     /// Creates a consumer, or updates it as far as that is possible.
-    pub(super) async fn put_consumer(&self, stream: &str, name: &str, config: &Value) -> Result<ConsumerInfo, ApiError> {
+    pub(super) async fn put_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        config: &Value,
+    ) -> Result<ConsumerInfo, ApiError> {
         let filter = config.get("filter_subject").and_then(Value::as_str).unwrap_or_default();
         let mut operation = format!("CONSUMER.CREATE.{stream}.{name}");
         if !filter.is_empty() {
             operation.push('.');
             operation.push_str(filter);
         }
-        self.call(&operation, &json!({ "stream_name": stream, "config": config })).await
+        self.call(&operation, &json!({ "stream_name": stream, "config": config }))
+            .await
     }
 
     /// Without waiting for the answer: a consumer that stays is removed by its inactivity.
@@ -226,7 +237,11 @@ impl JetStream {
     }
 
     /// `None` if there is no such message.
-    pub(super) async fn message(&self, stream: &str, query: &MessageQuery<'_>) -> Result<Option<StoredMessage>, ApiError> {
+    pub(super) async fn message(
+        &self,
+        stream: &str,
+        query: &MessageQuery<'_>,
+    ) -> Result<Option<StoredMessage>, ApiError> {
         let operation = format!("STREAM.MSG.GET.{stream}");
         match self.call::<MessageAnswer>(&operation, query).await {
             Ok(MessageAnswer { message }) => Ok(Some(StoredMessage {
@@ -244,7 +259,10 @@ impl JetStream {
     }
 
     pub(super) async fn message_at(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, ApiError> {
-        let query = MessageQuery { seq: Some(sequence), ..MessageQuery::default() };
+        let query = MessageQuery {
+            seq: Some(sequence),
+            ..MessageQuery::default()
+        };
         self.message(stream, &query).await
     }
 }

@@ -53,7 +53,9 @@ pub(super) async fn locate(js: &JetStream, cursor: &Cursor) -> Result<Located, A
             Some(message) => message.at() == cursor.at,
             None if first > cursor.sequence => true,
             // Deleted one by one. Had the log gone back in time, the messages before it would be later than the cursor.
-            None => first_later(js, cursor.at).await?.is_none_or(|sequence| sequence > cursor.sequence),
+            None => first_later(js, cursor.at)
+                .await?
+                .is_none_or(|sequence| sequence > cursor.sequence),
         };
         if intact {
             return Ok(continues);

@@ -65,7 +65,9 @@ impl LogReader {
     async fn run(&mut self) {
         loop {
             // A closed watch means that the connection is gone for good.
-            let Ok(link) = self.link.wait_for(|link| link.up).await.map(|link| *link) else { return };
+            let Ok(link) = self.link.wait_for(|link| link.up).await.map(|link| *link) else {
+                return;
+            };
             match self.read(link.epoch).await {
                 Ok(why) => tracing::debug!(partition = self.partition, why, "reading the log again"),
                 Err(Closed) => return,
@@ -144,7 +146,9 @@ impl LogReader {
             return Ok(());
         }
         // A cursor needs a message to be recognised by; without one there is another time.
-        let Ok(Some(message)) = self.shared.js.message_at(LOG_STREAM, read_to).await else { return Ok(()) };
+        let Ok(Some(message)) = self.shared.js.message_at(LOG_STREAM, read_to).await else {
+            return Ok(());
+        };
         self.cursor.sequence = read_to;
         self.cursor.at = message.at();
         self.handed_over_at = Instant::now();

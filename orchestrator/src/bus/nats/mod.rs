@@ -37,8 +37,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::connection::{Credentials, NatsConfig, Storage};
 use self::connection::Link;
+pub use self::connection::{Credentials, NatsConfig, Storage};
 use self::jetstream::JetStream;
 use self::publisher::Publisher;
 use self::streams::Streams;

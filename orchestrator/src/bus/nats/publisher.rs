@@ -119,7 +119,9 @@ impl Flight {
         let mut settled = 0;
         loop {
             // Taken out first: settling wakes callers.
-            let Some(pending) = self.ring().take_older(limit) else { break };
+            let Some(pending) = self.ring().take_older(limit) else {
+                break;
+            };
             pending
                 .call
                 .settle(pending.index, Err(PublishError::Unacknowledged(why.to_owned())));
@@ -270,7 +272,9 @@ impl Publisher {
             } else if headers.is_empty() {
                 self.client.publish(subject, message.payload).await
             } else {
-                self.client.publish_with_headers(subject, headers, message.payload).await
+                self.client
+                    .publish_with_headers(subject, headers, message.payload)
+                    .await
             }
         };
         let failure = match tokio::time::timeout(self.ack_timeout, sending).await {
@@ -297,17 +301,16 @@ impl Publisher {
     }
 }
 
-async fn take_acknowledgements(
-    mut subscription: Subscriber,
-    prefix: usize,
-    flight: Arc<Flight>,
-    shared: Arc<Shared>,
-) {
+async fn take_acknowledgements(mut subscription: Subscriber, prefix: usize, flight: Arc<Flight>, shared: Arc<Shared>) {
     while let Some(first) = subscription.next().await {
         let mut settled = 0;
         let mut next = Some(first);
         while let Some(message) = next {
-            let number = message.subject.as_str().get(prefix..).and_then(|text| text.parse().ok());
+            let number = message
+                .subject
+                .as_str()
+                .get(prefix..)
+                .and_then(|text| text.parse().ok());
             let pending = number.and_then(|number| flight.ring().take(number));
             if let Some(pending) = pending {
                 pending.call.settle(pending.index, outcome(&message, &shared));
@@ -368,7 +371,11 @@ struct RefusalBody {
 
 fn outcome(message: &Message, shared: &Shared) -> Outcome {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        let settling = shared.link.borrow().since.is_some_and(|since| since.elapsed() < SETTLING);
+        let settling = shared
+            .link
+            .borrow()
+            .since
+            .is_some_and(|since| since.elapsed() < SETTLING);
         shared.streams.suspected.notify_one();
         return Err(if settling {
             PublishError::Unacknowledged("the stream is not ready".to_owned())
@@ -385,7 +392,9 @@ fn read_acknowledgement(payload: &[u8]) -> Outcome {
         return Ok(());
     }
     let Ok(Refusal { error }) = serde_json::from_slice::<Refusal>(payload) else {
-        return Err(PublishError::Unacknowledged("an acknowledgement that cannot be read".to_owned()));
+        return Err(PublishError::Unacknowledged(
+            "an acknowledgement that cannot be read".to_owned(),
+        ));
     };
     let text = format!("{} ({})", error.description, error.err_code);
     Err(match (error.code, error.err_code) {
@@ -417,9 +426,18 @@ mod tests {
                 r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"A","seq":0}"#,
                 "full",
             ),
-            (r#"{"error":{"code":429,"err_code":10167,"description":"too many requests"}}"#, "full"),
-            (r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"}}"#, "refused"),
-            (r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#, "unacknowledged"),
+            (
+                r#"{"error":{"code":429,"err_code":10167,"description":"too many requests"}}"#,
+                "full",
+            ),
+            (
+                r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"}}"#,
+                "refused",
+            ),
+            (
+                r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#,
+                "unacknowledged",
+            ),
             ("", "unacknowledged"),
         ] {
             assert_eq!(kind(text), expected, "{text}");
@@ -448,7 +466,11 @@ mod tests {
         assert_eq!(ring.take(numbers[0]).map(|pending| pending.index), Some(0));
         assert_eq!(ring.slots.len(), 1);
         assert!(ring.take_older(Instant::now() - Duration::from_secs(1)).is_none());
-        assert_eq!(ring.take_older(Instant::now() + Duration::from_secs(1)).map(|p| p.index), Some(2));
+        assert_eq!(
+            ring.take_older(Instant::now() + Duration::from_secs(1))
+                .map(|p| p.index),
+            Some(2)
+        );
         assert!(ring.take(99).is_none());
     }
 }

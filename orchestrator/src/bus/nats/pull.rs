@@ -28,9 +28,14 @@ pub(super) struct Broken(pub(super) String);
 
 #[derive(Debug)]
 pub(super) enum Pulled {
-    Message { message: Message, position: Position },
+    Message {
+        message: Message,
+        position: Position,
+    },
     /// Nothing to deliver: the consumer has looked at everything up to this stream sequence.
-    Idle { stream_sequence: u64 },
+    Idle {
+        stream_sequence: u64,
+    },
 }
 
 /// Where a delivered message stands.
@@ -187,7 +192,8 @@ impl Pull {
         };
         if status == StatusCode::IDLE_HEARTBEAT {
             // Pulls send the stream's side of it only where they have one.
-            let (Some(consumer), Some(stream_sequence)) = (number("Nats-Last-Consumer"), number("Nats-Last-Stream")) else {
+            let (Some(consumer), Some(stream_sequence)) = (number("Nats-Last-Consumer"), number("Nats-Last-Stream"))
+            else {
                 return Ok(None);
             };
             if consumer != self.consumer_sequence {

@@ -32,7 +32,9 @@ pub(super) async fn purge_log(shared: &Shared, cursors: &[(i16, Cursor)]) -> Res
             named.len()
         )));
     }
-    let Some((_, smallest)) = cursors.iter().min_by_key(|(_, cursor)| cursor.sequence) else { return Ok(()) };
+    let Some((_, smallest)) = cursors.iter().min_by_key(|(_, cursor)| cursor.sequence) else {
+        return Ok(());
+    };
     if smallest.sequence <= 1 {
         return Ok(());
     }
@@ -49,7 +51,10 @@ pub(super) async fn purge_log(shared: &Shared, cursors: &[(i16, Cursor)]) -> Res
     // Removes what is below `seq`.
     let answer: Purged = shared
         .js
-        .call(&format!("STREAM.PURGE.{LOG_STREAM}"), &json!({ "seq": smallest.sequence }))
+        .call(
+            &format!("STREAM.PURGE.{LOG_STREAM}"),
+            &json!({ "seq": smallest.sequence }),
+        )
         .await?;
     tracing::debug!(purged = answer.purged, below = smallest.sequence, "purged the log");
     Ok(())

@@ -42,7 +42,7 @@ impl TestServer {
         let binary = std::env::var("KNARR_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         let mut guard = Command::new("sh")
             .arg("-c")
-            .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $!")
+            .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null")
             .arg("sh")
             .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
             .arg(self.store())
@@ -51,7 +51,9 @@ impl TestServer {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(guard.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let pid = Pid::from_raw(line.trim().parse().unwrap());
         self.guard = Some((guard, pid));
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -72,7 +74,9 @@ impl TestServer {
     }
 
     fn end(&mut self, signal: Signal) {
-        let Some((mut guard, pid)) = self.guard.take() else { return };
+        let Some((mut guard, pid)) = self.guard.take() else {
+            return;
+        };
         let _ = kill(pid, signal);
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_ok() || is_running(pid) {

@@ -50,7 +50,10 @@ fn all_ok(outcomes: &[Result<(), PublishError>]) -> bool {
 }
 
 async fn next(from: &mut mpsc::Receiver<Incoming>) -> Incoming {
-    tokio::time::timeout(DEADLINE, from.recv()).await.expect("in time").expect("open")
+    tokio::time::timeout(DEADLINE, from.recv())
+        .await
+        .expect("in time")
+        .expect("open")
 }
 
 /// The next message of the log; what only tells of the connection is passed over.
@@ -148,7 +151,10 @@ async fn un_keyed_starts_come_to_the_ingress_with_their_headers() {
     };
     assert_eq!(bus.publish(vec![start]).await, [Ok(())]);
     let message = next_log(&mut from).await;
-    assert_eq!((message.partition, message.subject.as_str()), (4, "knarr.start.default.order"));
+    assert_eq!(
+        (message.partition, message.subject.as_str()),
+        (4, "knarr.start.default.order")
+    );
     assert_eq!(crate::bus::header(&message.headers, header::REQUEST_ID), Some("r-1"));
 }
 
@@ -204,7 +210,9 @@ async fn the_servers_partitions_are_ours() {
     assert!(all_ok(&bus.publish(messages).await));
     let (into, mut from) = mpsc::channel(64);
     for partition in 0..PARTITIONS {
-        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone()).await.unwrap();
+        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
+            .await
+            .unwrap();
     }
     let mut seen = BTreeSet::new();
     for _ in 0..2 * ids.len() {
@@ -358,13 +366,24 @@ async fn purging_keeps_the_smallest_cursors_message_and_needs_all_partitions() {
     assert!(all_ok(&bus.publish(numbered(0..100)).await));
     let fiftieth = expect(&mut from, 0..50).await;
     let last = expect(&mut from, 50..100).await;
-    assert!(matches!(bus.purge_log(&[(0, last.clone())]).await, Err(BusError::Misconfigured(_))));
+    assert!(matches!(
+        bus.purge_log(&[(0, last.clone())]).await,
+        Err(BusError::Misconfigured(_))
+    ));
     // A cursor made on another history purges nothing.
-    let other = Cursor { at: Timestamp(1), ..fiftieth.clone() };
+    let other = Cursor {
+        at: Timestamp(1),
+        ..fiftieth.clone()
+    };
     bus.purge_log(&[(0, last.clone()), (1, other)]).await.unwrap();
     assert_eq!(bus.shared.js.stream("KNARR_IN").await.unwrap().state.first_seq, 1);
-    bus.purge_log(&[(0, last.clone()), (1, fiftieth.clone())]).await.unwrap();
-    assert_eq!(bus.shared.js.stream("KNARR_IN").await.unwrap().state.first_seq, fiftieth.sequence);
+    bus.purge_log(&[(0, last.clone()), (1, fiftieth.clone())])
+        .await
+        .unwrap();
+    assert_eq!(
+        bus.shared.js.stream("KNARR_IN").await.unwrap().state.first_seq,
+        fiftieth.sequence
+    );
     bus.open_partition(0, fiftieth.clone(), 2, into.clone()).await.unwrap();
     expect(&mut from, 50..100).await;
     // Purged by somebody else: empty, with nothing missing behind the last cursor, and unknown behind an earlier one.
@@ -383,14 +402,25 @@ async fn a_silent_partition_reports_how_far_it_has_read() {
     let bus = bus(&server, 2).await;
     let (into, mut from) = mpsc::channel(256);
     let silent = 1 - subject::partition_of("default", "o-1", 2) as i16;
-    bus.open_partition(silent, Cursor::default(), 5, into.clone()).await.unwrap();
+    bus.open_partition(silent, Cursor::default(), 5, into.clone())
+        .await
+        .unwrap();
     assert!(all_ok(&bus.publish(numbered(0..10)).await));
-    let Incoming::Idle { partition, cursor, reader } = next(&mut from).await else { panic!() };
+    let Incoming::Idle {
+        partition,
+        cursor,
+        reader,
+    } = next(&mut from).await
+    else {
+        panic!()
+    };
     assert_eq!((partition, cursor.sequence, reader), (silent, 10, 5));
     // It is a cursor like any other.
     bus.open_partition(silent, cursor, 6, into).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(10..11)).await));
-    let Incoming::Idle { cursor, .. } = next(&mut from).await else { panic!() };
+    let Incoming::Idle { cursor, .. } = next(&mut from).await else {
+        panic!()
+    };
     assert_eq!(cursor.sequence, 11);
 }
 
@@ -424,10 +454,17 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
     let outcomes = bus.publish(messages).await;
     let stored = outcomes[..50].iter().take_while(|outcome| outcome.is_ok()).count();
     assert!((15..25).contains(&stored), "{stored}");
-    assert!(outcomes[stored..50].iter().all(|outcome| *outcome == Err(PublishError::Full)));
+    assert!(
+        outcomes[stored..50]
+            .iter()
+            .all(|outcome| *outcome == Err(PublishError::Full))
+    );
     assert_eq!(outcomes[50], Ok(()));
     // So soon after connecting a missing stream may still be on its way.
-    assert!(matches!(outcomes[51], Err(PublishError::Unacknowledged(_) | PublishError::NoStream)));
+    assert!(matches!(
+        outcomes[51],
+        Err(PublishError::Unacknowledged(_) | PublishError::NoStream)
+    ));
     assert!(matches!(outcomes[52], Err(PublishError::Refused(_))));
 }
 
@@ -470,15 +507,23 @@ async fn direct_messages_reach_the_owner_and_nobody_else() {
     let mut confirmations = worker.subscribe("_INBOX.w.1").await.unwrap();
     worker.flush().await.unwrap();
     bus.client().flush().await.unwrap();
-    worker.publish("knarr.direct.default.2.other", Bytes::new()).await.unwrap();
+    worker
+        .publish("knarr.direct.default.2.other", Bytes::new())
+        .await
+        .unwrap();
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(header::TOKEN, "tok");
     worker
         .publish_with_reply_and_headers("knarr.direct.default.2.result", "_INBOX.w.1", headers, "out".into())
         .await
         .unwrap();
-    let Incoming::Direct(direct) = next(&mut from).await else { panic!() };
-    assert_eq!((direct.partition, direct.namespace.as_str(), direct.kind), (2, "default", DirectKind::Result));
+    let Incoming::Direct(direct) = next(&mut from).await else {
+        panic!()
+    };
+    assert_eq!(
+        (direct.partition, direct.namespace.as_str(), direct.kind),
+        (2, "default", DirectKind::Result)
+    );
     assert_eq!(crate::bus::header(&direct.headers, header::TOKEN), Some("tok"));
     let confirm = Outgoing {
         subject: direct.reply.unwrap(),
@@ -553,14 +598,20 @@ async fn how_far_a_queue_was_delivered_is_known_by_time() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
     let (namespace, queue, settings) = queue_q();
-    assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::default());
+    assert_eq!(
+        bus.delivered_to(&namespace, &queue).await.unwrap(),
+        Timestamp::default()
+    );
     bus.ensure_queues(&namespace, &settings).await.unwrap();
     bus.ensure_queues(&namespace, &settings).await.unwrap();
     assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
     let before = Timestamp::from_utc(chrono::Utc::now());
     assert!(all_ok(&bus.publish(vec![a_task("1", 0), a_task("2", 0)]).await));
     let delivered = bus.delivered_to(&namespace, &queue).await.unwrap();
-    assert!(delivered < before.plus(knarr_core::time::Span::from_millis(5)), "{delivered:?} {before:?}");
+    assert!(
+        delivered < before.plus(knarr_core::time::Span::from_millis(5)),
+        "{delivered:?} {before:?}"
+    );
     assert!(delivered > Timestamp(before.0 - 1_000_000));
     assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
     assert_ne!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
@@ -587,7 +638,12 @@ async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
     };
     assert_eq!(lost(&mut from).await, (2, "mine".to_owned()));
     let state = async || {
-        let info: Value = bus.shared.js.call("STREAM.INFO.KNARR_TASKS_a", &json!({})).await.unwrap();
+        let info: Value = bus
+            .shared
+            .js
+            .call("STREAM.INFO.KNARR_TASKS_a", &json!({}))
+            .await
+            .unwrap();
         info["state"]["messages"].as_u64().unwrap()
     };
     assert_eq!(state().await, 1);
@@ -618,9 +674,15 @@ async fn bus_throughput() {
         (from..from + 2000)
             .map(|n| {
                 let mut message = to_log(&format!("order-{n}"), &"x".repeat(256));
-                message.headers = [header::RUN_ID, header::TOKEN, header::STEP, header::ATTEMPT, header::TASK]
-                    .map(|name| (Arc::from(name), "0123456789abcdef0123456789abcdef".to_owned()))
-                    .to_vec();
+                message.headers = [
+                    header::RUN_ID,
+                    header::TOKEN,
+                    header::STEP,
+                    header::ATTEMPT,
+                    header::TASK,
+                ]
+                .map(|name| (Arc::from(name), "0123456789abcdef0123456789abcdef".to_owned()))
+                .to_vec();
                 message
             })
             .collect()
@@ -633,7 +695,9 @@ async fn bus_throughput() {
     let (into, mut from) = mpsc::channel(4096);
     let started = Instant::now();
     for partition in 0..=PARTITIONS {
-        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone()).await.unwrap();
+        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
+            .await
+            .unwrap();
     }
     for _ in 0..COUNT {
         next_log(&mut from).await;
