@@ -1,5 +1,7 @@
 //! The order services: what they answer, that they act once, and how they misbehave on request.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

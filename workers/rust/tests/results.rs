@@ -1,5 +1,7 @@
 //! What becomes of a task's outcome: confirmed, repeated, or left to the log; and what each kind of outcome says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;

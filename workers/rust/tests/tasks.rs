@@ -1,5 +1,7 @@
 //! How tasks are taken, kept, refused, stopped and given back.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::HashMap;
