@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use async_nats::jetstream::{self, consumer::AckPolicy};
 use async_nats::{Client, HeaderMap, Message, Subscriber};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use knarr_schemas::{header, subject};
 use knarr_worker::{CancellationToken, RunError, Worker, WorkerBuilder};
@@ -236,6 +236,36 @@ impl Orchestrator {
         token
     }
 
+    /// Fills the queue with tasks of the activity `pay`.
+    pub async fn load(&self, count: usize) {
+        let mut acks = Vec::new();
+        for number in 0..count {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::TOKEN, format!("token-{number:042}"));
+            headers.insert(header::ACTIVITY, "pay");
+            headers.insert(header::REPLY, "knarr.run.default.o-1.result");
+            headers.insert(header::DIRECT, DIRECT);
+            headers.insert(
+                header::IDEMPOTENCY_KEY,
+                "019ac000-0000-7000-8000-000000000001/payment/do",
+            );
+            headers.insert(header::START_TO_CLOSE, "30000");
+            let body = format!("{{\"text\":\"{}\"}}", "x".repeat(500));
+            let subject = subject::task("default", QUEUE, "pay").unwrap();
+            acks.push(
+                self.jetstream
+                    .publish_with_headers(subject, headers, body.into())
+                    .await
+                    .unwrap(),
+            );
+            if acks.len() == 1000 || number + 1 == count {
+                for ack in acks.drain(..) {
+                    ack.await.unwrap();
+                }
+            }
+        }
+    }
+
     /// Listens as the partition's owner.
     pub async fn own(&self) -> Owner {
         let results = self.client.subscribe(format!("{DIRECT}.result")).await.unwrap();
@@ -297,6 +327,18 @@ impl Owner {
     pub async fn result(&mut self) -> Handed {
         let message = within("a result is handed in", self.results.next()).await.unwrap();
         Handed::new(message)
+    }
+
+    /// What has arrived, at least one.
+    pub async fn batch(&mut self, limit: usize) -> Vec<Handed> {
+        let mut batch = vec![self.result().await];
+        while batch.len() < limit {
+            let Some(Some(message)) = self.results.next().now_or_never() else {
+                break;
+            };
+            batch.push(Handed::new(message));
+        }
+        batch
     }
 
     pub async fn beat(&mut self) -> Message {
