@@ -4,6 +4,7 @@
 //! Every shape here has a JSON Schema under `json/` and golden files; both are checked for drift by its tests.
 
 pub mod body;
+pub mod code;
 pub mod header;
 pub mod subject;
 pub mod token;
