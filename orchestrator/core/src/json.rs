@@ -167,3 +167,88 @@ fn check_nested(value: &Value, depth_left: usize, left: &mut usize) -> Result<()
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn refuse(text: &str) -> (String, usize, usize, usize) {
+        let bad = parse(text.as_bytes(), &Limits::default()).expect_err(text);
+        (bad.cause, bad.offset, bad.line, bad.column)
+    }
+
+    #[test]
+    fn refusals_say_what_and_where() {
+        for (text, cause, offset, line, column) in [
+            ("", "EOF while parsing a value", 0, 1, 1),
+            (
+                "{\"a\": 1,\n \"b\": \"x\\u0000\"}",
+                "a string holds the NUL character `\\u0000`",
+                17,
+                2,
+                9,
+            ),
+            (
+                "{\"\\u0000\": 1}",
+                "a string holds the NUL character `\\u0000`",
+                2,
+                1,
+                3,
+            ),
+            ("[1,\n 2,\n tru]", "expected ident", 12, 3, 5),
+            ("1 2", "trailing characters", 2, 1, 3),
+        ] {
+            assert_eq!(refuse(text), (cause.to_owned(), offset, line, column), "{text}");
+        }
+        assert!(refuse(&"9".repeat(400)).0.contains("out of range"));
+        assert!(refuse("1e999").0.contains("out of range"));
+        assert!(refuse("\"a\u{0}b\"").0.contains("control character"));
+        assert!(parse(b"\"\xff\"", &Limits::default()).is_err());
+        assert!(parse(b"\"\\", &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn an_escaped_backslash_before_u0000_is_only_text() {
+        assert_eq!(parse(br#""\\u0000""#, &Limits::default()).unwrap(), json!("\\u0000"));
+        assert!(parse(br#""\\\u0000""#, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn limits_hold_at_the_limit_and_one_past_it() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let limits = Limits::default();
+        let deepest = parse(nested(MAX_DEPTH).as_bytes(), &limits).unwrap();
+        assert_eq!(check(&deepest, &limits), Ok(()));
+        assert_eq!(check(&json!([deepest]), &limits), Err(BadValue::TooDeep));
+        assert!(parse(nested(MAX_DEPTH + 1).as_bytes(), &limits).is_err());
+        assert!(parse("[".repeat(1_000_000).as_bytes(), &limits).is_err());
+
+        let small = Limits { bytes: 10, depth: 2 };
+        assert!(parse(b"\"12345678\"", &small).is_ok());
+        assert!(parse(b"\"123456789\"", &small).is_err());
+        assert_eq!(check(&json!("12345678"), &small), Ok(()));
+        assert_eq!(check(&json!("123456789"), &small), Err(BadValue::TooLarge(10)));
+        assert_eq!(check(&json!({"a\u{0}": 1}), &limits), Err(BadValue::Nul));
+        assert_eq!(check(&json!(["\u{0}"]), &limits), Err(BadValue::Nul));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = parse(&bytes, &Limits::default()) {
+                prop_assert_eq!(check(&value, &Limits::default()), Ok(()));
+            }
+        }
+
+        #[test]
+        fn json_like_text_is_parsed_or_refused(text in r#"[\[\]{}:,"0-9eE+.u\\ntfalsr \n-]{0,60}"#) {
+            match parse(text.as_bytes(), &Limits::default()) {
+                Ok(value) => prop_assert_eq!(check(&value, &Limits::default()), Ok(())),
+                Err(bad) => prop_assert!(bad.offset <= text.len() && bad.line >= 1 && bad.column >= 1),
+            }
+        }
+    }
+}

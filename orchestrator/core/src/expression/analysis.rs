@@ -1,11 +1,11 @@
 //! Reading an expression's syntax tree: which paths it reads, whether it is prepared for their absence, which names are wrong.
 
-use minijinja::machinery::{Span, ast, parse_expr};
+use minijinja::machinery::{Span, ast, parse_expr, tokenize};
 use minijinja::value::ValueKind;
 use serde_json::Value;
 
 use super::convert::{Budget, to_json};
-use super::{ExpressionError, FILTERS, FUNCTIONS, MAX_VALUE_BYTES, Path, Reference, Segment, TESTS};
+use super::{ExpressionError, FILTERS, FUNCTIONS, MAX_TOKENS, MAX_VALUE_BYTES, Path, Reference, Segment, TESTS};
 use crate::definition::near::nearest;
 
 pub(super) struct Analysis {
@@ -34,6 +34,11 @@ pub(super) fn from_engine(source: &str, error: &minijinja::Error) -> ExpressionE
 }
 
 pub(super) fn analyse(source: &str) -> Result<Analysis, ExpressionError> {
+    // The engine bounds how deep parentheses nest, but not how deep a chain of operators makes its tree.
+    if tokenize(source, true, Default::default()).take(MAX_TOKENS + 1).count() > MAX_TOKENS {
+        let message = format!("has more than {MAX_TOKENS} names, values and operators");
+        return Err(ExpressionError::new(source, message));
+    }
     let tree = parse_expr(source).map_err(|error| from_engine(source, &error))?;
     let mut walk = Walk {
         source,
@@ -81,9 +86,14 @@ fn path_of(expression: &ast::Expr<'_>) -> Option<(Path, Span)> {
 fn chain<'a>(expression: &ast::Expr<'a>) -> Option<(&'a str, Vec<Option<Segment>>, Span)> {
     let mut segments = Vec::new();
     let mut at = expression;
+    // The engine's own span of a lookup begins at the dot.
+    let mut span = expression.span();
     let root = loop {
         match at {
-            ast::Expr::Var(name) => break name.id,
+            ast::Expr::Var(name) => {
+                span.start_offset = at.span().start_offset;
+                break name.id;
+            }
             ast::Expr::GetAttr(get) => {
                 segments.push(Some(Segment::Key(get.name.into())));
                 at = &get.expr;
@@ -96,7 +106,7 @@ fn chain<'a>(expression: &ast::Expr<'a>) -> Option<(&'a str, Vec<Option<Segment>
         }
     };
     segments.reverse();
-    Some((root, segments, expression.span()))
+    Some((root, segments, span))
 }
 
 fn constant_segment(expression: &ast::Expr<'_>) -> Option<Segment> {
@@ -117,98 +127,85 @@ struct Walk<'s> {
     references: Vec<Reference>,
 }
 
+type Pending<'t, 's> = Vec<(&'t ast::Expr<'s>, bool)>;
+
 impl Walk<'_> {
-    fn visit(&mut self, expression: &ast::Expr<'_>) -> Result<(), ExpressionError> {
+    /// In the order of the source; with a stack of its own, because trees are as deep as sources are long.
+    fn visit(&mut self, tree: &ast::Expr<'_>) -> Result<(), ExpressionError> {
+        let mut pending: Pending<'_, '_> = vec![(tree, false)];
+        let mut children: Pending<'_, '_> = Vec::new();
+        while let Some((expression, guarded)) = pending.pop() {
+            self.visit_one(expression, guarded, &mut children)?;
+            pending.extend(children.drain(..).rev());
+        }
+        Ok(())
+    }
+
+    fn visit_one<'t, 's>(
+        &mut self,
+        expression: &'t ast::Expr<'s>,
+        guarded: bool,
+        children: &mut Pending<'t, 's>,
+    ) -> Result<(), ExpressionError> {
         match expression {
-            ast::Expr::Var(_) | ast::Expr::GetAttr(_) | ast::Expr::GetItem(_) => self.visit_chain(expression, false),
-            ast::Expr::Const(_) => Ok(()),
-            ast::Expr::UnaryOp(unary) => self.visit(&unary.expr),
-            ast::Expr::BinOp(binary) => {
-                self.visit(&binary.left)?;
-                self.visit(&binary.right)
+            ast::Expr::Var(_) | ast::Expr::GetAttr(_) | ast::Expr::GetItem(_) => {
+                self.visit_chain(expression, guarded, children);
             }
+            ast::Expr::Const(_) => {}
+            ast::Expr::UnaryOp(unary) => children.push((&unary.expr, false)),
+            ast::Expr::BinOp(binary) => children.extend([(&binary.left, false), (&binary.right, false)]),
             ast::Expr::Compare(compare) => {
-                self.visit(&compare.expr)?;
-                compare.ops.iter().try_for_each(|op| self.visit(&op.expr))
+                children.push((&compare.expr, false));
+                children.extend(compare.ops.iter().map(|op| (&op.expr, false)));
             }
             ast::Expr::IfExpr(condition) => {
-                self.visit(&condition.test_expr)?;
-                self.visit(&condition.true_expr)?;
-                self.visit_optional(condition.false_expr.as_ref())
+                children.extend([(&condition.test_expr, false), (&condition.true_expr, false)]);
+                children.extend(condition.false_expr.iter().map(|e| (e, false)));
             }
             ast::Expr::Slice(slice) => {
-                self.visit(&slice.expr)?;
-                self.visit_optional(slice.start.as_ref())?;
-                self.visit_optional(slice.stop.as_ref())?;
-                self.visit_optional(slice.step.as_ref())
+                children.push((&slice.expr, false));
+                let bounds = [&slice.start, &slice.stop, &slice.step];
+                children.extend(bounds.into_iter().flatten().map(|e| (e, false)));
             }
             ast::Expr::Filter(filter) => {
                 self.known("filter", filter.name, FILTERS, expression.span())?;
                 let guarded = matches!(filter.name, "default" | "d");
-                if let Some(inner) = &filter.expr {
-                    self.visit_guarded(inner, guarded)?;
-                }
-                self.visit_args(&filter.args)
+                children.extend(filter.expr.iter().map(|e| (e, guarded)));
+                children.extend(filter.args.iter().map(argument));
             }
             ast::Expr::Test(test) => {
                 self.known("test", test.name, TESTS, expression.span())?;
-                self.visit_guarded(&test.expr, matches!(test.name, "defined" | "undefined"))?;
-                self.visit_args(&test.args)
+                children.push((&test.expr, matches!(test.name, "defined" | "undefined")));
+                children.extend(test.args.iter().map(argument));
             }
             ast::Expr::Call(call) => {
-                match &call.expr {
-                    ast::Expr::Var(name) => self.known("function", name.id, FUNCTIONS, call.expr.span())?,
-                    other => {
-                        return Err(ExpressionError::new(
-                            self.source,
-                            "values have no methods; use a filter (`value | filter`)",
-                        )
-                        .at(range(self.source, other.span())));
-                    }
-                }
-                self.visit_args(&call.args)
+                let ast::Expr::Var(name) = &call.expr else {
+                    let message = "values have no methods; use a filter (`value | filter`)";
+                    return Err(ExpressionError::new(self.source, message).at(range(self.source, call.expr.span())));
+                };
+                self.known("function", name.id, FUNCTIONS, call.expr.span())?;
+                children.extend(call.args.iter().map(argument));
             }
-            ast::Expr::List(list) => list.items.iter().try_for_each(|item| self.visit(item)),
-            ast::Expr::Tuple(tuple) => tuple.items.iter().try_for_each(|item| self.visit(item)),
+            ast::Expr::List(list) => children.extend(list.items.iter().map(|e| (e, false))),
+            ast::Expr::Tuple(tuple) => children.extend(tuple.items.iter().map(|e| (e, false))),
             ast::Expr::Map(map) => {
-                map.keys.iter().try_for_each(|key| self.visit(key))?;
-                map.values.iter().try_for_each(|value| self.visit(value))
+                for (key, value) in map.keys.iter().zip(&map.values) {
+                    children.extend([(key, false), (value, false)]);
+                }
             }
         }
+        Ok(())
     }
 
-    fn visit_optional(&mut self, expression: Option<&ast::Expr<'_>>) -> Result<(), ExpressionError> {
-        expression.map_or(Ok(()), |expression| self.visit(expression))
-    }
-
-    fn visit_args(&mut self, args: &[ast::CallArg<'_>]) -> Result<(), ExpressionError> {
-        args.iter().try_for_each(|arg| match arg {
-            ast::CallArg::Pos(expression)
-            | ast::CallArg::Kwarg(_, expression)
-            | ast::CallArg::PosSplat(expression)
-            | ast::CallArg::KwargSplat(expression) => self.visit(expression),
-        })
-    }
-
-    fn visit_guarded(&mut self, expression: &ast::Expr<'_>, guarded: bool) -> Result<(), ExpressionError> {
-        if chain(expression).is_some() {
-            self.visit_chain(expression, guarded)
-        } else {
-            self.visit(expression)
-        }
-    }
-
-    fn visit_chain(&mut self, expression: &ast::Expr<'_>, guarded: bool) -> Result<(), ExpressionError> {
+    fn visit_chain<'t, 's>(&mut self, expression: &'t ast::Expr<'s>, guarded: bool, children: &mut Pending<'t, 's>) {
         let Some((root, segments, span)) = chain(expression) else {
             // The lookup is on something computed: `(a | f).b[c]`.
-            return match expression {
-                ast::Expr::GetAttr(get) => self.visit(&get.expr),
-                ast::Expr::GetItem(get) => {
-                    self.visit(&get.expr)?;
-                    self.visit(&get.subscript_expr)
-                }
-                other => self.visit(other),
-            };
+            match expression {
+                ast::Expr::GetAttr(get) => children.push((&get.expr, false)),
+                ast::Expr::GetItem(get) => children.extend([(&get.expr, false), (&get.subscript_expr, false)]),
+                _ => {}
+            }
+            return;
         };
         let known: Vec<Segment> = segments.iter().map_while(Clone::clone).collect();
         // What follows a computed segment cannot be looked at before the value is there.
@@ -227,11 +224,11 @@ impl Walk<'_> {
                 ast::Expr::GetAttr(get) => at = &get.expr,
                 ast::Expr::GetItem(get) => {
                     if constant_segment(&get.subscript_expr).is_none() {
-                        self.visit(&get.subscript_expr)?;
+                        children.push((&get.subscript_expr, false));
                     }
                     at = &get.expr;
                 }
-                _ => return Ok(()),
+                _ => return,
             }
         }
     }
@@ -244,6 +241,15 @@ impl Walk<'_> {
             ExpressionError::new(self.source, format!("there is no {what} `{name}`")).at(range(self.source, span));
         error.suggestion = nearest(name, names.iter().copied());
         Err(error)
+    }
+}
+
+fn argument<'t, 's>(argument: &'t ast::CallArg<'s>) -> (&'t ast::Expr<'s>, bool) {
+    match argument {
+        ast::CallArg::Pos(expression)
+        | ast::CallArg::Kwarg(_, expression)
+        | ast::CallArg::PosSplat(expression)
+        | ast::CallArg::KwargSplat(expression) => (expression, false),
     }
 }
 

@@ -88,10 +88,9 @@ fn nested_to_engine(value: &Value) -> EngineValue {
         }
         Value::String(text) => EngineValue::from(text.as_str()),
         Value::Array(items) => items.iter().map(nested_to_engine).collect(),
-        Value::Object(entries) => entries
-            .iter()
-            .map(|(key, item)| (key.as_str(), nested_to_engine(item)))
-            .collect(),
+        Value::Object(entries) => {
+            EngineValue::from_pairs(entries.iter().map(|(key, item)| (key.as_str(), nested_to_engine(item))))
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn merge(left: &Value, right: &Value) -> Result<Value, Error> {
             entries.push((key, value));
         }
     }
-    Ok(entries.into_iter().collect())
+    Ok(Value::from_pairs(entries))
 }
 
 /// `'1h30m' | parse_duration`: seconds; whole ones as a whole number.

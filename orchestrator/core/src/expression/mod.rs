@@ -29,8 +29,10 @@ pub use template::{Part, Template, split};
 use convert::Budget;
 use projection::Projection;
 
-/// Longest source of one expression, in bytes; longer ones could exhaust the stack of the parser.
+/// Longest source of one expression, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 2 * 1024;
+/// Names, values, operators and brackets of one expression; each may be a level of its tree.
+pub const MAX_TOKENS: usize = 400;
 /// What one expression may read (as JSON, about) and what it may produce.
 pub const MAX_VALUE_BYTES: usize = 256 * 1024;
 /// What a whole template may produce, in bytes of JSON, about.

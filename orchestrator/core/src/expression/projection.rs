@@ -56,7 +56,7 @@ impl Projection {
                         let output = scope.step(&step.name).map(Arc::as_ref);
                         steps.extend(step.entry(output, budget)?);
                     }
-                    Some((Arc::clone(&root.name), steps.into_iter().collect()))
+                    Some((Arc::clone(&root.name), EngineValue::from_pairs(steps)))
                 }
                 "input" => root.entry(scope.input().map(Arc::as_ref), budget)?,
                 name => {
@@ -66,7 +66,7 @@ impl Projection {
             };
             entries.extend(value);
         }
-        Ok(entries.into_iter().collect())
+        Ok(EngineValue::from_pairs(entries))
     }
 }
 
@@ -106,6 +106,6 @@ impl Node {
         for child in &self.children {
             entries.extend(child.entry(object.and_then(|object| object.get(child.name.as_ref())), budget)?);
         }
-        Ok(Some(entries.into_iter().collect()))
+        Ok(Some(EngineValue::from_pairs(entries)))
     }
 }

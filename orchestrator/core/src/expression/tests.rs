@@ -310,10 +310,17 @@ fn long_sources_do_not_overflow_the_stack() {
         "a if ",
         "1 is odd and ",
     ] {
-        let source: String = unit.repeat(MAX_SOURCE_BYTES / unit.len() - 1) + "1";
-        assert!(source.len() <= MAX_SOURCE_BYTES);
-        if let Ok(expression) = Expression::compile(&source) {
-            let _ = expression.evaluate(&data());
+        for count in [
+            MAX_TOKENS / 4,
+            MAX_TOKENS / 3,
+            MAX_TOKENS / 2 - 1,
+            MAX_TOKENS - 1,
+            MAX_SOURCE_BYTES / unit.len() - 1,
+        ] {
+            let source: String = unit.repeat(count) + "1";
+            if let Ok(expression) = Expression::compile(&source) {
+                let _ = expression.evaluate(&data());
+            }
         }
     }
     let error = Expression::compile(&"1".repeat(MAX_SOURCE_BYTES + 1)).unwrap_err();
