@@ -1,9 +1,11 @@
 //! Random plans under random inputs. `Run` itself checks after every transition that folding the stored events gives the
-//! state; what is checked here is what may happen at all, and that every run ends.
+//! state; what is checked here is what may happen at all, and that every run ends. `PROPTEST_CASES` sets how many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::dsl::*;
@@ -11,7 +13,7 @@ use crate::definition::plan::{NodeKind, OnFailure, Plan};
 use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::StepOutcome;
-use crate::run::input::{AnswerOn, Horizon, Input, ParkedAction, TaskOutcome, WorkerError};
+use crate::run::input::{AnswerOn, Horizon, Input, ParkedAction, Rejected, TaskOutcome, WorkerError};
 use crate::run::{Event, Status, UndoState};
 use crate::time::{Span, Timestamp};
 
@@ -441,36 +443,74 @@ fn check_effects(run: &Run, effects: &[Effect]) {
     assert!(undos <= 1, "a sequence undoes one step at a time");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+/// A plan, its timeout in seconds, and what happens to its run.
+type Case = (Vec<Def>, Option<u64>, Vec<Op>);
 
-    #[test]
-    fn every_run_ends_and_has_undone_exactly_what_it_had_to(
-        steps in steps(),
-        timeout in prop_oneof![3 => Just(None), 1 => (1..200_u64).prop_map(Some)],
-        ops in prop::collection::vec(op(), 0..60),
-    ) {
-        let plan = plan(steps);
-        let mut run = Run::of(match timeout {
-            Some(seconds) => with_timeout(plan, seconds),
-            None => plan,
-        });
-        check_effects(&run, &run.sent.clone());
-        check_wake_at(&run);
-        for op in &ops {
-            let Some(input) = input(&mut run, op) else {
-                continue;
-            };
-            let closed = run.state.is_closed().then(|| run.status());
-            if let Ok(Some(effects)) = run.apply(input) {
+fn case() -> impl Strategy<Value = Case> {
+    (
+        steps(),
+        prop_oneof![3 => Just(None), 1 => (1..200_u64).prop_map(Some)],
+        prop::collection::vec(op(), 0..60),
+    )
+}
+
+/// The run after everything, ended, with what was refused on the way.
+fn drive((steps, timeout, ops): Case) -> (Run, Vec<Rejected>) {
+    let plan = plan(steps);
+    let mut rejected = vec![];
+    let mut run = Run::of(match timeout {
+        Some(seconds) => with_timeout(plan, seconds),
+        None => plan,
+    });
+    check_effects(&run, &run.sent.clone());
+    check_wake_at(&run);
+    for op in &ops {
+        let Some(input) = input(&mut run, op) else {
+            continue;
+        };
+        let closed = run.state.is_closed().then(|| run.status());
+        match run.apply(input) {
+            Ok(Some(effects)) => {
                 check_effects(&run, &effects);
                 check_wake_at(&run);
             }
-            if let Some(closed) = closed {
-                prop_assert_eq!(run.status(), closed, "what is closed stays as it is");
-            }
+            Ok(None) => {}
+            Err(reason) => rejected.push(reason),
         }
-        finish(&mut run);
-        check_end(&run);
+        if let Some(closed) = closed {
+            assert_eq!(run.status(), closed, "what is closed stays as it is");
+        }
     }
+    finish(&mut run);
+    check_end(&run);
+    (run, rejected)
+}
+
+proptest! {
+    #[test]
+    fn every_run_ends_and_has_undone_exactly_what_it_had_to(case in case()) {
+        drive(case);
+    }
+}
+
+/// Guards the property above against becoming blind: what its cases never reach, it says nothing about.
+#[test]
+fn random_runs_reach_every_event_and_every_final_status() {
+    let mut runner = TestRunner::deterministic();
+    let mut events = BTreeSet::new();
+    let mut statuses = BTreeSet::new();
+    for _ in 0..1_500 {
+        let case = case().new_tree(&mut runner).unwrap().current();
+        let (run, _) = drive(case);
+        statuses.insert(run.status());
+        for event in run.events() {
+            let name = serde_json::to_value(event).unwrap();
+            events.insert(name.as_object().unwrap().keys().next().unwrap().clone());
+        }
+    }
+    let kinds_of_event = 35;
+    assert_eq!(events.len(), kinds_of_event, "{events:?}");
+    let closed: BTreeSet<_> = Status::ALL.into_iter().filter(|status| status.is_closed()).collect();
+    let unreached: Vec<_> = closed.difference(&statuses).collect();
+    assert_eq!(unreached, [&Status::ContinuedAsNew], "not built yet");
 }
