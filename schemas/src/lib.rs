@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod body;
+pub mod code;
 pub mod header;
 pub mod subject;
 pub mod token;

@@ -221,10 +221,35 @@ pub struct StoredRun {
     pub transitions: Vec<StoredTransition>,
 }
 
-/// The last run under a workflow id, and whether a request has been seen before.
+/// A run found under a workflow id: the open one, the newest closed one, or one made by the request asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundRun {
     pub row: RunRow,
+}
+
+/// The answer of [`Store::find_runs`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// In no particular order, each run once.
+    pub runs: Vec<FoundRun>,
+    /// Grows with every registration; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
+    pub definitions_epoch: i64,
+}
+
+/// The newest version of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionHead {
+    pub namespace: Namespace,
+    pub workflow: WorkflowName,
+    pub version: i32,
+    pub hash: DefinitionHash,
+}
+
+/// The newest version of every definition, and the epoch they were read at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DefinitionHeads {
+    pub definitions_epoch: i64,
+    pub heads: Vec<DefinitionHead>,
 }
 
 /// A stored definition.
@@ -276,6 +301,10 @@ pub trait Store: Send + Sync + 'static {
     /// Creates or migrates the schema and initialises the cluster if nobody has.
     fn prepare(&self, partitions: u16) -> impl Future<Output = Result<Cluster, StoreError>> + Send;
 
+    /// Creates the partitions of `events` for the days around `now`, ahead of need; call it every hour or so. Commits
+    /// never depend on it: what finds no partition goes to a default one and is moved here.
+    fn ensure_partitions(&self, now: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// The store's clock.
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 
@@ -309,10 +338,19 @@ pub trait Store: Send + Sync + 'static {
     fn find_runs(
         &self,
         ids: &[(Namespace, WorkflowId, Option<RequestId>)],
-    ) -> impl Future<Output = Result<Vec<FoundRun>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Found, StoreError>> + Send;
 
-    /// Runs that do not exist are absent from the answer.
+    /// Runs that do not exist are absent from the answer. Beside a run's owner the transitions may be newer than the row;
+    /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
+
+    /// A run's transitions with `seq > after`, in order, at most `limit` (capped at 10,000), whatever snapshots there are.
+    fn history(
+        &self,
+        run: RunId,
+        after: i32,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<StoredTransition>, StoreError>> + Send;
 
     /// Open runs of the partitions whose `wake_at` is at or before `until`, earliest first, at most `limit`.
     fn due(
@@ -322,10 +360,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<(RunId, Timestamp)>, StoreError>> + Send;
 
-    /// A number that grows with every registration, in any namespace, and the newest version of every definition.
-    fn definition_heads(
-        &self,
-    ) -> impl Future<Output = Result<Vec<(Namespace, WorkflowName, i32, DefinitionHash)>, StoreError>> + Send;
+    /// The newest version of every definition in every namespace.
+    fn definition_heads(&self) -> impl Future<Output = Result<DefinitionHeads, StoreError>> + Send;
 
     fn register_definition(
         &self,
