@@ -296,6 +296,16 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
+/// The most runs [`Store::list_runs`] returns at once.
+pub const LIST_LIMIT: u32 = 1_000;
+/// The most transitions [`Store::history`] returns at once.
+pub const HISTORY_LIMIT: u32 = 10_000;
+
+/// How many of the partitions (the ingress included) a session may own while `live` sessions share them.
+pub fn fair_share(partitions: usize, live: usize) -> usize {
+    partitions.div_ceil(live.max(1))
+}
+
 /// Where everything durable is. Futures are `Send`; every method is one or two round trips.
 pub trait Store: Send + Sync + 'static {
     /// Creates or migrates the schema and initialises the cluster if nobody has.
@@ -344,7 +354,7 @@ pub trait Store: Send + Sync + 'static {
     /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
 
-    /// A run's transitions with `seq > after`, in order, at most `limit` (capped at 10,000), whatever snapshots there are.
+    /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
         &self,
         run: RunId,
