@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use knarr_core::ids::{StepPath, TaskNo};
+use knarr_core::run::effect::Direction;
+use knarr_core::run::event::StepOutcome;
 use knarr_core::run::{
-    Direction, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, StepOutcome, Transition,
-    UndoState, Wait, evolve,
+    Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait, evolve,
 };
 use knarr_core::time::Timestamp;
 use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState};
@@ -47,10 +48,8 @@ struct Facts {
 
 impl Describer {
     pub(super) fn add(&mut self, stored: &StoredTransition) -> Result<(), DescribeError> {
-        let events: Vec<Event> = serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json {
-            seq: stored.seq,
-            error,
-        })?;
+        let events: Vec<Event> =
+            serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json { seq: stored.seq, error })?;
         for event in &events {
             self.learn(event);
         }
@@ -160,7 +159,9 @@ impl Describer {
             status: status.to_owned(),
             activity: facts.and_then(|facts| facts.activity.clone()),
             attempts: facts.map_or(0, |facts| facts.attempts),
-            output: output.filter(|output| !output.is_null()).map(|output| (**output).clone()),
+            output: output
+                .filter(|output| !output.is_null())
+                .map(|output| (**output).clone()),
             failure: failure.map(failure_body),
         }
     }
