@@ -13,9 +13,9 @@ use knarr_schemas::api::{
 use knarr_schemas::code;
 use serde_json::Value;
 
-use crate::api::{DEFAULT_NAMESPACE, Operations, Refusal, source};
+use crate::api::{Operations, Refusal, source};
 use crate::bus::QueueSettings;
-use crate::store::{NamespaceRow, Registered, Store, StoredDefinition};
+use crate::store::{Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
 /// The shortest lease of plain workers.
@@ -59,13 +59,6 @@ impl<S: Store> Operations<S> {
             source: request.source,
             registered_at: self.store.now().await?,
         };
-        if namespace.as_str() == DEFAULT_NAMESPACE {
-            let row = NamespaceRow {
-                name: namespace.clone(),
-                retention_class: 0,
-            };
-            self.store.create_namespace(&row).await?;
-        }
         let outcome = match self.store.register_definition(&stored).await? {
             Registered::New => RegistrationOutcome::Registered,
             Registered::Unchanged => RegistrationOutcome::Unchanged,
