@@ -391,13 +391,12 @@ impl State {
                 full(self, subject::LOG_STREAM)?;
                 self.last_time = now.max(self.last_time);
                 let (partition, stored_as) = match message.subject.strip_prefix("knarr.run.") {
-                    // Sorted as the server's mapping does it: what is too short for the mapping stays as it is.
+                    // Sorted as the server's mapping does it; what is too short for it stays as it is.
                     Some(rest) if rest.split('.').count() > 2 => {
                         let partition = subject::partition_of(first, second, partitions);
                         (partition, format!("knarr.in.{partition}.{rest}"))
                     }
-                    Some(_) => (u16::MAX, message.subject.clone()),
-                    None => (partitions, message.subject.clone()),
+                    _ => (partitions, message.subject.clone()),
                 };
                 self.log.push(Entry {
                     at: self.last_time,
