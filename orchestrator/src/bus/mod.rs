@@ -16,6 +16,7 @@ use crate::store::Cursor;
 
 pub mod memory;
 pub mod nats;
+mod task_handle;
 
 /// Headers of a message, in order; names as they are on the wire.
 pub type Headers = Vec<(Arc<str>, String)>;
