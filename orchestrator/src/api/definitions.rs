@@ -43,7 +43,11 @@ impl<S: Store> Operations<S> {
             namespace: namespace.clone(),
             workflow: plan.workflow.clone(),
             version: i32::try_from(plan.version).map_err(|_| {
-                Refusal::new(400, &code::BAD_REQUEST, format!("version {} is too large", plan.version))
+                Refusal::new(
+                    400,
+                    &code::BAD_REQUEST,
+                    format!("version {} is too large", plan.version),
+                )
             })?,
             hash: plan.hash.clone(),
             body: definition.canonical.clone(),
@@ -147,7 +151,10 @@ impl<S: Store> Operations<S> {
         Err(match (newest, request.version) {
             (Some(newest), Some(version)) => Refusal::not_found(
                 &code::UNKNOWN_VERSION,
-                format!("`{workflow}` has no version {version}; the newest is {}", newest.version),
+                format!(
+                    "`{workflow}` has no version {version}; the newest is {}",
+                    newest.version
+                ),
             ),
             _ => Refusal::not_found(
                 &code::UNKNOWN_WORKFLOW,
@@ -168,15 +175,13 @@ impl<S: Store> Operations<S> {
             .store
             .definition(&stored.namespace, &stored.workflow, Some(stored.version))
             .await?;
-        Ok(before.map_or(stored.registered_at, |before| before.registered_at).to_utc())
+        Ok(before
+            .map_or(stored.registered_at, |before| before.registered_at)
+            .to_utc())
     }
 
     /// Of the queues given, over every version there is: runs of older ones still send tasks.
-    async fn queue_settings(
-        &self,
-        namespace: &Namespace,
-        queues: &[QueueName],
-    ) -> Result<Vec<QueueSettings>, Refusal> {
+    async fn queue_settings(&self, namespace: &Namespace, queues: &[QueueName]) -> Result<Vec<QueueSettings>, Refusal> {
         let mut all = self.all_queues(namespace).await?;
         all.retain(|queue, _| queues.contains(queue));
         Ok(settings(all))

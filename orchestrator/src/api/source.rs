@@ -22,7 +22,10 @@ pub struct Definition {
 }
 
 pub fn read(_source: &str, _files: &BTreeMap<String, String>) -> Read {
-    Read { definition: None, findings: Vec::new() }
+    Read {
+        definition: None,
+        findings: Vec::new(),
+    }
 }
 
 pub fn read_canonical(_body: &str) -> Option<Definition> {
