@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-pub(super) struct TestServer {
+pub(crate) struct TestServer {
     folder: TempDir,
     port: u16,
     arguments: Vec<&'static str>,
@@ -19,11 +19,11 @@ pub(super) struct TestServer {
 }
 
 impl TestServer {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&["-js"])
     }
 
-    pub(super) fn start_with(arguments: &[&'static str]) -> Self {
+    pub(crate) fn start_with(arguments: &[&'static str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             folder: TempDir::new().unwrap(),
@@ -35,7 +35,7 @@ impl TestServer {
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
@@ -43,7 +43,7 @@ impl TestServer {
         self.folder.path().join("store")
     }
 
-    pub(super) fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         assert!(self.guard.is_none());
         let binary = std::env::var("KNARR_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         let mut guard = Command::new("sh")
@@ -72,12 +72,12 @@ impl TestServer {
     }
 
     /// As a crash of the process: nothing is written any more.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }
 
     /// An orderly shutdown.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.end(Signal::SIGTERM);
     }
 
@@ -96,7 +96,7 @@ impl TestServer {
     }
 
     /// Copies the files as they are; the server must not be running.
-    pub(super) fn copy_files(&self) -> TempDir {
+    pub(crate) fn copy_files(&self) -> TempDir {
         assert!(self.guard.is_none());
         let copy = TempDir::new().unwrap();
         copy_tree(&self.store(), &copy.path().join("store"));
@@ -104,7 +104,7 @@ impl TestServer {
     }
 
     /// Puts a copy in the place of the files there are now.
-    pub(super) fn restore_files(&self, copy: &TempDir) {
+    pub(crate) fn restore_files(&self, copy: &TempDir) {
         assert!(self.guard.is_none());
         std::fs::remove_dir_all(self.store()).unwrap();
         copy_tree(&copy.path().join("store"), &self.store());
