@@ -1,7 +1,9 @@
 //! Expressions and what they refer to: syntax, names in scope, steps that have not run or may have no output.
 
+use serde_json::Value;
+
 use super::code;
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::fields::listed;
 use super::model::{Definition, Step, StepKind, Text, Undo};
 use super::near::nearest;
@@ -127,6 +129,12 @@ impl<'a> Check<'a> {
                         self.found
                             .push(Diagnostic::error(code::DUPLICATE_KEY, key.span.clone(), message));
                     }
+                    if key.text.contains("${") {
+                        let message = "keys are not evaluated";
+                        let finding = Diagnostic::error(code::EXPRESSION, key.span.clone(), message);
+                        self.found
+                            .push(finding.help("build the object in an expression: `${ {name: value} }`"));
+                    }
                 }
             }
             _ => {}
@@ -203,6 +211,12 @@ impl<'a> Check<'a> {
                 let message = "`steps` alone is not a value";
                 let finding = Diagnostic::error(code::UNKNOWN_STEP, place, message);
                 self.found.push(finding.help("name the step: `steps.<id>`"));
+            }
+            ("input", Some(_)) => {
+                if let Some(input) = &self.definition.input_schema {
+                    self.found
+                        .extend(schema_reference(&input.schema, &path.segments, &place));
+                }
             }
             ("vars", Some(name)) => self.variable(name, guarded, place, at),
             ("run", Some(field)) if !RUN_FIELDS.contains(&field) => {
@@ -349,6 +363,48 @@ impl<'a> Check<'a> {
             (None, _) => place.clone(),
         }
     }
+}
+
+/// A property that the input's schema does not have: an error where it forbids others, a warning where a name is near.
+fn schema_reference(schema: &Value, segments: &[Segment], place: &Place) -> Option<Diagnostic> {
+    let mut at = schema;
+    for segment in segments {
+        let composed = [
+            "$ref",
+            "$dynamicRef",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "if",
+            "patternProperties",
+        ];
+        if composed.iter().any(|key| at.get(key).is_some()) {
+            return None;
+        }
+        at = match segment {
+            Segment::Index(_) => at.get("items")?,
+            Segment::Key(key) => {
+                let properties = at.get("properties")?.as_object()?;
+                if let Some(property) = properties.get(key.as_ref()) {
+                    property
+                } else {
+                    let closed = at.get("additionalProperties") == Some(&Value::Bool(false));
+                    let near = nearest(key, properties.keys().map(String::as_str));
+                    if !closed && near.is_none() {
+                        return None;
+                    }
+                    let message = format!("the input schema has no property `{key}` there");
+                    let finding = Diagnostic::error(code::NOT_IN_SCHEMA, place.clone(), message).suggest(near);
+                    return Some(if closed {
+                        finding
+                    } else {
+                        finding.severity(Severity::Warning)
+                    });
+                }
+            }
+        };
+    }
+    None
 }
 
 /// `other` asks whether a part of `reference`'s way is there (`steps.x is defined`).
