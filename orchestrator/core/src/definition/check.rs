@@ -1,10 +1,9 @@
 //! Expressions and what they refer to: syntax, names in scope, steps that have not run or may have no output.
 
-use serde_json::Value;
-
 use super::code;
-use super::diagnostic::{Diagnostic, Severity};
+use super::diagnostic::Diagnostic;
 use super::fields::listed;
+use super::input_reference;
 use super::model::{Definition, Step, StepKind, Text, Undo};
 use super::near::nearest;
 use super::tree::{Kind, Node, Place};
@@ -12,6 +11,8 @@ use crate::expression::{self, Expression, ExpressionError, Part, Reference, Segm
 
 /// What `run` has.
 const RUN_FIELDS: &[&str] = &["id", "workflow_id", "attempt", "started_at"];
+/// What `error` has: the reason the run is being undone.
+const ERROR_FIELDS: &[&str] = &["step", "type", "message"];
 
 /// Where in the definition an expression stands, and so what it can see.
 #[derive(Clone, Copy)]
@@ -214,24 +215,26 @@ impl<'a> Check<'a> {
             }
             ("input", Some(_)) => {
                 if let Some(input) = &self.definition.input_schema {
-                    self.found
-                        .extend(schema_reference(&input.schema, &path.segments, &place));
+                    let guarded = guarded || at.condition.is_some_and(|condition| asks_for(condition, reference));
+                    let finding = input_reference::check(&input.schema, reference, guarded, place);
+                    self.found.extend(finding);
                 }
             }
             ("vars", Some(name)) => self.variable(name, guarded, place, at),
-            ("run", Some(field)) if !RUN_FIELDS.contains(&field) => {
-                let message = format!("`run` has no `{field}`");
-                self.found.push(
-                    Diagnostic::error(code::UNKNOWN_NAME, place, message)
-                        .help(format!("it has {}", listed(RUN_FIELDS)))
-                        .suggest(nearest(field, RUN_FIELDS.iter().copied())),
-                );
-            }
-            ("error", _) if !guarded => {
-                let message = "the input of an undo is evaluated when the step ends, often without an error";
-                self.found.push(Diagnostic::error(code::SKIPPED_STEP, place, message));
-            }
+            ("run", Some(field)) => self.field(root, field, RUN_FIELDS, place),
+            ("error", Some(field)) => self.field(root, field, ERROR_FIELDS, place),
             _ => {}
+        }
+    }
+
+    fn field(&mut self, root: &str, field: &str, fields: &[&str], place: Place) {
+        if !fields.contains(&field) {
+            let message = format!("`{root}` has no `{field}`");
+            self.found.push(
+                Diagnostic::error(code::UNKNOWN_NAME, place, message)
+                    .help(format!("it has {}", listed(fields)))
+                    .suggest(nearest(field, fields.iter().copied())),
+            );
         }
     }
 
@@ -365,46 +368,14 @@ impl<'a> Check<'a> {
     }
 }
 
-/// A property that the input's schema does not have: an error where it forbids others, a warning where a name is near.
-fn schema_reference(schema: &Value, segments: &[Segment], place: &Place) -> Option<Diagnostic> {
-    let mut at = schema;
-    for segment in segments {
-        let composed = [
-            "$ref",
-            "$dynamicRef",
-            "allOf",
-            "anyOf",
-            "oneOf",
-            "if",
-            "patternProperties",
-        ];
-        if composed.iter().any(|key| at.get(key).is_some()) {
-            return None;
-        }
-        at = match segment {
-            Segment::Index(_) => at.get("items")?,
-            Segment::Key(key) => {
-                let properties = at.get("properties")?.as_object()?;
-                if let Some(property) = properties.get(key.as_ref()) {
-                    property
-                } else {
-                    let closed = at.get("additionalProperties") == Some(&Value::Bool(false));
-                    let near = nearest(key, properties.keys().map(String::as_str));
-                    if !closed && near.is_none() {
-                        return None;
-                    }
-                    let message = format!("the input schema has no property `{key}` there");
-                    let finding = Diagnostic::error(code::NOT_IN_SCHEMA, place.clone(), message).suggest(near);
-                    return Some(if closed {
-                        finding
-                    } else {
-                        finding.severity(Severity::Warning)
-                    });
-                }
-            }
-        };
-    }
-    None
+/// The condition a step runs under asks whether what the step reads is there.
+fn asks_for(condition: &str, reference: &Reference) -> bool {
+    Expression::compile(condition).is_ok_and(|condition| {
+        condition
+            .references()
+            .iter()
+            .any(|other| other.path == reference.path || guards(other, reference))
+    })
 }
 
 /// `other` asks whether a part of `reference`'s way is there (`steps.x is defined`).

@@ -18,6 +18,7 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
+mod input_reference;
 mod keys;
 mod model;
 mod names;

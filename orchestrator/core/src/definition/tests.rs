@@ -384,8 +384,13 @@ fn one_finding_each() {
             "KN0125 the undo of `b` reads its own step's output, which is missing when the outcome is unknown | steps.b.id",
         ),
         (
-            &step("{ activity: y, compensate: { activity: z, input: \"${ error.type }\" } }"),
-            "KN0124 the input of an undo is evaluated when the step ends, often without an error | error.type",
+            &step("{ activity: y, compensate: { activity: z, input: \"${ error.typ }\" } }"),
+            "KN0121 `error` has no `typ` | error.typ",
+        ),
+        (
+            &(step("{ activity: y, input: \"${ input.o.p }\" }")
+                + "input_schema: { required: [o], properties: { o: { properties: { p: {} } } } }\n"),
+            "KN0128 the input schema does not require `p`; without it the run fails here | input.o.p",
         ),
         (
             &with_steps("  - a: { set: { v: 1 } }\n  - b: { activity: y, input: \"${ steps.a.v }\" }\n"),
@@ -480,6 +485,9 @@ fn what_is_prepared_for_is_no_finding() {
         "  - a: { activity: x, on_failure: continue }\n",
         "  - a: { activity: x }\n  - b: { activity: x, on_failure: continue }\n",
         "  - a: { activity: x, read_only: false, on_failure: fail }\n",
+        "  - a: { activity: x, input: \"${ input.p | default(1) }\" }\ninput_schema: { properties: { p: {} } }\n",
+        "  - a: { if: input.p is defined, activity: x, input: \"${ input.p }\" }\ninput_schema: { properties: { p: {} } }\n",
+        "  - a: { activity: x, compensate: { activity: y, input: \"${ error.type }\" } }\n",
         "  - a: { if: true, set: { v: 1 } }\n  - b: { activity: x, input: \"${ vars.v | default(2) }\" }\n",
     ] {
         let text = with_steps(steps);
