@@ -280,9 +280,10 @@ impl<'a> Check<'a> {
 
     /// The reading step runs only when the other one has: the same condition over what cannot change in between.
     fn under_same_condition(&self, step: &Step, at: At<'a>) -> bool {
+        // A step that may fail and be passed over can be without output under any condition.
         let only_skipped = step
             .activity()
-            .is_some_and(|a| a.on_failure == super::plan::OnFailure::Fail);
+            .is_none_or(|activity| activity.on_failure == super::plan::OnFailure::Fail);
         let same = match (&step.condition, at.condition) {
             (Some(Text { text, .. }), Some(condition)) => text == condition,
             _ => false,
@@ -310,7 +311,7 @@ impl<'a> Check<'a> {
                 }
                 if index > at.passed || (index == at.passed && position >= at.assigned) {
                     later.get_or_insert(step);
-                } else if step.condition.is_some() && index != at.passed && !self.under_same_set_condition(step, at) {
+                } else if step.condition.is_some() && index != at.passed && !self.under_same_condition(step, at) {
                     conditional.get_or_insert(step);
                 } else {
                     return;
@@ -333,16 +334,6 @@ impl<'a> Check<'a> {
             _ => return,
         };
         self.found.push(finding);
-    }
-
-    fn under_same_set_condition(&self, step: &Step, at: At<'a>) -> bool {
-        step.condition.as_ref().map(|c| c.text.as_str()) == at.condition
-            && at.condition.is_some_and(|condition| {
-                Expression::compile(condition).is_ok_and(|expression| {
-                    let fixed = |r: &Reference| matches!(r.path.root.as_ref(), "input" | "steps");
-                    expression.references().iter().all(fixed)
-                })
-            })
     }
 
     /// Where a part of an expression stands in the document: within its string if that is written there as it is.
