@@ -397,7 +397,7 @@ async fn a_server_that_is_not_there_is_unavailable_and_a_wrong_url_is_refused() 
 }
 
 /// Not a test but a measurement, on a server with fsync: `KNARR_MEASURE_URL=postgres://… cargo test --release -p knarr --lib
-/// measure_commits -- --ignored --nocapture`. `KNARR_MEASURE_ROWS=appends,inserts,updates` sets the size of a batch.
+/// measure_commits -- --ignored --nocapture`. `KNARR_MEASURE_ROWS=appends,inserts,updates,cursors` sets the size of a batch.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_commits() {
@@ -406,6 +406,7 @@ async fn measure_commits() {
     };
     let sizes = std::env::var("KNARR_MEASURE_ROWS").unwrap_or_else(|_| "500,100,100".to_owned());
     let sizes: Vec<u64> = sizes.split(',').map(|size| size.parse().unwrap()).collect();
+    let cursors = i16::try_from(sizes.get(3).copied().unwrap_or(64)).unwrap();
     let (appends, inserts, updates) = (sizes[0], sizes[1], sizes[2].min(sizes[1]));
     let store = PostgresStore::connect(super::PostgresConfig::new(url)).await.unwrap();
     store.prepare(64).await.unwrap();
@@ -450,7 +451,7 @@ async fn measure_commits() {
             batch.owed.spans.extend(owed(1, 1, 5).spans);
             batch.runs.push(RunWrite::Insert(row.clone()));
         }
-        batch.cursors.extend((0..64).map(|partition| CursorWrite {
+        batch.cursors.extend((0..cursors).map(|partition| CursorWrite {
             partition,
             cursor: Cursor {
                 sequence: round,
@@ -470,14 +471,31 @@ async fn measure_commits() {
         times.push(begun.elapsed());
         session = next(session);
     }
+    let backend: i32 = {
+        let mut commits = store.commits.lock().await;
+        let connection = commits.as_mut().unwrap();
+        sqlx::query_scalar("select pg_backend_pid()")
+            .fetch_one(connection)
+            .await
+            .unwrap()
+    };
+    // User and system time in ticks of 10 ms: steadier than the clock on a machine that others use.
+    let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).unwrap_or_default();
+    let ticks: u64 = stat
+        .split(' ')
+        .skip(13)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
     let total: Duration = times.iter().sum();
     times.sort();
     println!(
-        "{rounds} commits of {appends} appends, {inserts} inserts, {updates} updates: {:.0} appends/s, p50 {:?}, p99 {:?}, max {:?}",
+        "{rounds} commits of {appends} appends, {inserts} inserts, {updates} updates: {:.0} appends/s, p50 {:?}, p99 {:?}, max {:?}, CPU of the backend {:.2} ms a commit",
         (appends * rounds) as f64 / total.as_secs_f64(),
         times[times.len() / 2],
         times[times.len() * 99 / 100],
         times[times.len() - 1],
+        ticks as f64 * 10.0 / rounds as f64,
     );
     store.close_session(&session).await.unwrap();
 }
