@@ -11,6 +11,10 @@ use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, W
 use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod differential;
 pub mod memory;
 pub mod postgres;
 
@@ -102,7 +106,35 @@ impl RunWrite {
             Self::Insert(row) | Self::Update(row) => row,
         }
     }
+
+    pub fn as_insert(&self) -> Option<&RunRow> {
+        match self {
+            Self::Insert(row) => Some(row),
+            Self::Update(_) => None,
+        }
+    }
+
+    pub fn as_update(&self) -> Option<&RunRow> {
+        match self {
+            Self::Update(row) => Some(row),
+            Self::Insert(_) => None,
+        }
+    }
 }
+
+/// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
+pub const OPEN_STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
+/// The statuses of closed runs; a store refuses others, and a deadline beside them.
+pub const CLOSED_STATUSES: [&str; 8] = [
+    "completed",
+    "failed",
+    "compensated",
+    "compensation_failed",
+    "cancelled",
+    "timed_out",
+    "terminated",
+    "continued_as_new",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CursorWrite {
@@ -221,10 +253,35 @@ pub struct StoredRun {
     pub transitions: Vec<StoredTransition>,
 }
 
-/// The last run under a workflow id, and whether a request has been seen before.
+/// A run found under a workflow id: the open one, the newest closed one, or one made by the request asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundRun {
     pub row: RunRow,
+}
+
+/// The answer of [`Store::find_runs`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// In no particular order, each run once.
+    pub runs: Vec<FoundRun>,
+    /// Grows with every registration; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
+    pub definitions_epoch: i64,
+}
+
+/// The newest version of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionHead {
+    pub namespace: Namespace,
+    pub workflow: WorkflowName,
+    pub version: i32,
+    pub hash: DefinitionHash,
+}
+
+/// The newest version of every definition, and the epoch they were read at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DefinitionHeads {
+    pub definitions_epoch: i64,
+    pub heads: Vec<DefinitionHead>,
 }
 
 /// A stored definition.
@@ -271,10 +328,24 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
+/// The most runs [`Store::list_runs`] returns at once.
+pub const LIST_LIMIT: u32 = 1_000;
+/// The most transitions [`Store::history`] returns at once.
+pub const HISTORY_LIMIT: u32 = 10_000;
+
+/// How many of the partitions (the ingress included) a session may own while `live` sessions share them.
+pub fn fair_share(partitions: usize, live: usize) -> usize {
+    partitions.div_ceil(live.max(1))
+}
+
 /// Where everything durable is. Futures are `Send`; every method is one or two round trips.
 pub trait Store: Send + Sync + 'static {
     /// Creates or migrates the schema and initialises the cluster if nobody has.
     fn prepare(&self, partitions: u16) -> impl Future<Output = Result<Cluster, StoreError>> + Send;
+
+    /// Creates the partitions of `events` for the days around `now`, ahead of need; call it every hour or so. Commits
+    /// never depend on it: what finds no partition goes to a default one and is moved here.
+    fn ensure_partitions(&self, now: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The store's clock.
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
@@ -302,6 +373,9 @@ pub trait Store: Send + Sync + 'static {
     /// The cursors of partitions this session owns, as they are committed.
     fn cursors(&self, session: &Session) -> impl Future<Output = Result<Vec<OwnedPartition>, StoreError>> + Send;
 
+    /// The committed cursors of all partitions, whoever owns them: the log may be purged behind the smallest.
+    fn all_cursors(&self) -> impl Future<Output = Result<Vec<OwnedPartition>, StoreError>> + Send;
+
     /// Makes a batch durable, or nothing of it. On success the session's batch number is `session.batch_no + 1`.
     fn commit(&self, session: &Session, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
 
@@ -309,10 +383,19 @@ pub trait Store: Send + Sync + 'static {
     fn find_runs(
         &self,
         ids: &[(Namespace, WorkflowId, Option<RequestId>)],
-    ) -> impl Future<Output = Result<Vec<FoundRun>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Found, StoreError>> + Send;
 
-    /// Runs that do not exist are absent from the answer.
+    /// Runs that do not exist are absent from the answer. Beside a run's owner the transitions may be newer than the row;
+    /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
+
+    /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
+    fn history(
+        &self,
+        run: RunId,
+        after: i32,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<StoredTransition>, StoreError>> + Send;
 
     /// Open runs of the partitions whose `wake_at` is at or before `until`, earliest first, at most `limit`.
     fn due(
@@ -322,10 +405,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<(RunId, Timestamp)>, StoreError>> + Send;
 
-    /// A number that grows with every registration, in any namespace, and the newest version of every definition.
-    fn definition_heads(
-        &self,
-    ) -> impl Future<Output = Result<Vec<(Namespace, WorkflowName, i32, DefinitionHash)>, StoreError>> + Send;
+    /// The newest version of every definition in every namespace.
+    fn definition_heads(&self) -> impl Future<Output = Result<DefinitionHeads, StoreError>> + Send;
 
     fn register_definition(
         &self,

@@ -1,0 +1,209 @@
+//! Definitions and namespaces.
+
+use std::sync::Arc;
+
+use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+
+use super::PostgresStore;
+use super::error::to_store_error;
+use super::time::At;
+use crate::store::{DefinitionHead, DefinitionHeads, NamespaceRow, Registered, StoreError, StoredDefinition};
+
+/// As the checked queries find it.
+struct Record {
+    namespace: String,
+    workflow: String,
+    version: i32,
+    hash: String,
+    body: String,
+    source: String,
+    registered_at: At,
+}
+
+impl From<Record> for StoredDefinition {
+    fn from(record: Record) -> Self {
+        Self {
+            namespace: Namespace::new(&record.namespace),
+            workflow: WorkflowName::new(&record.workflow),
+            version: record.version,
+            hash: DefinitionHash(record.hash.into()),
+            body: record.body,
+            source: record.source,
+            registered_at: record.registered_at.0,
+        }
+    }
+}
+
+impl PostgresStore {
+    pub(super) async fn heads(&self) -> Result<DefinitionHeads, StoreError> {
+        // One statement, so that the epoch is never newer than the heads.
+        let records = sqlx::query!(
+            r#"
+            select c.definitions_epoch as "definitions_epoch!", d.namespace as "namespace?", d.workflow as "workflow?", d.version as "version?",
+                   d.hash as "hash?"
+            from cluster c left join (
+                select distinct on (namespace, workflow) namespace, workflow, version, hash from definitions
+                order by namespace, workflow, version desc
+            ) d on true
+            order by d.namespace, d.workflow
+            "#
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        let mut heads = DefinitionHeads::default();
+        for record in records {
+            heads.definitions_epoch = record.definitions_epoch;
+            let (Some(namespace), Some(workflow), Some(version), Some(hash)) =
+                (record.namespace, record.workflow, record.version, record.hash)
+            else {
+                continue;
+            };
+            heads.heads.push(DefinitionHead {
+                namespace: Namespace::new(&namespace),
+                workflow: WorkflowName::new(&workflow),
+                version,
+                hash: DefinitionHash(hash.into()),
+            });
+        }
+        Ok(heads)
+    }
+
+    pub(super) async fn register(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
+        let registered = sqlx::query_scalar!(
+            r#"
+            with registered as (
+                insert into definitions (namespace, workflow, version, hash, body, source, registered_at)
+                values ($1, $2, $3, $4, $5, $6, $7)
+                on conflict do nothing
+                returning 1
+            ), told as (
+                update cluster set definitions_epoch = definitions_epoch + 1 where exists (select from registered)
+            )
+            select count(*) as "registered!" from registered
+            "#,
+            definition.namespace.as_str(),
+            definition.workflow.as_str(),
+            definition.version,
+            &*definition.hash.0,
+            definition.body,
+            definition.source,
+            At(definition.registered_at) as _,
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        if registered == 1 {
+            return Ok(Registered::New);
+        }
+        // What was in the way is committed by now, and definitions never change.
+        let there = self
+            .definition_by_name(&definition.namespace, &definition.workflow, Some(definition.version))
+            .await?
+            .ok_or_else(|| StoreError::Unavailable("the definition is being registered elsewhere".to_owned()))?;
+        Ok(if there.hash == definition.hash {
+            Registered::Unchanged
+        } else {
+            Registered::Conflict {
+                hash: there.hash.clone(),
+            }
+        })
+    }
+
+    pub(super) async fn definition_by_name(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: Option<i32>,
+    ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        let record = sqlx::query_as!(
+            Record,
+            r#"
+            select namespace as "namespace!", workflow as "workflow!", version as "version!", hash as "hash!",
+                   body as "body!", source as "source!", registered_at as "registered_at!: At"
+            from definitions
+            where namespace = $1 and workflow = $2 and ($3::integer is null or version = $3)
+            order by version desc limit 1
+            "#,
+            namespace.as_str(),
+            workflow.as_str(),
+            version,
+        )
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        Ok(record.map(|record| Arc::new(record.into())))
+    }
+
+    pub(super) async fn definition_with_hash(
+        &self,
+        hash: &DefinitionHash,
+    ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        // The same content may be registered in several namespaces; the body is the same.
+        let record = sqlx::query_as!(
+            Record,
+            r#"
+            select namespace as "namespace!", workflow as "workflow!", version as "version!", hash as "hash!",
+                   body as "body!", source as "source!", registered_at as "registered_at!: At"
+            from definitions where hash = $1
+            order by namespace, workflow, version limit 1
+            "#,
+            &*hash.0,
+        )
+        .fetch_optional(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+        Ok(record.map(|record| Arc::new(record.into())))
+    }
+
+    pub(super) async fn definitions_of(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+        let records = sqlx::query_as!(
+            Record,
+            r#"
+            select namespace as "namespace!", workflow as "workflow!", version as "version!", hash as "hash!",
+                   body as "body!", source as "source!", registered_at as "registered_at!: At"
+            from definitions where namespace = $1
+            order by workflow, version
+            "#,
+            namespace.as_str(),
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        Ok(records.into_iter().map(StoredDefinition::from).collect())
+    }
+
+    pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
+        let created = sqlx::query!(
+            "insert into namespaces (name, retention_class) values ($1, $2) on conflict do nothing",
+            namespace.name.as_str(),
+            namespace.retention_class,
+        )
+        .execute(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        if created.rows_affected() == 0 {
+            return Ok(false);
+        }
+        // Its class may be a new one.
+        let now = self.clock().await?;
+        self.ensure_event_partitions(now).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn all_namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
+        let records = sqlx::query!(
+            r#"select name as "name!", retention_class as "retention_class!" from namespaces order by name"#
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        Ok(records
+            .into_iter()
+            .map(|record| NamespaceRow {
+                name: Namespace::new(&record.name),
+                retention_class: record.retention_class,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs and their transitions, for the engine and for people.
+
+use std::collections::{HashMap, HashSet};
+
+use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::time::Timestamp;
+use sqlx::postgres::PgBindIterExt;
+
+use super::PostgresStore;
+use super::error::to_store_error;
+use super::time::At;
+use crate::store::{
+    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, Snapshot, StoreError, StoredRun, StoredTransition,
+};
+
+/// The checked queries make a record type each; this is what they have in common.
+macro_rules! run_row {
+    ($record:ident) => {
+        RunRow {
+            run_id: RunId($record.run_id),
+            retention_class: $record.retention_class,
+            namespace: Namespace::new(&$record.namespace),
+            workflow_id: WorkflowId::new(&$record.workflow_id),
+            workflow: WorkflowName::new(&$record.workflow),
+            version: $record.version,
+            definition: DefinitionHash($record.definition.into()),
+            partition: $record.partition,
+            status: $record.status,
+            started_at: $record.started_at.0,
+            closed_at: $record.closed_at.map(|At(at)| at),
+            wake_at: $record.wake_at.map(|At(at)| at),
+            request_id: $record.request_id.as_deref().map(RequestId::new),
+            search_attributes: $record.search_attributes,
+            outcome: $record.outcome,
+        }
+    };
+}
+
+impl PostgresStore {
+    pub(super) async fn find(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
+        // Mostly nothing is there: one look at the end of the index's prefix says so. Where something is, the last one in
+        // slot order is the newest closed run, or the open one if there is no closed one.
+        let records = sqlx::query!(
+            r#"
+            select c.definitions_epoch as "definitions_epoch!", r.run_id as "run_id?", r.retention_class as "retention_class?",
+                   r.partition as "partition?", r.version as "version?", r.namespace as "namespace?",
+                   r.workflow_id as "workflow_id?", r.workflow as "workflow?", r.definition as "definition?",
+                   r.status as "status?", r.started_at as "started_at?: At", r.closed_at as "closed_at?: At",
+                   r.wake_at as "wake_at?: At", r.request_id as "request_id?",
+                   r.search_attributes::text as "search_attributes?", r.outcome as "outcome?"
+            from cluster c
+            left join (
+                unnest($1::text[], $2::text[], $3::text[]) as w (namespace, workflow_id, request_id)
+                cross join lateral (
+                    select l.run_id from runs l
+                    where l.namespace = w.namespace and l.workflow_id = w.workflow_id
+                    order by l.namespace desc, l.workflow_id desc,
+                        (case when l.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                              else l.run_id end) desc
+                    limit 1
+                ) last
+                cross join lateral (
+                    select n.* from runs n where n.run_id = last.run_id
+                    union all
+                    select o.* from runs o
+                    where o.namespace = w.namespace and o.workflow_id = w.workflow_id
+                        and (case when o.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                                  else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
+                    union all
+                    select q.* from runs q
+                    where q.namespace = w.namespace and q.workflow_id = w.workflow_id and q.request_id = w.request_id
+                ) r
+            ) on true
+            "#,
+            ids.iter().map(|(namespace, _, _)| namespace.as_str()).bind_iter() as _,
+            ids.iter().map(|(_, workflow_id, _)| workflow_id.as_str()).bind_iter() as _,
+            ids.iter().map(|(_, _, request)| request.as_ref().map(|id| id.as_str())).bind_iter() as _,
+        )
+        .fetch_all(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+
+        let mut found = Found::default();
+        let mut seen = HashSet::new();
+        for record in records {
+            found.definitions_epoch = record.definitions_epoch;
+            let (Some(run_id), Some(retention_class), Some(partition), Some(version), Some(namespace)) = (
+                record.run_id,
+                record.retention_class,
+                record.partition,
+                record.version,
+                record.namespace,
+            ) else {
+                continue;
+            };
+            let (Some(workflow_id), Some(workflow), Some(definition), Some(status), Some(started_at)) = (
+                record.workflow_id,
+                record.workflow,
+                record.definition,
+                record.status,
+                record.started_at,
+            ) else {
+                continue;
+            };
+            if !seen.insert(run_id) {
+                continue;
+            }
+            found.runs.push(FoundRun {
+                row: RunRow {
+                    run_id: RunId(run_id),
+                    retention_class,
+                    namespace: Namespace::new(&namespace),
+                    workflow_id: WorkflowId::new(&workflow_id),
+                    workflow: WorkflowName::new(&workflow),
+                    version,
+                    definition: DefinitionHash(definition.into()),
+                    partition,
+                    status,
+                    started_at: started_at.0,
+                    closed_at: record.closed_at.map(|At(at)| at),
+                    wake_at: record.wake_at.map(|At(at)| at),
+                    request_id: record.request_id.as_deref().map(RequestId::new),
+                    search_attributes: record.search_attributes,
+                    outcome: record.outcome,
+                },
+            });
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn load(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
+        let records = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?",
+                   s.seq as "snapshot_seq?", s.body as "snapshot_body?"
+            from runs r left join snapshots s on s.run_id = r.run_id
+            where r.run_id = any($1)
+            "#,
+            ids.iter().map(|id| id.0).bind_iter() as _,
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        let mut runs = Vec::with_capacity(records.len());
+        let mut index = HashMap::with_capacity(records.len());
+        for record in records {
+            let snapshot = record
+                .snapshot_seq
+                .zip(record.snapshot_body)
+                .map(|(seq, body)| Snapshot {
+                    run_id: RunId(record.run_id),
+                    seq,
+                    body,
+                });
+            index.insert(record.run_id, runs.len());
+            runs.push(StoredRun {
+                row: run_row!(record),
+                snapshot,
+                transitions: Vec::new(),
+            });
+        }
+        if runs.is_empty() {
+            return Ok(runs);
+        }
+
+        // The class and the run's id prune to the one table that has the run, as each row of the join asks for it.
+        let events = sqlx::query!(
+            r#"
+            select e.run_id as "run_id!", e.seq as "seq!", e.at as "at!: At", e.body as "body!"
+            from unnest($1::smallint[], $2::uuid[], $3::integer[]) as w (retention_class, run_id, after)
+            join events e on e.retention_class = w.retention_class and e.run_id = w.run_id and e.seq > w.after
+            order by e.run_id, e.seq
+            "#,
+            runs.iter().map(|run| run.row.retention_class).bind_iter() as _,
+            runs.iter().map(|run| run.row.run_id.0).bind_iter() as _,
+            runs.iter()
+                .map(|run| run.snapshot.as_ref().map_or(0, |snapshot| snapshot.seq))
+                .bind_iter() as _,
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        for event in events {
+            if let Some(run) = index.get(&event.run_id).and_then(|position| runs.get_mut(*position)) {
+                run.transitions.push(StoredTransition {
+                    seq: event.seq,
+                    at: event.at.0,
+                    body: event.body,
+                });
+            }
+        }
+        Ok(runs)
+    }
+
+    pub(super) async fn transitions(
+        &self,
+        run: RunId,
+        after: i32,
+        limit: u32,
+    ) -> Result<Vec<StoredTransition>, StoreError> {
+        let records = sqlx::query!(
+            r#"
+            select e.seq as "seq!", e.at as "at!: At", e.body as "body!"
+            from runs r join events e on e.retention_class = r.retention_class and e.run_id = r.run_id
+            where r.run_id = $1 and e.run_id = $1 and e.seq > $2
+            order by e.seq limit $3
+            "#,
+            run.0,
+            after,
+            i64::from(limit.min(HISTORY_LIMIT)),
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        Ok(records
+            .into_iter()
+            .map(|record| StoredTransition {
+                seq: record.seq,
+                at: record.at.0,
+                body: record.body,
+            })
+            .collect())
+    }
+
+    pub(super) async fn due_runs(
+        &self,
+        partitions: &[i16],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+        // The first ones of each partition come straight from the index, however many are due behind them.
+        let records = sqlx::query!(
+            r#"
+            select d.run_id as "run_id!", d.wake_at as "wake_at!: At"
+            from unnest($1::smallint[]) as p (partition)
+            cross join lateral (
+                select r.run_id, r.wake_at from runs r
+                where r.partition = p.partition and r.wake_at <= $2
+                order by r.wake_at, r.run_id limit $3
+            ) d
+            order by d.wake_at, d.run_id limit $3
+            "#,
+            partitions,
+            At(until) as _,
+            i64::from(limit),
+        )
+        .fetch_all(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+        Ok(records
+            .into_iter()
+            .map(|record| (RunId(record.run_id), record.wake_at.0))
+            .collect())
+    }
+
+    pub(super) async fn list(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        let records = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?"
+            from runs r
+            where r.namespace = $1
+                and ($2::text is null or r.workflow = $2)
+                and ($3::text is null or r.workflow_id = $3)
+                and ($4::text is null or r.status = $4)
+                and ($5::uuid is null or r.run_id < $5)
+            order by r.run_id desc limit $6
+            "#,
+            namespace.as_str(),
+            filter.workflow.as_ref().map(WorkflowName::as_str),
+            filter.workflow_id.as_ref().map(WorkflowId::as_str),
+            filter.status.as_deref(),
+            filter.before.map(|run| run.0),
+            i64::from(filter.limit.min(LIST_LIMIT)),
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(to_store_error)?;
+        Ok(records.into_iter().map(|record| run_row!(record)).collect())
+    }
+}
