@@ -396,6 +396,53 @@ async fn a_stream_that_was_recreated_is_a_gap_read_from_its_first_message() {
     assert_eq!(number(&next_log(&mut from).await), 10);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_restart_under_load_is_no_gap() {
+    let mut server = TestServer::start();
+    let bus = Arc::new(bus(&server, 1).await);
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let publishing = tokio::spawn({
+        let (bus, stop) = (Arc::clone(&bus), Arc::clone(&stop));
+        async move {
+            let mut acknowledged = 0;
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let outcomes = bus.publish(numbered(n * 20..n * 20 + 20)).await;
+                acknowledged += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            }
+            acknowledged
+        }
+    });
+    let mut sequence = 0;
+    let mut received = 0;
+    for _ in 0..4 {
+        for _ in 0..200 {
+            let message = next_log(&mut from).await;
+            assert_eq!(message.cursor.sequence, sequence + 1);
+            sequence += 1;
+            received += 1;
+        }
+        server.stop();
+        server.run();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut publishing = publishing;
+    let acknowledged = loop {
+        tokio::select! {
+            acknowledged = &mut publishing => break acknowledged.unwrap(),
+            _ = next_log(&mut from) => received += 1,
+        }
+    };
+    while received < acknowledged {
+        next_log(&mut from).await;
+        received += 1;
+    }
+}
+
 /// Copies the files at message 100, goes on to 150, and puts the copy back.
 async fn rolled_back(live: bool) {
     let mut server = TestServer::start();
