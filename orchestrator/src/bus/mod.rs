@@ -16,6 +16,7 @@ use crate::store::Cursor;
 
 pub mod memory;
 pub mod nats;
+mod task_handle;
 
 /// Headers of a message, in order; names as they are on the wire.
 pub type Headers = Vec<(Arc<str>, String)>;
@@ -38,6 +39,7 @@ pub enum Incoming {
     /// A task was given up by the server after `max_deliver` deliveries; it has been removed from its stream.
     TaskLost {
         partition: i16,
+        namespace: String,
         token: String,
     },
     /// Everything of the partition up to `cursor` has been handed over, though the message there belongs to another

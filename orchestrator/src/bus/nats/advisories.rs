@@ -55,6 +55,7 @@ struct Lost {
     stream: String,
     sequence: u64,
     partition: i16,
+    namespace: String,
     token: String,
 }
 
@@ -113,8 +114,14 @@ async fn read(js: &JetStream, payload: &[u8]) -> Option<Lost> {
     }
     let message = js.message_at(&advisory.stream, advisory.stream_seq).await.ok()??;
     // `knarr.direct.<ns>.<partition>`
-    let partition = message.header(header::DIRECT)?.rsplit('.').next()?.parse().ok()?;
+    let (namespace, partition) = message
+        .header(header::DIRECT)?
+        .strip_prefix("knarr.direct.")?
+        .rsplit_once('.')?;
+    let namespace = knarr_schemas::subject::decode_token(namespace).ok()?.into_owned();
+    let partition = partition.parse().ok()?;
     Some(Lost {
+        namespace,
         token: message.header(header::TOKEN)?.to_owned(),
         stream: advisory.stream,
         sequence: advisory.stream_seq,
@@ -144,6 +151,7 @@ async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) {
             Ok(_) => {
                 let incoming = Incoming::TaskLost {
                     partition: lost.partition,
+                    namespace: lost.namespace.clone(),
                     token: lost.token.clone(),
                 };
                 let _ = into.send(incoming).await;

@@ -11,7 +11,8 @@ use futures_util::StreamExt as _;
 use knarr_schemas::subject;
 use tokio::sync::mpsc;
 
-use super::{Shared, TaskHandle, header_map};
+use super::{Shared, header_map};
+use crate::bus::task_handle::TaskHandle;
 use crate::bus::{BusError, DirectKind, DirectMessage, Incoming};
 
 pub(super) async fn open(

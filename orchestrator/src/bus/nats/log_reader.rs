@@ -18,7 +18,8 @@ use super::connection::Link;
 use super::jetstream::code;
 use super::log_position::{Located, locate};
 use super::pull::{Pull, Pulled};
-use super::{Shared, TaskHandle, header_map};
+use super::{Shared, header_map};
+use crate::bus::task_handle::TaskHandle;
 use crate::bus::{Incoming, LogGap, LogMessage};
 use crate::store::Cursor;
 

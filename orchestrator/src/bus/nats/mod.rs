@@ -26,15 +26,12 @@ pub(crate) mod test_server;
 mod tests;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::Link;
@@ -42,6 +39,7 @@ pub use self::connection::{Credentials, NatsConfig, Storage};
 use self::jetstream::JetStream;
 use self::publisher::Publisher;
 use self::streams::Streams;
+use super::task_handle::TaskHandle;
 use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
 use crate::store::Cursor;
 
@@ -69,36 +67,6 @@ struct OpenPartition {
     into: mpsc::Sender<Incoming>,
     log: TaskHandle,
     direct: TaskHandle,
-}
-
-/// A task that ends when it is told to, or when this is dropped.
-#[derive(Debug)]
-struct TaskHandle {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl TaskHandle {
-    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        let stop = CancellationToken::new();
-        let token = stop.clone();
-        let task = tokio::spawn(async move {
-            token.run_until_cancelled(work).await;
-        });
-        Self { stop, task }
-    }
-
-    /// Returns when the task has ended.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for TaskHandle {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Shared {
