@@ -21,7 +21,7 @@ mod streams;
 mod supervisor;
 
 #[cfg(test)]
-mod test_server;
+pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-pub(super) struct TestServer {
+pub(crate) struct TestServer {
     folder: TempDir,
     port: u16,
     /// A shell that ends the server when its standard input closes.
@@ -18,7 +18,7 @@ pub(super) struct TestServer {
 }
 
 impl TestServer {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             folder: TempDir::new().unwrap(),
@@ -29,7 +29,7 @@ impl TestServer {
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
