@@ -5,7 +5,9 @@
 pub mod api;
 pub mod bus;
 pub mod cli;
+pub mod config;
 pub mod dev;
 pub mod engine;
+pub mod server;
 pub mod store;
 pub mod telemetry;
