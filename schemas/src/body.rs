@@ -65,7 +65,7 @@ pub struct FailureBody {
     pub message: String,
 }
 
-/// Confirmations of results, published to the inbox a worker named; one message for all results of a commit from that worker.
+/// Confirmations of results, published to the subject that `Knarr-Confirm` names (else to the reply subject); one message for all results of a commit from that worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmation {
     pub results: Vec<ConfirmedResult>,
@@ -89,6 +89,13 @@ pub enum BeatAnswer {
     Cancel,
     /// Nobody waits for this task any more.
     Gone,
+}
+
+/// Tasks of a queue that are no longer wanted; pushed to all its workers, each of which picks out its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CancelTasks {
+    /// The tasks' tokens.
+    pub tokens: Vec<String>,
 }
 
 /// One line of `knarr list`.

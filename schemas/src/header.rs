@@ -39,6 +39,9 @@ pub const RETRYABLE: &str = "Knarr-Retryable";
 pub const NOT_DONE: &str = "Knarr-Not-Done";
 /// A duration (`5s`): the earliest next attempt.
 pub const RETRY_AFTER: &str = "Knarr-Retry-After";
+/// On results by the direct inlet: where the confirmation goes, shared by all results of a worker. The message's own
+/// reply subject only ever gets the server's *no responders*, so that a worker can tell which result it is about.
+pub const CONFIRM: &str = "Knarr-Confirm";
 /// Milliseconds since the handler began, on beats.
 pub const RUNNING_MS: &str = "Knarr-Running-Ms";
 

@@ -201,6 +201,15 @@ pub fn task(namespace: &str, queue: &str, activity: &str) -> Result<String, Toke
     ))
 }
 
+/// `knarr.cancel.<ns>.<queue>`: pushes of [`crate::body::CancelTasks`] to the workers of a queue.
+pub fn cancel(namespace: &str, queue: &str) -> Result<String, TokenError> {
+    Ok(format!(
+        "knarr.cancel.{}.{}",
+        encode_token(namespace)?,
+        encode_token(queue)?
+    ))
+}
+
 /// `knarr.dlq.<ns>.<reason>`; a namespace that cannot be read is `_`.
 pub fn dead_letter(namespace: Option<&str>, reason: &str) -> String {
     let namespace = namespace

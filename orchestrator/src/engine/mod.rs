@@ -1,1 +1,33 @@
-//! .
+//! The engine of one replica: *take a batch, load what it needs, apply, commit, publish, acknowledge*.
+//!
+//! One task owns everything in memory and is the only caller of core; commits, fetches and publications run beside it and
+//! report back. While one batch commits, the next is being applied.
+//!
+//! **Invariants:**
+//! - Nothing leaves the replica before the batch that says so is committed.
+//! - A partition's log is applied strictly in order, and its cursor is committed with the transitions it caused.
+//! - After any failed commit everything in memory is dropped and read again; nothing of that batch is confirmed.
+
+mod apply;
+mod batch;
+mod clock;
+mod config;
+mod deadlines;
+mod definitions;
+mod failpoint;
+mod fetch;
+mod job;
+mod lease;
+mod live;
+mod outgoing;
+mod partitions;
+mod publication;
+mod refusal;
+mod run_loop;
+mod start;
+mod token;
+mod upkeep;
+
+pub use config::EngineConfig;
+pub use definitions::Definitions;
+pub use run_loop::{Engine, EngineError, Health};

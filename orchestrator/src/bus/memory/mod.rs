@@ -1,0 +1,234 @@
+//! The bus in one process: for simulation and for tests of the engine, with the faults that NATS can have.
+//!
+//! **Invariant:** it behaves as the bus over NATS does, gaps and refusals included; on a single-threaded runtime, with a
+//! clock of the test's, the same calls lead to the same deliveries.
+//!
+//! What a worker, a service or a fault does is a method of [`MemoryBus`] outside of [`Bus`]. Clones share everything.
+
+mod controls;
+mod log;
+mod queues;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+pub use self::controls::DirectFaults;
+pub use self::log::LogCopy;
+pub use self::queues::PulledTask;
+use self::state::{Open, State};
+use super::task_handle::TaskHandle;
+use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
+use crate::store::Cursor;
+
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+#[derive(Clone)]
+pub struct MemoryBus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    state: Mutex<State>,
+    /// Counts changes that readers or workers may wait for.
+    changed: watch::Sender<u64>,
+}
+
+impl fmt::Debug for MemoryBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBus").finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryBus {
+    /// By the system's clock.
+    pub fn new() -> Self {
+        Self::with_clock(|| Timestamp::from_utc(chrono::Utc::now()))
+    }
+
+    /// Stamps messages by this clock; times within the log never go back, whatever the clock does.
+    pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                clock: Arc::new(clock),
+                state: Mutex::new(State::new()),
+                changed: watch::channel(0).0,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        let outcome = self.state().publish(message, (self.clock)());
+        self.notify();
+        outcome
+    }
+}
+
+/// Reads a partition for as long as it is open.
+async fn read(inner: Arc<Inner>, partition: i16, into: mpsc::Sender<Incoming>) {
+    let mut changed = inner.changed.subscribe();
+    loop {
+        changed.borrow_and_update();
+        let next = inner.state().step(partition);
+        let Some((incoming, cursor)) = next else {
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                () = into.closed() => return,
+            }
+            continue;
+        };
+        if into.send(incoming).await.is_err() {
+            return;
+        }
+        // What was handed over counts, even if the log has become another one meanwhile: that is seen at the next step.
+        if let Some(open) = inner.state().open.get_mut(&partition) {
+            open.cursor = cursor;
+        }
+    }
+}
+
+impl Bus for MemoryBus {
+    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+        let mut state = self.inner.state();
+        match state.partitions {
+            Some(known) if known != partitions => Err(BusError::Misconfigured(format!(
+                "the log has {known} partitions, not {partitions}"
+            ))),
+            _ => {
+                state.partitions = Some(partitions);
+                Ok(())
+            }
+        }
+    }
+
+    async fn ensure_queues(&self, namespace: &Namespace, _queues: &[QueueSettings]) -> Result<(), BusError> {
+        self.inner
+            .state()
+            .tasks
+            .entry(namespace.as_str().to_owned())
+            .or_default();
+        Ok(())
+    }
+
+    async fn open_partition(
+        &self,
+        partition: i16,
+        cursor: Cursor,
+        reader: u64,
+        into: mpsc::Sender<Incoming>,
+    ) -> Result<(), BusError> {
+        self.close_partition(partition).await;
+        let (direct, mut from_direct) = mpsc::unbounded_channel();
+        let mut state = self.inner.state();
+        let forwarding = TaskHandle::spawn({
+            let into = into.clone();
+            async move {
+                while let Some(incoming) = from_direct.recv().await {
+                    if into.send(incoming).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let reading = TaskHandle::spawn(read(Arc::clone(&self.inner), partition, into.clone()));
+        state.open.insert(
+            partition,
+            Open {
+                into,
+                direct,
+                cursor,
+                reader,
+                verify: true,
+                idle: false,
+                tasks: [forwarding, reading],
+            },
+        );
+        state.tell_lost_tasks();
+        Ok(())
+    }
+
+    async fn close_partition(&self, partition: i16) {
+        let open = self.inner.state().open.remove(&partition);
+        if let Some(open) = open {
+            for task in open.tasks {
+                task.stop().await;
+            }
+        }
+    }
+
+    async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
+        let state = self.inner.state();
+        if !state.connected {
+            return Err(BusError::Unavailable("not connected".to_owned()));
+        }
+        Ok(state.log.last_of(partition))
+    }
+
+    async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
+        let mut state = self.inner.state();
+        let partitions = i32::from(state.partitions.unwrap_or_default());
+        let named: HashSet<i32> = cursors.iter().map(|(partition, _)| i32::from(*partition)).collect();
+        if !(0..=partitions).all(|partition| named.contains(&partition)) {
+            return Err(BusError::Misconfigured(
+                "a purge of the log needs the cursors of all partitions".to_owned(),
+            ));
+        }
+        let Some((_, smallest)) = cursors.iter().min_by_key(|(_, cursor)| cursor.sequence) else {
+            return Ok(());
+        };
+        let here = cursors.iter().all(|(_, cursor)| cursor.stream == state.log.created);
+        if here
+            && state
+                .log
+                .get(smallest.sequence)
+                .is_some_and(|entry| entry.at == smallest.at)
+        {
+            state.log.purge(smallest.sequence);
+        }
+        Ok(())
+    }
+
+    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+        let state = self.inner.state();
+        if !state.connected {
+            return Err(BusError::Unavailable("not connected".to_owned()));
+        }
+        let Some(tasks) = state.tasks.get(namespace.as_str()) else {
+            return Ok(Timestamp::default());
+        };
+        let oldest = tasks.oldest_undelivered(queue.as_str());
+        Ok(oldest.map_or(Timestamp::MAX, |at| Timestamp(at.0.saturating_sub(1))))
+    }
+
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        messages
+            .into_iter()
+            .map(|message| self.inner.publish(message))
+            .collect()
+    }
+}

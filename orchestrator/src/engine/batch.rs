@@ -1,0 +1,194 @@
+//! A batch under construction: what one commit will make durable, and what may leave the replica once it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use knarr_core::ids::RunId;
+
+use super::live::LiveRuns;
+use super::outgoing::Publication;
+use crate::bus::Outgoing;
+use crate::store::{Append, Batch, CommitId, Cursor, CursorWrite, Owed, OwedSpan, RunWrite, Snapshot};
+
+/// Word to a worker that waits for its result to be durable.
+#[derive(Debug)]
+pub(super) struct Confirm {
+    pub(super) inbox: String,
+    pub(super) token: String,
+    pub(super) refused: Option<knarr_schemas::body::ErrorBody>,
+}
+
+#[derive(Debug, Default)]
+struct Touched {
+    insert: bool,
+    row_changed: bool,
+    /// Transitions with effects.
+    owed: Option<(i32, i32)>,
+}
+
+#[derive(Debug)]
+pub(super) struct BatchBuilder {
+    /// Counts batches of this engine's life from 1, whether they are committed or dropped.
+    pub(super) number: u64,
+    pub(super) inputs: usize,
+    pub(super) bytes: usize,
+    appends: Vec<Append>,
+    touched: HashMap<RunId, Touched>,
+    cursors: BTreeMap<i16, Cursor>,
+    snapshots: HashMap<RunId, Snapshot>,
+    publications: Vec<Publication>,
+    confirms: Vec<Confirm>,
+    /// Answers that are not a run's effect (refusals, repeats): to whoever listens, after the commit.
+    answers: Vec<Outgoing>,
+    /// Dead letters and forwarded starts: stored with the commit until they are published.
+    messages: Vec<Outgoing>,
+    published: Vec<CommitId>,
+}
+
+/// A closed batch, on its way to the store.
+#[derive(Debug)]
+pub(super) struct SealedBatch {
+    pub(super) number: u64,
+    pub(super) inputs: usize,
+    pub(super) batch: Arc<Batch>,
+    pub(super) runs: Vec<RunId>,
+    pub(super) outbound: Outbound,
+}
+
+/// What a committed batch lets out, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    pub(super) confirms: Vec<Confirm>,
+    pub(super) answers: Vec<Outgoing>,
+    pub(super) messages: Vec<Outgoing>,
+    pub(super) publications: Vec<Publication>,
+}
+
+impl BatchBuilder {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            inputs: 0,
+            bytes: 0,
+            appends: Vec::new(),
+            touched: HashMap::new(),
+            cursors: BTreeMap::new(),
+            snapshots: HashMap::new(),
+            publications: Vec::new(),
+            confirms: Vec::new(),
+            answers: Vec::new(),
+            messages: Vec::new(),
+            published: Vec::new(),
+        }
+    }
+
+    /// Whether there is something to make durable.
+    pub(super) fn needs_commit(&self) -> bool {
+        !self.touched.is_empty() || !self.cursors.is_empty() || !self.messages.is_empty() || !self.published.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.needs_commit() && self.confirms.is_empty() && self.answers.is_empty()
+    }
+
+    /// `owes` says whether the transition has effects, which stand in `publications`.
+    pub(super) fn append(&mut self, append: Append, owes: bool) {
+        self.bytes += append.transition.body.len();
+        let touched = self.touched.entry(append.run_id).or_default();
+        if owes {
+            let seq = append.transition.seq;
+            touched.owed = Some(touched.owed.map_or((seq, seq), |(first, _)| (first, seq)));
+        }
+        self.appends.push(append);
+    }
+
+    /// Where effects of applied transitions go.
+    pub(super) fn publications(&mut self) -> &mut Vec<Publication> {
+        &mut self.publications
+    }
+
+    pub(super) fn row_changed(&mut self, run_id: RunId) {
+        self.touched.entry(run_id).or_default().row_changed = true;
+    }
+
+    pub(super) fn inserted(&mut self, run_id: RunId) {
+        self.touched.entry(run_id).or_default().insert = true;
+    }
+
+    pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
+        self.bytes += snapshot.body.len();
+        self.snapshots.insert(snapshot.run_id, snapshot);
+    }
+
+    pub(super) fn cursor(&mut self, partition: i16, cursor: Cursor) {
+        self.cursors.insert(partition, cursor);
+    }
+
+    pub(super) fn confirm(&mut self, confirm: Confirm) {
+        self.confirms.push(confirm);
+    }
+
+    pub(super) fn answer(&mut self, answer: Outgoing) {
+        self.answers.push(answer);
+    }
+
+    pub(super) fn message(&mut self, message: Outgoing) {
+        self.bytes += message.payload.len();
+        self.messages.push(message);
+    }
+
+    pub(super) fn published(&mut self, commits: impl IntoIterator<Item = CommitId>) {
+        self.published.extend(commits);
+    }
+
+    /// Closes the batch: rows are read from the runs as they stand now.
+    pub(super) fn seal(self, live: &LiveRuns) -> SealedBatch {
+        let mut runs = Vec::new();
+        let mut spans = Vec::new();
+        for (run_id, touched) in &self.touched {
+            if let Some((first_seq, last_seq)) = touched.owed {
+                spans.push(OwedSpan {
+                    run_id: *run_id,
+                    first_seq,
+                    last_seq,
+                });
+            }
+            if let Some(live) = live.get(*run_id) {
+                if touched.insert {
+                    runs.push(RunWrite::Insert(live.row.clone()));
+                } else if touched.row_changed {
+                    runs.push(RunWrite::Update(live.row.clone()));
+                }
+            }
+        }
+        // Rows in the order of their keys: neighbours in the index, and one lock order for every batch.
+        runs.sort_unstable_by_key(|write| write.row().run_id);
+        let owed = Owed {
+            spans,
+            messages: super::outgoing::encode(&self.messages),
+        };
+        SealedBatch {
+            number: self.number,
+            inputs: self.inputs,
+            runs: self.touched.into_keys().collect(),
+            batch: Arc::new(Batch {
+                appends: self.appends,
+                runs,
+                cursors: self
+                    .cursors
+                    .into_iter()
+                    .map(|(partition, cursor)| CursorWrite { partition, cursor })
+                    .collect(),
+                snapshots: self.snapshots.into_values().collect(),
+                owed,
+                published: self.published,
+            }),
+            outbound: Outbound {
+                confirms: self.confirms,
+                answers: self.answers,
+                messages: self.messages,
+                publications: self.publications,
+            },
+        }
+    }
+}

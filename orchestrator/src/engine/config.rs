@@ -1,0 +1,52 @@
+//! The engine's limits and intervals, each with its unit and default.
+
+use std::time::Duration;
+
+use knarr_core::time::Span;
+
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Names this process among replicas, the same across its restarts.
+    pub replica: String,
+    /// Partitions of a new cluster; an existing one keeps its own. Default 64.
+    pub partitions: u16,
+    /// Inputs applied in one batch at most. Default 2,000.
+    pub batch_inputs: usize,
+    /// Bytes of events in one batch at most. Default 8 MiB.
+    pub batch_bytes: usize,
+    /// Runs kept in memory while nothing happens to them. Default 50,000.
+    pub live_runs: usize,
+    /// Transitions between two snapshots of a run. Default 256.
+    pub snapshot_every: u32,
+    /// Messages taken from the bus and not yet applied. Default 8,192.
+    pub intake: usize,
+    /// Between two renewals of the lease. Default 500 ms.
+    pub keep_every: Duration,
+    /// Timeouts wait this long after NATS or a partition came back, so that workers can hand in first. Default 3 s.
+    pub timeout_grace: Span,
+    /// Deadlines nearer than this are kept in memory. Default 60 s.
+    pub deadline_horizon: Span,
+    /// Subjects that answers may go to begin with one of these. Default `_INBOX.`.
+    pub answer_prefixes: Vec<String>,
+    /// The largest input or result, in bytes. Default 1 MiB, NATS's own default.
+    pub max_body_bytes: usize,
+}
+
+impl EngineConfig {
+    pub fn new(replica: impl Into<String>) -> Self {
+        Self {
+            replica: replica.into(),
+            partitions: 64,
+            batch_inputs: 2_000,
+            batch_bytes: 8 << 20,
+            live_runs: 50_000,
+            snapshot_every: 256,
+            intake: 8_192,
+            keep_every: Duration::from_millis(500),
+            timeout_grace: Span::from_secs(3),
+            deadline_horizon: Span::from_secs(60),
+            answer_prefixes: vec!["_INBOX.".to_owned()],
+            max_body_bytes: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Compiled definitions, shared by the loop and its fetches: plans by hash, and the newest version of every name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knarr_core::definition::{self, plan::Plan};
+use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+
+use crate::store::{Store, StoreError};
+
+/// Definitions known to this replica. Plans are immutable; what is newest is read again when the store's epoch moves.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    epoch: Option<i64>,
+    newest: HashMap<(Namespace, WorkflowName), DefinitionHash>,
+    versions: HashMap<(Namespace, WorkflowName, u32), DefinitionHash>,
+    namespaces: HashMap<Namespace, i16>,
+    plans: HashMap<DefinitionHash, Arc<Plan>>,
+}
+
+impl Definitions {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every write leaves the maps whole, so a panic elsewhere cannot have broken them.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The retention class of a namespace, if it exists.
+    pub(super) fn namespace(&self, namespace: &Namespace) -> Option<i16> {
+        self.known().namespaces.get(namespace).copied()
+    }
+
+    pub(super) fn plan(&self, hash: &DefinitionHash) -> Option<Arc<Plan>> {
+        self.known().plans.get(hash).cloned()
+    }
+
+    /// The plan a start would use; no version = the newest.
+    pub(super) fn resolve(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: Option<u32>,
+    ) -> Option<Arc<Plan>> {
+        let known = self.known();
+        let hash = match version {
+            None => known.newest.get(&(namespace.clone(), workflow.clone()))?,
+            Some(version) => known.versions.get(&(namespace.clone(), workflow.clone(), version))?,
+        };
+        known.plans.get(hash).cloned()
+    }
+
+    /// Catches up with the store, if its epoch is another than the one known.
+    pub(super) async fn refresh<S: Store>(&self, store: &S, epoch: i64) -> Result<(), StoreError> {
+        if self.known().epoch == Some(epoch) {
+            return Ok(());
+        }
+        let heads = store.definition_heads().await?;
+        let namespaces = store.namespaces().await?;
+        let read_at = heads.definitions_epoch;
+        for head in &heads.heads {
+            self.load(store, &head.hash).await?;
+        }
+        let mut known = self.known();
+        known.namespaces = namespaces
+            .into_iter()
+            .map(|row| (row.name, row.retention_class))
+            .collect();
+        known.newest = heads
+            .heads
+            .into_iter()
+            .map(|head| ((head.namespace, head.workflow), head.hash))
+            .collect();
+        known.epoch = Some(read_at);
+        Ok(())
+    }
+
+    /// Makes sure that a named version is known, if it exists.
+    pub(super) async fn load_version<S: Store>(
+        &self,
+        store: &S,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: u32,
+    ) -> Result<(), StoreError> {
+        let key = (namespace.clone(), workflow.clone(), version);
+        if self.known().versions.contains_key(&key) {
+            return Ok(());
+        }
+        let Ok(number) = i32::try_from(version) else {
+            return Ok(());
+        };
+        if let Some(stored) = store.definition(namespace, workflow, Some(number)).await? {
+            self.load(store, &stored.hash).await?;
+            self.known().versions.insert(key, stored.hash.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a plan is compiled.
+    pub(super) async fn load<S: Store>(
+        &self,
+        store: &S,
+        hash: &DefinitionHash,
+    ) -> Result<Option<Arc<Plan>>, StoreError> {
+        if let Some(plan) = self.plan(hash) {
+            return Ok(Some(plan));
+        }
+        let Some(stored) = store.definition_by_hash(hash).await? else {
+            return Ok(None);
+        };
+        match definition::from_canonical(&stored.body) {
+            Ok(plan) => {
+                let plan = Arc::new(plan);
+                self.known().plans.insert(hash.clone(), Arc::clone(&plan));
+                Ok(Some(plan))
+            }
+            Err(error) => {
+                tracing::error!(workflow = %stored.workflow, version = stored.version, %error, "a stored definition does not compile");
+                Ok(None)
+            }
+        }
+    }
+}

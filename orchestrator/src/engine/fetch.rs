@@ -1,0 +1,141 @@
+//! Loading what a batch lacks, beside the loop: runs by id, what is known of workflow ids, definitions.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use knarr_core::definition::plan::Plan;
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::run::{State, Transition};
+
+use super::definitions::Definitions;
+use super::live::IdKey;
+use crate::store::{RunRow, Store, StoreError, StoredRun};
+
+/// What to look up. Collected while a look-up is under way, so that many jobs share one.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    ids: HashSet<(Namespace, WorkflowId, Option<RequestId>)>,
+    /// Ids whose open run is to be loaded as well.
+    open_runs: HashSet<IdKey>,
+    runs: BTreeSet<RunId>,
+    versions: HashSet<(Namespace, WorkflowName, u32)>,
+    definitions: bool,
+}
+
+impl Wanted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.runs.is_empty() && self.versions.is_empty() && !self.definitions
+    }
+
+    pub(super) fn id(&mut self, key: &IdKey, request: Option<&RequestId>) {
+        self.ids.insert((key.0.clone(), key.1.clone(), request.cloned()));
+    }
+
+    pub(super) fn open_run(&mut self, key: &IdKey) {
+        self.id(key, None);
+        self.open_runs.insert(key.clone());
+    }
+
+    pub(super) fn run(&mut self, id: RunId) {
+        self.runs.insert(id);
+    }
+
+    pub(super) fn version(&mut self, namespace: &Namespace, workflow: &WorkflowName, version: u32) {
+        self.versions.insert((namespace.clone(), workflow.clone(), version));
+    }
+
+    /// The newest definitions and namespaces, if they have changed.
+    pub(super) fn definitions(&mut self) {
+        self.definitions = true;
+    }
+}
+
+/// A run, folded and ready.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) state: State,
+    pub(super) plan: Arc<Plan>,
+    pub(super) row: RunRow,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    /// Every id asked about; none of its runs = it was never used.
+    pub(super) ids: HashMap<IdKey, Vec<RunRow>>,
+    pub(super) runs: Vec<Loaded>,
+}
+
+pub(super) async fn fetch<S: Store>(
+    store: &S,
+    definitions: &Definitions,
+    wanted: Wanted,
+) -> Result<Fetched, StoreError> {
+    let mut fetched = Fetched::default();
+    let mut runs = wanted.runs;
+    if wanted.definitions || !wanted.ids.is_empty() || !wanted.versions.is_empty() {
+        let asked: Vec<_> = wanted.ids.into_iter().collect();
+        let found = store.find_runs(&asked).await?;
+        for (namespace, workflow_id, _) in asked {
+            fetched.ids.entry((namespace, workflow_id)).or_default();
+        }
+        for run in found.runs {
+            let key = (run.row.namespace.clone(), run.row.workflow_id.clone());
+            if run.row.closed_at.is_none() && wanted.open_runs.contains(&key) {
+                runs.insert(run.row.run_id);
+            }
+            fetched.ids.entry(key).or_default().push(run.row);
+        }
+        definitions.refresh(store, found.definitions_epoch).await?;
+    }
+    for (namespace, workflow, version) in &wanted.versions {
+        definitions.load_version(store, namespace, workflow, *version).await?;
+    }
+    if !runs.is_empty() {
+        fetched.runs = load(store, definitions, &runs.into_iter().collect::<Vec<_>>()).await?;
+    }
+    Ok(fetched)
+}
+
+/// Loads and folds runs; those that do not exist, or whose history cannot be read, are absent.
+pub(super) async fn load<S: Store>(
+    store: &S,
+    definitions: &Definitions,
+    ids: &[RunId],
+) -> Result<Vec<Loaded>, StoreError> {
+    let mut loaded = Vec::with_capacity(ids.len());
+    for stored in store.load_runs(ids).await? {
+        let Some(plan) = definitions.load(store, &stored.row.definition).await? else {
+            tracing::error!(run = %stored.row.run_id, "the definition of a stored run is missing");
+            continue;
+        };
+        match rebuild(&stored) {
+            Ok(state) => loaded.push(Loaded {
+                state,
+                plan,
+                row: stored.row,
+            }),
+            Err(error) => tracing::error!(run = %stored.row.run_id, %error, "the history of a run cannot be read"),
+        }
+    }
+    Ok(loaded)
+}
+
+/// The state a stored run is in: its snapshot, and what came after folded over it.
+pub(crate) fn rebuild(stored: &StoredRun) -> Result<State, String> {
+    let mut state: Option<State> = match &stored.snapshot {
+        Some(snapshot) => Some(serde_json::from_str(&snapshot.body).map_err(|error| format!("snapshot: {error}"))?),
+        None => None,
+    };
+    for row in &stored.transitions {
+        let transition = Transition {
+            seq: u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?,
+            at: row.at,
+            events: serde_json::from_str(&row.body).map_err(|error| format!("transition {}: {error}", row.seq))?,
+        };
+        match &mut state {
+            Some(state) => knarr_core::run::evolve(state, &transition),
+            None => state = State::born(&transition),
+        }
+    }
+    state.ok_or_else(|| "it does not begin with a start".to_owned())
+}

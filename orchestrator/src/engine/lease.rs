@@ -1,0 +1,163 @@
+//! Keeping the lease and the fair share of partitions; taking over, giving back.
+
+use std::sync::Arc;
+
+use knarr_core::time::Timestamp;
+
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::store::{OwnedPartition, Share, Store, StoreError};
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Renews the lease, beside the loop; one renewal at a time.
+    pub(super) fn keep(&mut self) {
+        if self.keeping || self.recovering || self.stopping {
+            return;
+        }
+        self.keeping = true;
+        let store = Arc::clone(&self.store);
+        let (session, life, done) = (self.session, self.life, self.done.clone());
+        let published = if self.building.needs_commit() {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.published)
+        };
+        self.tasks.spawn(async move {
+            let asked = std::time::Instant::now();
+            let share = store.keep(&session, &published).await;
+            let clock = match &share {
+                Ok(_) => store.now().await.ok().map(|now| (now, std::time::Instant::now())),
+                Err(_) => None,
+            };
+            tracing::trace!(elapsed = ?asked.elapsed(), "lease kept");
+            // The loop may have ended.
+            let _ = done.send(Done::Kept {
+                life,
+                share,
+                published,
+                clock,
+            });
+        });
+    }
+
+    pub(super) fn kept(&mut self, share: Result<Share, StoreError>) {
+        match share {
+            Ok(share) => {
+                self.health.set_store(true);
+                self.gained(share.gained);
+                for inherited in share.inherited {
+                    self.inherit(inherited);
+                }
+                self.give_back(share.surplus);
+            }
+            Err(StoreError::Fenced) => {
+                tracing::warn!("another replica has taken over; beginning anew");
+                self.reset("the lease was lost");
+            }
+            Err(error) => {
+                self.health.set_store(false);
+                tracing::warn!(%error, "the lease cannot be renewed");
+            }
+        }
+    }
+
+    /// Takes partitions over from their committed cursors.
+    pub(super) fn gained(&mut self, gained: Vec<OwnedPartition>) {
+        if gained.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let grace_until = now.plus(self.config.timeout_grace);
+        tracing::info!(count = gained.len(), "partitions taken");
+        for OwnedPartition { partition, cursor } in gained {
+            let reader = self.partitions.open(partition, cursor.clone(), grace_until);
+            let (bus, into) = (Arc::clone(&self.bus), self.intake.clone());
+            let (life, done) = (self.life, self.done.clone());
+            self.tasks.spawn(async move {
+                while let Err(error) = bus
+                    .open_partition(partition, cursor.clone(), reader, into.clone())
+                    .await
+                {
+                    tracing::warn!(%error, partition, "the log of a partition cannot be opened yet");
+                    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+                    if done.is_closed() || into.is_closed() {
+                        return;
+                    }
+                    // A reset opens its own readers; this one would come too late.
+                    if done
+                        .send(Done::StillWanted {
+                            life,
+                            partition,
+                            reader,
+                        })
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+        self.scan_from = Timestamp(i64::MIN);
+        metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
+    }
+
+    /// Stops taking from `surplus` partitions; they are released once what was taken is committed.
+    fn give_back(&mut self, surplus: usize) {
+        let leaving = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.leaving_after.is_some())
+            .count();
+        let number = self.building.number;
+        let chosen: Vec<i16> = self
+            .partitions
+            .served()
+            .into_iter()
+            .rev()
+            .take(surplus.saturating_sub(leaving))
+            .collect();
+        for partition in chosen {
+            if let Some(owned) = self.partitions.get_mut(partition) {
+                owned.leaving_after = Some(number);
+                owned.queue.clear();
+            }
+            let bus = Arc::clone(&self.bus);
+            self.tasks.spawn(async move { bus.close_partition(partition).await });
+        }
+    }
+
+    /// Releases partitions whose last batch is committed.
+    pub(super) fn release_drained(&mut self) {
+        if self.committing.is_some() || self.recovering {
+            return;
+        }
+        let idle = self.building.is_empty();
+        let committed = self.committed;
+        let ready: Vec<i16> = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.leaving_after.is_some_and(|after| after <= committed || idle))
+            .map(|(number, _)| number)
+            .collect();
+        if ready.is_empty() {
+            return;
+        }
+        for partition in &ready {
+            self.partitions.remove(*partition);
+            self.live.forget_partition(*partition);
+            self.gate.waiting.remove(partition);
+        }
+        metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
+        let store = Arc::clone(&self.store);
+        let (session, life, done) = (self.session, self.life, self.done.clone());
+        self.tasks.spawn(async move {
+            // A release that fails is found out by the next renewal: the partition is still counted as owned there.
+            let result = store.release(&session, &ready).await;
+            let _ = done.send(Done::Released {
+                life,
+                partitions: ready,
+                result,
+            });
+        });
+    }
+}

@@ -1,0 +1,190 @@
+//! Runs in memory, and what is known of workflow ids: bounded, least recently used out, never one that an uncommitted
+//! batch has touched.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use knarr_core::definition::plan::Plan;
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::run::State;
+use knarr_core::time::Timestamp;
+
+use super::outgoing::RunRef;
+use crate::store::RunRow;
+
+/// A run in memory.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) state: State,
+    pub(super) plan: Arc<Plan>,
+    /// What its messages say of it, made once.
+    pub(super) reference: Arc<RunRef>,
+    /// Its row as the last batch left it (or will).
+    pub(super) row: RunRow,
+    /// The last batch that touched it; it stays while that batch is not committed.
+    pub(super) touched_in: u64,
+    /// The earliest deadline the heap knows of for it.
+    pub(super) alarm: Option<Timestamp>,
+    /// First beats of open tasks, by number, kept until a deadline asks.
+    pub(super) beats: Vec<(knarr_core::ids::TaskNo, Timestamp)>,
+    used: u64,
+}
+
+impl Live {
+    pub(super) fn new(state: State, plan: Arc<Plan>, reference: Arc<RunRef>, row: RunRow) -> Self {
+        Self {
+            state,
+            plan,
+            reference,
+            row,
+            touched_in: 0,
+            alarm: None,
+            beats: Vec::new(),
+            used: 0,
+        }
+    }
+}
+
+/// A workflow id within its namespace.
+pub(super) type IdKey = (Namespace, WorkflowId);
+
+/// What the last run under an id, or one started by a known request, looks like from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) row: RunRow,
+    /// The batch in which it closed, if that was seen here.
+    pub(super) closed_in: u64,
+}
+
+/// Everything that decides about a start under an id.
+#[derive(Debug, Default)]
+pub(super) struct IdInfo {
+    pub(super) runs: Vec<Known>,
+    /// The last batch that changed it.
+    pub(super) changed_in: u64,
+}
+
+impl IdInfo {
+    pub(super) fn open(&self) -> Option<&Known> {
+        self.runs.iter().find(|known| known.row.closed_at.is_none())
+    }
+
+    pub(super) fn newest_closed(&self) -> Option<&Known> {
+        self.runs
+            .iter()
+            .filter(|known| known.row.closed_at.is_some())
+            .max_by_key(|known| known.row.run_id)
+    }
+
+    pub(super) fn by_request(&self, request: &RequestId) -> Option<&Known> {
+        self.runs
+            .iter()
+            .find(|known| known.row.request_id.as_ref() == Some(request))
+    }
+
+    pub(super) fn put(&mut self, row: RunRow, batch: u64) {
+        self.changed_in = batch;
+        let closed_in = if row.closed_at.is_some() { batch } else { 0 };
+        match self.runs.iter_mut().find(|known| known.row.run_id == row.run_id) {
+            Some(known) => *known = Known { row, closed_in },
+            None => self.runs.push(Known { row, closed_in }),
+        }
+    }
+}
+
+/// The runs and ids in memory.
+#[derive(Debug, Default)]
+pub(super) struct LiveRuns {
+    runs: HashMap<RunId, Live>,
+    /// Ids that were looked up or changed and not yet forgotten. An entry wins over what a look-up says.
+    pub(super) ids: HashMap<IdKey, IdInfo>,
+    recency: VecDeque<(RunId, u64)>,
+    tick: u64,
+}
+
+impl LiveRuns {
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(super) fn contains(&self, id: RunId) -> bool {
+        self.runs.contains_key(&id)
+    }
+
+    pub(super) fn get(&self, id: RunId) -> Option<&Live> {
+        self.runs.get(&id)
+    }
+
+    /// Marks it used.
+    pub(super) fn get_mut(&mut self, id: RunId) -> Option<&mut Live> {
+        self.tick += 1;
+        let live = self.runs.get_mut(&id)?;
+        live.used = self.tick;
+        Some(live)
+    }
+
+    pub(super) fn insert(&mut self, id: RunId, mut live: Live) {
+        self.tick += 1;
+        live.used = self.tick;
+        self.recency.push_back((id, self.tick));
+        self.runs.insert(id, live);
+    }
+
+    pub(super) fn remove(&mut self, id: RunId) -> Option<Live> {
+        self.runs.remove(&id)
+    }
+
+    /// Forgets everything: after a failed commit only the store is right.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets the runs and ids of partitions that are given away.
+    pub(super) fn forget_partition(&mut self, partition: i16) {
+        self.runs.retain(|_, live| live.row.partition != partition);
+        self.ids
+            .retain(|_, info| info.runs.iter().all(|known| known.row.partition != partition) && !info.runs.is_empty());
+    }
+
+    /// Forgets ids whose changes are all committed. Only while no look-up is under way: an answer that was read before
+    /// a change must find the entry that knows better.
+    pub(super) fn forget_ids(&mut self, committed: u64) {
+        self.ids.retain(|_, info| info.changed_in > committed);
+    }
+
+    /// Takes in what a look-up found of an id. What happened here since it was asked is newer than what it read.
+    pub(super) fn learn(&mut self, key: IdKey, rows: Vec<RunRow>) {
+        let info = self.ids.entry(key).or_default();
+        for row in rows {
+            if info.runs.iter().all(|known| known.row.run_id != row.run_id) {
+                let row = self.runs.get(&row.run_id).map_or(row, |live| live.row.clone());
+                info.runs.push(Known { row, closed_in: 0 });
+            }
+        }
+    }
+
+    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed.
+    pub(super) fn shrink(&mut self, limit: usize, committed: u64) {
+        let mut looks = self.recency.len();
+        while self.runs.len() > limit && looks > 0 {
+            looks -= 1;
+            let Some((id, tick)) = self.recency.pop_front() else {
+                return;
+            };
+            match self.runs.get(&id) {
+                None => {}
+                Some(live) if live.used != tick || live.touched_in > committed => {
+                    self.recency.push_back((id, live.used));
+                }
+                Some(_) => {
+                    self.runs.remove(&id);
+                }
+            }
+        }
+        // Entries of runs that are gone would pile up while the table stays below its limit.
+        if self.recency.len() > 2 * self.runs.len() + 1_024 {
+            let runs = &self.runs;
+            self.recency.retain(|(id, _)| runs.contains_key(id));
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! From effects and refusals to messages on the wire.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use knarr_core::ids::{Namespace, RunId, WorkflowName};
+use knarr_core::run::State;
+use knarr_core::run::effect::{Dispatch, Effect};
+use knarr_core::run::input::AnswerOn;
+use knarr_schemas::body::{Answer, AnswerStage, CancelTasks, FailureBody};
+use knarr_schemas::{header, subject};
+use serde::{Deserialize, Serialize};
+
+use super::refusal::Refusal;
+use super::token::TokenKey;
+use crate::bus::{Delivery, Headers, LogMessage, Outgoing};
+use crate::store::RunRow;
+
+/// What every message of a run says, made once a run.
+#[derive(Debug)]
+pub(super) struct RunRef {
+    pub(super) namespace: Namespace,
+    pub(super) workflow: WorkflowName,
+    pub(super) run_id: RunId,
+    run_id_text: String,
+    /// Percent-encoded: a header cannot hold every text.
+    workflow_id_token: String,
+    reply: String,
+    direct: String,
+    traceparent: Option<Arc<str>>,
+}
+
+impl RunRef {
+    /// `None` for names that cannot be subjects, which no run that was started has.
+    pub(super) fn new(state: &State, partition: i16) -> Option<Self> {
+        let namespace = state.namespace();
+        let number = u16::try_from(partition).ok()?;
+        Some(Self {
+            reply: subject::run_verb(namespace.as_str(), state.workflow_id().as_str(), "result").ok()?,
+            direct: subject::direct(namespace.as_str(), number).ok()?,
+            namespace: namespace.clone(),
+            workflow: state.workflow().clone(),
+            run_id: state.run_id(),
+            run_id_text: state.run_id().to_string(),
+            workflow_id_token: subject::encode_token(state.workflow_id().as_str()).ok()?.into_owned(),
+            traceparent: state.traceparent().cloned(),
+        })
+    }
+}
+
+/// Something to publish for a run.
+#[derive(Debug)]
+pub(super) enum Publication {
+    /// A task, made into a message when it is published.
+    Task {
+        run: Arc<RunRef>,
+        dispatch: Box<Dispatch>,
+    },
+    Message(Outgoing),
+}
+
+/// Turns a run's effects into publications; answers are composed from the state as it is now.
+pub(super) fn publications(
+    state: &State,
+    run: &Arc<RunRef>,
+    effects: Vec<Effect>,
+    tokens: &TokenKey,
+    into: &mut Vec<Publication>,
+) {
+    for effect in effects {
+        match effect {
+            Effect::Dispatch(dispatch) => {
+                into.push(Publication::Task {
+                    run: Arc::clone(run),
+                    dispatch: Box::new(dispatch),
+                });
+            }
+            Effect::CancelTask { queue, task } => {
+                let token = tokens.issue(run.run_id, task, run.namespace.as_str());
+                let notice = CancelTasks { tokens: vec![token] };
+                if let (Ok(subject), Ok(body)) = (
+                    subject::cancel(run.namespace.as_str(), queue.as_str()),
+                    serde_json::to_vec(&notice),
+                ) {
+                    into.push(Publication::Message(core(subject, body)));
+                }
+            }
+            Effect::Answer { to, on } => into.push(Publication::Message(answer(&to, &answer_of(state, on)))),
+        }
+    }
+}
+
+/// The message of a task. `None` only for names that cannot be subjects, which registration refuses.
+pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Option<Outgoing> {
+    let namespace = run.namespace.as_str();
+    let mut headers: Headers = Vec::with_capacity(20);
+    let mut put = |name: &'static str, value: String| headers.push((name.into(), value));
+    // The offer is part of the id: a deliberate repeat must not be swallowed by the stream's window.
+    put(
+        header::NATS_MSG_ID,
+        format!("{}/{}/{}", run.run_id_text, dispatch.task.0, dispatch.offer),
+    );
+    put(header::NAMESPACE, namespace.to_owned());
+    put(header::WORKFLOW, run.workflow.as_str().to_owned());
+    put(header::WORKFLOW_ID, run.workflow_id_token.clone());
+    put(header::RUN_ID, run.run_id_text.clone());
+    put(header::STEP, dispatch.step.as_str().to_owned());
+    put(header::ACTIVITY, dispatch.activity.as_str().to_owned());
+    put(header::TASK, dispatch.task.0.to_string());
+    put(header::TOKEN, tokens.issue(run.run_id, dispatch.task, namespace));
+    put(header::ATTEMPT, dispatch.attempt.to_string());
+    if let Some(max) = dispatch.max_attempts {
+        put(header::MAX_ATTEMPTS, max.to_string());
+    }
+    put(header::DIRECTION, dispatch.direction.as_str().to_owned());
+    put(header::IDEMPOTENCY_KEY, dispatch.idempotency_key.to_string());
+    put(header::START_TO_CLOSE, dispatch.start_to_close.as_millis().to_string());
+    if let Some(deadline) = dispatch.deadline {
+        put(
+            header::DEADLINE,
+            deadline.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        );
+    }
+    put(header::REPLY, run.reply.clone());
+    put(header::DIRECT, run.direct.clone());
+    if let Some(traceparent) = &run.traceparent {
+        put(header::TRACEPARENT, traceparent.to_string());
+    }
+    Some(Outgoing {
+        subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).ok()?,
+        headers,
+        payload: Bytes::from(serde_json::to_vec(&*dispatch.input).ok()?),
+        delivery: Delivery::Stream,
+    })
+}
+
+/// What somebody who waits for a run is told.
+pub(super) fn answer_of(state: &State, on: AnswerOn) -> Answer {
+    let closed = state.is_closed();
+    Answer {
+        workflow_id: state.workflow_id().to_string(),
+        run_id: Some(state.run_id().0),
+        stage: if closed && on == AnswerOn::Closed {
+            AnswerStage::Closed
+        } else {
+            AnswerStage::Started
+        },
+        status: Some(state.status().as_str().to_owned()),
+        output: if closed {
+            state.output().map(|output| (**output).clone())
+        } else {
+            None
+        },
+        failure: if closed {
+            state.failure().map(failure_body)
+        } else {
+            None
+        },
+        error: None,
+    }
+}
+
+pub(super) fn failure_body(failure: &knarr_core::run::Failure) -> FailureBody {
+    FailureBody {
+        step: failure.step.as_ref().map(|step| step.to_string()),
+        error_type: failure.error_type.to_string(),
+        message: failure.message.to_string(),
+    }
+}
+
+/// What the row of a closed run says of its end: the output, or the failure, as JSON.
+pub(super) fn outcome(state: &State) -> Option<String> {
+    match (state.output(), state.failure()) {
+        (Some(output), _) => serde_json::to_string(&**output).ok(),
+        (None, Some(failure)) => serde_json::to_string(&failure_body(failure)).ok(),
+        (None, None) => None,
+    }
+}
+
+/// The same from a row, for a run that is not in memory.
+pub(super) fn answer_of_row(row: &RunRow, stage: AnswerStage) -> Answer {
+    let outcome = row.outcome.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let completed = row.status == "completed";
+    Answer {
+        workflow_id: row.workflow_id.to_string(),
+        run_id: Some(row.run_id.0),
+        stage,
+        status: Some(row.status.clone()),
+        output: if completed { outcome.clone() } else { None },
+        failure: if completed {
+            None
+        } else {
+            outcome.and_then(|value| serde_json::from_value(value).ok())
+        },
+        error: None,
+    }
+}
+
+pub(super) fn refused(workflow_id: &str, refusal: &Refusal) -> Answer {
+    Answer {
+        workflow_id: workflow_id.to_owned(),
+        run_id: None,
+        stage: AnswerStage::Refused,
+        status: None,
+        output: None,
+        failure: None,
+        error: Some(refusal.body()),
+    }
+}
+
+pub(super) fn answer(to: &str, answer: &Answer) -> Outgoing {
+    // Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
+    core(to.to_owned(), serde_json::to_vec(answer).unwrap_or_default())
+}
+
+pub(super) fn core(subject: String, body: Vec<u8>) -> Outgoing {
+    Outgoing {
+        subject,
+        headers: Vec::new(),
+        payload: Bytes::from(body),
+        delivery: Delivery::Core,
+    }
+}
+
+/// The copy of a log message that could not be taken.
+pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
+    let namespace = match subject::parse_log_subject(&message.subject) {
+        Ok(subject::LogSubject::Run(run)) => Some(run.namespace.into_owned()),
+        Ok(subject::LogSubject::UnkeyedStart { namespace, .. }) => Some(namespace.into_owned()),
+        Err(_) => None,
+    };
+    let sequence = message.cursor.sequence;
+    let mut headers: Headers = vec![
+        (
+            header::NATS_MSG_ID.into(),
+            format!("{}#{sequence}", message.cursor.stream),
+        ),
+        (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
+        (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
+        (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
+        (header::ORIGINAL_SUBJECT.into(), message.subject.clone()),
+        (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
+    ];
+    // The server's own headers would be acted upon again.
+    headers.extend(
+        message
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with("Nats-"))
+            .cloned(),
+    );
+    Outgoing {
+        subject: subject::dead_letter(namespace.as_deref(), refusal.code.title),
+        headers,
+        payload: message.payload.clone(),
+        delivery: Delivery::Stream,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let short = &text[..text.floor_char_boundary(1_024)];
+    short.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMessage {
+    subject: String,
+    headers: Vec<(String, String)>,
+    /// Base64: a body need not be text.
+    body: String,
+}
+
+/// Messages that no run's events contain, as a commit stores them until they are published.
+pub(super) fn encode(messages: &[Outgoing]) -> Option<String> {
+    if messages.is_empty() {
+        return None;
+    }
+    let stored: Vec<_> = messages
+        .iter()
+        .map(|message| StoredMessage {
+            subject: message.subject.clone(),
+            headers: message
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone()))
+                .collect(),
+            body: STANDARD.encode(&message.payload),
+        })
+        .collect();
+    serde_json::to_string(&stored).ok()
+}
+
+/// The inverse of [`encode`]; what cannot be read is dropped with an error logged by the caller.
+pub(super) fn decode(text: &str) -> Result<Vec<Outgoing>, String> {
+    let stored: Vec<StoredMessage> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    stored
+        .into_iter()
+        .map(|message| {
+            Ok(Outgoing {
+                subject: message.subject,
+                headers: message
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| (name.into(), value))
+                    .collect(),
+                payload: Bytes::from(STANDARD.decode(message.body).map_err(|error| error.to_string())?),
+                delivery: Delivery::Stream,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! Publishing what committed batches owe, beside the loop: confirmations first, then answers, messages and tasks.
+//!
+//! A message is offered until its stream has it, with two exceptions that go back to the loop: a task that a full stream
+//! refuses (it is *held* in its run) and one that no stream will ever take (its run is parked).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::run;
+use knarr_schemas::body::{Confirmation, ConfirmedResult};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Confirm, Outbound};
+use super::definitions::Definitions;
+use super::failpoint::{self, Stage};
+use super::fetch;
+use super::outgoing::{self, Publication, RunRef};
+use super::token::TokenKey;
+use crate::bus::{Bus, Outgoing, PublishError, QueueSettings};
+use crate::store::{CommitId, InheritedCommit, Store};
+use crate::telemetry::metric;
+
+/// How the publications of one commit ended.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// `None` where nothing was stored for it.
+    pub(super) commit: Option<CommitId>,
+    pub(super) held: Vec<(RunId, TaskNo)>,
+    pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+}
+
+/// What a publication needs to know beside its messages.
+#[derive(Debug)]
+pub(super) struct Publisher<B> {
+    pub(super) bus: Arc<B>,
+    pub(super) tokens: Arc<TokenKey>,
+    /// Ends offers that would never be taken, when the engine stops.
+    pub(super) stop: CancellationToken,
+}
+
+impl<B> Clone for Publisher<B> {
+    fn clone(&self) -> Self {
+        Self {
+            bus: Arc::clone(&self.bus),
+            tokens: Arc::clone(&self.tokens),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// A message and the task it carries, if it does.
+struct Offer {
+    message: Outgoing,
+    task: Option<(Arc<RunRef>, TaskNo, knarr_core::ids::QueueName)>,
+}
+
+impl<B: Bus> Publisher<B> {
+    /// `None` if the engine stopped first: the commit's row stays, and whoever takes over publishes again.
+    pub(super) async fn publish(&self, commit: Option<CommitId>, outbound: Outbound) -> Option<Published> {
+        let mut offers = Vec::with_capacity(outbound.publications.len() + outbound.messages.len() + 4);
+        offers.extend(
+            confirmations(outbound.confirms)
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        offers.extend(
+            outbound
+                .answers
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        offers.extend(
+            outbound
+                .messages
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        let mut published = Published {
+            commit,
+            held: Vec::new(),
+            unpublishable: Vec::new(),
+        };
+        for publication in outbound.publications {
+            match publication {
+                Publication::Message(message) => offers.push(Offer { message, task: None }),
+                Publication::Task { run, dispatch } => match outgoing::task(&run, &dispatch, &self.tokens) {
+                    Some(message) => {
+                        let queue = dispatch.queue.clone();
+                        offers.push(Offer {
+                            message,
+                            task: Some((run, dispatch.task, queue)),
+                        });
+                    }
+                    None => published
+                        .unpublishable
+                        .push((run.run_id, Arc::from("a task's subject cannot be composed"))),
+                },
+            }
+        }
+        let mut pause = Duration::from_millis(50);
+        while !offers.is_empty() {
+            let messages = offers.iter().map(|offer| offer.message.clone()).collect();
+            let results = self.bus.publish(messages).await;
+            let mut again = Vec::new();
+            let mut tasks = 0;
+            for (offer, result) in offers.into_iter().zip(results) {
+                match (result, &offer.task) {
+                    (Ok(()), task) => tasks += u64::from(task.is_some()),
+                    (Err(PublishError::Full), Some((run, task, _))) => published.held.push((run.run_id, *task)),
+                    (Err(PublishError::NoStream), Some((run, task, queue))) => {
+                        self.restore_queue(run, queue).await;
+                        published.held.push((run.run_id, *task));
+                    }
+                    (Err(PublishError::Refused(problem)), Some((run, ..))) => {
+                        let reason = format!("a task cannot be published: {problem}");
+                        published.unpublishable.push((run.run_id, Arc::from(reason)));
+                    }
+                    (Err(PublishError::Refused(problem)), None) => {
+                        metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "refused").increment(1);
+                        tracing::error!(subject = %offer.message.subject, %problem, "a message is refused by NATS and dropped");
+                    }
+                    (Err(error), _) => {
+                        metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "retried").increment(1);
+                        tracing::debug!(subject = %offer.message.subject, %error, "will be published again");
+                        again.push(offer);
+                    }
+                }
+            }
+            metrics::counter!(metric::TASKS_DISPATCHED).increment(tasks);
+            offers = again;
+            if !offers.is_empty() {
+                tokio::select! {
+                    () = self.stop.cancelled() => return None,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        failpoint::pass(Stage::Published);
+        Some(published)
+    }
+
+    /// The task stream of a namespace has gone, or has never been: it is made again, and the task offered later.
+    async fn restore_queue(&self, run: &RunRef, queue: &knarr_core::ids::QueueName) {
+        metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "no_stream").increment(1);
+        let settings = QueueSettings {
+            queue: queue.clone(),
+            ack_wait: Duration::from_secs(30),
+        };
+        if let Err(error) = self.bus.ensure_queues(&run.namespace, &[settings]).await {
+            tracing::warn!(%error, namespace = %run.namespace, %queue, "the task queue cannot be made");
+        }
+    }
+
+    /// Publishes what a dead session's commits still owe, as far as it is still wanted.
+    pub(super) async fn inherit<S: Store>(
+        &self,
+        store: &S,
+        definitions: &Definitions,
+        inherited: InheritedCommit,
+        partition_of: impl Fn(&crate::store::RunRow) -> i16,
+    ) -> Option<Published> {
+        let mut outbound = Outbound::default();
+        if let Some(text) = &inherited.owed.messages {
+            match outgoing::decode(text) {
+                Ok(messages) => outbound.messages = messages,
+                Err(error) => tracing::error!(%error, "stored messages of a commit cannot be read"),
+            }
+        }
+        for spans in inherited.owed.spans.chunks(500) {
+            let ids: Vec<_> = spans.iter().map(|span| span.run_id).collect();
+            let loaded = loop {
+                match fetch::load(store, definitions, &ids).await {
+                    Ok(loaded) => break loaded,
+                    Err(error) => {
+                        tracing::warn!(%error, "what a dead replica owed cannot be loaded yet");
+                        tokio::select! {
+                            () = self.stop.cancelled() => return None,
+                            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                        }
+                    }
+                }
+            };
+            let spans: HashMap<_, _> = spans.iter().map(|span| (span.run_id, span)).collect();
+            for run in loaded {
+                let Some(span) = spans.get(&run.row.run_id) else {
+                    continue;
+                };
+                let first = u32::try_from(span.first_seq).unwrap_or(0);
+                let last = u32::try_from(span.last_seq).unwrap_or(0);
+                let effects = run::effects_still_wanted(&run.state, first, last);
+                if let Some(reference) = RunRef::new(&run.state, partition_of(&run.row)) {
+                    let reference = Arc::new(reference);
+                    outgoing::publications(
+                        &run.state,
+                        &reference,
+                        effects,
+                        &self.tokens,
+                        &mut outbound.publications,
+                    );
+                }
+            }
+        }
+        self.publish(Some(inherited.id), outbound).await
+    }
+}
+
+/// One message for all results of a commit that came from one worker.
+fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
+    let mut by_inbox: HashMap<String, Vec<ConfirmedResult>> = HashMap::new();
+    for Confirm { inbox, token, refused } in confirms {
+        by_inbox
+            .entry(inbox)
+            .or_default()
+            .push(ConfirmedResult { token, refused });
+    }
+    let mut messages = Vec::with_capacity(by_inbox.len());
+    for (inbox, mut results) in by_inbox {
+        // A message stays well below NATS's limit: a confirmed token takes about 70 bytes.
+        while !results.is_empty() {
+            let rest = results.split_off(results.len().min(4_000));
+            let body = serde_json::to_vec(&Confirmation { results }).unwrap_or_default();
+            messages.push(outgoing::core(inbox.clone(), body));
+            results = rest;
+        }
+    }
+    messages
+}

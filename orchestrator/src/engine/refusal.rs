@@ -1,0 +1,44 @@
+//! What could not be taken, and what is said about it: to who asked, and to the dead-letter stream.
+
+use knarr_core::run::input::Rejected;
+use knarr_schemas::body::ErrorBody;
+use knarr_schemas::code::{self, Code};
+
+/// A message or request that is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: &'static Code,
+    /// One sentence, with the particulars.
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: &'static Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn body(&self) -> ErrorBody {
+        ErrorBody {
+            code: self.code.id.to_owned(),
+            message: self.message.clone(),
+            remedy: self.code.remedy.to_owned(),
+        }
+    }
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        let code = match &rejected {
+            Rejected::InputSchema(_) => &code::INPUT_SCHEMA,
+            Rejected::SearchAttribute { .. } => &code::SEARCH_ATTRIBUTE,
+            Rejected::Closed(_) => &code::RUN_CLOSED,
+            Rejected::UnknownTask(_) => &code::UNKNOWN_TASK,
+            Rejected::NotParked(_) => &code::NOT_PARKED,
+            Rejected::Expression(_) => &code::EXPRESSION,
+        };
+        Self::new(code, rejected.to_string())
+    }
+}

@@ -1,0 +1,373 @@
+//! Starting runs: what an earlier run of the same id means, and what an un-keyed start is called.
+//!
+//! **Invariant:** uniqueness is decided here, before the commit, from what the store said and what has happened since;
+//! the store's unique index is only the net.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use knarr_core::expression::{Scope, Template};
+use knarr_core::ids::{RunId, WorkflowId};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
+use knarr_core::run::{self};
+use knarr_core::time::Timestamp;
+use knarr_schemas::body::AnswerStage;
+use knarr_schemas::{code, header, subject};
+use ring::rand::SecureRandom as _;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::apply::{Applied, Step};
+use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
+use super::live::{IdKey, Live};
+use super::outgoing::{self, RunRef};
+use super::refusal::Refusal;
+use super::run_loop::{Loop, PoisonKey};
+use crate::bus::{Bus, Delivery, Outgoing};
+use crate::store::{RunRow, Store};
+
+/// What an earlier run of the id decides.
+enum Verdict {
+    Fresh,
+    /// This very request has started it already.
+    Repeat(RunRow),
+    UseExisting(RunRow),
+    Terminate(RunId),
+    /// The last run closes in the batch that is being built.
+    ClosingNow,
+    Refuse(Refusal),
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    pub(super) fn start(&mut self, job: Job, run_is_absent: bool) -> Step {
+        let JobKind::Start(request) = &job.kind else {
+            return Step::Done;
+        };
+        let request = request.clone();
+        let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        if !self.live.ids.contains_key(&key) {
+            return Step::Lacks(Box::new(job));
+        }
+        let verdict = self.verdict(&key, &request);
+        match verdict {
+            Verdict::ClosingNow => return Step::Blocked(Box::new(job)),
+            Verdict::Refuse(refusal) => self.refuse(&job.origin, &refusal),
+            Verdict::Repeat(row) | Verdict::UseExisting(row) => {
+                let open = row.closed_at.is_none();
+                match &request.answer {
+                    Some(AnswerRequest {
+                        on: AnswerOn::Closed, ..
+                    }) if open => {
+                        if !self.live.contains(row.run_id) && !run_is_absent {
+                            return Step::Lacks(Box::new(job));
+                        }
+                        if let Some(answer) = request.answer.clone()
+                            && let Applied::Panicked = self.await_run(row.run_id, answer)
+                        {
+                            return self.poison(PoisonKey::of(&job));
+                        }
+                    }
+                    Some(answer) => {
+                        let stage = if answer.on == AnswerOn::Closed {
+                            AnswerStage::Closed
+                        } else {
+                            AnswerStage::Existing
+                        };
+                        let body = outgoing::answer_of_row(&row, stage);
+                        self.building.answer(outgoing::answer(&answer.to, &body));
+                    }
+                    None => {}
+                }
+                self.taken(&job.origin, None);
+            }
+            Verdict::Terminate(open) => {
+                if !self.live.contains(open) {
+                    if !run_is_absent {
+                        return Step::Lacks(Box::new(job));
+                    }
+                    let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+                    self.refuse(&job.origin, &refusal);
+                    self.building.inputs += 1;
+                    return Step::Done;
+                }
+                let operation = Operation {
+                    request_id: Some(request.request_id.clone()),
+                    by: None,
+                    reason: Some(Arc::from("another start of the same workflow id asked for it")),
+                };
+                if let Applied::Panicked = self.apply(open, Input::Terminate(operation)) {
+                    return self.poison(PoisonKey::of(&job));
+                }
+                // The new run opens in the next batch: one statement must not close and open the same id.
+                return Step::Blocked(Box::new(job));
+            }
+            Verdict::Fresh => match self.begin(&key, &request) {
+                Ok(true) => self.taken(&job.origin, None),
+                Ok(false) => return self.poison(PoisonKey::of(&job)),
+                Err(refusal) => match request.version {
+                    // A version named for the first time has to be looked up by its number.
+                    Some(_) if refusal.code.id == code::UNKNOWN_VERSION.id && !self.was_looked_up(&job) => {
+                        return Step::Lacks(Box::new(job));
+                    }
+                    _ => self.refuse(&job.origin, &refusal),
+                },
+            },
+        }
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    fn verdict(&self, key: &IdKey, request: &StartRequest) -> Verdict {
+        let Some(info) = self.live.ids.get(key) else {
+            return Verdict::Fresh;
+        };
+        if let Some(known) = info.by_request(&request.request_id) {
+            return Verdict::Repeat(known.row.clone());
+        }
+        if let Some(open) = info.open() {
+            return match request.conflict {
+                Conflict::Fail => Verdict::Refuse(Refusal::new(
+                    &code::WORKFLOW_ID_OPEN,
+                    format!("the run {} with the workflow id `{}` is open", open.row.run_id, key.1),
+                )),
+                Conflict::UseExisting => Verdict::UseExisting(open.row.clone()),
+                Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
+            };
+        }
+        let Some(closed) = info.newest_closed() else {
+            return Verdict::Fresh;
+        };
+        let refused = match request.reuse {
+            Reuse::AllowDuplicate => false,
+            Reuse::FailedOnly => closed.row.status == "completed",
+            Reuse::Reject => true,
+        };
+        if refused {
+            return Verdict::Refuse(Refusal::new(
+                &code::ID_REUSE,
+                format!(
+                    "the run {} with the workflow id `{}` is {}",
+                    closed.row.run_id, key.1, closed.row.status
+                ),
+            ));
+        }
+        if closed.closed_in == self.building.number {
+            return Verdict::ClosingNow;
+        }
+        Verdict::Fresh
+    }
+
+    /// Opens a run. `Ok(false)` = core panicked.
+    fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<bool, Refusal> {
+        let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
+            return Err(Refusal::new(
+                &code::UNKNOWN_NAMESPACE,
+                format!("there is no namespace `{}`", request.namespace),
+            ));
+        };
+        let Some(plan) = self
+            .definitions
+            .resolve(&request.namespace, &request.workflow, request.version)
+        else {
+            return Err(match request.version {
+                Some(version) => Refusal::new(
+                    &code::UNKNOWN_VERSION,
+                    format!(
+                        "`{}` is not registered in version {version} in `{}`",
+                        request.workflow, request.namespace
+                    ),
+                ),
+                None => Refusal::new(
+                    &code::UNKNOWN_WORKFLOW,
+                    format!(
+                        "no definition `{}` is registered in `{}`",
+                        request.workflow, request.namespace
+                    ),
+                ),
+            });
+        };
+        let now = self.clock.now();
+        let run_id = mint(now, &self.random);
+        let start = Start {
+            run_id,
+            namespace: request.namespace.clone(),
+            workflow_id: request.workflow_id.clone(),
+            input: Arc::clone(&request.input),
+            request_id: Some(request.request_id.clone()),
+            search_attributes: request.search_attributes.clone(),
+            answer: request.answer.clone(),
+            traceparent: request.traceparent.clone(),
+        };
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start(&plan, start, now))) else {
+            return Ok(false);
+        };
+        let (state, transition) = started?;
+        let partition = self.partition_of(&request.namespace, &request.workflow_id);
+        let Some(reference) = RunRef::new(&state, partition) else {
+            return Err(Refusal::new(&code::BAD_TOKEN, "the workflow id cannot be a subject"));
+        };
+        let row = RunRow {
+            run_id,
+            retention_class,
+            namespace: request.namespace.clone(),
+            workflow_id: request.workflow_id.clone(),
+            workflow: request.workflow.clone(),
+            version: i32::try_from(plan.version).unwrap_or(i32::MAX),
+            definition: plan.hash.clone(),
+            partition,
+            status: state.status().as_str().to_owned(),
+            started_at: transition.at,
+            closed_at: None,
+            wake_at: None,
+            request_id: Some(request.request_id.clone()),
+            search_attributes: attributes(state.search_attributes()),
+            outcome: None,
+        };
+        let number = self.building.number;
+        self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
+        self.live
+            .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
+        self.building.inserted(run_id);
+        self.record(run_id, &transition, now);
+        metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
+        Ok(true)
+    }
+
+    /// Finds the id of an un-keyed start and sends it on, keyed, once what was found is committed.
+    pub(super) fn unkeyed_start(&mut self, job: Job) -> Step {
+        let JobKind::UnkeyedStart(request) = &job.kind else {
+            return Step::Done;
+        };
+        if !self.was_looked_up(&job) {
+            return Step::Lacks(Box::new(job));
+        }
+        let result = self.forward(request, &job);
+        match result {
+            Ok(message) => {
+                self.building.message(message);
+                self.taken(&job.origin, None);
+            }
+            Err(refusal) => self.refuse(&job.origin, &refusal),
+        }
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    fn was_looked_up(&self, job: &Job) -> bool {
+        job.asked_in.is_some_and(|fetch| fetch <= self.fetches_done)
+    }
+
+    fn forward(&self, request: &UnkeyedStart, job: &Job) -> Result<Outgoing, Refusal> {
+        let super::job::Origin::Log(message) = &job.origin else {
+            return Err(Refusal::new(&code::BAD_SUBJECT, "an un-keyed start comes by the log"));
+        };
+        let plan = self
+            .definitions
+            .resolve(&request.namespace, &request.workflow, request.version)
+            .ok_or_else(|| {
+                let code = if self.definitions.namespace(&request.namespace).is_none() {
+                    &code::UNKNOWN_NAMESPACE
+                } else if request.version.is_some() {
+                    &code::UNKNOWN_VERSION
+                } else {
+                    &code::UNKNOWN_WORKFLOW
+                };
+                Refusal::new(
+                    code,
+                    format!("`{}` is not registered in `{}`", request.workflow, request.namespace),
+                )
+            })?;
+        let workflow_id = match (&request.workflow_id, &plan.id, &request.message_id) {
+            (Some(id), ..) => id.clone(),
+            (None, Some(expression), _) => workflow_id_of(expression, &request.input)
+                .map_err(|problem| Refusal::new(&code::WORKFLOW_ID, problem))?,
+            (None, None, Some(id)) => id.clone(),
+            // The same message finds the same id, however often it is read.
+            (None, None, None) => {
+                let digest = Sha256::digest(format!("{}/{}", request.namespace, request.request_id));
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&digest[..16]);
+                uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+            }
+        };
+        let subject = subject::start(request.namespace.as_str(), &workflow_id, request.workflow.as_str())
+            .map_err(|error| Refusal::new(&code::WORKFLOW_ID, format!("the workflow id `{workflow_id}` {error}")))?;
+        let own = [
+            header::REQUEST_ID,
+            header::VERSION,
+            header::WORKFLOW_ID,
+            header::NATS_MSG_ID,
+        ];
+        let mut headers: crate::bus::Headers = message
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with("Nats-") && !own.contains(&name.as_ref()))
+            .cloned()
+            .collect();
+        headers.push((header::REQUEST_ID.into(), request.request_id.to_string()));
+        // The version is pinned now: a repeat of the forwarded message must not find a newer one.
+        headers.push((header::VERSION.into(), plan.version.to_string()));
+        Ok(Outgoing {
+            subject,
+            headers,
+            payload: message.payload.clone(),
+            delivery: Delivery::Stream,
+        })
+    }
+
+    pub(super) fn partition_of(&self, namespace: &knarr_core::ids::Namespace, workflow_id: &WorkflowId) -> i16 {
+        // Both are tokens already: they came from a subject, or were checked when one was made of them.
+        let namespace = subject::encode_token(namespace.as_str()).unwrap_or_default();
+        let id = subject::encode_token(workflow_id.as_str()).unwrap_or_default();
+        i16::try_from(subject::partition_of(&namespace, &id, self.cluster.partitions)).unwrap_or(i16::MAX)
+    }
+}
+
+/// The input is all that an `id` expression can see: there is no run yet.
+struct InputScope<'a>(&'a Arc<Value>);
+
+impl Scope for InputScope<'_> {
+    fn root(&self, _name: &str) -> Option<Cow<'_, Value>> {
+        None
+    }
+
+    fn step(&self, _id: &str) -> Option<&Arc<Value>> {
+        None
+    }
+
+    fn input(&self) -> Option<&Arc<Value>> {
+        Some(self.0)
+    }
+}
+
+fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, String> {
+    match &*expression
+        .evaluate(&InputScope(input))
+        .map_err(|error| error.to_string())?
+    {
+        Value::String(id) => Ok(id.clone()),
+        Value::Number(id) => Ok(id.to_string()),
+        other => Err(format!(
+            "the `id` expression gave {other}, which is neither a text nor a number"
+        )),
+    }
+}
+
+/// A UUIDv7 of this moment, by the database's clock.
+fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
+    let mut bytes = [0; 10];
+    // Where the system has no randomness the nil bytes remain; the primary key is the net.
+    let _ = random.fill(&mut bytes);
+    let ms = u64::try_from(now.0 / 1_000).unwrap_or(0);
+    RunId(uuid::Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid())
+}
+
+fn attributes(map: &BTreeMap<String, serde_json::Value>) -> Option<String> {
+    if map.is_empty() {
+        None
+    } else {
+        serde_json::to_string(map).ok()
+    }
+}

@@ -1,0 +1,188 @@
+//! Codes of errors in wire messages and calls (`KN02xx`): one table of cause and remedy.
+//!
+//! **Invariant:** an id never changes its meaning and is never given out twice; a code that is no longer raised stays in
+//! the table, so that old dead letters and histories can be looked up.
+//! Codes of definitions (`KN01xx`) and of the server and its environment (`KN03xx`) are kept where they arise.
+
+use crate::body::ErrorBody;
+
+/// One kind of error, with what a person needs to know about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// `KN` and four digits.
+    pub id: &'static str,
+    /// The kind in one subject token: the `<reason>` of a dead letter's subject.
+    pub title: &'static str,
+    /// One sentence.
+    pub cause: &'static str,
+    /// One sentence.
+    pub remedy: &'static str,
+}
+
+impl Code {
+    /// The body of an answer or dead letter, with what is known about this case instead of the general cause.
+    pub fn error(&self, message: impl Into<String>) -> ErrorBody {
+        ErrorBody {
+            code: self.id.to_owned(),
+            message: message.into(),
+            remedy: self.remedy.to_owned(),
+        }
+    }
+
+    /// The body where nothing is known beyond the kind.
+    pub fn plain(&self) -> ErrorBody {
+        self.error(self.cause)
+    }
+}
+
+/// The code with this id.
+pub fn lookup(id: &str) -> Option<&'static Code> {
+    ALL.iter().copied().find(|code| code.id == id)
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
+        $(
+            #[doc = $cause]
+            pub const $name: Code = Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
+        )*
+        /// Every code, in the order of the ids.
+        pub const ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    BAD_SUBJECT = "KN0201", "bad_subject",
+        "The subject does not have the form of a start or of a message to a run.",
+        "Publish to `knarr.start.<namespace>.<workflow>` or `knarr.run.<namespace>.<workflow id>.<verb>`.";
+    BAD_TOKEN = "KN0202", "bad_token",
+        "A part of the subject is not a canonically encoded token.",
+        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, and stay within 200 bytes.";
+    BAD_JSON = "KN0203", "bad_json",
+        "The body is not valid JSON.",
+        "Send one JSON value in UTF-8; an empty body stands for null.";
+    BODY_TOO_LARGE = "KN0204", "body_too_large",
+        "The body is larger than is allowed here.",
+        "Store the data elsewhere and send a reference to it.";
+    UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
+        "There is no such namespace.",
+        "Check the namespace, or create it with `knarr namespace create`.";
+    UNKNOWN_WORKFLOW = "KN0206", "unknown_workflow",
+        "No definition of this name is registered in the namespace.",
+        "Register it with `knarr definition register`, or see `knarr definition list` for the names there are.";
+    UNKNOWN_VERSION = "KN0207", "unknown_version",
+        "The definition is not registered in this version.",
+        "Register the version, or leave out `Knarr-Version` to take the highest registered one.";
+    INPUT_SCHEMA = "KN0208", "input_schema",
+        "The input does not match the definition's schema.",
+        "Correct the input; `knarr definition show` prints the schema.";
+    WORKFLOW_ID_OPEN = "KN0209", "workflow_id_open",
+        "An open run has this workflow id already.",
+        "Use another workflow id, or send `Knarr-Id-Conflict: use_existing` or `terminate_existing`.";
+    ID_REUSE = "KN0210", "id_reuse",
+        "A closed run had this workflow id, and the start does not allow the id to be used again.",
+        "Use another workflow id, or send `Knarr-Id-Reuse: allow_duplicate`.";
+    UNKNOWN_RUN = "KN0211", "unknown_run",
+        "No run has this workflow id or run id.",
+        "Check namespace and id with `knarr list`; closed runs are dropped after their retention.";
+    RUN_CLOSED = "KN0212", "run_closed",
+        "The run has come to its end and takes no more messages of this kind.",
+        "Look at its end with `knarr show`, or start a new run.";
+    BAD_TASK_TOKEN = "KN0213", "bad_task_token",
+        "The result has no task token, or one that Knarr did not give out for this run.",
+        "Copy the task's `Knarr-Token` header to the result unchanged, and publish to the task's own `Knarr-Reply` subject.";
+    UNKNOWN_TASK = "KN0214", "unknown_task",
+        "Nobody waits for this task's result any more: it came late, or another attempt has decided.",
+        "Acknowledge the task; a late success is recorded and undone where that is needed.";
+    VERB_HEADER = "KN0215", "verb_header",
+        "The message does not carry the `Knarr-Verb` header that its subject asks for.",
+        "Send `Knarr-Verb: <verb> <namespace>`, the same two as in the subject.";
+    TASK_HEADERS = "KN0216", "task_headers",
+        "The message carries a task's headers but is not a result.",
+        "Do not copy a task's headers to other messages; a task delivered to a subject of Knarr's is never taken.";
+    SEARCH_ATTRIBUTE = "KN0217", "search_attribute",
+        "A search attribute cannot be stored.",
+        "Send `Knarr-Search-Attributes` as one JSON object of texts, numbers, booleans, or lists of them.";
+    NUL_CHARACTER = "KN0218", "nul_character",
+        "A text contains the character U+0000, which cannot be stored.",
+        "Remove the character from the data.";
+    NUMBER_RANGE = "KN0219", "number_range",
+        "A number is out of the range that can be stored and computed with.",
+        "Send numbers of that size as text.";
+    POISON = "KN0220", "poison",
+        "The message could not be applied or stored; it was set aside and its run is parked.",
+        "Look at the run with `knarr show`, and report the dead letter as a bug.";
+    ANSWER_SUBJECT = "KN0221", "answer_subject",
+        "Answers are not sent to this subject.",
+        "Name a subject under an allowed inbox prefix (`_INBOX.` unless configured otherwise) in `Knarr-Reply-To`.";
+    BAD_HEADER = "KN0222", "bad_header",
+        "A header has a value that is not one of those it can have.",
+        "See the table of headers in the protocol's documentation.";
+    UNKNOWN_VERB = "KN0223", "unknown_verb",
+        "A run does not know this verb.",
+        "Use one of the verbs in the table of subjects in the protocol's documentation.";
+    WORKFLOW_ID = "KN0224", "workflow_id",
+        "The workflow id of an un-keyed start could not be found out.",
+        "Send `Knarr-Workflow-Id`, or correct the definition's `id` expression or the input it reads.";
+    NOT_PARKED = "KN0225", "not_parked",
+        "Nothing is parked at this place of the run.",
+        "See `knarr show` for what the run has parked.";
+    EXPRESSION = "KN0226", "expression",
+        "An expression of the definition failed on this run's data.",
+        "Correct the data, or the expression in a new version of the definition.";
+    UNAVAILABLE = "KN0227", "unavailable",
+        "The request was not answered in time; whether it takes effect is not known.",
+        "Send it again with the same request id, which is harmless.";
+    BAD_REQUEST = "KN0228", "bad_request",
+        "The body of the request does not have the form that this call asks for.",
+        "See the call's schema in the protocol's documentation.";
+    DEFINITION_INVALID = "KN0229", "definition_invalid",
+        "The definition has errors, so nothing was registered.",
+        "Correct what the findings point at; `knarr check <file>` shows the same ones offline.";
+    DEFINITION_CONFLICT = "KN0230", "definition_conflict",
+        "The same name and version is registered with other content.",
+        "Raise `version:`; what runs have started with never changes.";
+    REPLY_TOO_LARGE = "KN0231", "reply_too_large",
+        "The answer is larger than NATS takes.",
+        "Ask for fewer at a time, or raise `max_payload` of the NATS server.";
+    BUSY = "KN0232", "busy",
+        "This replica has as many requests under way as it takes at a time.",
+        "Try again in a moment.";
+    STORE_UNAVAILABLE = "KN0233", "store_unavailable",
+        "The orchestrator cannot reach PostgreSQL.",
+        "Check PostgreSQL and the orchestrator's log, then try again.";
+    INTERNAL = "KN0234", "internal",
+        "Something inside Knarr failed.",
+        "Look at the orchestrator's log, and report it as a bug.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_and_titles_are_unique_and_in_order() {
+        let ids: Vec<_> = ALL.iter().map(|code| code.id).collect();
+        let titles: BTreeSet<_> = ALL.iter().map(|code| code.title).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+        assert_eq!(titles.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_code_has_its_form_and_is_found() {
+        for code in ALL {
+            assert!(code.id.starts_with("KN02") && code.id.len() == 6, "{}", code.id);
+            assert!(
+                code.title.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{}",
+                code.title
+            );
+            assert!(code.cause.ends_with('.') && code.remedy.ends_with('.'), "{}", code.id);
+            assert_eq!(lookup(code.id), Some(*code));
+        }
+        assert_eq!(lookup("KN0200"), None);
+        assert_eq!(BAD_JSON.error("line 3").message, "line 3");
+    }
+}

@@ -1,0 +1,109 @@
+//! From a typed handler to a spawned task: decode, call, encode, hand in.
+
+use std::any::Any;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::AbortHandle;
+
+use crate::context::{Context, TaskInfo};
+use crate::error::ActivityError;
+use crate::flight::Flight;
+use crate::outcome::Outcome;
+
+/// A handler with its types erased. It spawns by itself, so that an activity costs one allocation for its future.
+pub(crate) trait Handler: Send + Sync {
+    fn spawn(self: Arc<Self>, flight: Arc<Flight>, task: Arc<TaskInfo>, input: Bytes) -> AbortHandle;
+}
+
+pub(crate) struct Typed<F, I> {
+    call: F,
+    input: PhantomData<fn() -> I>,
+}
+
+impl<F, I> Typed<F, I> {
+    pub(crate) fn new(call: F) -> Self {
+        Self {
+            call,
+            input: PhantomData,
+        }
+    }
+}
+
+/// Frees the slot however the future ends: done, aborted, or dropped with the runtime.
+struct Slot(Arc<Flight>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.slot_free();
+    }
+}
+
+impl<F, I, O, Fut> Handler for Typed<F, I>
+where
+    F: Fn(Context, I) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, ActivityError>> + Send + 'static,
+    I: DeserializeOwned + Send + 'static,
+    O: Serialize + Send + 'static,
+{
+    fn spawn(self: Arc<Self>, flight: Arc<Flight>, task: Arc<TaskInfo>, input: Bytes) -> AbortHandle {
+        flight.slot_taken();
+        let slot = Slot(flight);
+        let run = async move {
+            let handler = async {
+                let output = match decode(&input) {
+                    Ok(input) => (self.call)(Context(Arc::clone(&task)), input).await?,
+                    Err(error) => return Err(error),
+                };
+                encode(&output)
+            };
+            let outcome = match AssertUnwindSafe(handler).catch_unwind().await {
+                Ok(Ok(output)) => Outcome::Completed(output),
+                Ok(Err(error)) => Outcome::Error(Box::new(error)),
+                Err(panic) => {
+                    let message = panic_message(panic.as_ref());
+                    tracing::error!(
+                        activity = task.header(knarr_schemas::header::ACTIVITY),
+                        "a handler panicked: {message}"
+                    );
+                    Outcome::Error(Box::new(ActivityError::unknown("panic", message)))
+                }
+            };
+            slot.0.hand_in(&task, outcome).await;
+        };
+        tokio::spawn(run).abort_handle()
+    }
+}
+
+fn decode<I: DeserializeOwned>(input: &[u8]) -> Result<I, ActivityError> {
+    let input = if input.is_empty() { b"null".as_slice() } else { input };
+    serde_json::from_slice(input).map_err(|error| {
+        ActivityError::failed(
+            "bad_input",
+            format!("the activity does not understand its input: {error}"),
+        )
+        .non_retryable()
+        .not_done()
+    })
+}
+
+fn encode<O: Serialize>(output: &O) -> Result<Bytes, ActivityError> {
+    serde_json::to_vec(output).map(Bytes::from).map_err(|error| {
+        // The work is done; only its answer is lost.
+        ActivityError::unknown("bad_output", format!("the activity's output is no JSON: {error}")).non_retryable()
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".to_owned())
+}

@@ -1,0 +1,145 @@
+//! One clock for all tasks of a worker: leases, beats, start-to-close, and results that nobody has confirmed.
+//!
+//! A timer of its own for each task would cost more than most tasks do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State as Connection;
+use async_nats::{HeaderMap, HeaderName, Subject};
+use bytes::Bytes;
+use knarr_schemas::header;
+use tokio::time::MissedTickBehavior;
+
+use crate::context::TaskInfo;
+use crate::flight::{ACK, Flight, IN_PROGRESS, State, Way};
+use crate::outcome::Outcome;
+
+const TICK: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_secs(5);
+/// How long a confirmation may take before the result is handed in again.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// So often a result is offered to the owner; then it goes to the log.
+const DIRECT_TIMES: u32 = 2;
+
+enum Due {
+    Lease(Subject),
+    Beat(Arc<TaskInfo>, Duration),
+    Repeat(Arc<TaskInfo>, Outcome, Way),
+    /// Start-to-close is over and the handler has been stopped.
+    Expired(Arc<TaskInfo>, Subject),
+}
+
+pub(crate) async fn sweep(flight: Arc<Flight>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Vec::new();
+    loop {
+        ticks.tick().await;
+        let connected = flight.client.connection_state() == Connection::Connected;
+        collect(&flight, connected, &mut due);
+        for what in due.drain(..) {
+            act(&flight, what).await;
+        }
+    }
+}
+
+/// While the connection is away nothing is published: it would only queue up, and block what must go on.
+fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
+    let now = Instant::now();
+    let lease = flight.ack_wait() / 3;
+    flight.entries().retain(|_, entry| {
+        match &mut entry.state {
+            State::Running {
+                abort,
+                began,
+                next_beat,
+                ends,
+            } => {
+                if ends.is_some_and(|end| end <= now) {
+                    abort.abort();
+                    entry.task.cancelled.cancel();
+                    due.push(Due::Expired(Arc::clone(&entry.task), entry.ack.clone()));
+                    return false;
+                }
+                let asked = entry.task.beat_asked.swap(false, Ordering::Relaxed);
+                if connected && (asked || *next_beat <= now) {
+                    *next_beat = now + BEAT;
+                    due.push(Due::Beat(Arc::clone(&entry.task), now - *began));
+                }
+            }
+            State::HandedIn {
+                outcome,
+                way,
+                sent,
+                times,
+            } => {
+                if connected && now - *sent >= CONFIRM {
+                    if *times >= DIRECT_TIMES && entry.task.header(header::REPLY).is_some() {
+                        *way = Way::Log;
+                    }
+                    *times = times.saturating_add(1);
+                    *sent = now;
+                    due.push(Due::Repeat(Arc::clone(&entry.task), outcome.clone(), *way));
+                }
+            }
+        }
+        if connected && now - entry.leased >= lease {
+            entry.leased = now;
+            due.push(Due::Lease(entry.ack.clone()));
+        }
+        true
+    });
+}
+
+async fn act(flight: &Flight, due: Due) {
+    match due {
+        Due::Lease(ack) => flight.tell(ack, IN_PROGRESS).await,
+        Due::Beat(task, running) => beat(flight, &task, running).await,
+        Due::Repeat(task, outcome, way) => {
+            tracing::debug!(
+                token = &*task.token,
+                ?way,
+                "no confirmation yet; the result is handed in again"
+            );
+            flight.send(&task, outcome, way).await;
+        }
+        Due::Expired(task, ack) => {
+            // What the handler has done is not known, and the orchestrator's timeout says just that. The task is
+            // acknowledged because another attempt is another task.
+            tracing::warn!(
+                activity = task.header(header::ACTIVITY),
+                workflow_id = task.header(header::WORKFLOW_ID),
+                start_to_close_ms = task.header(header::START_TO_CLOSE),
+                "a handler was stopped at its start-to-close timeout"
+            );
+            flight.tell(ack, ACK).await;
+            flight.left();
+        }
+    }
+}
+
+async fn beat(flight: &Flight, task: &TaskInfo, running: Duration) {
+    let Some(direct) = task.header(header::DIRECT) else {
+        return;
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static(header::TOKEN), &*task.token);
+    headers.insert(
+        HeaderName::from_static(header::RUNNING_MS),
+        running.as_millis().to_string(),
+    );
+    let sent = flight
+        .client
+        .publish_with_reply_and_headers(
+            format!("{direct}.beat"),
+            format!("{}.b.{}", flight.inbox, task.token),
+            headers,
+            Bytes::new(),
+        )
+        .await;
+    if let Err(error) = sent {
+        tracing::debug!("a beat was not sent: {error}");
+    }
+}
