@@ -76,6 +76,13 @@ pub enum Command {
 
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
+    match execute(cli).await {
+        (_, Ok(())) => ExitCode::SUCCESS,
+        (globals, Err(error)) => report(&error, &globals),
+    }
+}
+
+async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
     let globals = &cli.globals;
     let result = match cli.command {
         Command::Dev(args) => dev::run(args, globals).await,
@@ -92,10 +99,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error, globals),
-    }
+    (cli.globals, result)
 }
 
 /// Prints the error, as JSON where JSON was asked for, and gives the status of the process.
@@ -109,7 +113,10 @@ pub fn report(error: &CliError, globals: &Globals) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod parsing {
     use clap::CommandFactory as _;
 
     use super::*;
