@@ -66,7 +66,7 @@ codes! {
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
-        "Check the namespace in the subject, or register a definition in it first.";
+        "Check the namespace, or create it with `knarr namespace create`.";
     UNKNOWN_WORKFLOW = "KN0206", "unknown_workflow",
         "No definition of this name is registered in the namespace.",
         "Register it with `knarr definition register`, or see `knarr definition list` for the names there are.";
@@ -136,6 +136,24 @@ codes! {
     BAD_REQUEST = "KN0228", "bad_request",
         "The body of the request does not have the form that this call asks for.",
         "See the call's schema in the protocol's documentation.";
+    DEFINITION_INVALID = "KN0229", "definition_invalid",
+        "The definition has errors, so nothing was registered.",
+        "Correct what the findings point at; `knarr check <file>` shows the same ones offline.";
+    DEFINITION_CONFLICT = "KN0230", "definition_conflict",
+        "The same name and version is registered with other content.",
+        "Raise `version:`; what runs have started with never changes.";
+    REPLY_TOO_LARGE = "KN0231", "reply_too_large",
+        "The answer is larger than NATS takes.",
+        "Ask for fewer at a time, or raise `max_payload` of the NATS server.";
+    BUSY = "KN0232", "busy",
+        "This replica has as many requests under way as it takes at a time.",
+        "Try again in a moment.";
+    STORE_UNAVAILABLE = "KN0233", "store_unavailable",
+        "The orchestrator cannot reach PostgreSQL.",
+        "Check PostgreSQL and the orchestrator's log, then try again.";
+    INTERNAL = "KN0234", "internal",
+        "Something inside Knarr failed.",
+        "Look at the orchestrator's log, and report it as a bug.";
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! This crate knows names and shapes, never behaviour: it has no NATS client, no clock and no state.
 //! Every shape here has a JSON Schema under `json/` and golden files; both are checked for drift by its tests.
 
+pub mod api;
 pub mod body;
 pub mod code;
 pub mod header;

@@ -1,0 +1,251 @@
+//! Starts and operators' commands, from the caller's side: published to the log, acknowledged by JetStream, answered by
+//! the partition's owner after its commit.
+//!
+//! Every command carries a request id, so that sending it again after any doubt is harmless.
+
+use std::time::Duration;
+
+use async_nats::client::{Request, RequestErrorKind};
+use async_nats::{HeaderMap, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use knarr_schemas::body::Answer;
+use knarr_schemas::subject::TokenError;
+use knarr_schemas::{header, subject};
+use serde::Deserialize;
+
+use crate::api::client::max_payload;
+
+/// A run to be started.
+#[derive(Debug, Clone, Default)]
+pub struct StartCommand {
+    pub workflow: String,
+    /// Without one the definition's `id` expression decides.
+    pub workflow_id: Option<String>,
+    /// JSON; empty = null.
+    pub input: Bytes,
+    pub version: Option<u32>,
+    pub request_id: String,
+    /// One JSON object.
+    pub search_attributes: Option<String>,
+    pub id_reuse: Option<String>,
+    pub id_conflict: Option<String>,
+    pub answer: Option<AnswerWanted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerWanted {
+    Started,
+    Closed,
+}
+
+impl AnswerWanted {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// `cancel` or `terminate` of the open run under a workflow id.
+#[derive(Debug, Clone)]
+pub struct OperatorCommand {
+    pub verb: &'static str,
+    pub workflow_id: String,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// How a command can fail to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("the {part} {error}")]
+    Name { part: &'static str, error: TokenError },
+    /// Nobody takes the subject: the log is not there.
+    #[error("no stream takes `{subject}`")]
+    NoStream { subject: String },
+    #[error("the log is full: {0}")]
+    Full(String),
+    /// Refused by JetStream for another reason; not stored.
+    #[error("JetStream refuses the message: {0}")]
+    Refused(String),
+    #[error("the message of {bytes} bytes is larger than the {limit} that the NATS server takes")]
+    TooLarge { bytes: usize, limit: usize },
+    /// It may be stored or not.
+    #[error("JetStream did not acknowledge the message: {0}")]
+    Unacknowledged(String),
+}
+
+/// How the answer of a stored command can fail to come.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(String),
+    #[error("the connection was closed")]
+    Disconnected,
+}
+
+/// A stored command; holds the inbox the answer comes to.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its sequence in the log.
+    pub sequence: u64,
+    /// JetStream knew the message already.
+    pub duplicate: bool,
+    inbox: Option<Subscriber>,
+}
+
+impl Stored {
+    /// The next answer; `None` waits without limit.
+    pub async fn answer(&mut self, timeout: Option<Duration>) -> Result<Answer, AnswerError> {
+        let inbox = self.inbox.as_mut().ok_or(AnswerError::Disconnected)?;
+        let message = match timeout {
+            Some(limit) => tokio::time::timeout(limit, inbox.next())
+                .await
+                .map_err(|_| AnswerError::TimedOut(limit))?,
+            None => inbox.next().await,
+        };
+        let message = message.ok_or(AnswerError::Disconnected)?;
+        serde_json::from_slice(&message.payload).map_err(|error| AnswerError::Unreadable(error.to_string()))
+    }
+}
+
+/// Publishes commands of one namespace.
+#[derive(Debug, Clone)]
+pub struct Commander {
+    nats: async_nats::Client,
+    namespace: String,
+    /// Of JetStream's acknowledgement.
+    timeout: Duration,
+}
+
+impl Commander {
+    pub fn new(nats: async_nats::Client, namespace: impl Into<String>, timeout: Duration) -> Self {
+        Self {
+            nats,
+            namespace: namespace.into(),
+            timeout,
+        }
+    }
+
+    pub async fn start(&self, command: StartCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        subject::encode_token(&self.namespace).map_err(name("namespace"))?;
+        subject::encode_token(&command.workflow).map_err(name("workflow"))?;
+        let subject = match &command.workflow_id {
+            Some(id) => subject::start(&self.namespace, id, &command.workflow).map_err(name("workflow id"))?,
+            None => subject::unkeyed_start(&self.namespace, &command.workflow).map_err(name("workflow"))?,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        let mut set = |name: &'static str, value: Option<&str>| {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        };
+        set(header::VERSION, command.version.map(|v| v.to_string()).as_deref());
+        set(header::SEARCH_ATTRIBUTES, command.search_attributes.as_deref());
+        set(header::ID_REUSE, command.id_reuse.as_deref());
+        set(header::ID_CONFLICT, command.id_conflict.as_deref());
+        set(header::REPLY_ON, command.answer.map(AnswerWanted::as_str));
+        self.publish(subject, headers, command.input, command.answer.is_some())
+            .await
+    }
+
+    pub async fn operate(&self, command: OperatorCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        let namespace = subject::encode_token(&self.namespace).map_err(name("namespace"))?;
+        let subject =
+            subject::run_verb(&self.namespace, &command.workflow_id, command.verb).map_err(name("workflow id"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VERB, format!("{} {namespace}", command.verb).as_str());
+        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        if let Some(by) = &command.by {
+            headers.insert(header::BY, header_text(by).as_str());
+        }
+        if let Some(reason) = &command.reason {
+            headers.insert(header::REASON, header_text(reason).as_str());
+        }
+        self.publish(subject, headers, Bytes::new(), true).await
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        answered: bool,
+    ) -> Result<Stored, CommandError> {
+        let limit = max_payload(&self.nats);
+        if payload.len() > limit {
+            return Err(CommandError::TooLarge {
+                bytes: payload.len(),
+                limit,
+            });
+        }
+        let inbox = if answered {
+            let inbox = self.nats.new_inbox();
+            let subscriber = self
+                .nats
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|error| CommandError::Unacknowledged(error.to_string()))?;
+            headers.insert(header::REPLY_TO, inbox.as_str());
+            Some(subscriber)
+        } else {
+            None
+        };
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(self.timeout));
+        let reply = match self.nats.send_request(subject.clone(), request).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                return Err(match error.kind() {
+                    RequestErrorKind::NoResponders => CommandError::NoStream { subject },
+                    RequestErrorKind::MaxPayloadExceeded => CommandError::TooLarge { bytes: 0, limit },
+                    _ => CommandError::Unacknowledged(error.to_string()),
+                });
+            }
+        };
+        let ack: PublishAck =
+            serde_json::from_slice(&reply.payload).map_err(|error| CommandError::Unacknowledged(error.to_string()))?;
+        match ack.error {
+            // 10077: the store refuses, which for a stream that discards what is new means that it is at its limits.
+            Some(error) if error.err_code == 10_077 => Err(CommandError::Full(error.description)),
+            Some(error) => Err(CommandError::Refused(error.description)),
+            None => Ok(Stored {
+                sequence: ack.seq,
+                duplicate: ack.duplicate,
+                inbox,
+            }),
+        }
+    }
+}
+
+/// Header values hold one line.
+fn header_text(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}
+
+#[derive(Debug, Deserialize)]
+struct PublishAck {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<AckError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AckError {
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}

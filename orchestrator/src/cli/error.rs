@@ -1,0 +1,118 @@
+//! What a command ends with when it does not succeed: a code, a cause, a remedy, and the status of the process.
+
+use std::fmt;
+
+use knarr_schemas::body::ErrorBody;
+use knarr_schemas::code::Code;
+
+use crate::api::client::CallError;
+use crate::api::command::{AnswerError, CommandError};
+use crate::cli::code;
+
+/// The status of the process. 0 = done, and for a run that was waited for: completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The operation says no, or the run did not complete.
+    No = 1,
+    /// The command line is wrong (also clap's own).
+    Usage = 2,
+    /// NATS, the orchestrator or PostgreSQL is not there, or did not answer.
+    Environment = 3,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CliError {
+    pub exit: Exit,
+    /// `None`: all there is to say has been printed already.
+    pub body: Option<ErrorBody>,
+}
+
+impl CliError {
+    pub fn new(exit: Exit, code: &Code, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            body: Some(code.error(message)),
+        }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, &code::BAD_ARGUMENT, message)
+    }
+
+    /// Only the status: the output has said it.
+    pub fn silent(exit: Exit) -> Self {
+        Self { exit, body: None }
+    }
+
+    pub fn refused(body: ErrorBody) -> Self {
+        // What the environment of the orchestrator lacks is not the operation's no.
+        let exit = match body.code.as_str() {
+            "KN0227" | "KN0232" | "KN0233" | "KN0234" => Exit::Environment,
+            _ => Exit::No,
+        };
+        Self { exit, body: Some(body) }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(body) = &self.body else {
+            return Ok(());
+        };
+        write!(f, "error[{}]: {}\n  = help: {}", body.code, body.message, body.remedy)
+    }
+}
+
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
+        let message = error.to_string();
+        let environment = |code| Self::new(Exit::Environment, code, message.clone());
+        match error {
+            CallError::NoResponders { .. } => environment(&code::NO_ORCHESTRATOR),
+            CallError::TimedOut { .. } => environment(&code::CALL_TIMED_OUT),
+            CallError::NotSent(_) => environment(&code::NATS_REFUSED),
+            CallError::BadReply(_) => environment(&code::BAD_REPLY),
+            CallError::Refused(body) => Self::refused(body),
+            CallError::Namespace(_) => Self::usage(message),
+            CallError::TooLarge { .. } => Self::new(Exit::No, &code::MESSAGE_TOO_LARGE, message),
+        }
+    }
+}
+
+impl From<CommandError> for CliError {
+    fn from(error: CommandError) -> Self {
+        let message = error.to_string();
+        match error {
+            CommandError::Name { .. } => Self::usage(message),
+            CommandError::NoStream { .. } => Self::new(Exit::Environment, &code::NO_LOG, message),
+            CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
+            CommandError::Refused(_) => Self::new(Exit::Environment, &code::NATS_REFUSED, message),
+            CommandError::TooLarge { .. } => Self::new(Exit::No, &code::MESSAGE_TOO_LARGE, message),
+            CommandError::Unacknowledged(_) => Self::new(Exit::Environment, &code::NOT_ACKNOWLEDGED, message),
+        }
+    }
+}
+
+impl CliError {
+    /// The message is stored; its request id tells how to ask again.
+    pub fn unanswered(error: &AnswerError, request_id: &str) -> Self {
+        let code = match error {
+            AnswerError::Unreadable(_) => &code::BAD_REPLY,
+            AnswerError::TimedOut(_) | AnswerError::Disconnected => &code::NO_ANSWER,
+        };
+        Self::new(
+            Exit::Environment,
+            code,
+            format!("the message is stored, but: {error} (request id {request_id})"),
+        )
+    }
+}

@@ -1,0 +1,323 @@
+//! Flags that every command has, and what follows from them: where NATS is, how output looks.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use crate::api::client::ApiClient;
+use crate::api::command::Commander;
+use crate::cli::code;
+use crate::cli::error::{CliError, Exit};
+
+const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
+/// Where a running `knarr dev` in this directory records its addresses.
+const DEV_RECORD: &str = ".knarr/dev.json";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// Address of NATS [default: that of a `knarr dev` running in this directory, else nats://127.0.0.1:4222]
+    #[arg(
+        long,
+        env = "KNARR_NATS_URL",
+        global = true,
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    pub nats_url: Option<String>,
+
+    /// File with NATS credentials (`.creds`)
+    #[arg(
+        long,
+        env = "KNARR_NATS_CREDS",
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub nats_creds: Option<std::path::PathBuf>,
+
+    /// Namespace to work in
+    #[arg(
+        long,
+        short = 'n',
+        env = "KNARR_NAMESPACE",
+        global = true,
+        default_value = "default",
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
+    pub namespace: String,
+
+    /// How to print: for people, or as JSON for programs
+    #[arg(
+        long,
+        short = 'o',
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub output: OutputFormat,
+
+    /// Longest wait for an answer, like `500ms`, `10s` or `5m` [default: 10s]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "DURATION", help_heading = "Global options")]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    Table,
+    Json,
+}
+
+/// What tables and timelines need to know of the world; fixed in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub color: bool,
+    /// `None` = do not wrap.
+    pub width: Option<u16>,
+    pub now: DateTime<Utc>,
+}
+
+impl Globals {
+    pub fn json(&self) -> bool {
+        self.output == OutputFormat::Json
+    }
+
+    pub fn look(&self) -> Look {
+        Look {
+            color: anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never,
+            width: None,
+            now: Utc::now(),
+        }
+    }
+
+    /// The time for one answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT)
+    }
+
+    pub fn nats_url(&self) -> String {
+        self.nats_url
+            .clone()
+            .or_else(|| recorded_nats_url(Path::new(DEV_RECORD)))
+            .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
+    }
+
+    /// Connects, or says within seconds that it cannot.
+    pub async fn connect(&self) -> Result<Connection, CliError> {
+        let url = self.nats_url();
+        let last_error = Arc::new(Mutex::new(None));
+        let mut options = match &self.nats_creds {
+            None => async_nats::ConnectOptions::new(),
+            Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
+                .await
+                .map_err(|error| {
+                    CliError::new(
+                        Exit::Usage,
+                        &code::FILE_UNREADABLE,
+                        format!("the credentials in {} cannot be read: {error}", file.display()),
+                    )
+                })?,
+        };
+        let record = Arc::clone(&last_error);
+        options = options
+            .name("knarr command line")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .event_callback(move |event| {
+                let record = Arc::clone(&record);
+                async move {
+                    // A missing permission shows as a timeout and as this event alone.
+                    if let async_nats::Event::ServerError(error) = event
+                        && let Ok(mut record) = record.lock()
+                    {
+                        *record = Some(error.to_string());
+                    }
+                }
+            });
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT + Duration::from_secs(1), options.connect(url.as_str()));
+        let nats = match connecting.await {
+            Ok(Ok(nats)) => nats,
+            Ok(Err(error)) => {
+                use async_nats::ConnectErrorKind as Kind;
+                return Err(match error.kind() {
+                    Kind::ServerParse => CliError::usage(format!("`{url}` is not an address of NATS: {error}")),
+                    Kind::Authentication | Kind::AuthorizationViolation => CliError::new(
+                        Exit::Environment,
+                        &code::NATS_REFUSED,
+                        format!("NATS at {} refuses the connection: {error}", without_secrets(&url)),
+                    ),
+                    _ => unreachable_at(&url, &error.to_string()),
+                });
+            }
+            Err(_) => return Err(unreachable_at(&url, "no answer")),
+        };
+        Ok(Connection { nats, last_error })
+    }
+
+    pub async fn api(&self) -> Result<Api, CliError> {
+        let connection = self.connect().await?;
+        let client = ApiClient::new(connection.nats.clone(), self.namespace.clone(), self.timeout());
+        Ok(Api { client, connection })
+    }
+}
+
+fn unreachable_at(url: &str, cause: &str) -> CliError {
+    CliError::new(
+        Exit::Environment,
+        &code::NATS_UNREACHABLE,
+        format!("NATS cannot be reached at {}: {cause}", without_secrets(url)),
+    )
+}
+
+/// An address as it may be shown: without user and password.
+fn without_secrets(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    pub nats: async_nats::Client,
+    last_error: Arc<Mutex<Option<String>>>,
+}
+
+impl Connection {
+    pub fn commander(&self, globals: &Globals) -> Commander {
+        Commander::new(self.nats.clone(), globals.namespace.clone(), globals.timeout())
+    }
+
+    /// Says what NATS itself complained of, where that explains the error.
+    pub fn explain(&self, error: impl Into<CliError>) -> CliError {
+        let error = error.into();
+        let complaint = self.last_error.lock().ok().and_then(|record| record.clone());
+        match (complaint, &error.body) {
+            (Some(complaint), Some(_)) if error.exit == Exit::Environment => CliError::new(
+                Exit::Environment,
+                &code::NATS_REFUSED,
+                format!("{} (NATS says: {complaint})", message_of(&error)),
+            ),
+            _ => error,
+        }
+    }
+}
+
+fn message_of(error: &CliError) -> &str {
+    error.body.as_ref().map_or("", |body| body.message.as_str())
+}
+
+/// A connection that asks the API.
+#[derive(Debug)]
+pub struct Api {
+    client: ApiClient,
+    connection: Connection,
+}
+
+impl Api {
+    pub async fn call<Q, R>(&self, verb: &str, request: &Q) -> Result<R, CliError>
+    where
+        Q: serde::Serialize + Sync,
+        R: serde::de::DeserializeOwned,
+    {
+        self.client
+            .call(verb, request)
+            .await
+            .map_err(|error| self.connection.explain(error))
+    }
+}
+
+fn recorded_nats_url(file: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Record {
+        nats_url: String,
+    }
+    let text = std::fs::read_to_string(file).ok()?;
+    Some(serde_json::from_str::<Record>(&text).ok()?.nats_url)
+}
+
+/// Whether somebody can be asked.
+pub fn interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// `150ms`, `30s`, `5m`, `2h`, `1h30m`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let problem = || format!("`{text}` is not a duration like `500ms`, `10s`, `5m` or `1h30m`");
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(problem());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(problem)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| problem())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let ms = match &rest[..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(problem()),
+        };
+        rest = &rest[unit..];
+        total = number
+            .checked_mul(ms)
+            .and_then(|ms| total.checked_add(Duration::from_millis(ms)))
+            .ok_or_else(problem)?;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_or_refused() {
+        let ms = |text| parse_duration(text).map(|d| d.as_millis()).ok();
+        assert_eq!(ms("150ms"), Some(150));
+        assert_eq!(ms("1h30m"), Some(5_400_000));
+        for bad in [
+            "",
+            "10",
+            "s",
+            "10 s",
+            "-1s",
+            "1w",
+            "99999999999999999999s",
+            "99999999999999999d",
+        ] {
+            assert_eq!(ms(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_secrets("nats://u:p@host:4222"), "nats://host:4222");
+        assert_eq!(without_secrets("u:p@host"), "host");
+        assert_eq!(without_secrets("nats://host"), "nats://host");
+    }
+
+    #[test]
+    fn a_running_dev_is_found_and_a_broken_record_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dev.json");
+        assert_eq!(recorded_nats_url(&file), None);
+        std::fs::write(&file, r#"{"nats_url":"nats://127.0.0.1:1","more":2}"#).unwrap();
+        assert_eq!(recorded_nats_url(&file).as_deref(), Some("nats://127.0.0.1:1"));
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(recorded_nats_url(&file), None);
+    }
+}

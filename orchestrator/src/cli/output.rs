@@ -1,0 +1,238 @@
+//! How things look: tables without frames, ages, statuses in colour, JSON as it is on the wire.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use chrono::{DateTime, Utc};
+use comfy_table::{Cell, Color, ContentArrangement, Table};
+use owo_colors::{AnsiColors, OwoColorize};
+use serde::Serialize;
+
+use crate::cli::globals::Look;
+
+/// Data goes to stdout; whoever closed it (`| head`) has seen enough.
+pub fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
+        // Nobody reads on: nothing is left to tell anyone.
+    }
+}
+
+/// Anything but data.
+pub fn note(text: &str) {
+    let mut err = anstream::stderr().lock();
+    if writeln!(err, "{text}").is_err() {
+        // As above.
+    }
+}
+
+/// The wire type, indented.
+pub fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&text),
+        Err(error) => note(&format!("cannot be written as JSON: {error}")),
+    }
+}
+
+pub fn table(look: &Look, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    if look.color {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(header.iter().map(|name| {
+        let cell = Cell::new(name);
+        if look.color {
+            cell.add_attribute(comfy_table::Attribute::Dim)
+        } else {
+            cell
+        }
+    }));
+    table
+}
+
+/// Text of a table, flush left and without blanks at the ends of lines.
+pub fn table_text(table: &Table, indent: usize) -> String {
+    let mut out = String::new();
+    let pad = " ".repeat(indent);
+    for line in table.to_string().lines() {
+        let line = line.trim_end();
+        // The preset puts one blank before the first column.
+        let _ = writeln!(out, "{pad}{}", line.strip_prefix(' ').unwrap_or(line));
+    }
+    out
+}
+
+pub fn status_cell(look: &Look, status: &str) -> Cell {
+    let cell = Cell::new(status);
+    if !look.color {
+        return cell;
+    }
+    match status_color(status) {
+        Some(AnsiColors::Green) => cell.fg(Color::Green),
+        Some(AnsiColors::Red) => cell.fg(Color::Red),
+        Some(AnsiColors::Yellow) => cell.fg(Color::Yellow),
+        Some(AnsiColors::Cyan) => cell.fg(Color::Cyan),
+        _ => cell,
+    }
+}
+
+pub fn status_text(look: &Look, status: &str) -> String {
+    match status_color(status) {
+        Some(color) if look.color => status.color(color).to_string(),
+        _ => status.to_owned(),
+    }
+}
+
+/// Done is green, being undone or waiting for somebody yellow, what went wrong red, what goes on cyan.
+fn status_color(status: &str) -> Option<AnsiColors> {
+    match status {
+        "completed" | "undone" => Some(AnsiColors::Green),
+        "compensated" | "compensating" | "undoing" | "cancelled" | "timed_out" | "paused" | "held" | "unknown" => {
+            Some(AnsiColors::Yellow)
+        }
+        "failed" | "compensation_failed" | "terminated" | "parked" => Some(AnsiColors::Red),
+        "running" | "dispatched" | "started" => Some(AnsiColors::Cyan),
+        _ => None,
+    }
+}
+
+pub fn bold(look: &Look, text: &str) -> String {
+    if look.color {
+        text.bold().to_string()
+    } else {
+        text.to_owned()
+    }
+}
+
+pub fn dim(look: &Look, text: &str) -> String {
+    if look.color {
+        text.dimmed().to_string()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// The distance of two moments in at most two units: `340ms`, `4.2s`, `3m 5s`, `2h 10m`, `3d 4h`.
+pub fn span(ms: i64) -> String {
+    let ms = ms.max(0);
+    let (s, m, h) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
+    match () {
+        () if ms < 1_000 => format!("{ms}ms"),
+        () if s < 10 && ms % 1_000 >= 100 => format!("{s}.{}s", ms % 1_000 / 100),
+        () if s < 60 => format!("{s}s"),
+        () if m < 60 => two(m, "m", s % 60, "s"),
+        () if h < 24 => two(h, "h", m % 60, "m"),
+        () => two(h / 24, "d", h % 24, "h"),
+    }
+}
+
+fn two(big: i64, big_unit: &str, small: i64, small_unit: &str) -> String {
+    if small == 0 {
+        format!("{big}{big_unit}")
+    } else {
+        format!("{big}{big_unit} {small}{small_unit}")
+    }
+}
+
+/// How long ago, in one unit: precise enough for a list.
+pub fn age(look: &Look, at: DateTime<Utc>) -> String {
+    let s = (look.now - at).num_seconds().max(0);
+    match s {
+        0..60 => format!("{s}s"),
+        60..3_600 => format!("{}m", s / 60),
+        3_600..86_400 => format!("{}h", s / 3_600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+/// `in 4s`, `now` (a deadline that has passed is due, whatever the clock of this machine says).
+pub fn until(look: &Look, at: DateTime<Utc>) -> String {
+    let ms = (at - look.now).num_milliseconds();
+    if ms <= 0 {
+        "now".to_owned()
+    } else {
+        format!("in {}", span(ms))
+    }
+}
+
+/// A time of day in UTC, to the millisecond; where the day matters it is in the heading.
+pub fn clock(at: DateTime<Utc>) -> String {
+    at.format("%H:%M:%S%.3f").to_string()
+}
+
+pub fn moment(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// One line of JSON, cut at `limit` characters.
+pub fn short_json(value: &serde_json::Value, limit: usize) -> String {
+    cut(&value.to_string(), limit)
+}
+
+pub fn cut(text: &str, limit: usize) -> String {
+    let one_line = text.replace(['\n', '\r', '\t'], " ");
+    // Escape sequences of others do not reach the terminal.
+    let clean: String = one_line.chars().filter(|c| !c.is_control()).collect();
+    if clean.chars().count() <= limit {
+        clean
+    } else {
+        clean.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+    }
+}
+
+/// `payment: timeout: no answer within 30 s`
+pub fn failure_text(failure: &knarr_schemas::body::FailureBody) -> String {
+    let step = failure
+        .step
+        .as_deref()
+        .map(|step| format!("{step}: "))
+        .unwrap_or_default();
+    let message = if failure.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", failure.message)
+    };
+    cut(&format!("{step}{}{message}", failure.error_type), 500)
+}
+
+pub fn plural(count: u64, one: &str) -> String {
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {one}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_at_most_two_units() {
+        let cases = [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1_000, "1s"),
+            (4_260, "4.2s"),
+            (59_999, "59s"),
+            (185_000, "3m 5s"),
+            (7_200_000, "2h"),
+            (273_600_000, "3d 4h"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn long_and_hostile_texts_are_cut_and_cleaned() {
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdefg", 6), "abcde…");
+        assert_eq!(cut("a\nb\u{1b}[31mc", 20), "a b[31mc");
+    }
+}

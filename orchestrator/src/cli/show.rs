@@ -1,0 +1,334 @@
+//! `knarr show`: one run, and the state it is in.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use comfy_table::Cell;
+use knarr_schemas::api::{RunDescription, RunName, ShowRun, verb};
+use uuid::Uuid;
+
+use crate::cli::error::CliError;
+use crate::cli::globals::{Globals, Look};
+use crate::cli::output;
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Workflow id (its open run, else the last one), or run id
+    #[arg(value_name = "WORKFLOW ID | RUN ID")]
+    pub run: String,
+}
+
+/// A text in the form of a run id is one; an id of one's own in that form can be found with `list --id`.
+pub fn run_name(text: &str) -> RunName {
+    match text.parse::<Uuid>() {
+        Ok(id) if text.len() == 36 => RunName::RunId(id),
+        _ => RunName::WorkflowId(text.to_owned()),
+    }
+}
+
+pub async fn run(args: ShowArgs, globals: &Globals) -> Result<(), CliError> {
+    let request = ShowRun {
+        run: run_name(&args.run),
+    };
+    let description: RunDescription = globals.api().await?.call(verb::RUN_SHOW, &request).await?;
+    if globals.json() {
+        output::print_json(&description);
+    } else {
+        output::print(&render(&description, &globals.look()));
+    }
+    Ok(())
+}
+
+pub fn render(description: &RunDescription, look: &Look) -> String {
+    let mut out = String::new();
+    summary(&mut out, description, look);
+    steps(&mut out, description, look);
+    undo(&mut out, description, look);
+    tasks(&mut out, description, look);
+    if description.shortened {
+        out.push_str("\nInput and outputs are too large for one answer and were left out.\n");
+    }
+    out
+}
+
+fn summary(out: &mut String, description: &RunDescription, look: &Look) {
+    let run = &description.run;
+    let when = match run.closed_at {
+        None => format!("started {} ago", output::age(look, run.started_at)),
+        Some(closed) => format!(
+            "closed {} ago, took {}",
+            output::age(look, closed),
+            output::span((closed - run.started_at).num_milliseconds())
+        ),
+    };
+    let _ = writeln!(
+        out,
+        "{}  {}  {} v{}, {when}",
+        output::bold(look, &output::cut(&run.workflow_id, 200)),
+        output::status_text(look, &run.status),
+        run.workflow,
+        run.version,
+    );
+    let mut field = |name: &str, text: String| {
+        let _ = writeln!(out, "  {}  {text}", output::dim(look, &format!("{name:<10}")));
+    };
+    field("run", run.run_id.to_string());
+    field("started", output::moment(run.started_at));
+    if let Some(input) = &description.input {
+        field("input", output::short_json(input, 200));
+    }
+    if !description.search_attributes.is_empty() {
+        let attributes: Vec<_> = description
+            .search_attributes
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        field("attributes", output::cut(&attributes.join(" "), 200));
+    }
+    if let Some(value) = &description.output {
+        field("output", output::short_json(value, 200));
+    }
+    if let Some(failure) = &description.failure {
+        field("failure", output::failure_text(failure));
+    }
+    if let Some(reason) = &description.parked {
+        field("parked", output::cut(reason, 500));
+    }
+    if let Some(wake_at) = description.wake_at.filter(|_| run.closed_at.is_none()) {
+        field("next look", output::until(look, wake_at));
+    }
+}
+
+fn steps(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Steps"));
+    let mut table = output::table(look, &["STEP", "STATUS", "ACTIVITY", "ATTEMPTS", "RESULT"]);
+    for step in &description.steps {
+        let result = match (&step.failure, &step.output) {
+            (Some(failure), _) => error_text(failure),
+            (None, Some(output)) => output::short_json(output, 60),
+            (None, None) => String::new(),
+        };
+        let attempts = if step.attempts == 0 {
+            String::new()
+        } else {
+            step.attempts.to_string()
+        };
+        table.add_row([
+            Cell::new(&step.path),
+            output::status_cell(look, &step.status),
+            Cell::new(step.activity.as_deref().unwrap_or_default()),
+            Cell::new(attempts),
+            Cell::new(result),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
+fn undo(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.ledger.is_empty() {
+        return;
+    }
+    let heading = match (description.run.closed_at, &description.failure) {
+        (_, Some(_)) => "Undo (last step first)",
+        (None, None) => "Would be undone if the run failed now (last step first)",
+        // Nothing of a completed run is undone.
+        (Some(_), None) => return,
+    };
+    let _ = writeln!(out, "\n{}", output::bold(look, heading));
+    let mut table = output::table(look, &["STEP", "UNDO", "ACTIVITY", "ATTEMPTS", "ERROR"]);
+    for entry in description.ledger.iter().rev() {
+        let attempts = if entry.attempts == 0 {
+            String::new()
+        } else {
+            entry.attempts.to_string()
+        };
+        table.add_row([
+            Cell::new(&entry.step),
+            output::status_cell(look, &entry.status),
+            Cell::new(&entry.activity),
+            Cell::new(attempts),
+            Cell::new(entry.failure.as_ref().map(error_text).unwrap_or_default()),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
+fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.tasks.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Under way"));
+    let mut table = output::table(look, &["STEP", "", "QUEUE", "ATTEMPT", "STATUS", "DUE", "LAST ERROR"]);
+    for task in &description.tasks {
+        let attempt = match task.max_attempts {
+            Some(max) => format!("{} of {max}", task.attempt),
+            None => task.attempt.to_string(),
+        };
+        table.add_row([
+            Cell::new(&task.step),
+            Cell::new(&task.direction),
+            Cell::new(format!("{}/{}", task.queue, task.activity)),
+            Cell::new(attempt),
+            output::status_cell(look, &task.status),
+            Cell::new(task.due.map(|due| output::until(look, due)).unwrap_or_default()),
+            Cell::new(task.last_failure.as_ref().map(error_text).unwrap_or_default()),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
+/// Without the step, which stands in the same line.
+fn error_text(failure: &knarr_schemas::body::FailureBody) -> String {
+    let message = if failure.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", failure.message)
+    };
+    output::cut(&format!("{}{message}", failure.error_type), 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, TimeZone, Utc};
+    use knarr_schemas::api::{LedgerEntry, OpenTask, StepState};
+    use knarr_schemas::body::{FailureBody, RunSummary};
+    use serde_json::json;
+
+    use super::*;
+
+    fn look() -> Look {
+        Look {
+            color: false,
+            width: None,
+            now: Utc.timestamp_opt(1_795_000_000, 0).unwrap(),
+        }
+    }
+
+    fn step(path: &str, status: &str, activity: &str, attempts: u32) -> StepState {
+        StepState {
+            path: path.into(),
+            status: status.into(),
+            activity: Some(activity.into()),
+            attempts,
+            output: None,
+            failure: None,
+        }
+    }
+
+    fn running() -> RunDescription {
+        let now = look().now;
+        let timeout = FailureBody {
+            step: Some("payment".into()),
+            error_type: "timeout".into(),
+            message: "no outcome within 30000 ms".into(),
+        };
+        let mut created = step("create_order", "completed", "create-order", 1);
+        created.output = Some(json!({"order_id": "o-1", "total": 12}));
+        RunDescription {
+            run: RunSummary {
+                namespace: "default".into(),
+                workflow_id: "order-17".into(),
+                run_id: Uuid::from_u128(7),
+                workflow: "order".into(),
+                version: 3,
+                status: "running".into(),
+                started_at: now - TimeDelta::seconds(45),
+                closed_at: None,
+            },
+            definition: "ab".repeat(32),
+            seq: 5,
+            request_id: None,
+            search_attributes: [("customer".to_owned(), json!("c-1"))].into_iter().collect(),
+            input: Some(json!({"items": [1, 2]})),
+            output: None,
+            failure: None,
+            parked: None,
+            wake_at: Some(now + TimeDelta::seconds(16)),
+            steps: vec![created, step("payment", "running", "process-payment", 2)],
+            ledger: vec![
+                LedgerEntry {
+                    step: "create_order".into(),
+                    activity: "cancel-order".into(),
+                    status: "ready".into(),
+                    attempts: 0,
+                    failure: None,
+                },
+                LedgerEntry {
+                    step: "payment".into(),
+                    activity: "refund-payment".into(),
+                    status: "dormant".into(),
+                    attempts: 0,
+                    failure: None,
+                },
+            ],
+            tasks: vec![OpenTask {
+                task: 3,
+                step: "payment".into(),
+                activity: "process-payment".into(),
+                queue: "orders".into(),
+                direction: "do".into(),
+                attempt: 2,
+                max_attempts: Some(5),
+                status: "dispatched".into(),
+                since: Some(now - TimeDelta::seconds(14)),
+                due: Some(now + TimeDelta::seconds(16)),
+                last_failure: Some(timeout),
+            }],
+            shortened: false,
+        }
+    }
+
+    #[test]
+    fn a_running_run() {
+        insta::assert_snapshot!("show_running", render(&running(), &look()));
+    }
+
+    #[test]
+    fn a_run_with_a_parked_undo() {
+        let failure = FailureBody {
+            step: Some("payment".into()),
+            error_type: "card_declined".into(),
+            message: "the card was declined".into(),
+        };
+        let mut parked = running();
+        parked.run.status = "parked".into();
+        parked.failure = Some(failure.clone());
+        parked.steps[1].status = "failed".into();
+        parked.steps[1].failure = Some(failure);
+        parked.ledger[0].status = "parked".into();
+        parked.ledger[0].attempts = 10;
+        parked.ledger[0].failure = Some(FailureBody {
+            step: None,
+            error_type: "gone".into(),
+            message: "the order service does not know the order".into(),
+        });
+        parked.tasks.clear();
+        parked.wake_at = None;
+        insta::assert_snapshot!("show_parked", render(&parked, &look()));
+    }
+
+    #[test]
+    fn a_completed_run_has_nothing_to_undo() {
+        let mut completed = running();
+        completed.run.status = "completed".into();
+        completed.run.closed_at = Some(completed.run.started_at + TimeDelta::milliseconds(4_260));
+        completed.output = Some(json!({"order_id": "o-1"}));
+        completed.steps[1].status = "completed".into();
+        completed.tasks.clear();
+        insta::assert_snapshot!("show_completed", render(&completed, &look()));
+    }
+
+    #[test]
+    fn only_a_run_id_in_full_is_one() {
+        let id = Uuid::from_u128(7);
+        assert_eq!(run_name(&id.to_string()), RunName::RunId(id));
+        assert_eq!(
+            run_name(&id.simple().to_string()),
+            RunName::WorkflowId(id.simple().to_string())
+        );
+        assert_eq!(run_name("order-17"), RunName::WorkflowId("order-17".into()));
+    }
+}

@@ -1,0 +1,388 @@
+//! A history as people read it: one line an event, with the time, the distance to the transition before, the step, and
+//! what there is to know.
+//!
+//! Works on events as they are stored, not on the types of this build: what is unknown here is shown as it is.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use comfy_table::{Attribute, Cell, Color};
+use knarr_schemas::api::HistoryTransition;
+use serde_json::Value;
+
+use crate::cli::globals::Look;
+use crate::cli::output;
+
+const DETAIL: usize = 90;
+
+/// Grows page by page.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    tasks: BTreeMap<u64, Task>,
+    lines: Vec<Line>,
+    started: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone)]
+struct Task {
+    step: String,
+    undo: bool,
+    attempt: u64,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// The first of its transition.
+    at: Option<DateTime<Utc>>,
+    event: String,
+    tone: Tone,
+    step: String,
+    detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    Plain,
+    Good,
+    Bad,
+    Attention,
+}
+
+impl Timeline {
+    pub fn add(&mut self, transition: &HistoryTransition) {
+        self.started.get_or_insert(transition.at);
+        let mut at = Some(transition.at);
+        for event in &transition.events {
+            let mut line = self.line(event);
+            line.at = at.take();
+            self.lines.push(line);
+        }
+        if let Some(bytes) = transition.omitted_bytes {
+            self.lines.push(Line {
+                at: Some(transition.at),
+                event: "(not shown)".to_owned(),
+                tone: Tone::Attention,
+                step: String::new(),
+                detail: format!(
+                    "transition {} is of {bytes} bytes, too large for one answer",
+                    transition.seq
+                ),
+            });
+        }
+    }
+
+    pub fn render(&self, look: &Look) -> String {
+        let mut table = output::table(look, &["TIME", "", "EVENT", "STEP", "DETAIL"]);
+        let mut before: Option<DateTime<Utc>> = None;
+        for line in &self.lines {
+            let (time, delta) = match (line.at, before) {
+                (None, _) => (String::new(), String::new()),
+                (Some(at), None) => (self.time(at), String::new()),
+                (Some(at), Some(before)) => (
+                    self.time(at),
+                    format!("+{}", output::span((at - before).num_milliseconds())),
+                ),
+            };
+            before = line.at.or(before);
+            let dim = |text: String| {
+                let cell = Cell::new(text);
+                if look.color {
+                    cell.add_attribute(Attribute::Dim)
+                } else {
+                    cell
+                }
+            };
+            let event = Cell::new(&line.event);
+            let event = match line.tone {
+                Tone::Good if look.color => event.fg(Color::Green),
+                Tone::Bad if look.color => event.fg(Color::Red),
+                Tone::Attention if look.color => event.fg(Color::Yellow),
+                _ => event,
+            };
+            table.add_row([
+                Cell::new(time),
+                dim(delta),
+                event,
+                Cell::new(&line.step),
+                dim(line.detail.clone()),
+            ]);
+        }
+        output::table_text(&table, 0)
+    }
+
+    /// The day where it is not that of the start.
+    fn time(&self, at: DateTime<Utc>) -> String {
+        match self.started {
+            Some(started) if started.date_naive() != at.date_naive() => at.format("%m-%d %H:%M:%S%.3f").to_string(),
+            _ => output::clock(at),
+        }
+    }
+
+    fn line(&mut self, event: &Value) -> Line {
+        let (kind, body) = split(event);
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |name: &str| body.get(name).and_then(Value::as_u64);
+        let undo = body.get("direction").and_then(Value::as_str) == Some("undo");
+        let value = |name: &str| match body.get(name) {
+            None | Some(Value::Null) => String::new(),
+            Some(value) => output::short_json(value, DETAIL),
+        };
+        let task = number("task").unwrap_or_default();
+        self.learn(kind, body, task, undo);
+        let known = self.tasks.get(&task);
+        let step = match known {
+            Some(known) if body.get("step").is_none() => known.step.clone(),
+            _ => text("step"),
+        };
+        let undo = undo || kind.starts_with("undo_") || known.is_some_and(|task| task.undo);
+        let noun = if undo { "undo" } else { "step" };
+        let attempt = known.map_or(0, |task| task.attempt);
+        let nth = if attempt > 1 {
+            format!(" (attempt {attempt})")
+        } else {
+            String::new()
+        };
+        let operation = operation(body);
+        let line = |event: String, tone, detail: String| Line {
+            at: None,
+            event,
+            tone,
+            step,
+            detail,
+        };
+        match kind {
+            "run_started" => {
+                let version = number("version").unwrap_or_default();
+                let input = value("input");
+                line(
+                    "run started".into(),
+                    Tone::Plain,
+                    format!("{} v{version}  {input}", text("workflow")),
+                )
+            }
+            "step_skipped" => line("skipped".into(), Tone::Plain, "its condition is false".into()),
+            "vars_set" => line("vars set".into(), Tone::Plain, value("vars")),
+            "activity_scheduled" => {
+                let detail = format!("{} on queue {}  {}", text("activity"), text("queue"), value("input"));
+                line("dispatched".into(), Tone::Plain, detail)
+            }
+            "task_opened" => line(format!("{noun} tried again"), Tone::Plain, format!("attempt {attempt}")),
+            "dispatch_held" => line("held back".into(), Tone::Attention, "the task stream is full".into()),
+            "task_offered" => line("offered again".into(), Tone::Plain, String::new()),
+            "task_started" => line("worker began".into(), Tone::Plain, String::new()),
+            "task_delivered" => line("delivered".into(), Tone::Plain, String::new()),
+            "deadline_deferred" => line(
+                "still queued".into(),
+                Tone::Attention,
+                "no worker has taken the task yet; it is not late".into(),
+            ),
+            "task_completed" if undo => line(format!("undone{nth}"), Tone::Good, value("output")),
+            "task_completed" => line(format!("completed{nth}"), Tone::Good, value("output")),
+            "task_failed" => line(format!("{noun} failed{nth}"), Tone::Bad, failure(body)),
+            "task_unknown" => line(format!("{noun} unclear{nth}"), Tone::Bad, failure(body)),
+            "task_timed_out" => line(format!("{noun} timed out{nth}"), Tone::Bad, failure(body)),
+            "task_lost" => line(format!("{noun} lost{nth}"), Tone::Bad, failure(body)),
+            "task_cancelled" => line(format!("{noun} stopped by worker"), Tone::Attention, String::new()),
+            "task_deferred" => line(
+                "still running".into(),
+                Tone::Plain,
+                moment(body, "until", "asked again at "),
+            ),
+            "retry_scheduled" => {
+                let attempt = number("attempt").unwrap_or_default();
+                let at = moment(body, "at", " at ");
+                line("retry waits".into(), Tone::Plain, format!("attempt {attempt}{at}"))
+            }
+            "step_failed" => {
+                let outcome = text("outcome");
+                line(format!("ended {outcome}"), Tone::Bad, failure(body))
+            }
+            "undo_ready" | "undo_needed" => line("can be undone".into(), Tone::Plain, value("input")),
+            "undo_scheduled" => line("undo dispatched".into(), Tone::Attention, String::new()),
+            "undo_parked" => line("undo parked".into(), Tone::Bad, failure(body)),
+            "undo_resumed" => line("undo resumed".into(), Tone::Attention, operation),
+            "undo_resolved" => {
+                let how = text("how");
+                line(format!("undo resolved: {how}"), Tone::Attention, operation)
+            }
+            "run_failed" => line("run failed, undoing".into(), Tone::Bad, failure(body)),
+            "run_timed_out" => line("run timed out, undoing".into(), Tone::Bad, failure(body)),
+            "cancel_requested" => line("cancel requested".into(), Tone::Attention, operation),
+            "run_parked" => line("run parked".into(), Tone::Bad, output::cut(&text("reason"), DETAIL)),
+            "run_resumed" => line("run resumed".into(), Tone::Attention, operation),
+            "awaited" => line("somebody waits".into(), Tone::Plain, format!("until {}", text("on"))),
+            "late_result" => {
+                let outcome = text("outcome");
+                line(format!("late result: {outcome}"), Tone::Attention, value("output"))
+            }
+            "run_completed" => line("run completed".into(), Tone::Good, value("output")),
+            "run_closed" => {
+                let status = text("status");
+                line(format!("run {status}"), Tone::Attention, String::new())
+            }
+            "run_terminated" => line("run terminated".into(), Tone::Bad, operation),
+            other => line(
+                output::cut(&other.replace('_', " "), 40),
+                Tone::Plain,
+                output::short_json(body, DETAIL),
+            ),
+        }
+    }
+
+    /// Later events name a task by its number alone.
+    fn learn(&mut self, kind: &str, body: &Value, number: u64, undo: bool) {
+        let (undo, attempt) = match kind {
+            "activity_scheduled" => (false, 1),
+            "undo_scheduled" => (true, 1),
+            "task_opened" => (undo, body.get("attempt").and_then(Value::as_u64).unwrap_or_default()),
+            _ => return,
+        };
+        let step = body.get("step").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.tasks.insert(number, Task { step, undo, attempt });
+    }
+}
+
+/// `{"kind": {…}}`, or `"kind"`.
+fn split(event: &Value) -> (&str, &Value) {
+    match event {
+        Value::Object(object) if object.len() == 1 => object
+            .iter()
+            .next()
+            .map_or(("", &Value::Null), |(kind, body)| (kind.as_str(), body)),
+        Value::String(kind) => (kind, &Value::Null),
+        other => ("", other),
+    }
+}
+
+fn failure(body: &Value) -> String {
+    let text = |name| body.pointer(name).and_then(Value::as_str).unwrap_or_default();
+    let (kind, message) = (text("/error/error_type"), text("/error/message"));
+    let separator = if kind.is_empty() || message.is_empty() {
+        ""
+    } else {
+        ": "
+    };
+    output::cut(&format!("{kind}{separator}{message}"), DETAIL)
+}
+
+fn operation(body: &Value) -> String {
+    let text = |name| body.pointer(name).and_then(Value::as_str);
+    let by = text("/operation/by").map(|by| format!("by {by}"));
+    let reason = text("/operation/reason").map(str::to_owned);
+    let parts: Vec<_> = by.into_iter().chain(reason).collect();
+    output::cut(&parts.join(": "), DETAIL)
+}
+
+/// Moments in events are microseconds since 1970.
+fn moment(body: &Value, name: &str, before: &str) -> String {
+    body.get(name)
+        .and_then(Value::as_i64)
+        .and_then(DateTime::<Utc>::from_timestamp_micros)
+        .map(|at| format!("{before}{}", output::clock(at)))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone;
+    use serde_json::json;
+
+    use super::*;
+
+    fn transition(seq: u32, ms: i64, events: &[Value]) -> HistoryTransition {
+        HistoryTransition {
+            seq,
+            at: Utc.timestamp_millis_opt(1_795_000_000_000 + ms).unwrap(),
+            events: events.to_vec(),
+            omitted_bytes: None,
+        }
+    }
+
+    fn look(color: bool) -> Look {
+        Look {
+            color,
+            width: None,
+            now: Utc.timestamp_opt(1_795_000_100, 0).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_failing_order_reads_as_a_story() {
+        let mut timeline = Timeline::default();
+        let error = json!({"error_type": "card_declined", "message": "the card was declined"});
+        for transition in [
+            transition(
+                1,
+                0,
+                &[
+                    json!({"run_started": {"workflow": "order", "version": 3, "input": {"amount": 12}}}),
+                    json!({"activity_scheduled": {"step": "create_order", "task": 1, "activity": "create-order", "queue": "orders", "input": {"a": 1}}}),
+                ],
+            ),
+            transition(
+                2,
+                8,
+                &[
+                    json!({"task_completed": {"task": 1, "output": {"order_id": "o-1"}}}),
+                    json!({"undo_ready": {"step": "create_order", "input": {"order_id": "o-1"}}}),
+                    json!({"activity_scheduled": {"step": "payment", "task": 2, "activity": "process-payment", "queue": "orders"}}),
+                ],
+            ),
+            transition(
+                3,
+                30_020,
+                &[
+                    json!({"task_timed_out": {"task": 2, "error": {"error_type": "timeout", "message": "no outcome within 30000 ms"}}}),
+                    json!({"retry_scheduled": {"step": "payment", "attempt": 2, "at": 1_795_000_031_000_000_i64}}),
+                ],
+            ),
+            transition(
+                4,
+                31_000,
+                &[json!({"task_opened": {"task": 3, "step": "payment", "attempt": 2}})],
+            ),
+            transition(
+                5,
+                31_009,
+                &[
+                    json!({"task_failed": {"task": 3, "error": error}}),
+                    json!({"step_failed": {"step": "payment", "outcome": "unknown", "error": error}}),
+                    json!({"run_failed": {"error": error}}),
+                    json!({"undo_scheduled": {"step": "create_order", "task": 4, "start_to_close": 30_000_000}}),
+                ],
+            ),
+            transition(
+                6,
+                31_020,
+                &[
+                    json!({"task_completed": {"task": 4}}),
+                    json!({"from_the_future": {"x": 1}}),
+                    json!({"run_closed": {"status": "compensated"}}),
+                ],
+            ),
+        ] {
+            timeline.add(&transition);
+        }
+        insta::assert_snapshot!("timeline", timeline.render(&look(false)));
+        assert!(timeline.render(&look(true)).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn what_is_no_event_does_not_stop_the_reader() {
+        let mut timeline = Timeline::default();
+        timeline.add(&transition(
+            1,
+            0,
+            &[
+                json!(null),
+                json!("odd"),
+                json!({"a": 1, "b": 2}),
+                json!({"task_failed": 7}),
+            ],
+        ));
+        let mut large = transition(2, 5, &[]);
+        large.omitted_bytes = Some(2_000_000);
+        timeline.add(&large);
+        insta::assert_snapshot!("timeline_of_oddities", timeline.render(&look(false)));
+    }
+}

@@ -1,0 +1,376 @@
+//! Requests and replies of the API (`knarr.api.<namespace>.<verb>`): what people and programs ask about runs and definitions.
+//!
+//! A refused request is answered with an [`crate::body::ErrorBody`] and the headers [`ERROR`] and [`ERROR_CODE`]. Lists and
+//! histories come in pages: a reply that says `next` has more behind it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::body::{ErrorBody, FailureBody, RunSummary};
+
+/// The name of the micro service, as `$SRV.INFO` shows it.
+pub const SERVICE: &str = "knarr";
+/// Header of a refusal: the cause.
+pub const ERROR: &str = "Nats-Service-Error";
+/// Header of a refusal: a number in the manner of HTTP; the code proper (`KN…`) is in the body.
+pub const ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// Requests above this are refused.
+pub const MAX_REQUEST_BYTES: usize = 512 * 1024;
+/// Most runs, definitions or transitions in one reply.
+pub const MAX_PAGE: u32 = 1_000;
+
+/// What can be asked: the last tokens of the subject.
+pub mod verb {
+    /// [`super::RegisterDefinition`] → [`super::RegisteredDefinition`]
+    pub const DEFINITION_REGISTER: &str = "definition.register";
+    /// [`super::ListDefinitions`] → [`super::DefinitionPage`]
+    pub const DEFINITION_LIST: &str = "definition.list";
+    /// [`super::ShowDefinition`] → [`super::DefinitionDetail`]
+    pub const DEFINITION_SHOW: &str = "definition.show";
+    /// [`super::ListRuns`] → [`super::RunPage`]
+    pub const RUN_LIST: &str = "run.list";
+    /// [`super::ShowRun`] → [`super::RunDescription`]
+    pub const RUN_SHOW: &str = "run.show";
+    /// [`super::ShowHistory`] → [`super::HistoryPage`]
+    pub const RUN_HISTORY: &str = "run.history";
+    /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
+    pub const NAMESPACE_CREATE: &str = "namespace.create";
+    /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject.
+    pub const NAMESPACE_LIST: &str = "namespace.list";
+
+    pub const ALL: [&str; 8] = [
+        DEFINITION_REGISTER,
+        DEFINITION_LIST,
+        DEFINITION_SHOW,
+        RUN_LIST,
+        RUN_SHOW,
+        RUN_HISTORY,
+        NAMESPACE_CREATE,
+        NAMESPACE_LIST,
+    ];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterDefinition {
+    /// The definition as it was written, YAML or JSON.
+    pub source: String,
+    /// Its name where it was read, for findings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+    /// The contents of the files it refers to, by the name it uses for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
+}
+
+/// The answer to a registration. Findings of severity `error` mean that nothing was registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RegisteredDefinition {
+    pub outcome: RegistrationOutcome,
+    /// Absent when the definition could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<DefinitionInfo>,
+    /// Task queues its activities use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingBody>,
+    /// Why a definition without findings was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationOutcome {
+    Registered,
+    /// The same name, version and content was there.
+    Unchanged,
+    Refused,
+}
+
+/// One finding about a definition's text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FindingBody {
+    /// `KN01xx`.
+    pub code: String,
+    pub severity: FindingSeverity,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Where, unless it is about the whole text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingSeverity {
+    Error,
+    Warning,
+    Notice,
+}
+
+/// A place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// Byte offset from the start of the text.
+    pub offset: u32,
+    /// In bytes.
+    pub length: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DefinitionInfo {
+    pub workflow: String,
+    pub version: u32,
+    /// SHA-256 of the canonical JSON.
+    pub hash: String,
+    pub registered_at: DateTime<Utc>,
+}
+
+/// Every version of every definition, by name and version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListDefinitions {
+    /// Only versions of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// Go on behind this one: the `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<DefinitionKey>,
+    /// At most this many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct DefinitionKey {
+    pub workflow: String,
+    pub version: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DefinitionPage {
+    pub definitions: Vec<DefinitionInfo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<DefinitionKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowDefinition {
+    pub workflow: String,
+    /// The newest if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DefinitionDetail {
+    pub definition: DefinitionInfo,
+    /// The text as it was registered.
+    pub source: String,
+    /// With the contents of its file, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<Value>,
+}
+
+/// Runs of the namespace, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListRuns {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Only runs started before this one: the `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Uuid>,
+    /// At most this many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunPage {
+    pub runs: Vec<RunSummary>,
+    /// Give it as `before` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Uuid>,
+}
+
+/// Names a run: by run id, or the newest one under a workflow id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunName {
+    RunId(Uuid),
+    /// The open run, else the one that closed last.
+    WorkflowId(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowRun {
+    pub run: RunName,
+}
+
+/// A run and the state it is in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunDescription {
+    pub run: RunSummary,
+    /// SHA-256 of the definition it is bound to.
+    pub definition: String,
+    /// The last transition.
+    pub seq: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub search_attributes: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// Of a completed run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why the run is being undone, or did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureBody>,
+    /// Why the run as a whole waits for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<String>,
+    /// The earliest deadline, or somewhat earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<DateTime<Utc>>,
+    /// Those that have been reached, in the order in which they were.
+    pub steps: Vec<StepState>,
+    /// What has to be undone if the run fails, in the order of the steps.
+    pub ledger: Vec<LedgerEntry>,
+    /// Attempts that have not ended, and those waiting for their time.
+    pub tasks: Vec<OpenTask>,
+    /// Input and outputs were left out, because the reply would have been larger than NATS takes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shortened: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepState {
+    pub path: String,
+    /// `running`, `completed`, `failed`, `unknown`, `cancelled`, `skipped` …
+    pub status: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
+    /// Attempts so far; 0 for steps that are not activities.
+    pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Its last error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureBody>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LedgerEntry {
+    /// The step that would be undone.
+    pub step: String,
+    /// The activity that undoes it.
+    pub activity: String,
+    /// `open` (the step has not ended), `armed`, `undoing`, `undone`, `parked`, `skipped`, `not_needed` …
+    pub status: String,
+    /// Attempts of the undo so far.
+    pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureBody>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenTask {
+    /// The number of the task within its run.
+    pub task: u32,
+    pub step: String,
+    pub activity: String,
+    pub queue: String,
+    /// `do` or `undo`.
+    pub direction: String,
+    /// From 1.
+    pub attempt: u32,
+    /// Absent when unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// `dispatched`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
+    pub status: String,
+    /// When it came to be what `status` says, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// When a waiting one is tried again, or a running one times out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<DateTime<Utc>>,
+    /// How the attempt before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureBody>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowHistory {
+    pub run: RunName,
+    /// Go on behind this transition: the `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u32>,
+    /// At most this many transitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryPage {
+    pub run: RunSummary,
+    pub transitions: Vec<HistoryTransition>,
+    /// Give it as `after`, with the run id, for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+}
+
+/// One input applied to the run, and the events it caused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryTransition {
+    /// From 1, without gaps.
+    pub seq: u32,
+    pub at: DateTime<Utc>,
+    /// As they are stored.
+    pub events: Vec<Value>,
+    /// The size of the events in bytes, where they were left out for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNamespace {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NamespaceInfo {
+    pub name: String,
+    /// In the answer to a creation: it was not there before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub created: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListNamespaces {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NamespacePage {
+    pub namespaces: Vec<NamespaceInfo>,
+}
