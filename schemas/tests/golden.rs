@@ -1,0 +1,162 @@
+//! Golden files: messages as they were once sent. They must be readable for ever, and what is read must be all there is.
+//!
+//! A file is only ever added. `v1` is the first version of the wire; each file holds one message's headers and body.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use knarr_schemas::subject::{self, LogSubject, RunSubject};
+use knarr_schemas::token::TaskToken;
+use knarr_schemas::{body, code, header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Golden {
+    subject: String,
+    /// Of the log, as the server's mapping stores it.
+    #[serde(default)]
+    stored_as: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    body: Value,
+}
+
+fn read(name: &str) -> Golden {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden/v1")
+        .join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Reads the body as its type, and finds that nothing of it was dropped.
+fn body_of<T: DeserializeOwned + Serialize>(name: &str) -> T {
+    let golden = read(name);
+    let typed: T = serde_json::from_value(golden.body.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(serde_json::to_value(&typed).unwrap(), golden.body, "{name}");
+    typed
+}
+
+fn run_subject<'a>(text: &'a str) -> RunSubject<'a> {
+    match subject::parse_log_subject(text) {
+        Ok(LogSubject::Run(run)) => run,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn bodies_read_as_they_were_written() {
+    let started: body::Answer = body_of("answer-started");
+    assert_eq!(started.stage, body::AnswerStage::Started);
+    assert!(body_of::<body::Answer>("answer-completed").output.is_some());
+    let closed: body::Answer = body_of("answer-closed");
+    assert_eq!(closed.failure.unwrap().step.as_deref(), Some("stock"));
+    let refused: body::Answer = body_of("answer-refused");
+    assert_eq!(
+        code::lookup(&refused.error.unwrap().code),
+        Some(&code::UNKNOWN_WORKFLOW)
+    );
+    let confirmation: body::Confirmation = body_of("confirmation");
+    assert_eq!(confirmation.results.len(), 2);
+    assert!(
+        confirmation
+            .results
+            .iter()
+            .all(|result| TaskToken::decode(&result.token).is_some())
+    );
+    assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
+    assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
+    assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
+}
+
+#[test]
+fn messages_to_runs_read_as_they_were_addressed() {
+    // File → workflow id, verb, name.
+    for (name, workflow_id, verb, rest) in [
+        ("start", "o/1", "start", Some("order")),
+        ("cancel", "o/1", "cancel", None),
+        ("terminate", "o/1", "terminate", None),
+        ("result-log", "o/1", "result", None),
+    ] {
+        let golden = read(name);
+        for text in [&golden.subject, golden.stored_as.as_ref().unwrap()] {
+            let run = run_subject(text);
+            assert_eq!(
+                (&*run.namespace, &*run.workflow_id, run.verb, run.name),
+                ("default", workflow_id, verb, rest),
+                "{name}"
+            );
+        }
+        // The server's own mapping: `knarr.in.<partition(64, namespace, id)>.…`.
+        let partition = subject::partition_of("default", "o%2F1", 64);
+        assert!(
+            golden
+                .stored_as
+                .unwrap()
+                .starts_with(&format!("knarr.in.{partition}.default.o%2F1.")),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        subject::parse_log_subject(&read("start-unkeyed").subject),
+        Ok(LogSubject::UnkeyedStart {
+            namespace: "default".into(),
+            workflow: "order".into()
+        })
+    );
+}
+
+#[test]
+fn subjects_are_composed_as_they_always_were() {
+    for (composed, golden) in [
+        (subject::start("default", "o/1", "order"), "start"),
+        (subject::unkeyed_start("default", "order"), "start-unkeyed"),
+        (subject::run_verb("default", "o/1", "cancel"), "cancel"),
+        (subject::run_verb("default", "o/1", "result"), "result-log"),
+        (subject::task("default", "orders", "process-payment"), "task"),
+        (
+            subject::direct("default", 17).map(|prefix| prefix + ".result"),
+            "result-direct",
+        ),
+        (subject::direct("default", 17).map(|prefix| prefix + ".beat"), "beat"),
+        (subject::cancel("default", "orders"), "cancel-tasks"),
+        (subject::api("default", "describe"), "api"),
+        (
+            Ok(subject::dead_letter(Some("default"), code::UNKNOWN_WORKFLOW.title)),
+            "dead-letter",
+        ),
+    ] {
+        assert_eq!(composed.unwrap(), read(golden).subject, "{golden}");
+    }
+}
+
+#[test]
+fn every_header_in_a_golden_file_is_a_header_of_knarr() {
+    let source = include_str!("../src/header.rs");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let golden = read(name.strip_suffix(".json").unwrap());
+        for header in golden.headers.keys() {
+            assert!(source.contains(&format!("{header:?}")), "{name}: {header}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "only {seen} headers");
+}
+
+#[test]
+fn a_task_names_itself_in_its_headers() {
+    let task = read("task");
+    let token = TaskToken::decode(&task.headers[header::TOKEN]).unwrap();
+    assert_eq!(token.run_id.to_string(), task.headers[header::RUN_ID]);
+    assert_eq!(token.task.to_string(), task.headers[header::TASK]);
+    assert_eq!(task.headers[header::REPLY], read("result-log").subject);
+    assert!(read("result-direct").subject.starts_with(&task.headers[header::DIRECT]));
+}

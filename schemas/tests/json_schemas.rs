@@ -1,0 +1,74 @@
+//! The JSON Schemas under `json/` are those of the types. `KNARR_WRITE=1` writes them; otherwise a difference fails.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use knarr_schemas::body;
+use schemars::{Schema, schema_for};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("json")
+}
+
+fn schemas() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("answer", schema_for!(body::Answer)),
+        ("beat-answer", schema_for!(body::BeatAnswer)),
+        ("cancel-tasks", schema_for!(body::CancelTasks)),
+        ("confirmation", schema_for!(body::Confirmation)),
+        ("error", schema_for!(body::ErrorBody)),
+        ("failure", schema_for!(body::FailureBody)),
+        ("run-summary", schema_for!(body::RunSummary)),
+    ]
+}
+
+#[test]
+fn the_committed_schemas_are_those_of_the_types() {
+    let write = std::env::var_os("KNARR_WRITE").is_some();
+    for (name, schema) in schemas() {
+        let path = folder().join(format!("{name}.json"));
+        let expected = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        if write {
+            std::fs::write(&path, &expected).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            found,
+            expected,
+            "{} has drifted: run with KNARR_WRITE=1",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_schema_is_left_over() {
+    let known: Vec<String> = schemas().iter().map(|(name, _)| format!("{name}.json")).collect();
+    for file in std::fs::read_dir(folder()).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        assert!(known.contains(&name), "{name} belongs to no type");
+    }
+}
+
+#[test]
+fn every_public_body_has_a_schema() {
+    let source = include_str!("../src/body.rs");
+    let documents = schemas();
+    let everywhere: String = documents
+        .iter()
+        .map(|(_, schema)| schema.as_value().to_string())
+        .collect();
+    for line in source.lines() {
+        let Some(name) = line
+            .strip_prefix("pub struct ")
+            .or_else(|| line.strip_prefix("pub enum "))
+        else {
+            continue;
+        };
+        let name = name.trim_end_matches([' ', '{']);
+        let titled = everywhere.contains(&format!(r#""title":"{name}""#));
+        let defined = everywhere.contains(&format!(r##""#/$defs/{name}""##));
+        assert!(titled || defined, "{name} has no schema");
+    }
+}
