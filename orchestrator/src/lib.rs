@@ -8,3 +8,4 @@ pub mod cli;
 pub mod dev;
 pub mod engine;
 pub mod store;
+pub mod telemetry;

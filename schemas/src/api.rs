@@ -22,7 +22,7 @@ pub const ERROR_CODE: &str = "Nats-Service-Error-Code";
 /// Requests above this are refused.
 pub const MAX_REQUEST_BYTES: usize = 512 * 1024;
 /// Most runs, definitions or transitions in one reply.
-pub const MAX_PAGE: u32 = 1_000;
+pub const MAX_PAGE: u32 = 500;
 
 /// What can be asked: the last tokens of the subject.
 pub mod verb {
@@ -263,10 +263,23 @@ pub struct RunDescription {
     pub shortened: bool,
 }
 
+impl RunDescription {
+    /// Leaves out the user's data.
+    pub fn shorten(&mut self) {
+        self.input = None;
+        self.output = None;
+        self.search_attributes.clear();
+        for step in &mut self.steps {
+            step.output = None;
+        }
+        self.shortened = true;
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepState {
     pub path: String,
-    /// `running`, `completed`, `failed`, `unknown`, `cancelled`, `skipped` …
+    /// `running`, `completed`, `failed`, `unknown`, `cancelled`, `skipped`, or `abandoned` by a terminated run.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
@@ -285,7 +298,7 @@ pub struct LedgerEntry {
     pub step: String,
     /// The activity that undoes it.
     pub activity: String,
-    /// `open` (the step has not ended), `armed`, `undoing`, `undone`, `parked`, `skipped`, `not_needed` …
+    /// `dormant` (the step is under way or was surely not done), `armed`, `undoing`, `undone`, `parked` or `skipped`.
     pub status: String,
     /// Attempts of the undo so far.
     pub attempts: u32,
@@ -295,8 +308,9 @@ pub struct LedgerEntry {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenTask {
-    /// The number of the task within its run.
-    pub task: u32,
+    /// The number of the task within its run; absent while the attempt waits for its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<u32>,
     pub step: String,
     pub activity: String,
     pub queue: String,
@@ -307,7 +321,7 @@ pub struct OpenTask {
     /// Absent when unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// `dispatched`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
+    /// `dispatched`, `delivered`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
     pub status: String,
     /// When it came to be what `status` says, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

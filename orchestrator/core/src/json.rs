@@ -1,1 +1,254 @@
 //! JSON from outside: parsed under limits, and free of what PostgreSQL would refuse later.
+//!
+//! **Invariant:** a value that [`parse`] returned or [`check`] passed is UTF-8 without NUL, at most [`MAX_DEPTH`] levels deep,
+//! and holds only numbers of 64 bits: everything that walks or stores it may rely on that.
+
+use serde_json::Value;
+
+/// Deepest nesting of arrays and objects; `[]` has depth 1.
+pub const MAX_DEPTH: usize = 64;
+
+/// What a document may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub bytes: usize,
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    /// The largest body that may be taken at all (2 MiB).
+    fn default() -> Self {
+        Self {
+            bytes: 2 * 1024 * 1024,
+            depth: MAX_DEPTH,
+        }
+    }
+}
+
+/// Why bytes are not JSON that can be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause} at line {line}, column {column}")]
+pub struct BadJson {
+    /// One sentence fragment, lower case.
+    pub cause: String,
+    pub offset: usize,
+    /// Counted from 1.
+    pub line: usize,
+    /// In bytes, counted from 1.
+    pub column: usize,
+}
+
+impl BadJson {
+    fn at(bytes: &[u8], offset: usize, cause: impl Into<String>) -> Self {
+        let before = &bytes[..offset.min(bytes.len())];
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        Self {
+            cause: cause.into(),
+            offset,
+            line: 1 + before.iter().filter(|b| **b == b'\n').count(),
+            column: 1 + before.len() - line_start,
+        }
+    }
+}
+
+/// Parses a body. Never panics, and never recurses deeper than `limits.depth`.
+pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
+    if bytes.len() > limits.bytes {
+        let cause = format!("the body has {} bytes; the limit is {}", bytes.len(), limits.bytes);
+        return Err(BadJson::at(bytes, limits.bytes, cause));
+    }
+    scan(bytes, limits.depth.min(MAX_DEPTH))?;
+    serde_json::from_slice(bytes).map_err(|error| {
+        let offset = offset_of(bytes, error.line(), error.column());
+        let text = error.to_string();
+        // The position is given beside the cause.
+        let cause = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+        BadJson::at(bytes, offset, cause)
+    })
+}
+
+/// Depth and NUL characters, before anything is allocated. Bad syntax is left to the parser.
+fn scan(bytes: &[u8], max_depth: usize) -> Result<(), BadJson> {
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if in_string {
+            match byte {
+                b'"' => in_string = false,
+                b'\\' => {
+                    if bytes[at + 1..].starts_with(b"u0000") {
+                        return Err(BadJson::at(bytes, at, "a string holds the NUL character `\\u0000`"));
+                    }
+                    at += 1;
+                }
+                _ => {}
+            }
+        } else {
+            match byte {
+                b'"' => in_string = true,
+                b'[' | b'{' => {
+                    depth += 1;
+                    if depth > max_depth {
+                        let cause = format!("nested deeper than {max_depth} levels");
+                        return Err(BadJson::at(bytes, at, cause));
+                    }
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
+    let mut start = 0;
+    for _ in 1..line {
+        match bytes[start..].iter().position(|b| *b == b'\n') {
+            Some(end) => start += end + 1,
+            None => break,
+        }
+    }
+    (start + column.saturating_sub(1)).min(bytes.len())
+}
+
+/// Why a value that did not come through [`parse`] cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadValue {
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error("a string holds the NUL character")]
+    Nul,
+    #[error("larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Holds a value built in memory to the same rules; the size is counted roughly as JSON would be.
+pub fn check(value: &Value, limits: &Limits) -> Result<(), BadValue> {
+    let mut left = limits.bytes;
+    check_nested(value, limits.depth.min(MAX_DEPTH), &mut left).map_err(|problem| match problem {
+        BadValue::TooLarge(_) => BadValue::TooLarge(limits.bytes),
+        other => other,
+    })
+}
+
+fn check_nested(value: &Value, depth_left: usize, left: &mut usize) -> Result<(), BadValue> {
+    let mut charge = |bytes: usize| {
+        *left = left.checked_sub(bytes).ok_or(BadValue::TooLarge(0))?;
+        Ok(())
+    };
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => charge(1),
+        Value::String(text) => {
+            charge(text.len() + 2)?;
+            if text.contains('\0') {
+                Err(BadValue::Nul)
+            } else {
+                Ok(())
+            }
+        }
+        Value::Array(items) => {
+            charge(2)?;
+            let depth_left = depth_left.checked_sub(1).ok_or(BadValue::TooDeep)?;
+            items.iter().try_for_each(|item| check_nested(item, depth_left, left))
+        }
+        Value::Object(entries) => {
+            charge(2)?;
+            let depth_left = depth_left.checked_sub(1).ok_or(BadValue::TooDeep)?;
+            entries.iter().try_for_each(|(key, item)| {
+                *left = left.checked_sub(key.len() + 3).ok_or(BadValue::TooLarge(0))?;
+                if key.contains('\0') {
+                    return Err(BadValue::Nul);
+                }
+                check_nested(item, depth_left, left)
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn refuse(text: &str) -> (String, usize, usize, usize) {
+        let bad = parse(text.as_bytes(), &Limits::default()).expect_err(text);
+        (bad.cause, bad.offset, bad.line, bad.column)
+    }
+
+    #[test]
+    fn refusals_say_what_and_where() {
+        for (text, cause, offset, line, column) in [
+            ("", "EOF while parsing a value", 0, 1, 1),
+            (
+                "{\"a\": 1,\n \"b\": \"x\\u0000\"}",
+                "a string holds the NUL character `\\u0000`",
+                17,
+                2,
+                9,
+            ),
+            (
+                "{\"\\u0000\": 1}",
+                "a string holds the NUL character `\\u0000`",
+                2,
+                1,
+                3,
+            ),
+            ("[1,\n 2,\n tru]", "expected ident", 12, 3, 5),
+            ("1 2", "trailing characters", 2, 1, 3),
+        ] {
+            assert_eq!(refuse(text), (cause.to_owned(), offset, line, column), "{text}");
+        }
+        assert!(refuse(&"9".repeat(400)).0.contains("out of range"));
+        assert!(refuse("1e999").0.contains("out of range"));
+        assert!(refuse("\"a\u{0}b\"").0.contains("control character"));
+        assert!(parse(b"\"\xff\"", &Limits::default()).is_err());
+        assert!(parse(b"\"\\", &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn an_escaped_backslash_before_u0000_is_only_text() {
+        assert_eq!(parse(br#""\\u0000""#, &Limits::default()).unwrap(), json!("\\u0000"));
+        assert!(parse(br#""\\\u0000""#, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn limits_hold_at_the_limit_and_one_past_it() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let limits = Limits::default();
+        let deepest = parse(nested(MAX_DEPTH).as_bytes(), &limits).unwrap();
+        assert_eq!(check(&deepest, &limits), Ok(()));
+        assert_eq!(check(&json!([deepest]), &limits), Err(BadValue::TooDeep));
+        assert!(parse(nested(MAX_DEPTH + 1).as_bytes(), &limits).is_err());
+        assert!(parse("[".repeat(1_000_000).as_bytes(), &limits).is_err());
+
+        let small = Limits { bytes: 10, depth: 2 };
+        assert!(parse(b"\"12345678\"", &small).is_ok());
+        assert!(parse(b"\"123456789\"", &small).is_err());
+        assert_eq!(check(&json!("12345678"), &small), Ok(()));
+        assert_eq!(check(&json!("123456789"), &small), Err(BadValue::TooLarge(10)));
+        assert_eq!(check(&json!({"a\u{0}": 1}), &limits), Err(BadValue::Nul));
+        assert_eq!(check(&json!(["\u{0}"]), &limits), Err(BadValue::Nul));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = parse(&bytes, &Limits::default()) {
+                prop_assert_eq!(check(&value, &Limits::default()), Ok(()));
+            }
+        }
+
+        #[test]
+        fn json_like_text_is_parsed_or_refused(text in r#"[\[\]{}:,"0-9eE+.u\\ntfalsr \n-]{0,60}"#) {
+            match parse(text.as_bytes(), &Limits::default()) {
+                Ok(value) => prop_assert_eq!(check(&value, &Limits::default()), Ok(())),
+                Err(bad) => prop_assert!(bad.offset <= text.len() && bad.line >= 1 && bad.column >= 1),
+            }
+        }
+    }
+}

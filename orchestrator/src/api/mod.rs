@@ -1,8 +1,91 @@
-//! What people and programs can ask: operations over the store ([`operations`]), served over NATS ([`service`]), and the
-//! caller's side of it ([`client`], [`command`]).
+//! What people and programs can ask: operations over the store, one file a subject, served over NATS ([`service`]); and
+//! the caller's side of it ([`client`], [`command`]).
 //!
 //! **Invariant:** nothing here changes a run. Starts, signals and operators' commands go through the log, so that their
 //! order is theirs; the API reads, and registers definitions and namespaces.
 
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use knarr_core::ids::Namespace;
+use knarr_schemas::body::ErrorBody;
+use knarr_schemas::code::{self, Code};
+
+use crate::bus::{BusError, QueueSettings};
+use crate::store::{Store, StoreError};
+
 pub mod client;
 pub mod command;
+mod definitions;
+mod describe;
+mod namespaces;
+mod runs;
+pub mod service;
+pub mod source;
+
+/// Exists in every cluster, whether it was created or not.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Given by the server: asserts a namespace's task stream and the consumers of these queues, before the caller hears
+/// that its definition is registered.
+pub type OnRegistered =
+    Arc<dyn Fn(Namespace, Vec<QueueSettings>) -> BoxFuture<'static, Result<(), BusError>> + Send + Sync>;
+
+/// The operations, over a store.
+pub struct Operations<S> {
+    store: Arc<S>,
+    on_registered: OnRegistered,
+}
+
+impl<S> std::fmt::Debug for Operations<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operations").finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> Operations<S> {
+    pub fn new(store: Arc<S>, on_registered: OnRegistered) -> Self {
+        Self { store, on_registered }
+    }
+}
+
+/// Why an operation is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", body.message)]
+pub struct Refusal {
+    /// In the manner of HTTP.
+    pub status: u16,
+    pub body: ErrorBody,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, code: &Code, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: code.error(message),
+        }
+    }
+
+    fn not_found(code: &Code, message: impl Into<String>) -> Self {
+        Self::new(404, code, message)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::new(503, &code::STORE_UNAVAILABLE, error.to_string()),
+            StoreError::Fenced | StoreError::Rejected(_) => Self::new(500, &code::INTERNAL, error.to_string()),
+        }
+    }
+}
+
+impl From<BusError> for Refusal {
+    fn from(error: BusError) -> Self {
+        Self::new(
+            503,
+            &code::UNAVAILABLE,
+            format!("what was stored stays, but its task queues could not be set up: {error}"),
+        )
+    }
+}

@@ -16,6 +16,7 @@ use crate::store::Cursor;
 
 pub mod memory;
 pub mod nats;
+mod task_handle;
 
 /// Headers of a message, in order; names as they are on the wire.
 pub type Headers = Vec<(Arc<str>, String)>;
@@ -38,7 +39,16 @@ pub enum Incoming {
     /// A task was given up by the server after `max_deliver` deliveries; it has been removed from its stream.
     TaskLost {
         partition: i16,
+        namespace: String,
         token: String,
+    },
+    /// Everything of the partition up to `cursor` has been handed over, though the message there belongs to another
+    /// partition: commit it when convenient, so that an idle partition does not keep the log from being purged.
+    /// At most one per partition every ten seconds; never earlier than the messages before it.
+    Idle {
+        partition: i16,
+        cursor: Cursor,
+        reader: u64,
     },
     /// The connection is back; timeouts wait out their grace from here.
     Reconnected,
@@ -166,10 +176,13 @@ pub trait Bus: Send + Sync + 'static {
     /// The sequence of the last message the partition's log holds now; 0 if it holds none.
     fn log_tail(&self, partition: i16) -> impl Future<Output = Result<u64, BusError>> + Send;
 
-    /// Lets the log forget messages up to and including `sequence`, except each partition's cursor message.
+    /// Lets the log forget what lies below the smallest cursor; the message at it stays, as the mark by which the log is
+    /// recognised. Takes the committed cursors of *all* partitions, the ingress included, and refuses fewer: a purge
+    /// knows no partitions. Does nothing while a cursor is 0, or the log is not the one the smallest cursor was made on.
     fn purge_log(&self, cursors: &[(i16, Cursor)]) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Tasks of the queue published up to this time have been delivered to a worker at least once.
+    /// Tasks of the queue published up to this time, by this host's clock, have been delivered to a worker at least once;
+    /// `Timestamp::MAX` when every task published before the call has.
     fn delivered_to(
         &self,
         namespace: &Namespace,

@@ -252,7 +252,7 @@ mod tests {
                 LedgerEntry {
                     step: "create_order".into(),
                     activity: "cancel-order".into(),
-                    status: "ready".into(),
+                    status: "armed".into(),
                     attempts: 0,
                     failure: None,
                 },
@@ -265,7 +265,7 @@ mod tests {
                 },
             ],
             tasks: vec![OpenTask {
-                task: 3,
+                task: Some(3),
                 step: "payment".into(),
                 activity: "process-payment".into(),
                 queue: "orders".into(),

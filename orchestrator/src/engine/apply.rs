@@ -88,6 +88,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
     fn to_run(&mut self, job: Job, run_id: RunId) -> Step {
         let poison = PoisonKey::of(&job);
         let Job { origin, kind, .. } = job;
+        if let Origin::Log(message) = &origin
+            && self.live.get(run_id).is_some_and(|live| live.row.partition != message.partition)
+        {
+            let refusal = Refusal::new(&code::BAD_TASK_TOKEN, "the token belongs to a run of another workflow id");
+            self.refuse(&origin, &refusal);
+            self.building.inputs += 1;
+            return Step::Done;
+        }
         let applied = match kind {
             JobKind::Result { task, outcome, letter, .. } => {
                 let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
@@ -129,7 +137,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
-            JobKind::Result { .. } => {
+            // A worker that hears nothing hands in by the log, which is read by whoever owns the run.
+            JobKind::Result { .. } if matches!(job.origin, Origin::Log(_)) => {
                 let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
                 self.refuse(&job.origin, &refusal);
             }
@@ -253,7 +262,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if row.closed_at.is_none() && state.is_closed() {
             row.closed_at = state.closed_at();
-            row.outcome = state.outcome();
+            row.outcome = outgoing::outcome(state);
             row.wake_at = None;
             changed = true;
         } else if !state.is_closed() {
@@ -333,15 +342,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let began = job::began(self.clock.now(), running);
         let answer = match self.live.get_mut(run_id) {
             None => BeatAnswer::Gone,
-            Some(live) => match live.state.task_is_open(task) {
-                None => BeatAnswer::Gone,
-                Some(cancelling) => {
-                    if !live.beats.iter().any(|(known, _)| *known == task) {
-                        live.beats.push((task, began));
-                    }
-                    if cancelling { BeatAnswer::Cancel } else { BeatAnswer::Ok }
+            Some(live) if !live.state.is_open(task) => BeatAnswer::Gone,
+            Some(live) => {
+                if !live.beats.iter().any(|(known, _)| *known == task) {
+                    live.beats.push((task, began));
                 }
-            },
+                if live.state.is_unwanted(task) { BeatAnswer::Cancel } else { BeatAnswer::Ok }
+            }
         };
         self.answer_beat(origin, answer);
     }

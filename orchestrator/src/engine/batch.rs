@@ -115,11 +115,6 @@ impl BatchBuilder {
         self.touched.entry(run_id).or_default().insert = true;
     }
 
-    /// Whether the run's row will be written by this very batch.
-    pub(super) fn writes_row(&self, run_id: RunId) -> bool {
-        self.touched.get(&run_id).is_some_and(|touched| touched.insert || touched.row_changed)
-    }
-
     pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
         self.bytes += snapshot.body.len();
         self.snapshots.insert(snapshot.run_id, snapshot);

@@ -44,7 +44,7 @@ impl Job {
 pub(super) enum Origin {
     Log(Box<LogMessage>),
     /// A worker waits at `confirm` for word about `token`.
-    Direct { partition: i16, confirm: Option<String>, token: String },
+    Direct { confirm: Option<String>, token: String },
     /// The engine itself: a deadline, a refused dispatch, a lost task.
     Internal,
 }
@@ -138,7 +138,7 @@ impl JobReader {
     pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig) -> Self {
         Self {
             tokens,
-            limits: json::Limits { max_bytes: config.max_body_bytes, ..json::Limits::default() },
+            limits: json::Limits { bytes: config.max_body_bytes, ..json::Limits::default() },
             answer_prefixes: config.answer_prefixes.clone(),
         }
     }
@@ -203,7 +203,7 @@ impl JobReader {
             )),
         };
         let confirm = bus::header(&message.headers, header::CONFIRM).map(str::to_owned).or(message.reply);
-        Job::new(Origin::Direct { partition: message.partition, confirm, token }, kind)
+        Job::new(Origin::Direct { confirm, token }, kind)
     }
 
     /// A task that the server gave up; `None` if its token is not one of ours.

@@ -170,8 +170,4 @@ impl LiveRuns {
             self.recency.retain(|(id, _)| runs.contains_key(id));
         }
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&RunId, &Live)> {
-        self.runs.iter()
-    }
 }

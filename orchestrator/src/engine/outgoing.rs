@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
+use knarr_core::ids::{Namespace, RunId, WorkflowName};
 use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
@@ -23,7 +23,6 @@ use crate::store::RunRow;
 pub(super) struct RunRef {
     pub(super) namespace: Namespace,
     pub(super) workflow: WorkflowName,
-    pub(super) workflow_id: WorkflowId,
     pub(super) run_id: RunId,
     run_id_text: String,
     /// Percent-encoded: a header cannot hold every text.
@@ -43,7 +42,6 @@ impl RunRef {
             direct: subject::direct(namespace.as_str(), number).ok()?,
             namespace: namespace.clone(),
             workflow: state.workflow().clone(),
-            workflow_id: state.workflow_id().clone(),
             run_id: state.run_id(),
             run_id_text: state.run_id().to_string(),
             workflow_id_token: subject::encode_token(state.workflow_id().as_str()).ok()?.into_owned(),
@@ -144,6 +142,15 @@ pub(super) fn failure_body(failure: &knarr_core::run::Failure) -> FailureBody {
         step: failure.step.as_ref().map(|step| step.to_string()),
         error_type: failure.error_type.to_string(),
         message: failure.message.to_string(),
+    }
+}
+
+/// What the row of a closed run says of its end: the output, or the failure, as JSON.
+pub(super) fn outcome(state: &State) -> Option<String> {
+    match (state.output(), state.failure()) {
+        (Some(output), _) => serde_json::to_string(&**output).ok(),
+        (None, Some(failure)) => serde_json::to_string(&failure_body(failure)).ok(),
+        (None, None) => None,
     }
 }
 

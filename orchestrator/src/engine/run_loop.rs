@@ -153,6 +153,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetches: 0,
             fetches_done: 0,
             fetch_after: None,
+            fetch_readers: 0,
             building: BatchBuilder::new(1),
             committing: None,
             committed: 0,
@@ -203,6 +204,8 @@ pub(super) struct Loop<S, B> {
     fetches: u64,
     pub(super) fetches_done: u64,
     fetch_after: Option<tokio::time::Instant>,
+    /// The newest reader when the look-up under way was asked: what it says of partitions opened since is stale.
+    fetch_readers: u64,
     pub(super) building: BatchBuilder,
     pub(super) committing: Option<SealedBatch>,
     /// The number of the last batch that is committed.
@@ -539,6 +542,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetches += 1;
         let number = self.fetches;
         self.fetching = Some(number);
+        self.fetch_readers = self.partitions.newest_reader();
         let wanted = std::mem::take(&mut self.wanted);
         let (store, definitions) = (Arc::clone(&self.store), Arc::clone(&self.definitions));
         let (life, done) = (self.life, self.done.clone());
@@ -564,11 +568,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         self.fetches_done = number;
         for (key, rows) in fetched.ids {
-            self.live.learn(key, rows);
+            if !self.partitions.opened_since(self.partition_of(&key.0, &key.1), self.fetch_readers) {
+                self.live.learn(key, rows);
+            }
         }
         for loaded in fetched.runs {
             let run_id = loaded.row.run_id;
-            if self.live.contains(run_id) || !self.partitions.serves(loaded.row.partition) {
+            let partition = loaded.row.partition;
+            let stale = self.partitions.opened_since(partition, self.fetch_readers);
+            if self.live.contains(run_id) || !self.partitions.serves(partition) || stale {
                 continue;
             }
             if let Some(reference) = RunRef::new(&loaded.state, loaded.row.partition) {

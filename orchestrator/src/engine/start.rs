@@ -3,10 +3,12 @@
 //! **Invariant:** uniqueness is decided here, before the commit, from what the store said and what has happened since;
 //! the store's unique index is only the net.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
 use knarr_core::run::{self};
@@ -14,6 +16,7 @@ use knarr_core::time::Timestamp;
 use knarr_schemas::body::AnswerStage;
 use knarr_schemas::{code, header, subject};
 use ring::rand::SecureRandom as _;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::apply::{Applied, Step};
@@ -248,7 +251,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             })?;
         let workflow_id = match (&request.workflow_id, &plan.id, &request.message_id) {
             (Some(id), ..) => id.clone(),
-            (None, Some(expression), _) => run::workflow_id(expression, &request.input)
+            (None, Some(expression), _) => workflow_id_of(expression, &request.input)
                 .map_err(|problem| Refusal::new(&code::WORKFLOW_ID, problem))?,
             (None, None, Some(id)) => id.clone(),
             // The same message finds the same id, however often it is read.
@@ -279,6 +282,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let namespace = subject::encode_token(namespace.as_str()).unwrap_or_default();
         let id = subject::encode_token(workflow_id.as_str()).unwrap_or_default();
         i16::try_from(subject::partition_of(&namespace, &id, self.cluster.partitions)).unwrap_or(i16::MAX)
+    }
+}
+
+/// The input is all that an `id` expression can see: there is no run yet.
+struct InputScope<'a>(&'a Arc<Value>);
+
+impl Scope for InputScope<'_> {
+    fn root(&self, _name: &str) -> Option<Cow<'_, Value>> {
+        None
+    }
+
+    fn step(&self, _id: &str) -> Option<&Arc<Value>> {
+        None
+    }
+
+    fn input(&self) -> Option<&Arc<Value>> {
+        Some(self.0)
+    }
+}
+
+fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, String> {
+    match &*expression.evaluate(&InputScope(input)).map_err(|error| error.to_string())? {
+        Value::String(id) => Ok(id.clone()),
+        Value::Number(id) => Ok(id.to_string()),
+        other => Err(format!("the `id` expression gave {other}, which is neither a text nor a number")),
     }
 }
 

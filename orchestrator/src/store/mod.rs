@@ -11,6 +11,10 @@ use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, W
 use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod differential;
 pub mod memory;
 pub mod postgres;
 
@@ -102,7 +106,35 @@ impl RunWrite {
             Self::Insert(row) | Self::Update(row) => row,
         }
     }
+
+    pub fn as_insert(&self) -> Option<&RunRow> {
+        match self {
+            Self::Insert(row) => Some(row),
+            Self::Update(_) => None,
+        }
+    }
+
+    pub fn as_update(&self) -> Option<&RunRow> {
+        match self {
+            Self::Update(row) => Some(row),
+            Self::Insert(_) => None,
+        }
+    }
 }
+
+/// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
+pub const OPEN_STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
+/// The statuses of closed runs; a store refuses others, and a deadline beside them.
+pub const CLOSED_STATUSES: [&str; 8] = [
+    "completed",
+    "failed",
+    "compensated",
+    "compensation_failed",
+    "cancelled",
+    "timed_out",
+    "terminated",
+    "continued_as_new",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CursorWrite {

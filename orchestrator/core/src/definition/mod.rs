@@ -1,3 +1,124 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
+//!
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the model) → `resolve`
+//! (every default filled in) → `check` (expressions and references) and `advice` (what is legal and unwise) → `canonical`
+//! (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
+//! so that one reading reports everything.
+//!
+//! **Invariant:** [`from_canonical`] gives the same plan and hash for every canonical form that [`read`] produced: the
+//! canonical form holds every default, so that a later version with other defaults changes nothing about it.
+//!
+//! What this module does not do: files (the caller reads them), registration, and running.
 
+mod advice;
+mod canonical;
+mod check;
+pub mod code;
+mod compile;
+pub mod diagnostic;
+pub mod duration;
+mod fields;
+mod model;
+pub mod near;
 pub mod plan;
+mod read;
+mod resolve;
+mod schema;
+mod tree;
+mod yaml;
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::ids::DefinitionHash;
+use diagnostic::{Diagnostic, Severity};
+use plan::Plan;
+
+pub use yaml::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_NODES};
+
+/// A definition without errors.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is stored and hashed: JSON, defaults filled in, files inlined.
+    pub canonical: String,
+    pub hash: DefinitionHash,
+    pub plan: Plan,
+    /// Warnings and notices.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// Reads and checks a document and reports everything that is to be said about it, in the order of the text.
+///
+/// `files` gives the content of a file that the document names (relative to it), or a reason why not.
+pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Result<Checked, Vec<Diagnostic>> {
+    let tree = yaml::parse(text).map_err(|finding| vec![finding])?;
+    let mut findings = Vec::new();
+    let Some(mut definition) = read::definition(&tree, files, &mut findings) else {
+        return Err(in_order(findings));
+    };
+    resolve::fill(&mut definition, &mut findings);
+    check::expressions(&definition, text, &mut findings);
+    advice::give(&definition, &mut findings);
+    if has_errors(&findings) {
+        return Err(in_order(findings));
+    }
+    let canonical = canonical::json(&definition).to_string();
+    let hash = hash(&canonical);
+    match compile::plan(&definition, hash.clone()) {
+        Ok(plan) => Ok(Checked {
+            canonical,
+            hash,
+            plan,
+            findings: in_order(findings),
+        }),
+        Err(finding) => {
+            findings.push(finding);
+            Err(in_order(findings))
+        }
+    }
+}
+
+/// Why a stored definition cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored definition cannot be read: {0}")]
+pub struct BadCanonical(pub String);
+
+/// Rebuilds the plan of a stored definition.
+pub fn from_canonical(json: &str) -> Result<Plan, BadCanonical> {
+    let value = serde_json::from_str(json).map_err(|error| BadCanonical(error.to_string()))?;
+    let tree = tree::Node::from_json(&value);
+    let mut findings = Vec::new();
+    let no_files = |_: &str| Err("a stored definition names no files".to_owned());
+    let definition = read::definition(&tree, &no_files, &mut findings);
+    let bad = |finding: &Diagnostic| BadCanonical(format!("{}: {}", finding.code.code, finding.message));
+    if let Some(mut definition) = definition {
+        resolve::fill(&mut definition, &mut findings);
+        if let Some(error) = findings.iter().find(|f| f.severity == Severity::Error) {
+            return Err(bad(error));
+        }
+        return compile::plan(&definition, hash(json)).map_err(|finding| bad(&finding));
+    }
+    Err(findings
+        .first()
+        .map_or_else(|| BadCanonical("it is no definition".to_owned()), bad))
+}
+
+fn hash(canonical: &str) -> DefinitionHash {
+    let digest = Sha256::digest(canonical.as_bytes());
+    let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    DefinitionHash(Arc::from(text))
+}
+
+fn has_errors(findings: &[Diagnostic]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error)
+}
+
+fn in_order(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    findings.sort_by_key(|finding| (finding.span.start, finding.severity, finding.code.code));
+    findings.dedup();
+    findings
+}
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,10 @@ pub struct Call {
 
 /// What becomes of a step when the run fails after it.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a step of a definition, boxed with its activity"
+)]
 pub enum Undo {
     Compensate(Call),
     ReadOnly,

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgBindIterExt, PgConnection};
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore};
-use crate::store::{Batch, CommitError, RunRow, RunWrite, Session, StoreError};
+use crate::store::{Batch, CommitError, RunWrite, Session, StoreError};
 
 impl PostgresStore {
     pub(super) async fn commit_batch(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
@@ -69,8 +69,8 @@ async fn execute(
         owed,
         published,
     } = batch;
-    let inserts = || runs.iter().filter_map(insert);
-    let updates = || runs.iter().filter_map(update);
+    let inserts = || runs.iter().filter_map(RunWrite::as_insert);
+    let updates = || runs.iter().filter_map(RunWrite::as_update);
 
     // Updates come before inserts, so that a run may close and another open under its workflow id in one batch.
     let committed = sqlx::query_scalar!(
@@ -185,19 +185,5 @@ async fn execute(
         Ok(())
     } else {
         Err(CommitError::Fenced)
-    }
-}
-
-fn insert(write: &RunWrite) -> Option<&RunRow> {
-    match write {
-        RunWrite::Insert(row) => Some(row),
-        RunWrite::Update(_) => None,
-    }
-}
-
-fn update(write: &RunWrite) -> Option<&RunRow> {
-    match write {
-        RunWrite::Update(row) => Some(row),
-        RunWrite::Insert(_) => None,
     }
 }

@@ -29,6 +29,10 @@ mod error;
 mod lease;
 mod runs;
 mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use schema::FORMAT_LEVEL;

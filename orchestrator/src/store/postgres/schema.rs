@@ -15,7 +15,7 @@ pub const FORMAT_LEVEL: i32 = 1;
 const OLDEST_SERVER: i32 = 150_000;
 
 /// Migrations of a newer binary are left alone: whether this one can live with them is the format level's to say.
-static MIGRATIONS: Migrator = Migrator {
+pub(super) static MIGRATIONS: Migrator = Migrator {
     ignore_missing: true,
     ..sqlx::migrate!("src/store/postgres/migrations")
 };

@@ -1,0 +1,66 @@
+//! The codes of findings in definitions: one table of code, cause and remedy. Codes are stable and never used twice.
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    pub code: &'static str,
+    /// What is wrong, in one sentence, without the particulars.
+    pub cause: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $cause:literal, $remedy:literal;)*) => {
+        $(pub const $name: Code = Code { code: $code, cause: $cause, remedy: $remedy };)*
+        /// Every code, in order.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    SYNTAX = "KN0101", "The document is not valid YAML or JSON.", "Correct the syntax at the mark.";
+    TOO_LARGE = "KN0102", "The document is too large, too deep, or expands to too much.", "Shorten it; a definition may have 256 KiB and 20,000 values after aliases.";
+    SHAPE = "KN0103", "A value has the wrong type.", "Write a value of the type that is named.";
+    UNKNOWN_KEY = "KN0104", "A key is not part of the language.", "Use the suggested key, or remove it.";
+    NOT_SUPPORTED = "KN0105", "The key is part of the language but not supported by this version.", "Remove it, or use a version of Knarr that supports it.";
+    MISSING_KEY = "KN0106", "A required key is missing.", "Add it.";
+    DUPLICATE_STEP = "KN0107", "Two steps have the same id.", "Rename one; step ids are unique in a definition.";
+    DUPLICATE_KEY = "KN0108", "A key appears twice.", "Remove one of the two.";
+    BAD_NAME = "KN0109", "A name has characters that names cannot have.", "Use letters, digits, `_` (and `-` outside step ids and variables).";
+    BAD_DURATION = "KN0110", "A duration cannot be read.", "Write it like 150ms, 30s, 5m, 2h, 30d, 1h30m or PT1H30M.";
+    BAD_VALUE = "KN0111", "A value is outside of what is allowed.", "Use a value in the range that is named.";
+    STEP_KIND = "KN0112", "A step does nothing, or two things at once.", "Give it exactly one of `activity` and `set`.";
+    CONTRADICTION = "KN0113", "Two settings contradict each other.", "Keep one of them.";
+    EXPRESSION = "KN0120", "An expression cannot be read.", "Correct it at the mark.";
+    UNKNOWN_NAME = "KN0121", "An expression uses a name that is not in scope.", "Use one of the names in scope.";
+    UNKNOWN_STEP = "KN0122", "An expression reads a step that does not exist.", "Use the id of a step of this definition.";
+    LATER_STEP = "KN0123", "An expression reads a step that has not run at that point.", "Move the step up, or read another one.";
+    SKIPPED_STEP = "KN0124", "An expression reads a step that may have no output.", "Say what to use instead: `| default(…)`.";
+    OWN_OUTPUT = "KN0125", "An undo reads its own step's output, which is missing when the outcome is unknown.", "Say what to use instead: `| default(none)`.";
+    NO_OUTPUT = "KN0126", "An expression reads the output of a step that never has one.", "Read `vars` instead.";
+    SCHEMA_FILE = "KN0130", "The input schema cannot be read.", "Check the path; it is relative to the definition.";
+    SCHEMA = "KN0131", "The input schema is not a valid JSON Schema.", "Correct the schema.";
+    NO_QUEUE = "KN0140", "An activity has no task queue.", "Set `queue` on the step or under `defaults`.";
+    NO_TIMEOUT = "KN0141", "An activity has no start-to-close timeout, and `defaults` gives none.", "Set `start_to_close` on the step or under `defaults`.";
+    TIMEOUT_ASSUMED = "KN0142", "An activity has no start-to-close timeout; 10 s is assumed.", "Set `start_to_close` on the step or under `defaults`.";
+    LEFT_BEHIND = "KN0150", "A step's effect stays when a later step fails.", "Give it `compensate`, or say `read_only: true` or `no_undo: <reason>`.";
+    NEVER_COMPENSATES = "KN0151", "Steps of a compensable saga retry without limit, so that it may never compensate.", "Set `retry.maximum_attempts` on the steps or under `defaults`.";
+    TOO_NEW = "KN0160", "The stored definition uses a newer expression language than this version knows.", "Upgrade this replica.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        for pair in ALL.windows(2) {
+            assert!(pair[0].code < pair[1].code, "{} and {}", pair[0].code, pair[1].code);
+        }
+        assert!(
+            ALL.iter()
+                .all(|code| code.code.starts_with("KN01") && code.code.len() == 6)
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! The keys of one mapping: known, unknown, not yet supported, repeated; and typed access to their values.
+
+use super::code;
+use super::diagnostic::Diagnostic;
+use super::duration;
+use super::near::nearest;
+use super::tree::{Key, Kind, Node, Place};
+use crate::time::Span;
+
+/// The keys a mapping may have.
+pub(super) struct Keys {
+    /// What the mapping is, for messages.
+    pub(super) of: &'static str,
+    pub(super) known: &'static [&'static str],
+    /// Part of the language, refused with a finding of their own.
+    pub(super) later: &'static [&'static str],
+}
+
+pub(super) struct Fields<'a> {
+    entries: &'a [(Key, Node)],
+}
+
+impl<'a> Fields<'a> {
+    /// Reports what is wrong with the keys. `None` when the node is no mapping.
+    pub(super) fn open(node: &'a Node, keys: &Keys, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        let Kind::Object(entries) = &node.kind else {
+            expected(node, keys.of, "a mapping", found);
+            return None;
+        };
+        for (at, (key, _)) in entries.iter().enumerate() {
+            if entries[..at].iter().any(|(earlier, _)| earlier.text == key.text) {
+                let message = format!("the key `{}` appears twice", key.text);
+                found.push(Diagnostic::error(code::DUPLICATE_KEY, key.span.clone(), message));
+            } else if keys.later.contains(&key.text.as_str()) {
+                let message = format!("`{}` is not supported by this version", key.text);
+                found.push(Diagnostic::error(code::NOT_SUPPORTED, key.span.clone(), message));
+            } else if !keys.known.contains(&key.text.as_str()) {
+                let message = format!("{} has no key `{}`", keys.of, key.text);
+                let near = nearest(&key.text, keys.known.iter().chain(keys.later).copied());
+                let help = format!("the keys here are {}", listed(keys.known));
+                found.push(
+                    Diagnostic::error(code::UNKNOWN_KEY, key.span.clone(), message)
+                        .help(help)
+                        .suggest(near),
+                );
+            }
+        }
+        Some(Self { entries })
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
+        self.entry(key).map(|(_, node)| node)
+    }
+
+    pub(super) fn key_place(&self, key: &str) -> Option<Place> {
+        self.entry(key).map(|(key, _)| key.span.clone())
+    }
+
+    fn entry(&self, key: &str) -> Option<&'a (Key, Node)> {
+        self.entries.iter().find(|(k, _)| k.text == key)
+    }
+
+    pub(super) fn text(&self, key: &str, found: &mut Vec<Diagnostic>) -> Option<&'a str> {
+        let node = self.get(key)?;
+        let text = node.as_str();
+        if text.is_none() {
+            expected(node, &format!("`{key}`"), "a string", found);
+        }
+        text
+    }
+
+    pub(super) fn flag(&self, key: &str, found: &mut Vec<Diagnostic>) -> bool {
+        match self.get(key).map(|node| (&node.kind, node)) {
+            Some((Kind::Bool(truth), _)) => *truth,
+            Some((_, node)) => {
+                expected(node, &format!("`{key}`"), "true or false", found);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// A duration that is more than nothing. One that cannot be read is a finding and counts as [`STAND_IN`].
+    pub(super) fn duration(&self, key: &str, found: &mut Vec<Diagnostic>) -> Option<Span> {
+        let node = self.get(key)?;
+        let message = match node.as_str().map(|text| (text, duration::parse(text))) {
+            None => format!("`{key}` is {}, not a duration", node.type_name()),
+            Some((_, Ok(Span::ZERO))) => format!("`{key}` must be longer than nothing"),
+            Some((_, Ok(span))) => return Some(span),
+            Some((text, Err(error))) => format!("`{text}` {error}"),
+        };
+        found.push(Diagnostic::error(code::BAD_DURATION, node.span.clone(), message));
+        Some(STAND_IN)
+    }
+}
+
+/// For what the author gave and cannot be read, so that nothing is said to be missing.
+const STAND_IN: Span = Span::from_secs(1);
+
+pub(super) fn expected(node: &Node, what: &str, wanted: &str, found: &mut Vec<Diagnostic>) {
+    let message = format!("{what} must be {wanted}, not {}", node.type_name());
+    found.push(Diagnostic::error(code::SHAPE, node.span.clone(), message));
+}
+
+/// `a`, `b` and `c`
+pub(super) fn listed(names: &[&str]) -> String {
+    let mut text = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            text.push_str(if at + 1 == names.len() { " and " } else { ", " });
+        }
+        text.push('`');
+        text.push_str(name);
+        text.push('`');
+    }
+    text
+}

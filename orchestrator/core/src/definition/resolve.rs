@@ -1,0 +1,122 @@
+//! Filling in defaults, so that every call says everything about how its tasks are given out.
+
+use std::sync::Arc;
+
+use super::code;
+use super::diagnostic::{Diagnostic, Severity};
+use super::model::{Attempts, Call, CallFields, Definition, RetryFields, Settings, StepKind, Undo};
+use super::plan::RetryPolicy;
+use super::tree::Place;
+use crate::ids::QueueName;
+use crate::time::Span;
+
+/// Where neither the step nor `defaults` say anything.
+const START_TO_CLOSE: Span = Span::from_secs(10);
+const INITIAL_INTERVAL: Span = Span::from_secs(1);
+const BACKOFF_COEFFICIENT: f64 = 2.0;
+/// Of the initial interval.
+const MAXIMUM_INTERVAL_FACTOR: u64 = 100;
+const UNDO_MAXIMUM_INTERVAL: Span = Span::from_secs(300);
+const UNDO_MAXIMUM_ATTEMPTS: u32 = 10;
+
+pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
+    let none = CallFields::default();
+    let (call_defaults, undo_defaults) = match &definition.defaults {
+        Some(defaults) => (&defaults.call, &defaults.undo),
+        None => (&none, &none),
+    };
+    let has_defaults = definition.defaults.is_some();
+    let mut assumed: Option<(Place, Vec<&str>)> = None;
+    for step in &mut definition.steps {
+        let StepKind::Activity(activity) = &mut step.kind else {
+            continue;
+        };
+        let call = &mut activity.call;
+        let queue = first([&call.fields, call_defaults], |f| f.queue.as_ref());
+        let queue = match queue {
+            Some(queue) => QueueName::new(&queue.text),
+            None => {
+                let message = format!("the step `{}` has no queue", step.id.text);
+                found.push(Diagnostic::error(code::NO_QUEUE, step.id.place.clone(), message));
+                continue;
+            }
+        };
+        let start_to_close = first([&call.fields, call_defaults], |f| f.start_to_close.as_ref()).copied();
+        if start_to_close.is_none() {
+            if has_defaults {
+                let message = format!("the step `{}` has no `start_to_close`", step.id.text);
+                found.push(Diagnostic::error(code::NO_TIMEOUT, step.id.place.clone(), message));
+            } else {
+                assumed
+                    .get_or_insert_with(|| (step.id.place.clone(), Vec::new()))
+                    .1
+                    .push(&step.id.text);
+            }
+        }
+        let settings = Settings {
+            queue,
+            start_to_close: start_to_close.unwrap_or(START_TO_CLOSE),
+            retry: retry([&call.fields.retry, &call_defaults.retry], None),
+        };
+        if let Undo::Compensate(undo) = &mut activity.undo {
+            undo.settings = Some(undo_settings(undo, undo_defaults, &settings));
+        }
+        call.settings = Some(settings);
+    }
+    if let Some((place, steps)) = assumed {
+        let message = format!(
+            "10 s is assumed as `start_to_close` of {}",
+            super::fields::listed(&steps)
+        );
+        found.push(Diagnostic::error(code::TIMEOUT_ASSUMED, place, message).severity(Severity::Notice));
+    }
+}
+
+/// An undo goes to its step's queue and has its step's timeout unless something else is said; its retries are its own.
+fn undo_settings(undo: &Call, defaults: &CallFields, step: &Settings) -> Settings {
+    let sources = [&undo.fields, defaults];
+    Settings {
+        queue: first(sources, |f| f.queue.as_ref()).map_or_else(|| step.queue.clone(), |q| QueueName::new(&q.text)),
+        start_to_close: first(sources, |f| f.start_to_close.as_ref())
+            .copied()
+            .unwrap_or(step.start_to_close),
+        retry: retry(
+            [&undo.fields.retry, &defaults.retry],
+            Some((UNDO_MAXIMUM_INTERVAL, UNDO_MAXIMUM_ATTEMPTS)),
+        ),
+    }
+}
+
+/// Field by field: what the step does not say it takes from `defaults`.
+fn retry(sources: [&RetryFields; 2], undo: Option<(Span, u32)>) -> RetryPolicy {
+    let initial_interval = first(sources, |r| r.initial_interval.as_ref())
+        .copied()
+        .unwrap_or(INITIAL_INTERVAL);
+    let maximum_interval = first(sources, |r| r.maximum_interval.as_ref())
+        .copied()
+        .unwrap_or(undo.map_or(
+            Span(initial_interval.0.saturating_mul(MAXIMUM_INTERVAL_FACTOR)),
+            |(interval, _)| interval,
+        ));
+    let maximum_attempts = match first(sources, |r| r.maximum_attempts.as_ref()) {
+        Some(Attempts::AtMost(attempts)) => Some(*attempts),
+        Some(Attempts::Unlimited) => None,
+        None => undo.map(|(_, attempts)| attempts),
+    };
+    let non_retryable = first(sources, |r| r.non_retryable.as_ref());
+    RetryPolicy {
+        initial_interval,
+        backoff_coefficient: first(sources, |r| r.backoff_coefficient.as_ref())
+            .copied()
+            .unwrap_or(BACKOFF_COEFFICIENT),
+        maximum_interval: maximum_interval.max(initial_interval).min(super::duration::MAX),
+        maximum_attempts,
+        non_retryable: non_retryable
+            .map(|types| types.iter().map(|t| Arc::from(t.as_str())).collect())
+            .unwrap_or_default(),
+    }
+}
+
+fn first<'a, S, T>(sources: [&'a S; 2], field: impl Fn(&'a S) -> Option<&'a T>) -> Option<&'a T> {
+    sources.into_iter().find_map(field)
+}

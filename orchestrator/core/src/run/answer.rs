@@ -1,0 +1,13 @@
+//! Those who wait for a run: stored in it, answered when it starts or closes, or at once if it has.
+
+use super::decider::Decider;
+use super::event::Event;
+use super::input::AnswerRequest;
+
+/// A closed run answers every time it is asked, since who asks again has not heard the answer.
+pub(super) fn wait(d: &mut Decider<'_>, request: AnswerRequest) {
+    let waits = |waiter: &super::state::Waiter| waiter.to == request.to && waiter.on == request.on;
+    if d.state.is_closed() || !d.state.waiters.iter().any(waits) {
+        d.emit(Event::Awaited(request));
+    }
+}

@@ -1,0 +1,125 @@
+//! The way in: one input, one run, one transition.
+//!
+//! Rejections are decided before anything is emitted: a rejected input leaves the state as it was. After a panic in here
+//! the state may be half-way through a transition; whoever catches it drops the state and loads the run again.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::decider::{Decider, Work};
+use super::event::{Event, RunStarted, Transition};
+use super::input::{Input, Rejected, Start, TaskOutcome};
+use super::limits::{MAX_ERROR_MESSAGE_BYTES, truncated};
+use super::scope::RunScope;
+use super::state::State;
+use super::{answer, attempt, cancel, deadline, held, late, parked, search_attribute};
+use crate::definition::plan::Plan;
+use crate::ids::{StepPath, TaskNo};
+use crate::time::Timestamp;
+
+/// Begins a run: validates, and takes the first steps.
+pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
+    check_input(plan, &start.input)?;
+    let mut birth = RunStarted {
+        run_id: start.run_id,
+        namespace: start.namespace,
+        workflow_id: start.workflow_id,
+        workflow: plan.workflow.clone(),
+        version: plan.version,
+        definition: plan.hash.clone(),
+        input: start.input,
+        request_id: start.request_id,
+        search_attributes: start.search_attributes,
+        answer: start.answer,
+        traceparent: start.traceparent,
+        timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
+    };
+    let root = StepPath::new("");
+    if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
+        let unborn = State::new(&Arc::new(birth.clone()), 1, at);
+        let scope = RunScope::new(&unborn, &root);
+        birth.search_attributes = search_attribute::collect(plan, &scope, &birth.search_attributes)?;
+    }
+    let birth = Arc::new(birth);
+    let mut state = State::new(&birth, 1, at);
+    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
+    d.push(Work::Enter {
+        node: plan.root,
+        path: root,
+    });
+    d.settle();
+    let transition = d.conclude();
+    Ok((state, transition))
+}
+
+/// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
+pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Result<Option<Transition>, Rejected> {
+    let mut d = Decider::new(plan, state, at);
+    match input {
+        Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
+        Input::TaskStarted { task, at } => {
+            known(&d, task)?;
+            deadline::task_started(&mut d, task, at);
+        }
+        Input::TaskLost { task } => {
+            known(&d, task)?;
+            if takes_results(&d) {
+                attempt::lost(&mut d, task);
+            }
+        }
+        Input::DispatchHeld { task } => {
+            known(&d, task)?;
+            held::dispatch_held(&mut d, task);
+        }
+        Input::Wake(horizon) => {
+            if !d.state.is_closed() {
+                deadline::wake(&mut d, &horizon);
+            }
+        }
+        Input::Cancel(operation) => cancel::cancel(&mut d, operation)?,
+        Input::Terminate(operation) => cancel::terminate(&mut d, operation)?,
+        Input::Await(request) => answer::wait(&mut d, request),
+        Input::Parked {
+            step,
+            action,
+            operation,
+        } => parked::act(&mut d, step, action, operation)?,
+        Input::Park { reason } => parked::park_run(&mut d, reason),
+    }
+    Ok(d.finish())
+}
+
+fn task_ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) -> Result<(), Rejected> {
+    known(d, task)?;
+    if takes_results(d) && d.state.open_task(task).is_some() {
+        attempt::ended(d, task, outcome);
+    } else {
+        late::result(d, task, outcome);
+    }
+    Ok(())
+}
+
+fn takes_results(d: &Decider<'_>) -> bool {
+    !d.state.is_closed() && d.state.parked.is_none()
+}
+
+fn known(d: &Decider<'_>, task: TaskNo) -> Result<(), Rejected> {
+    match d.state.task(task) {
+        Some(_) => Ok(()),
+        None => Err(Rejected::UnknownTask(task.0)),
+    }
+}
+
+fn check_input(plan: &Plan, input: &Value) -> Result<(), Rejected> {
+    let Some(schema) = &plan.input_schema else {
+        return Ok(());
+    };
+    schema.0.validate(input).map_err(|error| {
+        let place = error.instance_path().to_string();
+        let place = if place.is_empty() { "the input" } else { &place };
+        // The message may repeat the whole value.
+        let text = format!("{}: {error}", truncated(place, 256));
+        Rejected::InputSchema(truncated(&text, MAX_ERROR_MESSAGE_BYTES).to_owned())
+    })
+}

@@ -1,0 +1,177 @@
+//! The end of one attempt, forwards or as an undo: the table of outcomes, and whether there is another attempt.
+//!
+//! | outcome | sticky *unknown* | then |
+//! |---|---|---|
+//! | completed | – | the step is completed, the undo done |
+//! | failed | kept; lifted by *not done* | retry, else the step failed (or is unknown), the undo is parked |
+//! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
+//! | cancelled | kept | like failed |
+//! | retry later | kept | asked again as the same attempt; a run that stops takes it as unknown, because it still runs somewhere |
+//!
+//! A run that stops makes no further forward attempts.
+
+use super::decider::Decider;
+use super::effect::Direction;
+use super::event::{Event, StepOutcome};
+use super::failure::Failure;
+use super::input::TaskOutcome;
+use super::retry::{self, Ended, Seed};
+use super::{activity, compensation};
+use crate::ids::{StepPath, TaskNo};
+use crate::time::Span;
+
+/// A worker's word on an open task.
+pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
+    let Some(view) = d.state.open_task(task) else {
+        return;
+    };
+    let (step, direction) = (view.step.clone(), view.direction);
+    match outcome {
+        TaskOutcome::Completed { output } => match direction {
+            Direction::Do => activity::completed(d, step, task, output),
+            Direction::Undo => d.emit(Event::TaskCompleted { task, output }),
+        },
+        TaskOutcome::Failed(error) => {
+            d.emit(Event::TaskFailed {
+                task,
+                error: Failure::of_worker(&error),
+                not_done: error.not_done,
+            });
+            let ended = Ended {
+                worker_type: Some(&error.error_type),
+                retryable: error.retryable,
+                retry_after: error.retry_after,
+            };
+            retry_or_give_up(d, step, direction, ended, StepOutcome::Failed);
+        }
+        TaskOutcome::Unknown(error) => {
+            d.emit(Event::TaskUnknown {
+                task,
+                error: Failure::of_worker(&error),
+            });
+            let ended = Ended {
+                worker_type: Some(&error.error_type),
+                retryable: error.retryable,
+                retry_after: error.retry_after,
+            };
+            retry_or_give_up(d, step, direction, ended, StepOutcome::Unknown);
+        }
+        TaskOutcome::Cancelled => {
+            d.emit(Event::TaskCancelled { task });
+            retry_or_give_up(d, step, direction, Ended::SILENT, StepOutcome::Cancelled);
+        }
+        TaskOutcome::RetryLater { after } => ask_again(d, step, direction, task, after),
+    }
+    d.settle();
+}
+
+/// The server gave up delivering an open task.
+pub(super) fn lost(d: &mut Decider<'_>, task: TaskNo) {
+    silent(
+        d,
+        task,
+        |task, error| Event::TaskLost { task, error },
+        |_| Failure::lost(),
+    );
+    d.settle();
+}
+
+/// An open task is past its start-to-close.
+pub(super) fn timed_out(d: &mut Decider<'_>, task: TaskNo) {
+    silent(
+        d,
+        task,
+        |task, error| Event::TaskTimedOut { task, error },
+        Failure::start_to_close,
+    );
+}
+
+fn silent(d: &mut Decider<'_>, task: TaskNo, event: fn(TaskNo, Failure) -> Event, error: fn(Span) -> Failure) {
+    let Some(view) = d.state.open_task(task) else {
+        return;
+    };
+    let (step, direction, limit) = (view.step.clone(), view.direction, view.execution.start_to_close);
+    d.emit(event(task, error(limit)));
+    retry_or_give_up(d, step, direction, Ended::SILENT, StepOutcome::Unknown);
+}
+
+fn ask_again(d: &mut Decider<'_>, step: StepPath, direction: Direction, task: TaskNo, after: Option<Span>) {
+    let Some((policy, attempt)) = policy_and_attempt(d, &step, direction) else {
+        return;
+    };
+    let seed = seed(d, &step, direction, attempt);
+    let pause = after
+        .filter(|after| *after > Span::ZERO)
+        .unwrap_or_else(|| retry::interval(policy, seed));
+    let until = d.at.plus(pause);
+    d.emit(Event::TaskDeferred { task, until });
+    if direction == Direction::Do && !d.state.is_running() {
+        give_up(d, step, direction, StepOutcome::Unknown);
+    }
+}
+
+fn retry_or_give_up(
+    d: &mut Decider<'_>,
+    step: StepPath,
+    direction: Direction,
+    ended: Ended<'_>,
+    otherwise: StepOutcome,
+) {
+    let Some((policy, attempt)) = policy_and_attempt(d, &step, direction) else {
+        return;
+    };
+    let goes_on = direction == Direction::Undo || d.state.is_running();
+    let pause = retry::pause(policy, seed(d, &step, direction, attempt), ended).filter(|_| goes_on);
+    match pause {
+        Some(pause) => d.emit(Event::RetryScheduled {
+            at: d.at.plus(pause),
+            step,
+            direction,
+            attempt: attempt.saturating_add(1),
+        }),
+        None => give_up(d, step, direction, otherwise),
+    }
+}
+
+/// No further attempt: a forward step ends, as unknown if it may have been done; an undo is parked.
+pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction, otherwise: StepOutcome) {
+    let Some(execution) = d.state.executions(direction).get(&step) else {
+        return;
+    };
+    let outcome = if execution.may_be_done() {
+        StepOutcome::Unknown
+    } else {
+        otherwise
+    };
+    let error = execution
+        .last_error
+        .clone()
+        .unwrap_or_else(|| Failure::cancelled("the step was stopped before a worker took it"))
+        .at(&step);
+    match direction {
+        Direction::Do => {
+            if let Some((node, _)) = d.activity(&step) {
+                activity::step_failed(d, node, step, outcome, error);
+            }
+        }
+        Direction::Undo => compensation::park(d, step, error),
+    }
+}
+
+fn policy_and_attempt<'a>(
+    d: &mut Decider<'a>,
+    step: &StepPath,
+    direction: Direction,
+) -> Option<(&'a crate::definition::plan::RetryPolicy, u32)> {
+    let attempt = d.state.executions(direction).get(step)?.attempt;
+    Some((d.retry_policy(step, direction)?, attempt))
+}
+
+fn seed<'s>(d: &Decider<'_>, step: &'s StepPath, direction: Direction, attempt: u32) -> Seed<'s> {
+    Seed {
+        run: d.state.run_id(),
+        step,
+        direction,
+        attempt,
+    }
+}

@@ -1,0 +1,50 @@
+//! Cancel = stop and undo. Terminate = stop now, undo nothing.
+//!
+//! Both are idempotent, by request id and by what they ask for: a run that is being undone, for whatever reason, is not
+//! stopped twice. Closed runs refuse them, unless the request is one that was taken.
+
+use super::decider::Decider;
+use super::event::Event;
+use super::failure::{Failure, error_type};
+use super::input::{Operation, Rejected};
+use super::state::State;
+use super::stop;
+
+/// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
+pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
+    if is_repeat(d.state, &operation) || refused(d.state)? {
+        return Ok(());
+    }
+    if d.state.is_running() {
+        let error = Failure::cancelled(operation.reason.as_deref().unwrap_or("the run was cancelled"));
+        d.emit(Event::CancelRequested { error, operation });
+        stop::halt(d);
+        d.settle();
+    }
+    Ok(())
+}
+
+pub(super) fn terminate(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
+    if is_repeat(d.state, &operation) || refused(d.state)? {
+        return Ok(());
+    }
+    let reason = operation.reason.as_deref().unwrap_or("the run was terminated");
+    let error = Failure::new(error_type::TERMINATED, reason);
+    d.emit(Event::RunTerminated { error, operation });
+    Ok(())
+}
+
+pub(super) fn is_repeat(state: &State, operation: &Operation) -> bool {
+    operation
+        .request_id
+        .as_ref()
+        .is_some_and(|request| state.requests.contains(request))
+}
+
+/// Never true: an error or leave to go on, in a form that reads well behind `||`.
+pub(super) fn refused(state: &State) -> Result<bool, Rejected> {
+    match state.closed() {
+        Some(closed) => Err(Rejected::Closed(closed.status.as_str())),
+        None => Ok(false),
+    }
+}

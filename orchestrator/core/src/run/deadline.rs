@@ -1,0 +1,132 @@
+//! Deadlines: what is due at a wake-up, in the order in which it became due.
+//!
+//! | what | due | fires only if |
+//! |---|---|---|
+//! | pause between attempts | its end | – |
+//! | held dispatch | the end of its pause | – |
+//! | task, nobody known to have it | start-to-close after it was offered | never: it is found delivered, and start-to-close counts from now, or it is looked at again later |
+//! | task, delivered or begun | start-to-close after that | the log has been read that far |
+//! | timeout of the run | from its start | the log has been read that far |
+//!
+//! A deadline that must wait for its horizon stays due: `wake_at` lies in the past until then.
+
+use super::decider::Decider;
+use super::effect::Direction;
+use super::event::Event;
+use super::execution::{Known, OpenTask, Wait};
+use super::failure::Failure;
+use super::input::Horizon;
+use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
+use super::{attempt, stop};
+use crate::ids::{QueueName, StepPath, TaskNo};
+use crate::time::{Span, Timestamp};
+
+/// Something that may be due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Execution(Direction, StepPath),
+    Run,
+}
+
+pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
+    if d.state.parked.is_some() {
+        return;
+    }
+    for (due, item) in due_items(d) {
+        match item {
+            Item::Run => run_timeout(d, due, horizon),
+            Item::Execution(direction, step) => execution_due(d, &step, direction, horizon),
+        }
+        d.settle();
+    }
+}
+
+fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
+    let of = |direction| {
+        let executions = d.state.executions(direction).iter();
+        executions.map(move |(step, execution)| (execution.due(), Item::Execution(direction, step.clone())))
+    };
+    let run = d.state.birth.timeout_at.map(|at| (at, Item::Run));
+    let mut items: Vec<_> = of(Direction::Do)
+        .chain(of(Direction::Undo))
+        .chain(run)
+        .filter(|(due, _)| *due <= d.at)
+        .collect();
+    items.sort_unstable();
+    items
+}
+
+fn run_timeout(d: &mut Decider<'_>, due: Timestamp, horizon: &Horizon) {
+    if d.state.is_running() && horizon.log_read_to >= due {
+        let error = Failure::run_timeout(d.plan.timeout.unwrap_or_default());
+        d.emit(Event::RunTimedOut { error });
+        stop::halt(d);
+    }
+}
+
+fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon: &Horizon) {
+    // An earlier item may have changed or ended it, or closed the run.
+    let Some(execution) = d.state.executions(direction).get(step) else {
+        return;
+    };
+    if d.state.is_closed() || execution.due() > d.at {
+        return;
+    }
+    match &execution.wait {
+        Wait::Until(_) => d.emit(Event::TaskOpened {
+            task: d.state.next_task(),
+            step: step.clone(),
+            direction,
+            attempt: execution.attempt,
+        }),
+        Wait::Task(open) => match open.known {
+            Known::Held => d.emit(Event::TaskOffered {
+                task: open.task,
+                offer: open.offer.saturating_add(1),
+            }),
+            Known::Offered => {
+                let event = find(open, &execution.queue, execution.start_to_close, d.at, horizon);
+                d.emit(event);
+            }
+            Known::Delivered | Known::Started => {
+                if horizon.log_read_to >= open.due {
+                    attempt::timed_out(d, open.task);
+                }
+            }
+        },
+        Wait::Decision => {}
+    }
+}
+
+/// What the queue's horizon says of a task that nobody is known to have.
+fn find(open: &OpenTask, queue: &QueueName, start_to_close: Span, now: Timestamp, horizon: &Horizon) -> Event {
+    let task = open.task;
+    match horizon.delivered_to.get(queue) {
+        Some(delivered_to) if *delivered_to >= open.opened_at => Event::TaskDelivered { task },
+        // Looked at again after as long as it has waited, so that a long backlog costs few looks, but not too late.
+        _ => {
+            let shortest = start_to_close.max(HELD_PAUSE_FIRST);
+            let longest = shortest.max(UNDELIVERED_PAUSE_LONGEST);
+            let pause = now.since(open.opened_at).clamp(shortest, longest);
+            Event::DeadlineDeferred {
+                task,
+                until: now.plus(pause),
+            }
+        }
+    }
+}
+
+/// A beat. Recorded only where it decides something: the deadline that was provisional has come.
+pub(super) fn task_started(d: &mut Decider<'_>, task: TaskNo, began: Timestamp) {
+    if d.state.parked.is_some() || d.state.is_closed() {
+        return;
+    }
+    let Some(open) = d.state.open_task(task).map(|view| view.open) else {
+        return;
+    };
+    if open.known != Known::Started && open.due <= d.at {
+        // Workers' clocks are not ours.
+        let at = began.max(open.opened_at).min(d.at);
+        d.emit(Event::TaskStarted { task, at });
+    }
+}

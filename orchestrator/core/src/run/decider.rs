@@ -1,0 +1,138 @@
+//! The working half of `apply`: decides, emits events, and sees their effect on the state at once.
+//!
+//! Containers are not called recursively: entering a step and the end of a step are entries of a work list, so that no
+//! definition is too long for the stack.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::effect::Direction;
+use super::event::{Event, Transition};
+use super::evolve;
+use super::state::State;
+use super::tree;
+use crate::definition::plan::{Activity, NodeId, NodeKind, Plan, RetryPolicy, Undo};
+use crate::ids::StepPath;
+use crate::time::Timestamp;
+
+pub(super) struct Decider<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) state: &'a mut State,
+    /// Of the transition being made.
+    pub(super) at: Timestamp,
+    seq: u32,
+    events: Vec<Event>,
+    work: VecDeque<Work>,
+}
+
+/// A step to enter, or one that has ended and whose container is to be told.
+#[derive(Debug)]
+pub(super) enum Work {
+    Enter { node: NodeId, path: StepPath },
+    Ended { node: NodeId, path: StepPath, end: End },
+}
+
+/// What a container is told of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// Completed, skipped, or not successful in a way that does not matter.
+    Passed,
+    Failed(super::failure::Failure),
+}
+
+impl<'a> Decider<'a> {
+    /// Time never goes back for a run.
+    pub(super) fn new(plan: &'a Plan, state: &'a mut State, at: Timestamp) -> Self {
+        Self {
+            plan,
+            at: at.max(state.at),
+            seq: state.seq.saturating_add(1),
+            events: Vec::with_capacity(4),
+            work: VecDeque::new(),
+            state,
+        }
+    }
+
+    /// Goes on with the birth of a run, which the state was made of.
+    pub(super) fn of_birth(plan: &'a Plan, state: &'a mut State, birth: Event) -> Self {
+        let mut events = Vec::with_capacity(4);
+        events.push(birth);
+        Self {
+            plan,
+            at: state.at,
+            seq: state.seq,
+            events,
+            work: VecDeque::new(),
+            state,
+        }
+    }
+
+    pub(super) fn emit(&mut self, event: Event) {
+        evolve::apply_event(self.state, self.seq, self.at, &event);
+        self.events.push(event);
+    }
+
+    pub(super) fn push(&mut self, work: Work) {
+        self.work.push_back(work);
+    }
+
+    /// Walks the tree until everything that can go on has gone on.
+    pub(super) fn settle(&mut self) {
+        while let Some(work) = self.work.pop_front() {
+            // A run that stops dispatches nothing forwards and tells no container.
+            if !self.state.is_running() {
+                self.work.clear();
+                break;
+            }
+            match work {
+                Work::Enter { node, path } => tree::enter(self, node, path),
+                Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
+            }
+        }
+        if self.state.is_stopping() {
+            super::compensation::advance(self);
+        }
+    }
+
+    /// `None` if nothing was decided.
+    pub(super) fn finish(self) -> Option<Transition> {
+        if self.events.is_empty() {
+            return None;
+        }
+        Some(self.conclude())
+    }
+
+    pub(super) fn conclude(self) -> Transition {
+        evolve::conclude(self.state, self.seq, self.at);
+        Transition {
+            seq: self.seq,
+            at: self.at,
+            events: self.events,
+        }
+    }
+
+    /// The activity at a path. A path that the plan does not have parks the run: it was given another definition than the
+    /// one it was started with.
+    pub(super) fn activity(&mut self, step: &StepPath) -> Option<(NodeId, &'a Activity)> {
+        let found = tree::find(self.plan, step).and_then(|node| match &self.plan.node(node).kind {
+            NodeKind::Activity(activity) => Some((node, &**activity)),
+            NodeKind::Sequence { .. } | NodeKind::Set(_) => None,
+        });
+        if found.is_none() && self.state.parked.is_none() {
+            self.emit(Event::RunParked {
+                reason: Arc::from(format!("the definition has no activity at `{step}`")),
+            });
+        }
+        found
+    }
+
+    /// How a do or an undo is retried.
+    pub(super) fn retry_policy(&mut self, step: &StepPath, direction: Direction) -> Option<&'a RetryPolicy> {
+        let (_, activity) = self.activity(step)?;
+        match (direction, &activity.undo) {
+            (Direction::Do, _) => Some(&activity.call.retry),
+            (Direction::Undo, Undo::Compensate(call)) => Some(&call.retry),
+            (Direction::Undo, Undo::ReadOnly | Undo::None { .. }) => None,
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What has happened to a run: every decision and every evaluated expression, in the order they were made.
+//!
+//! Stored as JSON, one array per transition, and read by people in `psql`: short stable names, defaults left out.
+//! **Invariant:** names and meanings only ever grow; a field is never given another meaning. `null` and a missing value
+//! are the same thing: a value that may be absent is never told from `null` by its field.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::effect::Direction;
+use super::failure::Failure;
+use super::input::{AnswerRequest, Operation};
+use super::status::Status;
+use crate::ids::{
+    ActivityName, DefinitionHash, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
+};
+use crate::time::{Span, Timestamp};
+
+/// One applied input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// Counts from 1 without gaps within a run.
+    pub seq: u32,
+    /// Never earlier than the transition before.
+    pub at: Timestamp,
+    pub events: Vec<Event>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    RunStarted(Arc<RunStarted>),
+    /// `if:` was false.
+    StepSkipped {
+        step: StepPath,
+    },
+    VarsSet {
+        step: StepPath,
+        vars: BTreeMap<Arc<str>, Arc<Value>>,
+    },
+    /// A forward activity and its first task; with it comes its ledger entry, where there is an undo.
+    ActivityScheduled(Box<ActivityScheduled>),
+    /// A further attempt of a do or an undo, under the same key.
+    TaskOpened {
+        task: TaskNo,
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+        attempt: u32,
+    },
+    /// The task stream refused the task; it waits in the run.
+    DispatchHeld {
+        task: TaskNo,
+        until: Timestamp,
+    },
+    /// A held task goes out again.
+    TaskOffered {
+        task: TaskNo,
+        offer: u32,
+    },
+    /// A worker is known to have begun; start-to-close counts from `at`.
+    TaskStarted {
+        task: TaskNo,
+        at: Timestamp,
+    },
+    /// The queue is known to have delivered past the task; start-to-close counts from this transition.
+    TaskDelivered {
+        task: TaskNo,
+    },
+    /// Nobody has taken the task yet, so it is not late; looked at again then.
+    DeadlineDeferred {
+        task: TaskNo,
+        until: Timestamp,
+    },
+    TaskCompleted {
+        task: TaskNo,
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
+    },
+    /// The worker said so: surely not done by this attempt.
+    TaskFailed {
+        task: TaskNo,
+        error: Failure,
+        /// The worker asserts that no attempt had any effect.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_done: bool,
+    },
+    /// The worker could not say.
+    TaskUnknown {
+        task: TaskNo,
+        error: Failure,
+    },
+    /// The worker stopped because it was asked to: surely not done by this attempt.
+    TaskCancelled {
+        task: TaskNo,
+    },
+    /// Still running somewhere: asked again then, as the same attempt.
+    TaskDeferred {
+        task: TaskNo,
+        until: Timestamp,
+    },
+    TaskTimedOut {
+        task: TaskNo,
+        error: Failure,
+    },
+    TaskLost {
+        task: TaskNo,
+        error: Failure,
+    },
+    RetryScheduled {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+        /// The attempt that will be made.
+        attempt: u32,
+        at: Timestamp,
+    },
+    /// A step ended without success. Whether the run goes on is the next event's matter.
+    StepFailed {
+        step: StepPath,
+        outcome: StepOutcome,
+        error: Failure,
+    },
+    /// The step will be undone if the run fails, with this input. A second one replaces the input.
+    UndoReady {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_null")]
+        input: Arc<Value>,
+    },
+    /// The step will be undone if the run fails; its input reads the run's `error` and is evaluated when there is one.
+    UndoNeeded {
+        step: StepPath,
+    },
+    /// The undo's first task, or the first one after an operator's retry.
+    UndoScheduled {
+        step: StepPath,
+        task: TaskNo,
+        start_to_close: Span,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_attempts: Option<u32>,
+    },
+    /// The undo waits for an operator.
+    UndoParked {
+        step: StepPath,
+        error: Failure,
+    },
+    /// An operator has the undo tried again, with the input of the event before or the one it had.
+    UndoResumed {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// An operator closed the matter.
+    UndoResolved {
+        step: StepPath,
+        how: Resolution,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// The run stops and undoes. The error is kept beside whatever becomes of the undo.
+    RunFailed {
+        error: Failure,
+    },
+    RunTimedOut {
+        error: Failure,
+    },
+    CancelRequested {
+        error: Failure,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// The whole run waits for an operator.
+    RunParked {
+        reason: Arc<str>,
+    },
+    RunResumed {
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// Somebody else waits for the run.
+    Awaited(AnswerRequest),
+    /// A worker answered a task that was closed. Refused for the state; a success may still have to be undone, which the
+    /// events behind this one say.
+    LateResult(Box<LateResult>),
+    RunCompleted {
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
+    },
+    /// The end of a run that was stopped and undone.
+    RunClosed {
+        status: Status,
+    },
+    RunTerminated {
+        error: Failure,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    pub run_id: RunId,
+    pub namespace: Namespace,
+    pub workflow_id: WorkflowId,
+    pub workflow: WorkflowName,
+    pub version: u32,
+    pub definition: DefinitionHash,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub input: Arc<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub search_attributes: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<AnswerRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
+    /// When the run is stopped and undone, if it is still running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActivityScheduled {
+    pub step: StepPath,
+    pub task: TaskNo,
+    pub activity: ActivityName,
+    pub queue: QueueName,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub input: Arc<Value>,
+    pub start_to_close: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// The ledger entry. Its key is [`super::keys::idempotency_key`] of run and step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoCall>,
+}
+
+/// Who undoes a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoCall {
+    pub activity: ActivityName,
+    pub queue: QueueName,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LateResult {
+    pub task: TaskNo,
+    pub outcome: LateOutcome,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub output: Arc<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// The run was closed: nothing is reopened, and a success stays as it is until a person looks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_close: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LateOutcome {
+    Completed,
+    Failed,
+    Unknown,
+    Cancelled,
+    RetryLater,
+}
+
+/// How a step ended that did not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepOutcome {
+    /// Surely not done.
+    Failed,
+    /// It may have been done, and is undone like a completed one.
+    Unknown,
+    /// Stopped before it was done.
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    Done,
+    Skipped,
+}
+
+// serde hands fields over by reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_do(direction: &Direction) -> bool {
+    *direction == Direction::Do
+}
+
+fn is_null(value: &Arc<Value>) -> bool {
+    value.is_null()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,93 @@
+//! Why something did not succeed, in the words that people and programs get to see.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::input::WorkerError;
+use super::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_TYPE_BYTES, truncated};
+use crate::expression::ExpressionError;
+use crate::ids::StepPath;
+use crate::time::Span;
+
+/// Error types that Knarr itself gives; every other one is a worker's.
+pub mod error_type {
+    /// An attempt ran longer than its start-to-close, or the run longer than its timeout.
+    pub const TIMEOUT: &str = "timeout";
+    /// The server gave up delivering a task.
+    pub const LOST: &str = "lost";
+    /// A step was stopped before it had an outcome of its own, or the run was cancelled.
+    pub const CANCELLED: &str = "cancelled";
+    pub const TERMINATED: &str = "terminated";
+    pub const EXPRESSION: &str = "expression_error";
+}
+
+/// An error; its texts are bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step that failed, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepPath>,
+    pub error_type: Arc<str>,
+    pub message: Arc<str>,
+}
+
+impl Failure {
+    pub(super) fn new(error_type: &str, message: &str) -> Self {
+        Self {
+            step: None,
+            error_type: Arc::from(truncated(error_type, MAX_ERROR_TYPE_BYTES)),
+            message: Arc::from(truncated(message, MAX_ERROR_MESSAGE_BYTES)),
+        }
+    }
+
+    pub(super) fn of_worker(error: &WorkerError) -> Self {
+        let bounded = |text: &Arc<str>, limit| {
+            if text.len() <= limit {
+                text.clone()
+            } else {
+                Arc::from(truncated(text, limit))
+            }
+        };
+        Self {
+            step: None,
+            error_type: bounded(&error.error_type, MAX_ERROR_TYPE_BYTES),
+            message: bounded(&error.message, MAX_ERROR_MESSAGE_BYTES),
+        }
+    }
+
+    pub(super) fn expression(error: &ExpressionError) -> Self {
+        Self::new(error_type::EXPRESSION, &error.to_string())
+    }
+
+    pub(super) fn start_to_close(limit: Span) -> Self {
+        Self::new(
+            error_type::TIMEOUT,
+            &format!("no outcome within {} ms of being taken", limit.as_millis()),
+        )
+    }
+
+    pub(super) fn run_timeout(limit: Span) -> Self {
+        Self::new(
+            error_type::TIMEOUT,
+            &format!("the run did not end within {} ms", limit.as_millis()),
+        )
+    }
+
+    pub(super) fn lost() -> Self {
+        Self::new(
+            error_type::LOST,
+            "the task was delivered several times and never answered",
+        )
+    }
+
+    pub(super) fn cancelled(message: &str) -> Self {
+        Self::new(error_type::CANCELLED, message)
+    }
+
+    #[must_use]
+    pub(super) fn at(mut self, step: &StepPath) -> Self {
+        self.step = Some(step.clone());
+        self
+    }
+}

@@ -1,0 +1,47 @@
+//! Back-pressure: a task that its stream refused waits in the run, durably, and is offered again under a new offer number.
+
+use super::attempt;
+use super::decider::Decider;
+use super::effect::Direction;
+use super::event::{Event, StepOutcome};
+use super::execution::Known;
+use super::limits::{HELD_PAUSE_FIRST, HELD_PAUSE_LONGEST};
+use crate::ids::TaskNo;
+use crate::time::Span;
+
+pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo) {
+    if d.state.is_closed() || d.state.parked.is_some() {
+        return;
+    }
+    let Some(view) = d.state.open_task(task) else {
+        return;
+    };
+    // A task that somebody has was not refused.
+    if view.open.known != Known::Offered {
+        return;
+    }
+    let (step, direction) = (view.step.clone(), view.direction);
+    let until = d.at.plus(pause(view.open.offer));
+    d.emit(Event::DispatchHeld { task, until });
+    if direction == Direction::Do && d.state.is_stopping() {
+        attempt::give_up(d, step, direction, StepOutcome::Cancelled);
+    }
+    d.settle();
+}
+
+/// Doubles with each offer.
+fn pause(offer: u32) -> Span {
+    let doubled = HELD_PAUSE_FIRST.0.saturating_mul(1 << offer.min(16));
+    Span(doubled).min(HELD_PAUSE_LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_from_a_quarter_of_a_second_to_five() {
+        let pauses = [0, 1, 2, 3, 4, 5, u32::MAX].map(|offer| pause(offer).as_millis());
+        assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+    }
+}

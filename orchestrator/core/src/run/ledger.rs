@@ -1,0 +1,43 @@
+//! What has to be undone if the run fails: one entry per dispatched step that has an undo, in the order of dispatch.
+//!
+//! **Invariant:** an entry is made by the event that opens the step's first task, so it is durable before the task goes out.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::event::UndoCall;
+use super::failure::Failure;
+use crate::ids::StepPath;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    pub step: StepPath,
+    pub undo: UndoCall,
+    /// `null` until it has been evaluated.
+    #[serde(default)]
+    pub input: Arc<Value>,
+    pub state: UndoState,
+    /// An operator has had it tried again: the input is theirs to answer for.
+    pub resumed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoState {
+    /// Nothing to undo: the step is under way, or was surely not done.
+    Dormant,
+    /// To be undone if the run fails; the input reads the run's error and is evaluated when there is one.
+    Needed,
+    /// To be undone if the run fails; the input is stored.
+    Ready,
+    /// Being undone.
+    Running,
+    /// Waits for an operator. `prepared` tells whether there is an input to try again with.
+    Parked { error: Failure, prepared: bool },
+    /// Undone, by a worker or, as an operator says, otherwise.
+    Done,
+    /// Left as it is, as an operator decided.
+    Skipped,
+}

@@ -1,0 +1,37 @@
+//! Every limit of a run's state machine, in one place. Those of single expressions and of JSON as such are in
+//! [`crate::expression`] and [`crate::json`].
+
+use crate::time::Span;
+
+/// Longest error message kept; the rest is cut off on a character boundary.
+pub const MAX_ERROR_MESSAGE_BYTES: usize = 4 * 1024;
+/// Longest error type kept.
+pub const MAX_ERROR_TYPE_BYTES: usize = 256;
+/// Most search attributes of one run.
+pub const MAX_SEARCH_ATTRIBUTES: usize = 100;
+/// Longest name of a search attribute, in bytes.
+pub const MAX_SEARCH_ATTRIBUTE_NAME_BYTES: usize = 256;
+/// Largest value of a search attribute, as JSON, in bytes.
+pub const MAX_SEARCH_ATTRIBUTE_BYTES: usize = 2 * 1024;
+/// First and longest pause before a task that a full stream refused is offered again.
+pub const HELD_PAUSE_FIRST: Span = Span::from_millis(250);
+pub const HELD_PAUSE_LONGEST: Span = Span::from_secs(5);
+/// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit).
+pub const UNDELIVERED_PAUSE_LONGEST: Span = Span::from_secs(60);
+
+/// Cuts a text to at most `limit` bytes, on a character boundary.
+pub(super) fn truncated(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_on_a_character_boundary() {
+        assert_eq!(truncated("aé", 3), "aé");
+        assert_eq!(truncated("aé", 2), "a");
+        assert_eq!(truncated("", 0), "");
+    }
+}

@@ -1,0 +1,97 @@
+//! What waits for an operator, and what operators do about it.
+//!
+//! *An undo* is parked when its attempts are exhausted or its input cannot be evaluated. It may be tried again, with the
+//! same or other input, marked as done, or skipped.
+//!
+//! *A run as a whole* is parked when the shell could not take or store one of its inputs, or when it is loaded with a
+//! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
+//! into their timeouts once it goes on) and no deadline of it is due. It goes on after `Retry` at the root path; `Cancel`
+//! makes it go on by undoing, `Terminate` closes it.
+
+use std::sync::Arc;
+
+use super::cancel::{is_repeat, refused};
+use super::compensation;
+use super::decider::Decider;
+use super::event::{Event, Resolution};
+use super::input::{Operation, ParkedAction, Rejected};
+use super::ledger::UndoState;
+use crate::ids::StepPath;
+use crate::json::{self, Limits};
+
+pub(super) fn park_run(d: &mut Decider<'_>, reason: Arc<str>) {
+    if !d.state.is_closed() && d.state.parked.is_none() {
+        d.emit(Event::RunParked { reason });
+    }
+}
+
+pub(super) fn act(
+    d: &mut Decider<'_>,
+    step: StepPath,
+    action: ParkedAction,
+    operation: Operation,
+) -> Result<(), Rejected> {
+    if is_repeat(d.state, &operation) || refused(d.state)? {
+        return Ok(());
+    }
+    if step.as_str().is_empty() {
+        resume_run(d, &action, operation)?;
+    } else {
+        let prepared = match d.state.entry(&step).map(|entry| &entry.state) {
+            Some(UndoState::Parked { prepared, .. }) => *prepared,
+            _ => return Err(Rejected::NotParked(step.to_string())),
+        };
+        match action {
+            ParkedAction::Retry if prepared => d.emit(Event::UndoResumed { step, operation }),
+            ParkedAction::Retry => retry_unprepared(d, step, operation)?,
+            ParkedAction::RetryWithInput(input) => {
+                json::check(&input, &Limits::default())
+                    .map_err(|problem| Rejected::Expression(format!("the input is {problem}")))?;
+                d.emit(Event::UndoReady {
+                    step: step.clone(),
+                    input,
+                });
+                d.emit(Event::UndoResumed { step, operation });
+            }
+            ParkedAction::MarkDone => resolve(d, step, Resolution::Done, operation),
+            ParkedAction::Skip => resolve(d, step, Resolution::Skipped, operation),
+        }
+    }
+    d.settle();
+    Ok(())
+}
+
+fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) -> Result<(), Rejected> {
+    if d.state.parked.is_none() || *action != ParkedAction::Retry {
+        return Err(Rejected::NotParked(String::new()));
+    }
+    d.emit(Event::RunResumed { operation });
+    Ok(())
+}
+
+/// The input could not be evaluated before; what it reads may be there now.
+fn retry_unprepared(d: &mut Decider<'_>, step: StepPath, operation: Operation) -> Result<(), Rejected> {
+    let Some(call) = compensation::undo_call(d, &step) else {
+        return Ok(());
+    };
+    if compensation::reads_error(call.input.as_ref()) && d.state.failure().is_none() {
+        d.emit(Event::UndoResumed {
+            step: step.clone(),
+            operation,
+        });
+        d.emit(Event::UndoNeeded { step });
+        return Ok(());
+    }
+    let input = compensation::evaluate(d, &step, call, None)
+        .map_err(|error| Rejected::Expression(error.message.to_string()))?;
+    d.emit(Event::UndoReady {
+        step: step.clone(),
+        input,
+    });
+    d.emit(Event::UndoResumed { step, operation });
+    Ok(())
+}
+
+fn resolve(d: &mut Decider<'_>, step: StepPath, how: Resolution, operation: Operation) {
+    d.emit(Event::UndoResolved { step, how, operation });
+}

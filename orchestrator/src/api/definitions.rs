@@ -1,0 +1,240 @@
+//! Definitions: registering one after checking it anew, listing them, showing one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use knarr_core::definition::plan::{NodeKind, Plan, Undo};
+use knarr_core::ids::{Namespace, QueueName, WorkflowName};
+use knarr_schemas::api::{
+    DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
+    RegisteredDefinition, RegistrationOutcome, ShowDefinition,
+};
+use knarr_schemas::code;
+use serde_json::Value;
+
+use crate::api::{DEFAULT_NAMESPACE, Operations, Refusal, source};
+use crate::bus::QueueSettings;
+use crate::store::{NamespaceRow, Registered, Store, StoredDefinition};
+
+const DEFAULT_PAGE: u32 = 100;
+/// The shortest lease of plain workers.
+const MIN_ACK_WAIT: Duration = Duration::from_secs(30);
+
+impl<S: Store> Operations<S> {
+    /// Checks, stores, and has the task queues set up. Registering the same again does the last alone.
+    pub async fn register_definition(
+        &self,
+        namespace: &Namespace,
+        request: RegisterDefinition,
+    ) -> Result<RegisteredDefinition, Refusal> {
+        self.require_namespace(namespace).await?;
+        let read = source::read(&request.source, &request.files);
+        let Some(definition) = read.definition else {
+            return Ok(RegisteredDefinition {
+                outcome: RegistrationOutcome::Refused,
+                definition: None,
+                queues: Vec::new(),
+                error: Some(code::DEFINITION_INVALID.plain()),
+                findings: read.findings,
+            });
+        };
+        let plan = &definition.plan;
+        let stored = StoredDefinition {
+            namespace: namespace.clone(),
+            workflow: plan.workflow.clone(),
+            version: i32::try_from(plan.version).map_err(|_| {
+                Refusal::new(400, &code::BAD_REQUEST, format!("version {} is too large", plan.version))
+            })?,
+            hash: plan.hash.clone(),
+            body: definition.canonical.clone(),
+            source: request.source,
+            registered_at: self.store.now().await?,
+        };
+        if namespace.as_str() == DEFAULT_NAMESPACE {
+            let row = NamespaceRow {
+                name: namespace.clone(),
+                retention_class: 0,
+            };
+            self.store.create_namespace(&row).await?;
+        }
+        let outcome = match self.store.register_definition(&stored).await? {
+            Registered::New => RegistrationOutcome::Registered,
+            Registered::Unchanged => RegistrationOutcome::Unchanged,
+            Registered::Conflict { hash } => {
+                let message = format!(
+                    "{} version {} is registered with other content (hash {})",
+                    stored.workflow,
+                    stored.version,
+                    hash.0.get(..12).unwrap_or(&hash.0)
+                );
+                return Ok(RegisteredDefinition {
+                    outcome: RegistrationOutcome::Refused,
+                    definition: Some(info(&stored)),
+                    queues: Vec::new(),
+                    findings: read.findings,
+                    error: Some(code::DEFINITION_CONFLICT.error(message)),
+                });
+            }
+        };
+        let registered_at = self.registered_at(&stored, outcome).await?;
+        let queues = plan.queues();
+        let settings = self.queue_settings(namespace, &queues).await?;
+        (self.on_registered)(namespace.clone(), settings).await?;
+        Ok(RegisteredDefinition {
+            outcome,
+            definition: Some(DefinitionInfo {
+                registered_at,
+                ..info(&stored)
+            }),
+            queues: queues.iter().map(ToString::to_string).collect(),
+            findings: read.findings,
+            error: None,
+        })
+    }
+
+    /// Has the task streams and consumers of all namespaces set up: at the start of a replica, and after NATS lost them.
+    pub async fn ensure_queues(&self) -> Result<(), Refusal> {
+        for row in self.store.namespaces().await? {
+            let all = self.all_queues(&row.name).await?;
+            (self.on_registered)(row.name, settings(all)).await?;
+        }
+        Ok(())
+    }
+
+    /// By name and version.
+    pub async fn list_definitions(
+        &self,
+        namespace: &Namespace,
+        request: &ListDefinitions,
+    ) -> Result<DefinitionPage, Refusal> {
+        let limit = request.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
+        let mut definitions: Vec<DefinitionInfo> = self
+            .store
+            .list_definitions(namespace)
+            .await?
+            .iter()
+            .map(info)
+            .filter(|info| request.workflow.as_ref().is_none_or(|name| info.workflow == *name))
+            .filter(|info| request.after.as_ref().is_none_or(|after| key(info) > *after))
+            .collect();
+        if definitions.is_empty() {
+            self.require_namespace(namespace).await?;
+        }
+        definitions.sort_by_key(key);
+        let next = (definitions.len() > limit).then(|| key(&definitions[limit - 1]));
+        definitions.truncate(limit);
+        Ok(DefinitionPage { definitions, next })
+    }
+
+    pub async fn show_definition(
+        &self,
+        namespace: &Namespace,
+        request: &ShowDefinition,
+    ) -> Result<DefinitionDetail, Refusal> {
+        let workflow = WorkflowName::new(&request.workflow);
+        // A version that does not fit is one that is not there.
+        let version = request.version.map(|version| i32::try_from(version).unwrap_or(-1));
+        if let Some(stored) = self.store.definition(namespace, &workflow, version).await? {
+            let mut body: Value = serde_json::from_str(&stored.body).unwrap_or_default();
+            return Ok(DefinitionDetail {
+                definition: info(&stored),
+                source: stored.source.clone(),
+                input_schema: body.get_mut("input_schema").map(Value::take),
+            });
+        }
+        self.require_namespace(namespace).await?;
+        let newest = self.store.definition(namespace, &workflow, None).await?;
+        Err(match (newest, request.version) {
+            (Some(newest), Some(version)) => Refusal::not_found(
+                &code::UNKNOWN_VERSION,
+                format!("`{workflow}` has no version {version}; the newest is {}", newest.version),
+            ),
+            _ => Refusal::not_found(
+                &code::UNKNOWN_WORKFLOW,
+                format!("no definition in namespace `{namespace}` has the name `{workflow}`"),
+            ),
+        })
+    }
+
+    async fn registered_at(
+        &self,
+        stored: &StoredDefinition,
+        outcome: RegistrationOutcome,
+    ) -> Result<chrono::DateTime<chrono::Utc>, Refusal> {
+        if outcome == RegistrationOutcome::Registered {
+            return Ok(stored.registered_at.to_utc());
+        }
+        let before = self
+            .store
+            .definition(&stored.namespace, &stored.workflow, Some(stored.version))
+            .await?;
+        Ok(before.map_or(stored.registered_at, |before| before.registered_at).to_utc())
+    }
+
+    /// Of the queues given, over every version there is: runs of older ones still send tasks.
+    async fn queue_settings(
+        &self,
+        namespace: &Namespace,
+        queues: &[QueueName],
+    ) -> Result<Vec<QueueSettings>, Refusal> {
+        let mut all = self.all_queues(namespace).await?;
+        all.retain(|queue, _| queues.contains(queue));
+        Ok(settings(all))
+    }
+
+    async fn all_queues(&self, namespace: &Namespace) -> Result<BTreeMap<QueueName, Duration>, Refusal> {
+        let mut longest = BTreeMap::new();
+        for stored in self.store.list_definitions(namespace).await? {
+            match source::read_canonical(&stored.body) {
+                Some(definition) => collect_queues(&definition.plan, &mut longest),
+                None => tracing::error!(
+                    workflow = %stored.workflow,
+                    version = stored.version,
+                    "a stored definition cannot be read any more"
+                ),
+            }
+        }
+        Ok(longest)
+    }
+}
+
+fn settings(queues: BTreeMap<QueueName, Duration>) -> Vec<QueueSettings> {
+    queues
+        .into_iter()
+        .map(|(queue, longest)| QueueSettings {
+            queue,
+            ack_wait: longest.max(MIN_ACK_WAIT),
+        })
+        .collect()
+}
+
+fn collect_queues(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {
+    let mut add = |call: &knarr_core::definition::plan::Call| {
+        let known = longest.entry(call.queue.clone()).or_default();
+        *known = (*known).max(call.start_to_close.into());
+    };
+    for node in &plan.nodes {
+        if let NodeKind::Activity(activity) = &node.kind {
+            add(&activity.call);
+            if let Undo::Compensate(call) = &activity.undo {
+                add(call);
+            }
+        }
+    }
+}
+
+fn info(stored: &StoredDefinition) -> DefinitionInfo {
+    DefinitionInfo {
+        workflow: stored.workflow.to_string(),
+        version: u32::try_from(stored.version).unwrap_or_default(),
+        hash: stored.hash.0.to_string(),
+        registered_at: stored.registered_at.to_utc(),
+    }
+}
+
+fn key(info: &DefinitionInfo) -> DefinitionKey {
+    DefinitionKey {
+        workflow: info.workflow.clone(),
+        version: info.version,
+    }
+}

@@ -1,0 +1,246 @@
+//! One run for people: its state as core folds it, and beside it what the state has no use for but a person has: attempts
+//! and activities of steps that have ended, in the order in which they were reached.
+
+use std::collections::BTreeMap;
+
+use knarr_core::ids::{StepPath, TaskNo};
+use knarr_core::run::{
+    Direction, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, StepOutcome, Transition,
+    UndoState, Wait, evolve,
+};
+use knarr_core::time::Timestamp;
+use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState};
+use knarr_schemas::body::FailureBody;
+use serde_json::Value;
+
+use crate::api::runs::summary;
+use crate::store::{RunRow, StoredTransition};
+
+/// Why a stored history makes no run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DescribeError {
+    #[error("transition {seq} is not readable: {error}")]
+    Json { seq: i32, error: serde_json::Error },
+    #[error("it does not begin with the birth of a run")]
+    NotBorn,
+    #[error("it is empty")]
+    Empty,
+}
+
+/// Takes a run's transitions in order.
+#[derive(Debug, Default)]
+pub(super) struct Describer {
+    state: Option<State>,
+    /// In the order in which they were reached.
+    order: Vec<StepPath>,
+    steps: BTreeMap<StepPath, Facts>,
+    undos: BTreeMap<StepPath, Facts>,
+    tasks: BTreeMap<TaskNo, (StepPath, Direction)>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    activity: Option<String>,
+    attempts: u32,
+    last_failure: Option<Failure>,
+}
+
+impl Describer {
+    pub(super) fn add(&mut self, stored: &StoredTransition) -> Result<(), DescribeError> {
+        let events: Vec<Event> = serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json {
+            seq: stored.seq,
+            error,
+        })?;
+        for event in &events {
+            self.learn(event);
+        }
+        let transition = Transition {
+            seq: u32::try_from(stored.seq).unwrap_or_default(),
+            at: stored.at,
+            events,
+        };
+        match &mut self.state {
+            Some(state) => evolve(state, &transition),
+            None => self.state = Some(State::born(&transition).ok_or(DescribeError::NotBorn)?),
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, row: &RunRow) -> Result<RunDescription, DescribeError> {
+        let state = self.state.as_ref().ok_or(DescribeError::Empty)?;
+        // The transitions may be newer than the row.
+        let mut run = summary(row);
+        run.status = state.status().as_str().to_owned();
+        run.closed_at = state.closed_at().map(Timestamp::to_utc);
+        let given = |value: &Value| (!value.is_null()).then(|| value.clone());
+        Ok(RunDescription {
+            run,
+            definition: state.definition_hash().0.to_string(),
+            seq: state.seq(),
+            request_id: state.request_id().map(ToString::to_string),
+            search_attributes: state
+                .search_attributes()
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            input: given(state.input()),
+            output: state.output().and_then(|output| given(output)),
+            failure: state.failure().map(failure_body),
+            parked: state.parked_reason().map(ToString::to_string),
+            wake_at: state.wake_at().map(Timestamp::to_utc),
+            steps: self.order.iter().map(|path| self.step(state, path)).collect(),
+            ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
+            tasks: tasks(state),
+            shortened: false,
+        })
+    }
+
+    fn learn(&mut self, event: &Event) {
+        match event {
+            Event::ActivityScheduled(scheduled) => {
+                self.reach(&scheduled.step);
+                let facts = self.facts(&scheduled.step, Direction::Do);
+                facts.activity = Some(scheduled.activity.to_string());
+                facts.attempts += 1;
+                self.tasks
+                    .insert(scheduled.task, (scheduled.step.clone(), Direction::Do));
+            }
+            Event::StepSkipped { step } | Event::VarsSet { step, .. } => self.reach(step),
+            Event::TaskOpened {
+                task, step, direction, ..
+            } => {
+                self.facts(step, *direction).attempts += 1;
+                self.tasks.insert(*task, (step.clone(), *direction));
+            }
+            Event::UndoScheduled { step, task, .. } => {
+                self.facts(step, Direction::Undo).attempts += 1;
+                self.tasks.insert(*task, (step.clone(), Direction::Undo));
+            }
+            Event::TaskFailed { task, error, .. }
+            | Event::TaskUnknown { task, error }
+            | Event::TaskTimedOut { task, error }
+            | Event::TaskLost { task, error } => {
+                if let Some((step, direction)) = self.tasks.get(task).cloned() {
+                    self.facts(&step, direction).last_failure = Some(error.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reach(&mut self, step: &StepPath) {
+        if !self.steps.contains_key(step) {
+            self.order.push(step.clone());
+            self.steps.insert(step.clone(), Facts::default());
+        }
+    }
+
+    fn facts(&mut self, step: &StepPath, direction: Direction) -> &mut Facts {
+        match direction {
+            Direction::Do => self.steps.entry(step.clone()).or_default(),
+            Direction::Undo => self.undos.entry(step.clone()).or_default(),
+        }
+    }
+
+    fn step(&self, state: &State, path: &StepPath) -> StepState {
+        let facts = self.steps.get(path);
+        let running = state.executions(Direction::Do).contains_key(path);
+        let last = || facts.and_then(|facts| facts.last_failure.as_ref());
+        let (status, output, failure) = match state.steps().get(path) {
+            Some(Step::Skipped) => ("skipped", None, None),
+            Some(Step::Passed) => ("completed", None, None),
+            Some(Step::Completed { output }) => ("completed", Some(output), None),
+            Some(Step::Failed { outcome, error }) => (outcome_name(*outcome), None, Some(error)),
+            None if running => ("running", None, last()),
+            // A terminated run leaves its steps as they were.
+            None => ("abandoned", None, last()),
+        };
+        StepState {
+            path: path.to_string(),
+            status: status.to_owned(),
+            activity: facts.and_then(|facts| facts.activity.clone()),
+            attempts: facts.map_or(0, |facts| facts.attempts),
+            output: output.filter(|output| !output.is_null()).map(|output| (**output).clone()),
+            failure: failure.map(failure_body),
+        }
+    }
+
+    fn entry(&self, entry: &CoreLedgerEntry) -> LedgerEntry {
+        let facts = self.undos.get(&entry.step);
+        let last = || facts.and_then(|facts| facts.last_failure.as_ref());
+        let (status, failure) = match &entry.state {
+            UndoState::Dormant => ("dormant", None),
+            UndoState::Needed | UndoState::Ready => ("armed", None),
+            UndoState::Running => ("undoing", last()),
+            UndoState::Parked { error, .. } => ("parked", Some(error)),
+            UndoState::Done => ("undone", None),
+            UndoState::Skipped => ("skipped", last()),
+        };
+        LedgerEntry {
+            step: entry.step.to_string(),
+            activity: entry.undo.activity.to_string(),
+            status: status.to_owned(),
+            attempts: facts.map_or(0, |facts| facts.attempts),
+            failure: failure.map(failure_body),
+        }
+    }
+}
+
+fn outcome_name(outcome: StepOutcome) -> &'static str {
+    match outcome {
+        StepOutcome::Failed => "failed",
+        StepOutcome::Unknown => "unknown",
+        StepOutcome::Cancelled => "cancelled",
+    }
+}
+
+fn tasks(state: &State) -> Vec<OpenTask> {
+    if state.is_closed() {
+        return Vec::new();
+    }
+    let of = |direction| {
+        state
+            .executions(direction)
+            .iter()
+            .map(move |(step, execution)| task(step, direction, execution))
+    };
+    of(Direction::Do).chain(of(Direction::Undo)).collect()
+}
+
+fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
+    let (number, status, since, due) = match &execution.wait {
+        Wait::Task(open) => {
+            let (status, due) = match open.known {
+                // Nobody has taken it: it is not late, and what is due is only a look.
+                Known::Offered => ("dispatched", None),
+                Known::Held => ("held", Some(open.due)),
+                Known::Delivered => ("delivered", Some(open.due)),
+                Known::Started => ("started", Some(open.due)),
+            };
+            (Some(open.task), status, Some(open.opened_at), due)
+        }
+        Wait::Until(at) => (None, "waiting", None, Some(*at)),
+        Wait::Decision => (None, "waiting", None, None),
+    };
+    OpenTask {
+        task: number.map(|task| task.0),
+        step: step.to_string(),
+        activity: execution.activity.to_string(),
+        queue: execution.queue.to_string(),
+        direction: direction.as_str().to_owned(),
+        attempt: execution.attempt,
+        max_attempts: execution.max_attempts,
+        status: status.to_owned(),
+        since: since.map(Timestamp::to_utc),
+        due: due.map(Timestamp::to_utc),
+        last_failure: execution.last_error.as_ref().map(failure_body),
+    }
+}
+
+fn failure_body(failure: &Failure) -> FailureBody {
+    FailureBody {
+        step: failure.step.as_ref().map(ToString::to_string),
+        error_type: failure.error_type.to_string(),
+        message: failure.message.to_string(),
+    }
+}

@@ -1,0 +1,295 @@
+//! The API as a NATS micro service: one endpoint a verb for all namespaces, shared by all replicas through a queue group.
+//!
+//! **Invariants:** a request is answered or refused within [`TIME_LIMIT`]; at most [`ADMITTED`] requests are held, of
+//! which [`RUNNING`] touch the store at a time; a panic in one is its own refusal.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::service::{Request, Service, ServiceExt};
+use bytes::Bytes;
+use futures_util::stream::{SelectAll, StreamExt};
+use futures_util::FutureExt;
+use knarr_core::ids::Namespace;
+use knarr_schemas::api::{self, verb};
+use knarr_schemas::{code, subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::client::max_payload;
+use crate::api::{Operations, Refusal};
+use crate::store::Store;
+
+/// Requests held at a time; more are refused at once.
+pub const ADMITTED: usize = 256;
+/// Requests worked on at a time.
+pub const RUNNING: usize = 16;
+/// Longest time from a request's arrival to its answer.
+pub const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait, at the end, for requests under way.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Left of a message for its headers.
+const HEADROOM: usize = 4 * 1024;
+
+const QUEUE_GROUP: &str = "knarr";
+
+#[derive(Debug, thiserror::Error)]
+#[error("the API cannot be served over NATS: {0}")]
+pub struct ServeError(String);
+
+/// The service while it is up. Dropping it ends it at once; [`ApiService::stop`] lets requests under way finish.
+#[derive(Debug)]
+pub struct ApiService {
+    service: Service,
+    cancel: CancellationToken,
+    requests: TaskTracker,
+    accept: JoinHandle<()>,
+}
+
+impl ApiService {
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        if self.accept.await.is_err() {
+            tracing::error!("the API's accept loop panicked");
+        }
+        self.requests.close();
+        if tokio::time::timeout(DRAIN_LIMIT, self.requests.wait()).await.is_err() {
+            tracing::warn!(left = self.requests.len(), "requests of the API were still under way");
+        }
+        if let Err(error) = self.service.stop().await {
+            tracing::warn!(%error, "the API's service did not stop cleanly");
+        }
+    }
+}
+
+/// Starts serving; returns when every endpoint is subscribed.
+pub async fn serve<S: Store>(
+    nats: async_nats::Client,
+    operations: Arc<Operations<S>>,
+) -> Result<ApiService, ServeError> {
+    let failed = |error: async_nats::Error| ServeError(error.to_string());
+    let errors: Arc<[AtomicU64; verb::ALL.len()]> = Arc::default();
+    let counted = Arc::clone(&errors);
+    let service = nats
+        .service_builder()
+        .description("Knarr: runs and definitions")
+        .queue_group(QUEUE_GROUP)
+        .stats_handler(move |endpoint, _| {
+            let refused = verb::ALL
+                .iter()
+                .position(|verb| endpoint_name(verb) == endpoint)
+                .map_or(0, |index| counted[index].load(Ordering::Relaxed));
+            serde_json::json!({ "refused": refused })
+        })
+        .start(api::SERVICE, env!("CARGO_PKG_VERSION"))
+        .await
+        .map_err(failed)?;
+    let mut incoming = SelectAll::new();
+    for (index, verb) in verb::ALL.iter().enumerate() {
+        let endpoint = service
+            .endpoint_builder()
+            .name(endpoint_name(verb))
+            .add(format!("knarr.api.*.{verb}"))
+            .await
+            .map_err(failed)?;
+        incoming.push(endpoint.map(move |request| (index, request)));
+    }
+    // The subscriptions are known to the server before the caller says that the API is up.
+    nats.flush().await.map_err(|error| ServeError(error.to_string()))?;
+    let cancel = CancellationToken::new();
+    let requests = TaskTracker::new();
+    let acceptor = Acceptor {
+        nats,
+        operations,
+        errors,
+        admitted: Arc::new(Semaphore::new(ADMITTED)),
+        running: Arc::new(Semaphore::new(RUNNING)),
+        requests: requests.clone(),
+    };
+    let stop = cancel.clone();
+    let accept = tokio::spawn(async move {
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => None,
+                next = incoming.next() => next,
+            };
+            let Some((index, request)) = next else { return };
+            acceptor.accept(index, request);
+        }
+    });
+    Ok(ApiService {
+        service,
+        cancel,
+        requests,
+        accept,
+    })
+}
+
+/// Names of endpoints hold no dots.
+fn endpoint_name(verb: &str) -> String {
+    verb.replace('.', "-")
+}
+
+struct Acceptor<S> {
+    nats: async_nats::Client,
+    operations: Arc<Operations<S>>,
+    errors: Arc<[AtomicU64; verb::ALL.len()]>,
+    admitted: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+    requests: TaskTracker,
+}
+
+impl<S: Store> Acceptor<S> {
+    fn accept(&self, index: usize, request: Request) {
+        if request.message.reply.is_none() {
+            return;
+        }
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().ok();
+        let call = Call {
+            nats: self.nats.clone(),
+            operations: Arc::clone(&self.operations),
+            errors: Arc::clone(&self.errors),
+            running: Arc::clone(&self.running),
+            verb: verb::ALL[index],
+            index,
+            request,
+        };
+        self.requests.spawn(call.run(admitted));
+    }
+}
+
+struct Call<S> {
+    nats: async_nats::Client,
+    operations: Arc<Operations<S>>,
+    errors: Arc<[AtomicU64; verb::ALL.len()]>,
+    running: Arc<Semaphore>,
+    verb: &'static str,
+    index: usize,
+    request: Request,
+}
+
+impl<S: Store> Call<S> {
+    async fn run(self, admitted: Option<OwnedSemaphorePermit>) {
+        let answer = match &admitted {
+            None => Err(Refusal::new(503, &code::BUSY, code::BUSY.cause)),
+            Some(_) => match AssertUnwindSafe(self.answer_in_time()).catch_unwind().await {
+                Ok(answer) => answer,
+                Err(_) => Err(Refusal::new(500, &code::INTERNAL, code::INTERNAL.cause)),
+            },
+        };
+        let sent = match answer {
+            Ok(body) => self.request.respond(Ok(body)).await,
+            Err(refusal) => self.refuse(&refusal).await,
+        };
+        if let Err(error) = sent {
+            tracing::warn!(verb = self.verb, %error, "an answer of the API could not be sent");
+        }
+    }
+
+    async fn answer_in_time(&self) -> Result<Bytes, Refusal> {
+        let answer = async {
+            // The semaphore is never closed.
+            let _running = self.running.acquire().await.ok();
+            self.answer().await
+        };
+        tokio::time::timeout(TIME_LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| Err(Refusal::new(503, &code::UNAVAILABLE, code::UNAVAILABLE.cause)))
+    }
+
+    async fn answer(&self) -> Result<Bytes, Refusal> {
+        let size = self.request.message.payload.len();
+        if size > api::MAX_REQUEST_BYTES {
+            return Err(Refusal::new(
+                413,
+                &code::BODY_TOO_LARGE,
+                format!("the request has {size} bytes; the limit is {}", api::MAX_REQUEST_BYTES),
+            ));
+        }
+        let namespace = self.namespace()?;
+        let operations = &self.operations;
+        match self.verb {
+            verb::DEFINITION_REGISTER => {
+                let reply = operations.register_definition(&namespace, self.body()?).await?;
+                self.encode(&reply)
+            }
+            verb::DEFINITION_LIST => self.encode(&operations.list_definitions(&namespace, &self.body()?).await?),
+            verb::DEFINITION_SHOW => self.encode(&operations.show_definition(&namespace, &self.body()?).await?),
+            verb::RUN_LIST => self.encode(&operations.list_runs(&namespace, &self.body()?).await?),
+            verb::RUN_SHOW => {
+                let request: api::ShowRun = self.body()?;
+                self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
+            }
+            verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
+            verb::NAMESPACE_CREATE => {
+                let api::CreateNamespace {} = self.body()?;
+                self.encode(&operations.create_namespace(&namespace).await?)
+            }
+            _ => {
+                let api::ListNamespaces {} = self.body()?;
+                self.encode(&operations.list_namespaces().await?)
+            }
+        }
+    }
+
+    /// `knarr.api.<namespace>.<verb>`; the subscription has matched the rest.
+    fn namespace(&self) -> Result<Namespace, Refusal> {
+        let token = self.request.message.subject.split('.').nth(2).unwrap_or_default();
+        let name = subject::decode_token(token)
+            .map_err(|error| Refusal::new(400, &code::BAD_TOKEN, format!("the namespace in the subject {error}")))?;
+        if name.chars().any(char::is_control) {
+            return Err(Refusal::new(400, &code::BAD_TOKEN, "the namespace contains control characters"));
+        }
+        Ok(Namespace::new(&name))
+    }
+
+    /// An empty body is an empty object, so that `nats req` without one works.
+    fn body<Q: DeserializeOwned>(&self) -> Result<Q, Refusal> {
+        let payload = &self.request.message.payload;
+        let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
+        serde_json::from_slice(payload).map_err(|error| {
+            let code = if error.is_syntax() || error.is_eof() { &code::BAD_JSON } else { &code::BAD_REQUEST };
+            Refusal::new(400, code, format!("the request cannot be read: {error}"))
+        })
+    }
+
+    /// Bytes of JSON that fit a reply.
+    fn budget(&self) -> usize {
+        max_payload(&self.nats).saturating_sub(HEADROOM)
+    }
+
+    fn encode(&self, reply: &impl Serialize) -> Result<Bytes, Refusal> {
+        let body = serde_json::to_vec(reply)
+            .map_err(|error| Refusal::new(500, &code::INTERNAL, format!("the answer cannot be written: {error}")))?;
+        let budget = self.budget();
+        if body.len() > budget {
+            return Err(Refusal::new(
+                413,
+                &code::REPLY_TOO_LARGE,
+                format!("the answer has {} bytes; NATS takes {budget}", body.len()),
+            ));
+        }
+        Ok(body.into())
+    }
+
+    async fn refuse(&self, refusal: &Refusal) -> Result<(), async_nats::PublishError> {
+        self.errors[self.index].fetch_add(1, Ordering::Relaxed);
+        let mut headers = HeaderMap::new();
+        headers.insert(api::ERROR, one_line(&refusal.body.message).as_str());
+        headers.insert(api::ERROR_CODE, refusal.status.to_string().as_str());
+        let body = serde_json::to_vec(&refusal.body).unwrap_or_default();
+        // The client's own way of refusing would send no body.
+        self.request.respond_with_headers(Ok(body.into()), headers).await
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}

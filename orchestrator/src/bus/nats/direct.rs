@@ -1,0 +1,92 @@
+//! The direct inlet of a partition: core NATS, from SDK workers, to the partition's owner.
+//!
+//! Core NATS knows no back-pressure: what the engine cannot take yet waits in the subscription's buffer
+//! (65,536 messages); what does not fit there is dropped and counted (`knarr_bus_dropped_messages_total`), and its sender
+//! repeats it after a second.
+
+use std::sync::Arc;
+
+use async_nats::Message;
+use futures_util::StreamExt as _;
+use knarr_schemas::subject;
+use tokio::sync::mpsc;
+
+use super::{Shared, header_map};
+use crate::bus::task_handle::TaskHandle;
+use crate::bus::{BusError, DirectKind, DirectMessage, Incoming};
+
+pub(super) async fn open(
+    shared: &Arc<Shared>,
+    partition: i16,
+    into: mpsc::Sender<Incoming>,
+) -> Result<TaskHandle, BusError> {
+    let mut subscription = shared
+        .js
+        .client()
+        .subscribe(format!("knarr.direct.*.{partition}.*"))
+        .await
+        .map_err(|error| BusError::Unavailable(error.to_string()))?;
+    Ok(TaskHandle::spawn(async move {
+        // The subscription ends with this task: dropping it unsubscribes.
+        loop {
+            let message = tokio::select! {
+                message = subscription.next() => message,
+                () = into.closed() => return,
+            };
+            let Some(message) = message else { return };
+            let Some(direct) = read(partition, message) else {
+                metrics::counter!("knarr_bus_malformed_direct_messages_total").increment(1);
+                continue;
+            };
+            if into.send(Incoming::Direct(direct)).await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+/// `knarr.direct.<ns>.<partition>.<kind>`; `None` for what is none of ours.
+fn read(partition: i16, message: Message) -> Option<DirectMessage> {
+    let (namespace, kind) = parse(&message.subject)?;
+    Some(DirectMessage {
+        partition,
+        namespace,
+        kind,
+        headers: header_map::from_client(message.headers.as_ref()),
+        payload: message.payload,
+        reply: message.reply.map(async_nats::Subject::into_string),
+    })
+}
+
+fn parse(text: &str) -> Option<(String, DirectKind)> {
+    let mut parts = text.strip_prefix("knarr.direct.")?.split('.');
+    let namespace = subject::decode_token(parts.next()?).ok()?.into_owned();
+    let _partition = parts.next()?;
+    let kind = match parts.next()? {
+        "result" => DirectKind::Result,
+        "beat" => DirectKind::Beat,
+        "claim" => DirectKind::Claim,
+        _ => return None,
+    };
+    Some((namespace, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_subjects_are_taken_apart() {
+        for (text, expected) in [
+            ("knarr.direct.default.3.result", Some(("default", DirectKind::Result))),
+            ("knarr.direct.a%2Fb.3.beat", Some(("a/b", DirectKind::Beat))),
+            ("knarr.direct.a.3.claim", Some(("a", DirectKind::Claim))),
+            ("knarr.direct.a%2fb.3.beat", None),
+            ("knarr.direct.a.3.other", None),
+            ("knarr.direct.a.3", None),
+        ] {
+            let expected = expected.map(|(namespace, kind)| (namespace.to_owned(), kind));
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+}

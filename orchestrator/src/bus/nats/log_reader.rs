@@ -1,0 +1,163 @@
+//! Reads one partition of the log into the engine's channel, from a cursor on, for as long as the partition is open.
+//!
+//! **Invariant:** each message is handed over once per opening, in the log's order; after whatever interrupts it, reading
+//! goes on behind the last message that was handed over, after the stream has been recognised as the same one.
+//!
+//! It acknowledges nothing: its place is the engine's cursor. Back-pressure is the engine's channel: while that is full
+//! no more is asked for than [`Pull`] has asked for already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_core::time::Timestamp;
+use knarr_schemas::subject::LOG_STREAM;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::connection::Link;
+use super::jetstream::code;
+use super::log_position::{Located, locate};
+use super::pull::{Pull, Pulled};
+use super::{Shared, header_map};
+use crate::bus::task_handle::TaskHandle;
+use crate::bus::{Incoming, LogGap, LogMessage};
+use crate::store::Cursor;
+
+/// Between attempts to read again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    partition: i16,
+    filter: String,
+    cursor: Cursor,
+    reader: u64,
+    into: mpsc::Sender<Incoming>,
+) -> TaskHandle {
+    let mut log_reader = LogReader {
+        shared: Arc::clone(shared),
+        link: shared.link.clone(),
+        partition,
+        filter,
+        cursor,
+        reader,
+        into,
+        handed_over_at: Instant::now(),
+    };
+    TaskHandle::spawn(async move { log_reader.run().await })
+}
+
+/// Nobody takes what is read.
+struct Closed;
+
+struct LogReader {
+    shared: Arc<Shared>,
+    link: watch::Receiver<Link>,
+    partition: i16,
+    filter: String,
+    /// Of the last message handed over.
+    cursor: Cursor,
+    reader: u64,
+    into: mpsc::Sender<Incoming>,
+    handed_over_at: Instant,
+}
+
+impl LogReader {
+    async fn run(&mut self) {
+        loop {
+            // A closed watch means that the connection is gone for good.
+            let Ok(link) = self.link.wait_for(|link| link.up).await.map(|link| *link) else {
+                return;
+            };
+            match self.read(link.epoch).await {
+                Ok(why) => tracing::debug!(partition = self.partition, why, "reading the log again"),
+                Err(Closed) => return,
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// Reads until something breaks, and says what.
+    async fn read(&mut self, epoch: u64) -> Result<String, Closed> {
+        let js = &self.shared.js;
+        match locate(js, &self.cursor).await {
+            Ok(Located::Continues { stream }) => self.cursor.stream = stream,
+            Ok(Located::Gap { resumes_at }) => {
+                let gap = LogGap {
+                    partition: self.partition,
+                    lost_after: self.cursor.clone(),
+                    resumes_at: resumes_at.clone(),
+                    reader: self.reader,
+                };
+                self.hand_over(Incoming::Gap(gap)).await?;
+                self.cursor = resumes_at;
+            }
+            Err(error) if error.is(code::STREAM_NOT_FOUND) => {
+                return Ok(match self.shared.streams.assert_log().await {
+                    Ok(()) => "the log was missing and has been created".to_owned(),
+                    Err(error) => error.to_string(),
+                });
+            }
+            Err(error) => return Ok(error.to_string()),
+        }
+        let heartbeat = self.shared.config.idle_after / 2;
+        let start = self.cursor.sequence + 1;
+        let mut pull = match Pull::open(&self.shared.js, LOG_STREAM, &self.filter, start, heartbeat).await {
+            Ok(pull) => pull,
+            Err(error) => return Ok(error.to_string()),
+        };
+        let mut link = self.link.clone();
+        let why = loop {
+            let pulled = tokio::select! {
+                biased;
+                pulled = pull.next() => pulled,
+                _ = link.wait_for(|link| link.epoch != epoch) => break "the connection was lost".to_owned(),
+                () = self.into.closed() => return Err(Closed),
+            };
+            match pulled {
+                Ok(Pulled::Message { message, position }) => {
+                    self.cursor.sequence = position.stream_sequence;
+                    self.cursor.at = Timestamp(position.nanos / 1_000);
+                    self.handed_over_at = Instant::now();
+                    let message = LogMessage {
+                        partition: self.partition,
+                        cursor: self.cursor.clone(),
+                        subject: message.subject.into_string(),
+                        headers: header_map::from_client(message.headers.as_ref()),
+                        payload: message.payload,
+                        reader: self.reader,
+                    };
+                    self.hand_over(Incoming::Log(message)).await?;
+                }
+                Ok(Pulled::Idle { stream_sequence }) => self.report_idle(stream_sequence).await?,
+                Err(broken) => break broken.0,
+            }
+        };
+        pull.close().await;
+        Ok(why)
+    }
+
+    async fn hand_over(&self, incoming: Incoming) -> Result<(), Closed> {
+        self.into.send(incoming).await.map_err(|_| Closed)
+    }
+
+    /// Moves the cursor of a silent partition over what other partitions have stored meanwhile.
+    async fn report_idle(&mut self, read_to: u64) -> Result<(), Closed> {
+        if read_to <= self.cursor.sequence || self.handed_over_at.elapsed() < self.shared.config.idle_after {
+            return Ok(());
+        }
+        // A cursor needs a message to be recognised by; without one there is another time.
+        let Ok(Some(message)) = self.shared.js.message_at(LOG_STREAM, read_to).await else {
+            return Ok(());
+        };
+        self.cursor.sequence = read_to;
+        self.cursor.at = message.at();
+        self.handed_over_at = Instant::now();
+        let idle = Incoming::Idle {
+            partition: self.partition,
+            cursor: self.cursor.clone(),
+            reader: self.reader,
+        };
+        self.hand_over(idle).await
+    }
+}

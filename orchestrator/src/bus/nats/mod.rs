@@ -1,0 +1,205 @@
+//! The bus over NATS: JetStream for the log, the task queues and dead letters, core NATS for the direct inlet.
+//!
+//! **Invariants:** nothing is handed over that was not received in unbroken sequence from the cursor on; a publication is
+//! reported as done only on the stream's own acknowledgement; a partition's tasks end before `close_partition` returns.
+//!
+//! It keeps no state of the engine's: where a partition's log is read from is the engine's cursor, and all the bus does
+//! with it is to check that the stream is still the one it was made on.
+
+mod advisories;
+mod connection;
+mod delivered;
+mod direct;
+mod header_map;
+mod jetstream;
+mod log_position;
+mod log_reader;
+mod publisher;
+mod pull;
+mod purge;
+mod streams;
+mod supervisor;
+
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::connection::Link;
+pub use self::connection::{Credentials, NatsConfig, Storage};
+use self::jetstream::JetStream;
+use self::publisher::Publisher;
+use self::streams::Streams;
+use super::task_handle::TaskHandle;
+use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
+use crate::store::Cursor;
+
+/// The bus of a running replica. Dropping it ends its tasks; the connection closes with its last client.
+#[derive(Debug)]
+pub struct NatsBus {
+    shared: Arc<Shared>,
+    publisher: Publisher,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// What the tasks of a bus have in common.
+#[derive(Debug)]
+struct Shared {
+    config: NatsConfig,
+    js: JetStream,
+    link: watch::Receiver<Link>,
+    streams: Streams,
+    partitions: Mutex<HashMap<i16, OpenPartition>>,
+    advisories: advisories::Advisories,
+}
+
+#[derive(Debug)]
+struct OpenPartition {
+    into: mpsc::Sender<Incoming>,
+    log: TaskHandle,
+    direct: TaskHandle,
+}
+
+impl Shared {
+    /// Where what concerns a partition goes, if it is open here.
+    fn sender_of(&self, partition: i16) -> Option<mpsc::Sender<Incoming>> {
+        let open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&partition).map(|open| open.into.clone())
+    }
+
+    /// Every channel once, however many partitions share it.
+    fn senders(&self) -> Vec<mpsc::Sender<Incoming>> {
+        let open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut distinct: Vec<mpsc::Sender<Incoming>> = Vec::new();
+        for partition in open.values() {
+            if !distinct.iter().any(|known| known.same_channel(&partition.into)) {
+                distinct.push(partition.into.clone());
+            }
+        }
+        distinct
+    }
+}
+
+impl NatsBus {
+    /// Connects and checks the server. Does not wait for a server that is not there.
+    ///
+    /// # Errors
+    /// `Unavailable` when no server answers, `Misconfigured` when it is too old, has no JetStream or refuses the credentials.
+    pub async fn connect(config: NatsConfig) -> Result<Self, BusError> {
+        let (client, link) = connection::connect(&config).await?;
+        let js = JetStream::new(client.clone());
+        connection::check_server(&js).await?;
+        let shared = Arc::new(Shared {
+            streams: Streams::new(js.clone(), &config),
+            js,
+            link: link.clone(),
+            config,
+            partitions: Mutex::default(),
+            advisories: advisories::Advisories::default(),
+        });
+        let publisher = Publisher::start(client, link, Arc::clone(&shared)).await?;
+        let tasks = vec![
+            AbortOnDropHandle::new(tokio::spawn(supervisor::run(Arc::clone(&shared)))),
+            AbortOnDropHandle::new(tokio::spawn(advisories::run(Arc::clone(&shared)))),
+        ];
+        Ok(Self {
+            shared,
+            publisher,
+            _tasks: tasks,
+        })
+    }
+
+    /// The connection, for what else is served over it.
+    pub fn client(&self) -> async_nats::Client {
+        self.shared.js.client().clone()
+    }
+
+    /// Asks the server for a sign of life.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer within `limit`.
+    pub async fn ping(&self, limit: Duration) -> Result<(), BusError> {
+        match tokio::time::timeout(limit, self.shared.js.account()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(BusError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+}
+
+impl Drop for NatsBus {
+    fn drop(&mut self) {
+        // Readers hold the shared part, which holds their handles.
+        let mut open = self.shared.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clear();
+    }
+}
+
+impl Bus for NatsBus {
+    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+        self.shared.streams.prepare(partitions).await?;
+        self.shared.advisories.begin();
+        Ok(())
+    }
+
+    async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
+        self.shared.streams.ensure_queues(namespace, queues).await
+    }
+
+    async fn open_partition(
+        &self,
+        partition: i16,
+        cursor: Cursor,
+        reader: u64,
+        into: mpsc::Sender<Incoming>,
+    ) -> Result<(), BusError> {
+        self.close_partition(partition).await;
+        let filter = self.shared.streams.filter(partition)?;
+        let direct = direct::open(&self.shared, partition, into.clone()).await?;
+        let log = log_reader::open(&self.shared, partition, filter, cursor, reader, into.clone());
+        self.shared
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(partition, OpenPartition { into, log, direct });
+        self.shared.advisories.look_again();
+        Ok(())
+    }
+
+    async fn close_partition(&self, partition: i16) {
+        let open = self
+            .shared
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&partition);
+        if let Some(open) = open {
+            tokio::join!(open.direct.stop(), open.log.stop());
+        }
+    }
+
+    async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
+        purge::log_tail(&self.shared, partition).await
+    }
+
+    async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
+        purge::purge_log(&self.shared, cursors).await
+    }
+
+    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+        delivered::delivered_to(&self.shared.js, namespace, queue).await
+    }
+
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        self.publisher.publish(messages).await
+    }
+}

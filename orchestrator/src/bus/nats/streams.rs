@@ -1,0 +1,313 @@
+//! Which streams and consumers there must be, and asserting them.
+//!
+//! **Invariants:** what a create or update returns is what was asked for, or it is an error; the number of partitions of
+//! a log that exists is never changed here.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_schemas::subject;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::connection::{NatsConfig, Storage};
+use super::jetstream::{ApiError, JetStream, StreamInfo, code};
+use crate::bus::{BusError, QueueSettings};
+
+/// Keeps the advisories of tasks that were delivered too often.
+pub(super) const ADVISORY_STREAM: &str = "KNARR_ADVISORIES";
+const ADVISORY_SUBJECT: &str = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.>";
+
+/// The smallest window the server takes; a repeat is recognised by state, and a window is stream-wide.
+const LOG_DUPLICATE_WINDOW_MS: u64 = 100;
+const TASK_DUPLICATE_WINDOW_MS: u64 = 30_000;
+/// Above this many deliveries a task is taken to kill its workers.
+const MAX_DELIVER: i64 = 5;
+/// Delivered and not yet acknowledged, over all workers of a queue.
+const MAX_ACK_PENDING: i64 = 20_000;
+/// Workers pulling at once; a pull above it is dropped in silence by the server, and it cannot be changed later.
+const MAX_WAITING: i64 = 16_384;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    js: JetStream,
+    replicas: u32,
+    storage: &'static str,
+    log_max_bytes: u64,
+    task_max_bytes: u64,
+    dlq_max_bytes: u64,
+    wanted: Mutex<Wanted>,
+    /// One assertion at a time: many readers notice a missing stream together.
+    asserting: tokio::sync::Mutex<()>,
+    /// Somebody has seen a stream missing.
+    pub(super) suspected: Notify,
+}
+
+/// What has been asked for so far, to be asserted again after a reconnect.
+#[derive(Debug, Default, Clone)]
+struct Wanted {
+    partitions: Option<u16>,
+    namespaces: HashMap<Namespace, HashMap<QueueName, QueueSettings>>,
+}
+
+impl Streams {
+    pub(super) fn new(js: JetStream, config: &NatsConfig) -> Self {
+        Self {
+            js,
+            replicas: config.replicas,
+            storage: match config.storage {
+                Storage::File => "file",
+                Storage::Memory => "memory",
+            },
+            log_max_bytes: config.log_max_bytes,
+            task_max_bytes: config.task_max_bytes,
+            dlq_max_bytes: config.dlq_max_bytes,
+            wanted: Mutex::default(),
+            asserting: tokio::sync::Mutex::default(),
+            suspected: Notify::new(),
+        }
+    }
+
+    pub(super) fn partitions(&self) -> Result<u16, BusError> {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted
+            .partitions
+            .ok_or_else(|| BusError::Misconfigured("the bus was not prepared".to_owned()))
+    }
+
+    /// Whether a partition is the one of un-keyed starts.
+    pub(super) fn is_ingress(&self, partition: i16) -> Result<bool, BusError> {
+        Ok(i32::from(partition) == i32::from(self.partitions()?))
+    }
+
+    /// What a partition's messages in the log match.
+    pub(super) fn filter(&self, partition: i16) -> Result<String, BusError> {
+        Ok(if self.is_ingress(partition)? {
+            "knarr.start.>".to_owned()
+        } else {
+            format!("knarr.in.{partition}.>")
+        })
+    }
+
+    pub(super) async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+        let _one = self.asserting.lock().await;
+        self.assert_base(partitions).await?;
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(partitions);
+        Ok(())
+    }
+
+    pub(super) async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
+        let _one = self.asserting.lock().await;
+        self.assert_tasks(namespace, queues.iter()).await?;
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = wanted.namespaces.entry(namespace.clone()).or_default();
+        for queue in queues {
+            known.insert(queue.queue.clone(), queue.clone());
+        }
+        Ok(())
+    }
+
+    /// Everything that was ever asked for, once more.
+    pub(super) async fn assert_again(&self) -> Result<(), BusError> {
+        let _one = self.asserting.lock().await;
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(partitions) = wanted.partitions {
+            self.assert_base(partitions).await?;
+        }
+        for (namespace, queues) in &wanted.namespaces {
+            self.assert_tasks(namespace, queues.values()).await?;
+        }
+        Ok(())
+    }
+
+    /// The log alone, unless it is there: for readers that found it missing.
+    pub(super) async fn assert_log(&self) -> Result<(), BusError> {
+        let partitions = self.partitions()?;
+        let _one = self.asserting.lock().await;
+        match self.js.stream(subject::LOG_STREAM).await {
+            Err(error) if error.is(code::STREAM_NOT_FOUND) => self.assert_base(partitions).await,
+            other => other.map(drop).map_err(BusError::from),
+        }
+    }
+
+    async fn assert_base(&self, partitions: u16) -> Result<(), BusError> {
+        self.put_stream(&self.log_config(partitions)).await?;
+        self.put_stream(&json!({
+            "name": subject::DLQ_STREAM,
+            "subjects": ["knarr.dlq.>"],
+            "storage": self.storage, "num_replicas": self.replicas,
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
+        }))
+        .await?;
+        self.put_stream(&json!({
+            "name": ADVISORY_STREAM,
+            "subjects": [ADVISORY_SUBJECT],
+            "storage": self.storage, "num_replicas": self.replicas,
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_bytes": 16 << 20, "max_age": nanos(DAY_MS),
+        }))
+        .await
+    }
+
+    fn log_config(&self, partitions: u16) -> Value {
+        json!({
+            "name": subject::LOG_STREAM,
+            "subjects": ["knarr.run.>", "knarr.start.>"],
+            "storage": self.storage, "num_replicas": self.replicas,
+            "retention": "limits", "discard": "new", "max_consumers": -1,
+            "max_bytes": self.log_max_bytes,
+            "duplicate_window": nanos(LOG_DUPLICATE_WINDOW_MS),
+            "allow_direct": true,
+            "subject_transform": {
+                "src": "knarr.run.*.*.>",
+                "dest": format!("knarr.in.{{{{partition({partitions},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"),
+            },
+        })
+    }
+
+    async fn assert_tasks(
+        &self,
+        namespace: &Namespace,
+        queues: impl Iterator<Item = &QueueSettings>,
+    ) -> Result<(), BusError> {
+        let (stream, token) = names(namespace)?;
+        self.put_stream(&json!({
+            "name": stream,
+            "subjects": [format!("knarr.task.{token}.>")],
+            "storage": self.storage, "num_replicas": self.replicas,
+            "retention": "workqueue", "discard": "new", "max_consumers": -1,
+            "max_bytes": self.task_max_bytes,
+            "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
+            "allow_direct": true,
+        }))
+        .await?;
+        for settings in queues {
+            let (name, filter) = queue_names(namespace, &settings.queue)?;
+            let config = json!({
+                "durable_name": name, "name": name,
+                "filter_subject": filter,
+                "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant",
+                "ack_wait": u64::try_from(settings.ack_wait.as_nanos()).unwrap_or(u64::MAX),
+                "max_deliver": MAX_DELIVER,
+                "max_ack_pending": MAX_ACK_PENDING,
+                "max_waiting": MAX_WAITING,
+            });
+            let info = self.js.put_consumer(&stream, &name, &config).await?;
+            echoes(&format!("consumer {name} of stream {stream}"), &config, &info.config)?;
+        }
+        Ok(())
+    }
+
+    /// Creates the stream, or brings it to this configuration.
+    async fn put_stream(&self, config: &Value) -> Result<(), BusError> {
+        let name = config["name"].as_str().unwrap_or_default();
+        let info = match self.js.call::<StreamInfo>(&format!("STREAM.CREATE.{name}"), config).await {
+            Err(error) if error.is(code::STREAM_NAME_IN_USE) => {
+                let existing = self.js.stream(name).await?;
+                refuse_other_partitions(config, &existing.config)?;
+                self.js.call::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), config).await
+            }
+            other => other,
+        }
+        .map_err(|error| match error {
+            // Refused for what it says, not for the moment.
+            ApiError::Refused { code: 400 | 500, description, .. } => BusError::Misconfigured(format!(
+                "KN0306: NATS refuses stream {name}: {description}. Remove what stands in its way (a stream with the same \
+                 subjects, an account limit) or change the setting it names."
+            )),
+            other => other.into(),
+        })?;
+        echoes(&format!("stream {name}"), config, &info.config)
+    }
+}
+
+/// The stream of a namespace's tasks, and the namespace's token.
+pub(super) fn names(namespace: &Namespace) -> Result<(String, String), BusError> {
+    let refused = |error: subject::TokenError| BusError::Misconfigured(format!("the namespace {namespace:?} {error}"));
+    let token = subject::encode_token(namespace.as_str()).map_err(refused)?.into_owned();
+    Ok((subject::task_stream(namespace.as_str()).map_err(refused)?, token))
+}
+
+/// The consumer of a queue, and what it takes.
+pub(super) fn queue_names(namespace: &Namespace, queue: &QueueName) -> Result<(String, String), BusError> {
+    let refused = |error: subject::TokenError| BusError::Misconfigured(format!("the task queue {queue:?} {error}"));
+    let (_, namespace) = names(namespace)?;
+    let token = subject::encode_token(queue.as_str()).map_err(refused)?;
+    Ok((
+        subject::queue_consumer(queue.as_str()).map_err(refused)?,
+        format!("knarr.task.{namespace}.{token}.>"),
+    ))
+}
+
+fn nanos(ms: u64) -> u64 {
+    ms * 1_000_000
+}
+
+/// A log that sorts into another number of partitions belongs to another cluster, or to another time of this one.
+fn refuse_other_partitions(asked: &Value, existing: &Value) -> Result<(), BusError> {
+    let (Some(asked), Some(found)) = (
+        asked.pointer("/subject_transform/dest"),
+        existing.pointer("/subject_transform/dest"),
+    ) else {
+        return Ok(());
+    };
+    if asked == found {
+        return Ok(());
+    }
+    Err(BusError::Misconfigured(format!(
+        "KN0307: the stream {} sorts messages by {found}, this cluster needs {asked}. Two clusters cannot share one NATS \
+         account; give this one its own account, or delete the stream if it is left over.",
+        subject::LOG_STREAM
+    )))
+}
+
+/// Older servers ignore what they do not know, and say so only by what they return.
+fn echoes(what: &str, asked: &Value, got: &Value) -> Result<(), BusError> {
+    let Some(asked) = asked.as_object() else { return Ok(()) };
+    for (key, value) in asked {
+        let returned = got.get(key).unwrap_or(&Value::Null);
+        if returned != value && !(returned.is_null() && is_default(value)) {
+            return Err(BusError::Misconfigured(format!(
+                "KN0308: {what} was to have {key} = {value}, but NATS keeps {returned}. Run nats-server 2.12 or later, or \
+                 lift the account's limit."
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_echoed_is_an_error() {
+        let asked = json!({ "name": "A", "max_bytes": 5, "allow_direct": false });
+        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 5, "more": 1 })).is_ok());
+        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 6 })).is_err());
+        assert!(echoes("x", &asked, &json!({ "name": "A" })).is_err());
+    }
+
+    #[test]
+    fn a_log_of_other_partitions_is_refused() {
+        let config = |n: u32| json!({ "subject_transform": { "dest": format!("knarr.in.{{partition({n})}}") } });
+        assert!(refuse_other_partitions(&config(64), &config(64)).is_ok());
+        let error = refuse_other_partitions(&config(64), &config(32)).unwrap_err();
+        assert!(error.to_string().contains("KN0307"), "{error}");
+    }
+}

@@ -1,0 +1,723 @@
+//! Against a real nats-server: `KNARR_NATS_SERVER` names it, else `PATH` does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::time::Timestamp;
+use knarr_schemas::{header, subject};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::test_server::TestServer;
+use super::*;
+use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn config(server: &TestServer) -> NatsConfig {
+    NatsConfig {
+        url: server.url(),
+        idle_after: Duration::from_secs(1),
+        ..NatsConfig::default()
+    }
+}
+
+async fn bus(server: &TestServer, partitions: u16) -> NatsBus {
+    let bus = NatsBus::connect(config(server)).await.unwrap();
+    bus.prepare(partitions).await.unwrap();
+    bus
+}
+
+fn to_log(id: &str, body: &str) -> Outgoing {
+    Outgoing {
+        subject: subject::start("default", id, "order").unwrap(),
+        headers: Headers::new(),
+        payload: Bytes::from(body.to_owned()),
+        delivery: Delivery::Stream,
+    }
+}
+
+fn numbered(range: std::ops::Range<u32>) -> Vec<Outgoing> {
+    range.map(|n| to_log("o-1", &n.to_string())).collect()
+}
+
+fn all_ok(outcomes: &[Result<(), PublishError>]) -> bool {
+    outcomes.iter().all(Result::is_ok)
+}
+
+async fn next(from: &mut mpsc::Receiver<Incoming>) -> Incoming {
+    tokio::time::timeout(DEADLINE, from.recv())
+        .await
+        .expect("in time")
+        .expect("open")
+}
+
+/// The next message of the log; what only tells of the connection is passed over.
+async fn next_log(from: &mut mpsc::Receiver<Incoming>) -> LogMessage {
+    loop {
+        match next(from).await {
+            Incoming::Log(message) => return message,
+            Incoming::Reconnected | Incoming::Idle { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn next_gap(from: &mut mpsc::Receiver<Incoming>) -> LogGap {
+    loop {
+        match next(from).await {
+            Incoming::Gap(gap) => return gap,
+            Incoming::Reconnected | Incoming::Idle { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn number(message: &LogMessage) -> u32 {
+    std::str::from_utf8(&message.payload).unwrap().parse().unwrap()
+}
+
+async fn expect(from: &mut mpsc::Receiver<Incoming>, range: std::ops::Range<u32>) -> Cursor {
+    let mut cursor = Cursor::default();
+    for expected in range {
+        let message = next_log(from).await;
+        assert_eq!(number(&message), expected);
+        assert!(message.cursor.sequence > cursor.sequence);
+        cursor = message.cursor;
+    }
+    cursor
+}
+
+async fn publish_until_stored(bus: &NatsBus, message: Outgoing) {
+    let deadline = Instant::now() + DEADLINE;
+    while bus.publish(vec![message.clone()]).await != [Ok(())] {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_with_a_remedy() {
+    let config = NatsConfig {
+        url: "nats://127.0.0.1:1".to_owned(),
+        ..NatsConfig::default()
+    };
+    let error = NatsBus::connect(config).await.unwrap_err();
+    assert!(matches!(error, BusError::Unavailable(_)));
+    let text = error.to_string();
+    assert!(text.contains("KN0301") && text.contains("127.0.0.1:1"), "{text}");
+}
+
+#[tokio::test]
+async fn messages_come_in_order_and_exactly_from_the_cursor_on() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    bus.prepare(1).await.unwrap();
+    assert_eq!(bus.log_tail(0).await.unwrap(), 0);
+    let (into, mut from) = mpsc::channel(64);
+    bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..1000)).await));
+    let half = expect(&mut from, 0..500).await;
+    assert!(!half.stream.is_empty());
+    assert!(half.at > Timestamp::default());
+    let last = expect(&mut from, 500..1000).await;
+    assert_eq!(bus.log_tail(0).await.unwrap(), last.sequence);
+    // A new opening ends the earlier one, and each says which it is.
+    bus.open_partition(0, half, 2, into.clone()).await.unwrap();
+    let message = next_log(&mut from).await;
+    assert_eq!((number(&message), message.reader), (500, 2));
+    assert_eq!(message.subject, "knarr.in.0.default.o-1.start.order");
+    bus.close_partition(0).await;
+    while from.try_recv().is_ok() {}
+    assert!(all_ok(&bus.publish(numbered(1000..1001)).await));
+    bus.open_partition(0, last, 3, into).await.unwrap();
+    assert_eq!(number(&next_log(&mut from).await), 1000);
+}
+
+#[tokio::test]
+async fn un_keyed_starts_come_to_the_ingress_with_their_headers() {
+    let server = TestServer::start();
+    let bus = bus(&server, 4).await;
+    let (into, mut from) = mpsc::channel(64);
+    bus.open_partition(4, Cursor::default(), 1, into).await.unwrap();
+    let start = Outgoing {
+        subject: subject::unkeyed_start("default", "order").unwrap(),
+        headers: vec![(Arc::from(header::REQUEST_ID), "r-1".to_owned())],
+        payload: Bytes::from_static(b"{}"),
+        delivery: Delivery::Stream,
+    };
+    assert_eq!(bus.publish(vec![start]).await, [Ok(())]);
+    let message = next_log(&mut from).await;
+    assert_eq!(
+        (message.partition, message.subject.as_str()),
+        (4, "knarr.start.default.order")
+    );
+    assert_eq!(crate::bus::header(&message.headers, header::REQUEST_ID), Some("r-1"));
+}
+
+#[tokio::test]
+async fn a_full_channel_holds_the_reader_back_and_loses_nothing() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (into, mut from) = mpsc::channel(1);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..5000)).await));
+    // What was pulled and is not taken is bounded: the server still holds most of it as undelivered.
+    let names: Value = bus.shared.js.call("CONSUMER.NAMES.KNARR_IN", &json!({})).await.unwrap();
+    let name = names["consumers"][0].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let info = bus.shared.js.consumer("KNARR_IN", &name).await.unwrap();
+        assert!(info.num_pending >= 5000 - 600, "{info:?}");
+        if info.delivered.stream_seq >= 256 {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    expect(&mut from, 0..5000).await;
+}
+
+#[tokio::test]
+async fn the_servers_partitions_are_ours() {
+    const PARTITIONS: u16 = 64;
+    let server = TestServer::start();
+    let bus = bus(&server, PARTITIONS).await;
+    let ids: Vec<String> = (0..200)
+        .map(|n| format!("order-{n}"))
+        .chain(["Grüße/2026", "a.b*c>d %", "100%", "_", "-", "日本"].map(str::to_owned))
+        .collect();
+    let messages = ids
+        .iter()
+        .flat_map(|id| {
+            ["default", "tëam a"].map(|ns| Outgoing {
+                subject: subject::start(ns, id, "order").unwrap(),
+                headers: Headers::new(),
+                payload: Bytes::from(format!(
+                    "{}",
+                    subject::partition_of(
+                        &subject::encode_token(ns).unwrap(),
+                        &subject::encode_token(id).unwrap(),
+                        PARTITIONS
+                    )
+                )),
+                delivery: Delivery::Stream,
+            })
+        })
+        .collect();
+    assert!(all_ok(&bus.publish(messages).await));
+    let (into, mut from) = mpsc::channel(64);
+    for partition in 0..PARTITIONS {
+        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
+            .await
+            .unwrap();
+    }
+    let mut seen = BTreeSet::new();
+    for _ in 0..2 * ids.len() {
+        let message = next_log(&mut from).await;
+        assert_eq!(number(&message), message.partition as u32, "{}", message.subject);
+        seen.insert(message.partition);
+    }
+    assert!(seen.len() > 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_loses_nothing_it_acknowledged() {
+    let mut server = TestServer::start();
+    let bus = Arc::new(bus(&server, 1).await);
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    let publishing = tokio::spawn({
+        let bus = Arc::clone(&bus);
+        async move {
+            let mut acknowledged = Vec::new();
+            let mut failed = 0;
+            for round in 0..400_u32 {
+                let outcomes = bus.publish(numbered(round * 50..(round + 1) * 50)).await;
+                for (n, outcome) in (round * 50..).zip(outcomes) {
+                    match outcome {
+                        Ok(()) => acknowledged.push(n),
+                        Err(PublishError::Unacknowledged(_) | PublishError::NoStream) => failed += 1,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+            (acknowledged, failed)
+        }
+    });
+    let mut got = Vec::new();
+    while got.len() < 1000 {
+        got.push(number(&next_log(&mut from).await));
+    }
+    server.kill();
+    server.run();
+    let mut reconnected = false;
+    let mut publishing = publishing;
+    let result = loop {
+        tokio::select! {
+            result = &mut publishing => break result.unwrap(),
+            incoming = next(&mut from) => match incoming {
+                Incoming::Log(message) => got.push(number(&message)),
+                Incoming::Reconnected => reconnected = true,
+                Incoming::Idle { .. } => {}
+                other => panic!("{other:?}"),
+            },
+        }
+    };
+    let (acknowledged, failed) = result;
+    publish_until_stored(&bus, to_log("o-1", "1000000")).await;
+    while got.last() != Some(&1_000_000) {
+        match next(&mut from).await {
+            Incoming::Log(message) => got.push(number(&message)),
+            Incoming::Reconnected => reconnected = true,
+            Incoming::Idle { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(reconnected);
+    assert!(failed > 0, "the kill came too late to matter");
+    assert!(got.windows(2).all(|pair| pair[0] < pair[1]), "out of order or twice");
+    let got: BTreeSet<u32> = got.into_iter().collect();
+    let lost: Vec<u32> = acknowledged.into_iter().filter(|n| !got.contains(n)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_recreated_is_a_gap_read_from_its_first_message() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 7, into.clone()).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..10)).await));
+    let cursor = expect(&mut from, 0..10).await;
+    let _: Value = bus.shared.js.call("STREAM.DELETE.KNARR_IN", &json!({})).await.unwrap();
+    publish_until_stored(&bus, to_log("o-1", "10")).await;
+    let gap = next_gap(&mut from).await;
+    assert_eq!((gap.lost_after.clone(), gap.reader), (cursor.clone(), 7));
+    assert_eq!(gap.resumes_at.sequence, 0);
+    assert_ne!(gap.resumes_at.stream, cursor.stream);
+    let message = next_log(&mut from).await;
+    assert_eq!((number(&message), message.cursor.sequence), (10, 1));
+    // The same by a cursor from before, in a new opening.
+    bus.open_partition(0, cursor, 8, into).await.unwrap();
+    assert_eq!(next_gap(&mut from).await.resumes_at.sequence, 0);
+    assert_eq!(number(&next_log(&mut from).await), 10);
+}
+
+/// Copies the files at message 100, goes on to 150, and puts the copy back.
+async fn rolled_back(live: bool) {
+    let mut server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..100)).await));
+    let at_copy = expect(&mut from, 0..100).await;
+    server.stop();
+    let copy = server.copy_files();
+    server.run();
+    for n in 100..150 {
+        publish_until_stored(&bus, to_log("o-1", &n.to_string())).await;
+    }
+    let cursor = expect(&mut from, 100..150).await;
+    if !live {
+        bus.close_partition(0).await;
+    }
+    server.stop();
+    server.restore_files(&copy);
+    server.run();
+    if !live {
+        // New messages take the sequences the cursor has passed already.
+        for n in 1000..1080 {
+            publish_until_stored(&bus, to_log("o-1", &n.to_string())).await;
+        }
+        bus.open_partition(0, cursor.clone(), 2, into).await.unwrap();
+    }
+    let gap = next_gap(&mut from).await;
+    assert_eq!(gap.lost_after, cursor);
+    assert_eq!(gap.resumes_at, at_copy);
+    if live {
+        publish_until_stored(&bus, to_log("o-1", "1000")).await;
+    }
+    let message = next_log(&mut from).await;
+    assert_eq!((number(&message), message.cursor.sequence), (1000, 101));
+    if !live {
+        expect(&mut from, 1001..1080).await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_put_back_to_an_older_state_resumes_by_time() {
+    rolled_back(false).await;
+}
+
+#[tokio::test]
+async fn a_log_put_back_under_a_live_reader_is_noticed() {
+    rolled_back(true).await;
+}
+
+#[tokio::test]
+async fn purging_keeps_the_smallest_cursors_message_and_needs_all_partitions() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..100)).await));
+    let fiftieth = expect(&mut from, 0..50).await;
+    let last = expect(&mut from, 50..100).await;
+    assert!(matches!(
+        bus.purge_log(&[(0, last.clone())]).await,
+        Err(BusError::Misconfigured(_))
+    ));
+    // A cursor made on another history purges nothing.
+    let other = Cursor {
+        at: Timestamp(1),
+        ..fiftieth.clone()
+    };
+    bus.purge_log(&[(0, last.clone()), (1, other)]).await.unwrap();
+    assert_eq!(bus.shared.js.stream("KNARR_IN").await.unwrap().state.first_seq, 1);
+    bus.purge_log(&[(0, last.clone()), (1, fiftieth.clone())])
+        .await
+        .unwrap();
+    assert_eq!(
+        bus.shared.js.stream("KNARR_IN").await.unwrap().state.first_seq,
+        fiftieth.sequence
+    );
+    bus.open_partition(0, fiftieth.clone(), 2, into.clone()).await.unwrap();
+    expect(&mut from, 50..100).await;
+    // Purged by somebody else: empty, with nothing missing behind the last cursor, and unknown behind an earlier one.
+    let _: Value = bus.shared.js.call("STREAM.PURGE.KNARR_IN", &json!({})).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(100..101)).await));
+    bus.open_partition(0, last.clone(), 3, into.clone()).await.unwrap();
+    expect(&mut from, 100..101).await;
+    bus.open_partition(0, fiftieth, 4, into).await.unwrap();
+    assert_eq!(next_gap(&mut from).await.resumes_at.sequence, last.sequence);
+    expect(&mut from, 100..101).await;
+}
+
+#[tokio::test]
+async fn a_silent_partition_reports_how_far_it_has_read() {
+    let server = TestServer::start();
+    let bus = bus(&server, 2).await;
+    let (into, mut from) = mpsc::channel(256);
+    let silent = 1 - subject::partition_of("default", "o-1", 2) as i16;
+    bus.open_partition(silent, Cursor::default(), 5, into.clone())
+        .await
+        .unwrap();
+    assert!(all_ok(&bus.publish(numbered(0..10)).await));
+    let Incoming::Idle {
+        partition,
+        cursor,
+        reader,
+    } = next(&mut from).await
+    else {
+        panic!()
+    };
+    assert_eq!((partition, cursor.sequence, reader), (silent, 10, 5));
+    // It is a cursor like any other.
+    bus.open_partition(silent, cursor, 6, into).await.unwrap();
+    assert!(all_ok(&bus.publish(numbered(10..11)).await));
+    let Incoming::Idle { cursor, .. } = next(&mut from).await else {
+        panic!()
+    };
+    assert_eq!(cursor.sequence, 11);
+}
+
+#[tokio::test]
+async fn a_full_stream_refuses_and_the_others_go_on() {
+    let server = TestServer::start();
+    let bus = NatsBus::connect(NatsConfig {
+        task_max_bytes: 20_000,
+        ..config(&server)
+    })
+    .await
+    .unwrap();
+    bus.prepare(1).await.unwrap();
+    bus.ensure_queues(&Namespace::new("a"), &[]).await.unwrap();
+    let task = |n: u32| Outgoing {
+        subject: subject::task("a", "q", "act").unwrap(),
+        headers: Headers::new(),
+        payload: Bytes::from(vec![b'x'; 900 + n as usize % 2]),
+        delivery: Delivery::Stream,
+    };
+    let mut messages: Vec<Outgoing> = (0..50).map(task).collect();
+    messages.push(to_log("o-1", "1"));
+    messages.push(Outgoing {
+        subject: subject::task("b", "q", "act").unwrap(),
+        ..task(0)
+    });
+    messages.push(Outgoing {
+        payload: Bytes::from(vec![0; 2 << 20]),
+        ..task(0)
+    });
+    let outcomes = bus.publish(messages).await;
+    let stored = outcomes[..50].iter().take_while(|outcome| outcome.is_ok()).count();
+    assert!((15..25).contains(&stored), "{stored}");
+    assert!(
+        outcomes[stored..50]
+            .iter()
+            .all(|outcome| *outcome == Err(PublishError::Full))
+    );
+    assert_eq!(outcomes[50], Ok(()));
+    // So soon after connecting a missing stream may still be on its way.
+    assert!(matches!(
+        outcomes[51],
+        Err(PublishError::Unacknowledged(_) | PublishError::NoStream)
+    ));
+    assert!(matches!(outcomes[52], Err(PublishError::Refused(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_publications_are_settled_in_order_for_two_callers() {
+    let server = TestServer::start();
+    let bus = Arc::new(bus(&server, 1).await);
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    let other = tokio::spawn({
+        let bus = Arc::clone(&bus);
+        async move { bus.publish(numbered(100_000..110_000)).await }
+    });
+    let mut messages = numbered(0..10_000);
+    messages[5_000].headers = vec![(Arc::from("bad:name"), String::new())];
+    let outcomes = bus.publish(messages).await;
+    for (n, outcome) in outcomes.iter().enumerate() {
+        match n {
+            5_000 => assert!(matches!(outcome, Err(PublishError::Refused(_)))),
+            _ => assert_eq!(*outcome, Ok(())),
+        }
+    }
+    assert!(all_ok(&other.await.unwrap()));
+    let mut streams = [Vec::new(), Vec::new()];
+    for _ in 0..19_999 {
+        let n = number(&next_log(&mut from).await);
+        streams[usize::from(n >= 100_000)].push(n);
+    }
+    assert!(streams.iter().all(|numbers| numbers.is_sorted()));
+    assert_eq!(bus.publisher.room(), NatsConfig::default().max_in_flight as usize);
+}
+
+#[tokio::test]
+async fn direct_messages_reach_the_owner_and_nobody_else() {
+    let server = TestServer::start();
+    let bus = bus(&server, 4).await;
+    let (into, mut from) = mpsc::channel(16);
+    bus.open_partition(2, Cursor::default(), 1, into).await.unwrap();
+    let worker = async_nats::connect(server.url()).await.unwrap();
+    let mut confirmations = worker.subscribe("_INBOX.w.1").await.unwrap();
+    worker.flush().await.unwrap();
+    bus.client().flush().await.unwrap();
+    worker
+        .publish("knarr.direct.default.2.other", Bytes::new())
+        .await
+        .unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(header::TOKEN, "tok");
+    worker
+        .publish_with_reply_and_headers("knarr.direct.default.2.result", "_INBOX.w.1", headers, "out".into())
+        .await
+        .unwrap();
+    let Incoming::Direct(direct) = next(&mut from).await else {
+        panic!()
+    };
+    assert_eq!(
+        (direct.partition, direct.namespace.as_str(), direct.kind),
+        (2, "default", DirectKind::Result)
+    );
+    assert_eq!(crate::bus::header(&direct.headers, header::TOKEN), Some("tok"));
+    let confirm = Outgoing {
+        subject: direct.reply.unwrap(),
+        headers: Headers::new(),
+        payload: Bytes::from_static(b"ok"),
+        delivery: Delivery::Core,
+    };
+    assert_eq!(bus.publish(vec![confirm]).await, [Ok(())]);
+    assert_eq!(confirmations.next().await.unwrap().payload, "ok");
+    // Where nobody owns a partition the server says so.
+    for partition in [3, 2] {
+        if partition == 2 {
+            bus.close_partition(2).await;
+            bus.client().flush().await.unwrap();
+        }
+        let error = worker
+            .request(format!("knarr.direct.default.{partition}.result"), Bytes::new())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders);
+    }
+}
+
+/// Pulls up to `batch` tasks of a queue and acknowledges those that `keep` says.
+async fn pull_tasks(client: &async_nats::Client, batch: usize, acknowledge: bool) -> usize {
+    let inbox = client.new_inbox();
+    let mut subscription = client.subscribe(inbox.clone()).await.unwrap();
+    let body = json!({ "batch": batch, "expires": 300_000_000 }).to_string();
+    client
+        .publish_with_reply("$JS.API.CONSUMER.MSG.NEXT.KNARR_TASKS_a.q_q", inbox, body.into())
+        .await
+        .unwrap();
+    let mut count = 0;
+    while let Some(message) = subscription.next().await {
+        if message.status.is_some() {
+            break;
+        }
+        count += 1;
+        let kind: &'static str = if acknowledge { "+ACK" } else { "-NAK" };
+        client.publish(message.reply.unwrap(), kind.into()).await.unwrap();
+        if count == batch {
+            break;
+        }
+    }
+    client.flush().await.unwrap();
+    count
+}
+
+fn a_task(token: &str, partition: u16) -> Outgoing {
+    Outgoing {
+        subject: subject::task("a", "q", "act").unwrap(),
+        headers: vec![
+            (Arc::from(header::TOKEN), token.to_owned()),
+            (Arc::from(header::DIRECT), subject::direct("a", partition).unwrap()),
+        ],
+        payload: Bytes::from_static(b"{}"),
+        delivery: Delivery::Stream,
+    }
+}
+
+fn queue_q() -> (Namespace, QueueName, Vec<QueueSettings>) {
+    let queue = QueueName::new("q");
+    let settings = QueueSettings {
+        queue: queue.clone(),
+        ack_wait: Duration::from_secs(30),
+    };
+    (Namespace::new("a"), queue, vec![settings])
+}
+
+#[tokio::test]
+async fn how_far_a_queue_was_delivered_is_known_by_time() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    assert_eq!(
+        bus.delivered_to(&namespace, &queue).await.unwrap(),
+        Timestamp::default()
+    );
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
+    let before = Timestamp::from_utc(chrono::Utc::now());
+    assert!(all_ok(&bus.publish(vec![a_task("1", 0), a_task("2", 0)]).await));
+    let delivered = bus.delivered_to(&namespace, &queue).await.unwrap();
+    assert!(
+        delivered < before.plus(knarr_core::time::Span::from_millis(5)),
+        "{delivered:?} {before:?}"
+    );
+    assert!(delivered > Timestamp(before.0 - 1_000_000));
+    assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
+    assert_ne!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
+    assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
+    assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
+}
+
+#[tokio::test]
+async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
+    let server = TestServer::start();
+    let bus = bus(&server, 4).await;
+    let (namespace, _, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let (into, mut from) = mpsc::channel(16);
+    bus.open_partition(2, Cursor::default(), 1, into.clone()).await.unwrap();
+    assert!(all_ok(&bus.publish(vec![a_task("mine", 2), a_task("other", 3)]).await));
+    let deadline = Instant::now() + DEADLINE;
+    while pull_tasks(&bus.client(), 2, false).await > 0 {
+        assert!(Instant::now() < deadline);
+    }
+    let lost = async |from: &mut mpsc::Receiver<Incoming>| match next(from).await {
+        Incoming::TaskLost { partition, token } => (partition, token),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lost(&mut from).await, (2, "mine".to_owned()));
+    let state = async || {
+        let info: Value = bus
+            .shared
+            .js
+            .call("STREAM.INFO.KNARR_TASKS_a", &json!({}))
+            .await
+            .unwrap();
+        info["state"]["messages"].as_u64().unwrap()
+    };
+    assert_eq!(state().await, 1);
+    // The other one waits until its partition is opened.
+    bus.open_partition(3, Cursor::default(), 1, into).await.unwrap();
+    assert_eq!(lost(&mut from).await, (3, "other".to_owned()));
+    assert_eq!(state().await, 0);
+}
+
+#[tokio::test]
+async fn another_clusters_log_is_refused() {
+    let server = TestServer::start();
+    let _first = bus(&server, 4).await;
+    let second = NatsBus::connect(config(&server)).await.unwrap();
+    let error = second.prepare(8).await.unwrap_err();
+    assert!(error.to_string().contains("KN0307"), "{error}");
+}
+
+/// Figures for the record: `cargo test -p knarr --release -- --ignored --nocapture bus_throughput`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn bus_throughput() {
+    const COUNT: u32 = 100_000;
+    const PARTITIONS: u16 = 64;
+    let server = TestServer::start();
+    let bus = bus(&server, PARTITIONS).await;
+    let batch = |from: u32| -> Vec<Outgoing> {
+        (from..from + 2000)
+            .map(|n| {
+                let mut message = to_log(&format!("order-{n}"), &"x".repeat(256));
+                message.headers = [
+                    header::RUN_ID,
+                    header::TOKEN,
+                    header::STEP,
+                    header::ATTEMPT,
+                    header::TASK,
+                ]
+                .map(|name| (Arc::from(name), "0123456789abcdef0123456789abcdef".to_owned()))
+                .to_vec();
+                message
+            })
+            .collect()
+    };
+    let started = Instant::now();
+    for from in (0..COUNT).step_by(2000) {
+        assert!(all_ok(&bus.publish(batch(from)).await));
+    }
+    let published = started.elapsed();
+    let (into, mut from) = mpsc::channel(4096);
+    let started = Instant::now();
+    for partition in 0..=PARTITIONS {
+        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
+            .await
+            .unwrap();
+    }
+    for _ in 0..COUNT {
+        next_log(&mut from).await;
+    }
+    let read = started.elapsed();
+    let mut latencies = Vec::new();
+    for n in 0..500 {
+        let started = Instant::now();
+        assert!(all_ok(&bus.publish(vec![to_log(&format!("late-{n}"), "x")]).await));
+        next_log(&mut from).await;
+        latencies.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    latencies.sort();
+    println!(
+        "published {:.0}/s, read {:.0}/s over {} partitions; publish to read, idle: p50 {:?}, p99 {:?}",
+        f64::from(COUNT) / published.as_secs_f64(),
+        f64::from(COUNT) / read.as_secs_f64(),
+        PARTITIONS + 1,
+        latencies[250],
+        latencies[495],
+    );
+}

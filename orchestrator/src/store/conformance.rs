@@ -1,0 +1,1131 @@
+//! What every store must do, run against the memory model and against PostgreSQL.
+
+use std::collections::BTreeSet;
+
+use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::time::Timestamp;
+use uuid::Uuid;
+
+use super::memory::MemoryStore;
+use super::postgres::{PostgresStore, testing};
+use super::{
+    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, NamespaceRow, Owed, OwedSpan, Registered, RunFilter,
+    RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+};
+
+pub(crate) const PARTITIONS: u16 = 4;
+
+/// Everything a store holds that is not time; sessions go by the number a test gives them.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Dump {
+    pub(crate) sessions: Vec<SessionDump>,
+    pub(crate) partitions: Vec<PartitionDump>,
+    pub(crate) commits: Vec<CommitDump>,
+    pub(crate) runs: Vec<RunRow>,
+    pub(crate) events: Vec<Append>,
+    pub(crate) snapshots: Vec<Snapshot>,
+    pub(crate) definitions: Vec<StoredDefinition>,
+    pub(crate) definitions_epoch: i64,
+    pub(crate) namespaces: Vec<(String, i16)>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct SessionDump {
+    pub(crate) session: usize,
+    pub(crate) replica: String,
+    pub(crate) epoch: i64,
+    pub(crate) batch_no: i64,
+    pub(crate) claimed_by: Option<usize>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct PartitionDump {
+    pub(crate) partition: i16,
+    pub(crate) owner: Option<usize>,
+    pub(crate) cursor: Cursor,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct CommitDump {
+    pub(crate) session: usize,
+    pub(crate) batch_no: i64,
+    pub(crate) holder: usize,
+    pub(crate) owed: Owed,
+}
+
+impl Dump {
+    /// Orders what goes by names that are only known to the test, and `jsonb` as it is equal, not as it is written.
+    pub(crate) fn normalised(mut self) -> Self {
+        self.sessions.sort_by_key(|row| row.session);
+        self.commits.sort_by_key(|row| (row.session, row.batch_no));
+        for row in &mut self.runs {
+            normalise(row);
+        }
+        self
+    }
+}
+
+pub(crate) fn normalise(row: &mut RunRow) {
+    if let Some(attributes) = &mut row.search_attributes {
+        let value: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(attributes).unwrap();
+        *attributes = serde_json::to_string(&value).unwrap();
+    }
+}
+
+/// One kind of store, as a test handles it.
+pub(crate) trait Rig: Sized {
+    type Kind: Store;
+
+    /// A prepared store.
+    async fn start() -> Self;
+    fn store(&self) -> &Self::Kind;
+    /// The same store as another process sees it.
+    async fn another(&self) -> Self::Kind;
+    /// That process dies.
+    async fn kill(&self, process: Self::Kind);
+    /// The session was not renewed in time.
+    async fn lapse(&self, session: Uuid);
+    async fn dump(&self, name: impl Fn(Uuid) -> usize) -> Dump;
+}
+
+pub(crate) struct MemoryRig(pub(crate) MemoryStore);
+
+impl Rig for MemoryRig {
+    type Kind = MemoryStore;
+
+    async fn start() -> Self {
+        let store = MemoryStore::new();
+        store.prepare(PARTITIONS).await.unwrap();
+        Self(store)
+    }
+
+    fn store(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    async fn another(&self) -> MemoryStore {
+        self.0.another_process()
+    }
+
+    async fn kill(&self, process: MemoryStore) {
+        process.kill_process();
+    }
+
+    async fn lapse(&self, session: Uuid) {
+        self.0.lapse(session);
+    }
+
+    async fn dump(&self, name: impl Fn(Uuid) -> usize) -> Dump {
+        self.0.dump(name)
+    }
+}
+
+pub(crate) struct PostgresRig {
+    pub(crate) url: String,
+    store: PostgresStore,
+}
+
+impl Rig for PostgresRig {
+    type Kind = PostgresStore;
+
+    async fn start() -> Self {
+        let url = testing::database().await;
+        let store = testing::connect(&url).await;
+        store.prepare(PARTITIONS).await.unwrap();
+        Self { url, store }
+    }
+
+    fn store(&self) -> &PostgresStore {
+        &self.store
+    }
+
+    async fn another(&self) -> PostgresStore {
+        testing::connect(&self.url).await
+    }
+
+    async fn kill(&self, process: PostgresStore) {
+        drop(process);
+    }
+
+    async fn lapse(&self, session: Uuid) {
+        testing::lapse(&self.url, session).await;
+    }
+
+    async fn dump(&self, name: impl Fn(Uuid) -> usize) -> Dump {
+        testing::dump(&self.url, name).await
+    }
+}
+
+macro_rules! conformance {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(<super::MemoryRig as super::Rig>::start().await).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(<super::PostgresRig as super::Rig>::start().await).await;
+            })*
+        }
+    };
+}
+
+conformance!(
+    a_cluster_is_founded_once,
+    a_batch_is_there_as_a_whole,
+    an_old_epoch_writes_nothing,
+    an_old_batch_number_writes_nothing,
+    a_foreign_cursor_fences,
+    bad_data_leaves_nothing,
+    limits_of_values_are_accepted,
+    one_open_run_a_workflow_id,
+    a_run_closes_and_its_id_opens_again_in_one_batch,
+    found_are_open_newest_closed_and_requested,
+    loading_starts_at_the_snapshot,
+    due_runs_come_earliest_first,
+    lists_go_by_keyset,
+    definitions_never_change,
+    namespaces_exist_once,
+    a_lapsed_session_is_taken_over_as_a_whole,
+    a_lapsed_owner_may_renew,
+    a_restarted_replica_inherits_at_once,
+    a_namesake_is_refused_while_it_lives,
+    shares_are_fair_and_released_ones_move,
+    a_closed_session_leaves_its_commits,
+    recovery_raises_the_epoch_and_may_be_repeated,
+    recovery_after_a_takeover_is_fenced,
+    published_commits_go,
+);
+
+pub(crate) fn run_id(n: u64) -> RunId {
+    RunId(Uuid::from_u128((u128::from(n) << 80) | (0x7 << 76) | (0x8 << 60)))
+}
+
+pub(crate) fn run(n: u64, workflow_id: &str) -> RunRow {
+    RunRow {
+        run_id: run_id(n),
+        retention_class: 0,
+        namespace: Namespace::new("default"),
+        workflow_id: WorkflowId::new(workflow_id),
+        workflow: WorkflowName::new("order"),
+        version: 1,
+        definition: DefinitionHash("d1".into()),
+        partition: 0,
+        status: "running".to_owned(),
+        started_at: Timestamp(n.cast_signed() * 1_000),
+        closed_at: None,
+        wake_at: None,
+        request_id: None,
+        search_attributes: None,
+        outcome: None,
+    }
+}
+
+pub(crate) fn closed(mut row: RunRow, at: i64) -> RunRow {
+    row.status = "completed".to_owned();
+    row.closed_at = Some(Timestamp(at));
+    row.wake_at = None;
+    row.outcome = Some("{}".to_owned());
+    row
+}
+
+pub(crate) fn append(run: u64, seq: i32, body: &str) -> Append {
+    Append {
+        retention_class: 0,
+        run_id: run_id(run),
+        transition: StoredTransition {
+            seq,
+            at: Timestamp(1_700_000_000_000_001 + i64::from(seq)),
+            body: body.to_owned(),
+        },
+    }
+}
+
+fn inserts(rows: impl IntoIterator<Item = RunRow>) -> Batch {
+    Batch {
+        runs: rows.into_iter().map(RunWrite::Insert).collect(),
+        ..Batch::default()
+    }
+}
+
+fn cursor(partition: i16, sequence: u64) -> CursorWrite {
+    CursorWrite {
+        partition,
+        cursor: Cursor {
+            sequence,
+            at: Timestamp(1_700_000_000_123_456),
+            stream: "2026-01-01T00:00:00Z".to_owned(),
+        },
+    }
+}
+
+pub(crate) fn owed(run: u64, first_seq: i32, last_seq: i32) -> Owed {
+    Owed {
+        spans: vec![OwedSpan {
+            run_id: run_id(run),
+            first_seq,
+            last_seq,
+        }],
+        messages: None,
+    }
+}
+
+pub(crate) fn next(session: Session) -> Session {
+    Session {
+        batch_no: session.batch_no + 1,
+        ..session
+    }
+}
+
+/// Commits, and moves the session on.
+async fn commit(store: &impl Store, session: &mut Session, batch: &Batch) {
+    store.commit(session, batch).await.unwrap();
+    *session = next(*session);
+}
+
+async fn commit_error(store: &impl Store, session: &Session, batch: &Batch) -> CommitError {
+    store.commit(session, batch).await.unwrap_err()
+}
+
+/// A session that owns everything.
+async fn owner(store: &impl Store, replica: &str) -> Session {
+    let session = store.open_session(replica).await.unwrap();
+    let share = store.keep(&session, &[]).await.unwrap();
+    assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
+    session
+}
+
+async fn a_cluster_is_founded_once(rig: impl Rig) {
+    let first = rig.store().prepare(PARTITIONS).await.unwrap();
+    let again = rig.another().await.prepare(PARTITIONS + 9).await.unwrap();
+    assert_eq!(
+        (first.id, first.secret, first.partitions),
+        (again.id, again.secret, PARTITIONS)
+    );
+    assert_eq!(rig.dump(|_| 0).await.partitions.len(), usize::from(PARTITIONS) + 1);
+    let none = rig.store().prepare(0).await.unwrap_err();
+    assert!(matches!(none, StoreError::Rejected(_)));
+    rig.store().ensure_partitions(Timestamp(0)).await.unwrap();
+    rig.store().now().await.unwrap();
+}
+
+async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let mut first = run(1, "one");
+    first.wake_at = Some(Timestamp(5_000_000));
+    first.search_attributes = Some(r#"{"customer":"7"}"#.to_owned());
+    first.request_id = Some(RequestId::new("r1"));
+    let batch = Batch {
+        appends: vec![append(1, 1, "[1]"), append(1, 2, "[2]"), append(2, 1, "[\"\\u0000\"]")],
+        runs: vec![RunWrite::Insert(first.clone()), RunWrite::Insert(run(2, "two"))],
+        cursors: vec![cursor(0, 17), cursor(3, u64::try_from(i64::MAX).unwrap())],
+        snapshots: vec![Snapshot {
+            run_id: run_id(1),
+            seq: 1,
+            body: "{}".to_owned(),
+        }],
+        owed: Owed {
+            messages: Some("[7]".to_owned()),
+            ..owed(1, 1, 2)
+        },
+        published: Vec::new(),
+    };
+    commit(store, &mut session, &batch).await;
+
+    let dump = rig.dump(|_| 0).await;
+    assert_eq!(dump.runs, [first.clone(), run(2, "two")]);
+    assert_eq!(dump.events, batch.appends);
+    assert_eq!(dump.snapshots, batch.snapshots);
+    assert_eq!(
+        dump.commits
+            .iter()
+            .map(|row| (row.batch_no, &row.owed))
+            .collect::<Vec<_>>(),
+        [(1, &batch.owed)]
+    );
+    assert_eq!(dump.sessions[0].batch_no, 1);
+    let owned = store.cursors(&session).await.unwrap();
+    assert_eq!(owned[0].cursor, batch.cursors[0].cursor);
+    assert_eq!(owned[1].cursor, Cursor::default());
+    assert_eq!(owned[3].cursor, batch.cursors[1].cursor);
+
+    // An update writes what can change and nothing else.
+    let mut changed = closed(run(1, "other"), 9_000_000);
+    changed.workflow = WorkflowName::new("other");
+    changed.search_attributes = Some("{}".to_owned());
+    let batch = Batch {
+        runs: vec![RunWrite::Update(changed)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    let mut expected = closed(first, 9_000_000);
+    expected.search_attributes = Some("{}".to_owned());
+    assert_eq!(rig.dump(|_| 0).await.runs[0], expected);
+
+    // Nothing at all is a batch as well.
+    commit(store, &mut session, &Batch::default()).await;
+    assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 3);
+    assert_eq!(rig.dump(|_| 0).await.commits.len(), 1);
+}
+
+async fn an_old_epoch_writes_nothing(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    let before = rig.dump(|_| 0).await;
+    for wrong in [
+        Session { epoch: 2, ..session },
+        Session { epoch: 0, ..session },
+        Session {
+            id: Uuid::from_u128(99),
+            ..session
+        },
+    ] {
+        let batch = Batch {
+            appends: vec![append(1, 1, "[]")],
+            cursors: vec![cursor(0, 1)],
+            owed: owed(1, 1, 1),
+            ..inserts([run(1, "one")])
+        };
+        assert!(matches!(commit_error(store, &wrong, &batch).await, CommitError::Fenced));
+        assert!(matches!(store.keep(&wrong, &[]).await, Err(StoreError::Fenced)));
+        assert!(matches!(store.release(&wrong, &[0]).await, Err(StoreError::Fenced)));
+        assert!(matches!(store.close_session(&wrong).await, Err(StoreError::Fenced)));
+        assert_eq!(store.cursors(&wrong).await.unwrap(), []);
+    }
+    assert_eq!(rig.dump(|_| 0).await, before);
+}
+
+async fn an_old_batch_number_writes_nothing(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    let batch = inserts([run(1, "one")]);
+    store.commit(&session, &batch).await.unwrap();
+    let before = rig.dump(|_| 0).await;
+    for batch_no in [0, 2, -1] {
+        let wrong = Session { batch_no, ..session };
+        let error = commit_error(store, &wrong, &inserts([run(2, "two")])).await;
+        assert!(matches!(error, CommitError::Fenced), "{error:?}");
+    }
+    assert_eq!(rig.dump(|_| 0).await, before);
+}
+
+async fn a_foreign_cursor_fences(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    store.release(&session, &[2]).await.unwrap();
+    let before = rig.dump(|_| 0).await;
+    for cursors in [
+        vec![cursor(0, 1), cursor(2, 1)],
+        vec![cursor(77, 1)],
+        vec![cursor(0, 1), cursor(0, 2)],
+    ] {
+        let batch = Batch {
+            cursors,
+            appends: vec![append(1, 1, "[]")],
+            ..inserts([run(1, "one")])
+        };
+        assert!(matches!(
+            commit_error(store, &session, &batch).await,
+            CommitError::Fenced
+        ));
+    }
+    assert_eq!(rig.dump(|_| 0).await, before);
+}
+
+async fn bad_data_leaves_nothing(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let batch = Batch {
+        appends: vec![append(1, 1, "[]")],
+        ..inserts([run(1, "one"), run(9, "nine")])
+    };
+    commit(store, &mut session, &batch).await;
+    let before = rig.dump(|_| 0).await;
+
+    let with = |change: &dyn Fn(&mut RunRow)| {
+        let mut row = run(2, "two");
+        change(&mut row);
+        inserts([row])
+    };
+    let attributes = |text: &'static str| with(&move |row| row.search_attributes = Some(text.to_owned()));
+    let snapshot = |seq| Snapshot {
+        run_id: run_id(1),
+        seq,
+        body: "{}".to_owned(),
+    };
+    let cases: Vec<(&str, Batch)> = vec![
+        (
+            "zero in a body",
+            Batch {
+                appends: vec![append(2, 1, "[\"\0\"]")],
+                ..Batch::default()
+            },
+        ),
+        ("zero in an id", with(&|row| row.workflow_id = WorkflowId::new("\0"))),
+        ("zero in an outcome", with(&|row| row.outcome = Some("\0".to_owned()))),
+        ("escaped zero in an attribute", attributes(r#"{"a":"\u0000"}"#)),
+        ("escaped zero in a name", attributes(r#"{"a\u0000":1}"#)),
+        ("attributes that are not JSON", attributes("{")),
+        ("attributes that are no object", attributes("[1]")),
+        ("a number beyond everything", attributes(r#"{"a":1e999999}"#)),
+        ("a status nobody knows", with(&|row| row.status = "gone".to_owned())),
+        ("open and completed", with(&|row| row.status = "completed".to_owned())),
+        ("closed and running", with(&|row| row.closed_at = Some(Timestamp(1)))),
+        (
+            "closed and waiting",
+            with(&|row| {
+                *row = closed(row.clone(), 1);
+                row.wake_at = Some(Timestamp(2));
+            }),
+        ),
+        ("before all time", with(&|row| row.started_at = Timestamp(i64::MIN))),
+        ("a run that is there", inserts([run(1, "other")])),
+        ("the same run twice", inserts([run(2, "two"), run(2, "three")])),
+        (
+            "a transition that is there",
+            Batch {
+                appends: vec![append(1, 1, "[2]")],
+                ..Batch::default()
+            },
+        ),
+        (
+            "the same transition twice",
+            Batch {
+                appends: vec![append(1, 2, "[]"), append(1, 2, "[]")],
+                ..Batch::default()
+            },
+        ),
+        (
+            "a transition numbered zero",
+            Batch {
+                appends: vec![append(1, 0, "[]")],
+                ..Batch::default()
+            },
+        ),
+        (
+            "an update of nothing",
+            Batch {
+                runs: vec![RunWrite::Update(run(5, "five"))],
+                ..Batch::default()
+            },
+        ),
+        (
+            "two updates of one run",
+            Batch {
+                runs: vec![RunWrite::Update(run(1, "one")), RunWrite::Update(run(1, "one"))],
+                ..Batch::default()
+            },
+        ),
+        (
+            "an update of what the batch inserts",
+            Batch {
+                runs: vec![RunWrite::Insert(run(2, "two")), RunWrite::Update(run(2, "two"))],
+                ..Batch::default()
+            },
+        ),
+        (
+            "two snapshots of one run",
+            Batch {
+                snapshots: vec![snapshot(1), snapshot(2)],
+                ..Batch::default()
+            },
+        ),
+        (
+            "a cursor out of range",
+            Batch {
+                cursors: vec![cursor(0, u64::MAX)],
+                ..Batch::default()
+            },
+        ),
+    ];
+    for (name, mut batch) in cases {
+        // Something good beside it, which must not stay either.
+        batch.appends.push(append(9, 1, "[]"));
+        batch.cursors.push(cursor(1, 5));
+        let error = commit_error(store, &session, &batch).await;
+        assert!(matches!(error, CommitError::BadData(_)), "{name}: {error:?}");
+        assert_eq!(rig.dump(|_| 0).await, before, "{name}");
+    }
+    commit(store, &mut session, &inserts([run(2, "two")])).await;
+}
+
+async fn limits_of_values_are_accepted(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let mut row = run(1, "é ü 漢字 % . *");
+    row.wake_at = Some(Timestamp::MAX);
+    row.started_at = Timestamp(-210_866_803_200_000_000);
+    row.retention_class = 7;
+    row.search_attributes = Some(r#"{"ключ":"значение"}"#.to_owned());
+    row.outcome = Some(format!("\"{}\"", "x".repeat(2_000_000)));
+    let mut event = append(1, i32::MAX, &format!("[\"{}\"]", "y".repeat(3_000_000)));
+    // No namespace has this class, so there is no partition for it.
+    event.retention_class = 7;
+    let batch = Batch {
+        appends: vec![event.clone()],
+        ..inserts([row.clone()])
+    };
+    commit(store, &mut session, &batch).await;
+    let loaded = store.load_runs(&[row.run_id]).await.unwrap();
+    assert_eq!(loaded[0].transitions, [event.transition]);
+    let mut stored = loaded[0].row.clone();
+    normalise(&mut stored);
+    assert_eq!(stored, row);
+    // A class that turns up later takes over what has been waiting for it.
+    store
+        .create_namespace(&NamespaceRow {
+            name: Namespace::new("late"),
+            retention_class: 7,
+        })
+        .await
+        .unwrap();
+    assert_eq!(store.load_runs(&[row.run_id]).await.unwrap(), loaded);
+}
+
+async fn one_open_run_a_workflow_id(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    commit(store, &mut session, &inserts([run(1, "one")])).await;
+    for batch in [inserts([run(2, "one")]), inserts([run(2, "two"), run(3, "two")])] {
+        assert!(matches!(
+            commit_error(store, &session, &batch).await,
+            CommitError::BadData(_)
+        ));
+    }
+    let mut elsewhere = run(2, "one");
+    elsewhere.namespace = Namespace::new("other");
+    commit(
+        store,
+        &mut session,
+        &inserts([elsewhere, closed(run(3, "one"), 4), closed(run(4, "one"), 5)]),
+    )
+    .await;
+    assert_eq!(rig.dump(|_| 0).await.runs.len(), 4);
+}
+
+async fn a_run_closes_and_its_id_opens_again_in_one_batch(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    commit(store, &mut session, &inserts([run(1, "one")])).await;
+    for n in 2..20 {
+        let batch = Batch {
+            runs: vec![
+                RunWrite::Insert(run(n, "one")),
+                RunWrite::Update(closed(run(n - 1, "one"), 5)),
+            ],
+            ..Batch::default()
+        };
+        commit(store, &mut session, &batch).await;
+    }
+    let open: Vec<RunId> = rig
+        .dump(|_| 0)
+        .await
+        .runs
+        .iter()
+        .filter(|row| row.closed_at.is_none())
+        .map(|row| row.run_id)
+        .collect();
+    assert_eq!(open, [run_id(19)]);
+}
+
+async fn found_are_open_newest_closed_and_requested(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let request = |mut row: RunRow, id: &str| {
+        row.request_id = Some(RequestId::new(id));
+        row
+    };
+    let rows = [
+        request(closed(run(1, "one"), 2), "first"),
+        closed(run(2, "one"), 3),
+        closed(run(3, "one"), 4),
+        run(4, "one"),
+        closed(run(5, "two"), 6),
+        closed(run(6, "two"), 7),
+        request(run(7, "three"), "third"),
+    ];
+    commit(store, &mut session, &inserts(rows)).await;
+    let find = async |workflow_id: &str, request: Option<&str>| -> BTreeSet<RunId> {
+        let id = (
+            Namespace::new("default"),
+            WorkflowId::new(workflow_id),
+            request.map(RequestId::new),
+        );
+        // Asked for twice, answered once.
+        let found = store.find_runs(&[id.clone(), id]).await.unwrap();
+        let ids: BTreeSet<RunId> = found.runs.iter().map(|found| found.row.run_id).collect();
+        assert_eq!(ids.len(), found.runs.len());
+        ids
+    };
+    let ids = |of: &[u64]| of.iter().map(|n| run_id(*n)).collect::<BTreeSet<_>>();
+    assert_eq!(find("one", None).await, ids(&[3, 4]));
+    assert_eq!(find("one", Some("first")).await, ids(&[1, 3, 4]));
+    assert_eq!(find("one", Some("third")).await, ids(&[3, 4]));
+    assert_eq!(find("two", None).await, ids(&[6]));
+    assert_eq!(find("three", Some("third")).await, ids(&[7]));
+    assert_eq!(find("nobody", Some("first")).await, ids(&[]));
+    assert_eq!(store.find_runs(&[]).await.unwrap().runs, []);
+    let all = store
+        .find_runs(&["one", "two"].map(|id| (Namespace::new("default"), WorkflowId::new(id), None)))
+        .await
+        .unwrap();
+    assert_eq!(all.runs.len(), 3);
+}
+
+async fn loading_starts_at_the_snapshot(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let snapshot = |seq, body: &str| Snapshot {
+        run_id: run_id(1),
+        seq,
+        body: body.to_owned(),
+    };
+    let batch = Batch {
+        appends: (1..=5)
+            .map(|seq| append(1, seq, "[]"))
+            .chain([append(2, 1, "[0]")])
+            .collect(),
+        snapshots: vec![snapshot(3, "{\"at\":3}")],
+        ..inserts([run(1, "one"), run(2, "two")])
+    };
+    commit(store, &mut session, &batch).await;
+    // An older one does not replace it.
+    let older = Batch {
+        snapshots: vec![snapshot(2, "{\"at\":2}")],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &older).await;
+    let mut loaded = store
+        .load_runs(&[run_id(2), run_id(77), run_id(1), run_id(1)])
+        .await
+        .unwrap();
+    loaded.sort_by_key(|run| run.row.run_id);
+    assert_eq!(loaded.len(), 2);
+    assert_eq!(loaded[0].snapshot, Some(snapshot(3, "{\"at\":3}")));
+    assert_eq!(
+        loaded[0].transitions.iter().map(|there| there.seq).collect::<Vec<_>>(),
+        [4, 5]
+    );
+    assert_eq!(loaded[1].snapshot, None);
+    assert_eq!(loaded[1].transitions, [append(2, 1, "[0]").transition]);
+    assert_eq!(store.load_runs(&[]).await.unwrap(), []);
+
+    let seqs = async |after, limit| -> Vec<i32> {
+        let history = store.history(run_id(1), after, limit).await.unwrap();
+        history.iter().map(|there| there.seq).collect()
+    };
+    assert_eq!(seqs(0, 100).await, [1, 2, 3, 4, 5]);
+    assert_eq!(seqs(2, 2).await, [3, 4]);
+    assert_eq!(seqs(5, 2).await, [0; 0]);
+    assert_eq!(store.history(run_id(77), 0, 10).await.unwrap(), []);
+}
+
+async fn due_runs_come_earliest_first(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let rows = (1..=12).map(|n| {
+        let mut row = run(n, &format!("id{n}"));
+        row.partition = i16::try_from(n % 3).unwrap();
+        row.wake_at = (n != 7).then_some(Timestamp(1_000 * i64::try_from(13 - n).unwrap()));
+        row
+    });
+    commit(store, &mut session, &inserts(rows)).await;
+    let due = async |partitions: &[i16], until, limit| -> Vec<u64> {
+        let due = store.due(partitions, Timestamp(until), limit).await.unwrap();
+        assert!(due.is_sorted_by_key(|(_, at)| *at));
+        due.iter()
+            .map(|(_, at)| 13 - u64::try_from(at.0 / 1_000).unwrap())
+            .collect()
+    };
+    assert_eq!(due(&[0, 1, 2], 4_000, 100).await, [12, 11, 10, 9]);
+    assert_eq!(due(&[0, 1, 2], 3_999, 100).await, [12, 11, 10]);
+    assert_eq!(due(&[0, 1, 2], 4_000, 2).await, [12, 11]);
+    assert_eq!(due(&[1], i64::MAX, 100).await, [10, 4, 1]);
+    assert_eq!(due(&[], i64::MAX, 100).await, [0; 0]);
+    let close = Batch {
+        runs: vec![RunWrite::Update(closed(run(10, "id10"), 5))],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &close).await;
+    assert_eq!(due(&[1], i64::MAX, 100).await, [4, 1]);
+}
+
+async fn lists_go_by_keyset(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let rows = (1..=1_100).map(|n| {
+        let mut row = run(n, &format!("id{n}"));
+        if n % 2 == 0 {
+            row.workflow = WorkflowName::new("even");
+        }
+        if n % 3 == 0 { closed(row, 9) } else { row }
+    });
+    commit(store, &mut session, &inserts(rows)).await;
+    let default = Namespace::new("default");
+    let list = async |filter: RunFilter| -> Vec<RunId> {
+        let rows = store.list_runs(&default, &filter).await.unwrap();
+        rows.iter().map(|row| row.run_id).collect()
+    };
+    let page = |limit, before: Option<u64>| RunFilter {
+        limit,
+        before: before.map(run_id),
+        ..RunFilter::default()
+    };
+    assert_eq!(list(page(3, None)).await, [1_100, 1_099, 1_098].map(run_id));
+    assert_eq!(list(page(3, Some(1_098))).await, [1_097, 1_096, 1_095].map(run_id));
+    assert_eq!(list(page(3, Some(1))).await, []);
+    assert_eq!(list(page(0, None)).await, []);
+    assert_eq!(list(page(u32::MAX, None)).await.len(), 1_000);
+    let both = RunFilter {
+        workflow: Some(WorkflowName::new("even")),
+        status: Some("completed".to_owned()),
+        ..page(2, None)
+    };
+    assert_eq!(list(both).await, [1_098, 1_092].map(run_id));
+    let one = RunFilter {
+        workflow_id: Some(WorkflowId::new("id5")),
+        ..page(10, None)
+    };
+    assert_eq!(list(one).await, [run_id(5)]);
+    let elsewhere = store
+        .list_runs(&Namespace::new("other"), &page(10, None))
+        .await
+        .unwrap();
+    assert_eq!(elsewhere, []);
+}
+
+pub(crate) fn definition(workflow: &str, version: i32, hash: &str) -> StoredDefinition {
+    StoredDefinition {
+        namespace: Namespace::new("default"),
+        workflow: WorkflowName::new(workflow),
+        version,
+        hash: DefinitionHash(hash.into()),
+        body: format!("{{\"workflow\":\"{workflow}\"}}"),
+        source: format!("workflow: {workflow}"),
+        registered_at: Timestamp(1_700_000_000_000_001),
+    }
+}
+
+async fn definitions_never_change(rig: impl Rig) {
+    let store = rig.store();
+    let epoch = async || store.find_runs(&[]).await.unwrap().definitions_epoch;
+    let start = epoch().await;
+    assert_eq!(
+        store.register_definition(&definition("b", 1, "h1")).await.unwrap(),
+        Registered::New
+    );
+    assert_eq!(
+        store.register_definition(&definition("b", 1, "h1")).await.unwrap(),
+        Registered::Unchanged
+    );
+    let conflict = store.register_definition(&definition("b", 1, "h2")).await.unwrap();
+    assert_eq!(
+        conflict,
+        Registered::Conflict {
+            hash: DefinitionHash("h1".into())
+        }
+    );
+    assert_eq!(epoch().await, start + 1);
+    for (workflow, version, hash) in [("b", 10, "h10"), ("b", 9, "h9"), ("a", 3, "h3")] {
+        let registered = store
+            .register_definition(&definition(workflow, version, hash))
+            .await
+            .unwrap();
+        assert_eq!(registered, Registered::New);
+    }
+    let heads = store.definition_heads().await.unwrap();
+    assert_eq!(heads.definitions_epoch, start + 4);
+    assert_eq!(heads.definitions_epoch, epoch().await);
+    let heads: Vec<_> = heads
+        .heads
+        .iter()
+        .map(|head| (head.workflow.as_str(), head.version, &*head.hash.0))
+        .collect();
+    assert_eq!(heads, [("a", 3, "h3"), ("b", 10, "h10")]);
+
+    let (default, b) = (Namespace::new("default"), WorkflowName::new("b"));
+    let newest = store.definition(&default, &b, None).await.unwrap().unwrap();
+    assert_eq!(*newest, definition("b", 10, "h10"));
+    let ninth = store.definition(&default, &b, Some(9)).await.unwrap().unwrap();
+    assert_eq!(*ninth, definition("b", 9, "h9"));
+    assert_eq!(store.definition(&default, &b, Some(2)).await.unwrap(), None);
+    let by_hash = store
+        .definition_by_hash(&DefinitionHash("h3".into()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(*by_hash, definition("a", 3, "h3"));
+    assert_eq!(
+        store.definition_by_hash(&DefinitionHash("h2".into())).await.unwrap(),
+        None
+    );
+    let versions: Vec<i32> = store
+        .list_definitions(&default)
+        .await
+        .unwrap()
+        .iter()
+        .map(|there| there.version)
+        .collect();
+    assert_eq!(versions, [3, 1, 9, 10]);
+
+    let mut nowhere = definition("c", 1, "h");
+    nowhere.namespace = Namespace::new("nowhere");
+    for wrong in [nowhere, definition("c", 0, "h"), definition("c\0", 1, "h")] {
+        let error = store.register_definition(&wrong).await.unwrap_err();
+        assert!(matches!(error, StoreError::Rejected(_)), "{error:?}");
+    }
+}
+
+async fn namespaces_exist_once(rig: impl Rig) {
+    let store = rig.store();
+    let row = |name: &str, retention_class| NamespaceRow {
+        name: Namespace::new(name),
+        retention_class,
+    };
+    assert!(store.create_namespace(&row("shop", 2)).await.unwrap());
+    assert!(!store.create_namespace(&row("shop", 3)).await.unwrap());
+    assert!(!store.create_namespace(&row("default", 3)).await.unwrap());
+    assert!(matches!(
+        store.create_namespace(&row("x", -1)).await,
+        Err(StoreError::Rejected(_))
+    ));
+    assert_eq!(store.namespaces().await.unwrap(), [row("default", 0), row("shop", 2)]);
+}
+
+async fn a_lapsed_session_is_taken_over_as_a_whole(rig: impl Rig) {
+    let dead = rig.another().await;
+    let mut session = owner(&dead, "a").await;
+    let batch = Batch {
+        cursors: vec![cursor(1, 5)],
+        owed: owed(1, 1, 1),
+        ..inserts([run(1, "one")])
+    };
+    commit(&dead, &mut session, &batch).await;
+
+    let store = rig.store();
+    let heir = store.open_session("b").await.unwrap();
+    let share = store.keep(&heir, &[]).await.unwrap();
+    assert_eq!(
+        (share.gained.len(), share.live_sessions, share.inherited.len()),
+        (0, 2, 0)
+    );
+    rig.lapse(session.id).await;
+    let share = store.keep(&heir, &[]).await.unwrap();
+    assert_eq!(share.live_sessions, 1);
+    assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
+    assert_eq!(share.gained[1].cursor, cursor(1, 5).cursor);
+    let inherited: Vec<_> = share.inherited.iter().map(|commit| (commit.id, &commit.owed)).collect();
+    let id = CommitId {
+        session: session.id,
+        batch_no: 1,
+    };
+    assert_eq!(inherited, [(id, &batch.owed)]);
+
+    // The dead one comes back too late for everything.
+    assert!(matches!(
+        commit_error(&dead, &session, &Batch::default()).await,
+        CommitError::Fenced
+    ));
+    assert!(matches!(dead.keep(&session, &[]).await, Err(StoreError::Fenced)));
+    assert!(matches!(dead.recover(&session).await, Err(StoreError::Fenced)));
+    // Told once, and what was inherited can be reported as published.
+    let share = store.keep(&heir, &[]).await.unwrap();
+    assert_eq!((share.gained.len(), share.inherited.len()), (0, 0));
+    let batch = Batch {
+        cursors: vec![cursor(1, 6)],
+        published: vec![id],
+        ..Batch::default()
+    };
+    store.commit(&heir, &batch).await.unwrap();
+    assert_eq!(rig.dump(|_| 0).await.commits, []);
+}
+
+async fn a_lapsed_owner_may_renew(rig: impl Rig) {
+    let mut session = owner(rig.store(), "a").await;
+    let other = rig.another().await;
+    let heir = other.open_session("b").await.unwrap();
+    // By keeping, by committing and by recovering.
+    rig.lapse(session.id).await;
+    assert_eq!(rig.store().keep(&session, &[]).await.unwrap().gained, []);
+    assert_eq!(other.keep(&heir, &[]).await.unwrap().live_sessions, 2);
+    rig.lapse(session.id).await;
+    commit(rig.store(), &mut session, &Batch::default()).await;
+    assert_eq!(other.keep(&heir, &[]).await.unwrap().live_sessions, 2);
+    rig.lapse(session.id).await;
+    rig.store().recover(&session).await.unwrap();
+    let share = other.keep(&heir, &[]).await.unwrap();
+    assert_eq!((share.live_sessions, share.gained.len()), (2, 0));
+}
+
+async fn a_restarted_replica_inherits_at_once(rig: impl Rig) {
+    let first = rig.another().await;
+    let mut session = owner(&first, "a").await;
+    let batch = Batch {
+        owed: owed(1, 1, 1),
+        ..inserts([run(1, "one")])
+    };
+    commit(&first, &mut session, &batch).await;
+    let bystander = rig.another().await;
+    let other = bystander.open_session("b").await.unwrap();
+    rig.kill(first).await;
+
+    let second = rig.another().await;
+    let heir = second.open_session("a").await.unwrap();
+    // Already now the predecessor is fenced, and its lease keeps it from anybody but its heir.
+    let error = commit_error(&bystander, &session, &Batch::default()).await;
+    assert!(matches!(error, CommitError::Fenced));
+    assert_eq!(bystander.keep(&other, &[]).await.unwrap().gained, []);
+    let share = second.keep(&heir, &[]).await.unwrap();
+    assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
+    assert_eq!(share.inherited.len(), 1);
+    assert_eq!(share.live_sessions, 2);
+    assert_eq!(share.surplus, 2);
+
+    // In one process the caller itself says that it has given up its session.
+    let again = second.open_session("a").await.unwrap();
+    let share = second.keep(&again, &[]).await.unwrap();
+    assert_eq!(
+        (share.gained.len(), share.inherited.len()),
+        (usize::from(PARTITIONS) + 1, 1)
+    );
+    assert!(matches!(second.keep(&heir, &[]).await, Err(StoreError::Fenced)));
+}
+
+async fn a_namesake_is_refused_while_it_lives(rig: impl Rig) {
+    let first = rig.another().await;
+    let session = first.open_session("a").await.unwrap();
+    let error = rig.store().open_session("a").await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Rejected(text) if text.starts_with("KN0312")),
+        "{error:?}"
+    );
+    // It holds its lock and does not renew: hung, or cut off. Its lease decides.
+    rig.lapse(session.id).await;
+    let heir = rig.store().open_session("a").await.unwrap();
+    rig.store().keep(&heir, &[]).await.unwrap();
+    assert!(matches!(first.keep(&session, &[]).await, Err(StoreError::Fenced)));
+    rig.kill(first).await;
+}
+
+async fn shares_are_fair_and_released_ones_move(rig: impl Rig) {
+    let store = rig.store();
+    let first = owner(store, "a").await;
+    let second = store.open_session("b").await.unwrap();
+    assert_eq!(store.keep(&second, &[]).await.unwrap().gained, []);
+    let share = store.keep(&first, &[]).await.unwrap();
+    assert_eq!((share.gained.len(), share.surplus, share.live_sessions), (0, 2, 2));
+    store.release(&first, &[1, 3, 99]).await.unwrap();
+    let moved = Batch {
+        cursors: vec![cursor(1, 1)],
+        ..Batch::default()
+    };
+    assert!(matches!(commit_error(store, &first, &moved).await, CommitError::Fenced));
+    let share = store.keep(&second, &[]).await.unwrap();
+    assert_eq!(
+        share.gained.iter().map(|owned| owned.partition).collect::<Vec<_>>(),
+        [1, 3]
+    );
+    assert_eq!(store.keep(&first, &[]).await.unwrap().surplus, 0);
+    store.commit(&second, &moved).await.unwrap();
+    // What is released and comes back is gained again.
+    store.release(&second, &[1]).await.unwrap();
+    let share = store.keep(&second, &[]).await.unwrap();
+    assert_eq!(share.gained.len(), 1);
+    assert_eq!(share.gained[0].cursor, moved.cursors[0].cursor);
+}
+
+async fn a_closed_session_leaves_its_commits(rig: impl Rig) {
+    let store = rig.store();
+    let mut first = owner(store, "a").await;
+    let second = store.open_session("b").await.unwrap();
+    let batch = Batch {
+        owed: owed(1, 1, 1),
+        ..Batch::default()
+    };
+    commit(store, &mut first, &batch).await;
+    store.close_session(&first).await.unwrap();
+    assert!(matches!(commit_error(store, &first, &batch).await, CommitError::Fenced));
+    assert!(matches!(store.close_session(&first).await, Err(StoreError::Fenced)));
+    let share = store.keep(&second, &[]).await.unwrap();
+    assert_eq!(
+        (share.gained.len(), share.inherited.len(), share.live_sessions),
+        (5, 1, 1)
+    );
+    store.keep(&second, &[share.inherited[0].id]).await.unwrap();
+    store.close_session(&second).await.unwrap();
+    let dump = rig.dump(|_| 0).await;
+    assert_eq!((dump.sessions, dump.commits), (vec![], vec![]));
+    // The name is free for another process.
+    let third = rig.another().await.open_session("b").await.unwrap();
+    assert_eq!(third.batch_no, 0);
+}
+
+async fn recovery_raises_the_epoch_and_may_be_repeated(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    commit(store, &mut session, &Batch::default()).await;
+    let recovered = store.recover(&session).await.unwrap();
+    assert_eq!(
+        recovered,
+        Session {
+            epoch: session.epoch + 1,
+            ..session
+        }
+    );
+    // As if its answer had been lost.
+    let recovered = store.recover(&session).await.unwrap();
+    assert_eq!(recovered.epoch, session.epoch + 2);
+    assert!(matches!(
+        commit_error(store, &session, &Batch::default()).await,
+        CommitError::Fenced
+    ));
+    store.commit(&recovered, &Batch::default()).await.unwrap();
+    assert_eq!(
+        store.cursors(&recovered).await.unwrap().len(),
+        usize::from(PARTITIONS) + 1
+    );
+}
+
+async fn recovery_after_a_takeover_is_fenced(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    let heir = store.open_session("b").await.unwrap();
+    rig.lapse(session.id).await;
+    store.keep(&heir, &[]).await.unwrap();
+    assert!(matches!(store.recover(&session).await, Err(StoreError::Fenced)));
+}
+
+async fn published_commits_go(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    for n in 1..=3 {
+        let batch = Batch {
+            owed: owed(n, 1, 1),
+            ..Batch::default()
+        };
+        commit(store, &mut session, &batch).await;
+    }
+    let session_id = session.id;
+    let id = move |batch_no| CommitId {
+        session: session_id,
+        batch_no,
+    };
+    let left = async || -> Vec<i64> { rig.dump(|_| 0).await.commits.iter().map(|row| row.batch_no).collect() };
+    let batch = Batch {
+        published: vec![id(2), id(77)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(left().await, [1, 3]);
+    store.keep(&session, &[id(3)]).await.unwrap();
+    assert_eq!(left().await, [1]);
+    // Not somebody else's.
+    let other = store.open_session("b").await.unwrap();
+    store.keep(&other, &[id(1)]).await.unwrap();
+    assert_eq!(left().await, [1]);
+}

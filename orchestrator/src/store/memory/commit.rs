@@ -1,0 +1,222 @@
+//! What a commit checks and changes, in the order in which PostgreSQL finds fault: values it cannot even be sent, the
+//! fence, the cursors, then everything else; nothing is changed before all of it is known to be right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knarr_core::ids::{Namespace, RunId, WorkflowId};
+use knarr_core::time::Timestamp;
+use serde_json::Value;
+
+use super::{CommitRow, State};
+use crate::store::{Batch, CLOSED_STATUSES, CommitError, CommitId, OPEN_STATUSES, RunRow, RunWrite, Session};
+
+/// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
+const TIMES: std::ops::RangeFrom<i64> = -210_866_803_200_000_000..;
+
+impl State {
+    pub(super) fn commit(&mut self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
+        check_values(batch)?;
+        let fenced = self
+            .sessions
+            .get(&session.id)
+            .is_none_or(|row| row.epoch != session.epoch || row.batch_no != session.batch_no);
+        if fenced {
+            return Err(CommitError::Fenced);
+        }
+        let mut moved = BTreeSet::new();
+        for write in &batch.cursors {
+            let owner = self.partitions.get(&write.partition).and_then(|row| row.owner);
+            if owner != Some(session.id) || !moved.insert(write.partition) {
+                return Err(CommitError::Fenced);
+            }
+        }
+        self.check_runs(batch)?;
+        self.check_appends(batch)?;
+        self.apply(session, batch);
+        Ok(())
+    }
+
+    fn check_runs(&self, batch: &Batch) -> Result<(), CommitError> {
+        let mut updated = BTreeSet::new();
+        let mut after: BTreeMap<RunId, &RunRow> = BTreeMap::new();
+        for row in batch.runs.iter().filter_map(RunWrite::as_update) {
+            if !self.runs.contains_key(&row.run_id) || !updated.insert(row.run_id) {
+                return refuse("an update names a run that is not there, or one run twice");
+            }
+            after.insert(row.run_id, row);
+        }
+        for row in batch.runs.iter().filter_map(RunWrite::as_insert) {
+            if self.runs.contains_key(&row.run_id) || after.insert(row.run_id, row).is_some() {
+                return refuse("a run is there already");
+            }
+            if row.retention_class < 0 || row.partition < 0 {
+                return refuse("a retention class or partition is negative");
+            }
+        }
+        let mut open: BTreeSet<(&Namespace, &WorkflowId)> = self
+            .runs
+            .values()
+            .filter(|row| row.closed_at.is_none() && !after.contains_key(&row.run_id))
+            .map(|row| (&row.namespace, &row.workflow_id))
+            .collect();
+        for row in after.values() {
+            let status_fits = match row.closed_at {
+                None => OPEN_STATUSES.contains(&row.status.as_str()),
+                Some(_) => CLOSED_STATUSES.contains(&row.status.as_str()) && row.wake_at.is_none(),
+            };
+            if !status_fits {
+                return refuse("the status does not fit, or a closed run has a deadline");
+            }
+            if let Some(attributes) = &row.search_attributes {
+                match serde_json::from_str::<Value>(attributes) {
+                    Ok(value) if value.is_object() && !has_nul(&value) => {}
+                    _ => return refuse("the search attributes are not an object that can be stored"),
+                }
+            }
+            // An update does not write the ids: those of the stored row count.
+            let ids = self.runs.get(&row.run_id).unwrap_or(row);
+            if row.closed_at.is_none() && !open.insert((&ids.namespace, &ids.workflow_id)) {
+                return refuse("the workflow id has an open run");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_appends(&self, batch: &Batch) -> Result<(), CommitError> {
+        let mut keys = BTreeSet::new();
+        for append in &batch.appends {
+            let key = (append.retention_class, append.run_id, append.transition.seq);
+            if key.0 < 0 || key.2 < 1 || self.events.contains_key(&key) || !keys.insert(key) {
+                return refuse("a transition is there already or is numbered wrongly");
+            }
+        }
+        let mut runs = BTreeSet::new();
+        for snapshot in &batch.snapshots {
+            if snapshot.seq < 1 || !runs.insert(snapshot.run_id) {
+                return refuse("a snapshot is numbered wrongly or there are two of a run");
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, session: &Session, batch: &Batch) {
+        let lease_until = self.now.plus(super::LEASE);
+        if let Some(row) = self.sessions.get_mut(&session.id) {
+            row.batch_no += 1;
+            row.lease_until = lease_until;
+        }
+        for write in &batch.runs {
+            match write {
+                RunWrite::Insert(row) => {
+                    self.runs.insert(row.run_id, row.clone());
+                }
+                RunWrite::Update(row) => {
+                    if let Some(there) = self.runs.get_mut(&row.run_id) {
+                        there.status.clone_from(&row.status);
+                        there.closed_at = row.closed_at;
+                        there.wake_at = row.wake_at;
+                        there.search_attributes.clone_from(&row.search_attributes);
+                        there.outcome.clone_from(&row.outcome);
+                    }
+                }
+            }
+        }
+        for append in &batch.appends {
+            let key = (append.retention_class, append.run_id, append.transition.seq);
+            self.events
+                .insert(key, (append.transition.at, append.transition.body.clone()));
+        }
+        for write in &batch.cursors {
+            if let Some(row) = self.partitions.get_mut(&write.partition) {
+                row.cursor = write.cursor.clone();
+            }
+        }
+        for snapshot in &batch.snapshots {
+            let older = self
+                .snapshots
+                .get(&snapshot.run_id)
+                .is_none_or(|there| there.seq < snapshot.seq);
+            if older {
+                self.snapshots.insert(snapshot.run_id, snapshot.clone());
+            }
+        }
+        // Before this batch's own row is there: nobody can have published it yet.
+        self.forget_published(session.id, &batch.published);
+        if !batch.owed.is_empty() {
+            let id = CommitId {
+                session: session.id,
+                batch_no: session.batch_no + 1,
+            };
+            let row = CommitRow {
+                holder: session.id,
+                owed: batch.owed.clone(),
+            };
+            self.commits.insert(id, row);
+        }
+    }
+}
+
+/// What the server refuses when it reads the parameters.
+fn check_values(batch: &Batch) -> Result<(), CommitError> {
+    let appends = batch.appends.iter().map(|append| append.transition.body.as_str());
+    let snapshots = batch.snapshots.iter().map(|snapshot| snapshot.body.as_str());
+    let cursors = batch.cursors.iter().map(|write| write.cursor.stream.as_str());
+    let runs = batch.runs.iter().flat_map(|write| {
+        let row = write.row();
+        let ids = [
+            row.namespace.as_str(),
+            row.workflow_id.as_str(),
+            row.workflow.as_str(),
+            &row.definition.0,
+        ];
+        let written = matches!(write, RunWrite::Insert(_));
+        ids.into_iter()
+            .chain(row.request_id.as_ref().map(|id| id.as_str()))
+            .filter(move |_| written)
+            .chain([row.status.as_str()])
+            .chain(row.search_attributes.as_deref())
+            .chain(row.outcome.as_deref())
+    });
+    let mut texts = appends
+        .chain(snapshots)
+        .chain(cursors)
+        .chain(runs)
+        .chain(batch.owed.messages.as_deref());
+    if texts.any(|text| text.contains('\0')) {
+        return refuse("a text contains the character zero");
+    }
+    let mut times = batch
+        .appends
+        .iter()
+        .map(|append| append.transition.at)
+        .chain(batch.cursors.iter().map(|write| write.cursor.at))
+        .chain(batch.runs.iter().flat_map(|write| {
+            let row = write.row();
+            let started_at = matches!(write, RunWrite::Insert(_)).then_some(row.started_at);
+            started_at.into_iter().chain(row.closed_at).chain(row.wake_at)
+        }));
+    if times.any(|Timestamp(micros)| !TIMES.contains(&micros)) {
+        return refuse("a time is out of range");
+    }
+    if batch
+        .cursors
+        .iter()
+        .any(|write| i64::try_from(write.cursor.sequence).is_err())
+    {
+        return refuse("a cursor's sequence is out of range");
+    }
+    Ok(())
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn refuse(reason: &str) -> Result<(), CommitError> {
+    Err(CommitError::BadData(reason.to_owned()))
+}
