@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use knarr_core::ids::{StepPath, TaskNo};
+use knarr_core::run::effect::Direction;
+use knarr_core::run::event::StepOutcome;
 use knarr_core::run::{
-    Direction, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, StepOutcome, Transition,
-    UndoState, Wait, evolve,
+    Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait, evolve,
 };
 use knarr_core::time::Timestamp;
 use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState};

@@ -77,7 +77,7 @@ struct State {
     /// Held back behind its successor.
     delayed: Option<DirectMessage>,
     /// Given up while nobody owned their partition.
-    lost_tasks: Vec<(i16, String)>,
+    lost_tasks: Vec<(i16, String, String)>,
 }
 
 struct Open {
@@ -195,10 +195,10 @@ impl MemoryBus {
                 .tasks
                 .get_mut(&task.namespace)
                 .and_then(|tasks| tasks.redeliver(task.sequence));
-            if let Some(task) = given_up {
-                let partition = header(&task.headers, names::DIRECT).and_then(|to| to.rsplit('.').next()?.parse().ok());
-                if let (Some(partition), Some(token)) = (partition, header(&task.headers, names::TOKEN)) {
-                    state.lost_tasks.push((partition, token.to_owned()));
+            if let Some(given_up) = given_up {
+                let partition = header(&given_up.headers, names::DIRECT).and_then(|to| to.rsplit('.').next()?.parse().ok());
+                if let (Some(partition), Some(token)) = (partition, header(&given_up.headers, names::TOKEN)) {
+                    state.lost_tasks.push((partition, task.namespace.clone(), token.to_owned()));
                     state.tell_lost_tasks();
                 }
             }
@@ -478,10 +478,11 @@ impl State {
 
     fn tell_lost_tasks(&mut self) {
         let open = &self.open;
-        self.lost_tasks.retain(|(partition, token)| {
+        self.lost_tasks.retain(|(partition, namespace, token)| {
             let Some(owner) = open.get(partition) else { return true };
             let lost = Incoming::TaskLost {
                 partition: *partition,
+                namespace: namespace.clone(),
                 token: token.clone(),
             };
             owner.direct.send(lost).is_err()

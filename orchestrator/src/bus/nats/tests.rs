@@ -633,7 +633,7 @@ async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
         assert!(Instant::now() < deadline);
     }
     let lost = async |from: &mut mpsc::Receiver<Incoming>| match next(from).await {
-        Incoming::TaskLost { partition, token } => (partition, token),
+        Incoming::TaskLost { partition, token, .. } => (partition, token),
         other => panic!("{other:?}"),
     };
     assert_eq!(lost(&mut from).await, (2, "mine".to_owned()));
