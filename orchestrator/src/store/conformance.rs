@@ -144,7 +144,7 @@ impl Rig for PostgresRig {
     }
 
     async fn kill(&self, process: PostgresStore) {
-        drop(process);
+        testing::kill(&self.url, process).await;
     }
 
     async fn lapse(&self, session: Uuid) {

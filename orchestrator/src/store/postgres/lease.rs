@@ -29,7 +29,7 @@ use crate::store::{
 /// What belongs to the connection that holds the session locks.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
-    connection: Option<PgConnection>,
+    pub(super) connection: Option<PgConnection>,
     /// Replica names whose lock this process has taken.
     replicas: BTreeSet<String>,
     /// What each session's owner has been told. An answer that never arrived is given again: what is owned in the tables

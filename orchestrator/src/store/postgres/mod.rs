@@ -94,7 +94,7 @@ const EVERY: &[(&str, &str)] = &[
     ("jit", "off"),
     ("timezone", "UTC"),
     // A fence that was waited for must be seen as it is then.
-    ("default_transaction_isolation", "read\\ committed"),
+    ("default_transaction_isolation", "read committed"),
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "1"),
     ("tcp_keepalives_count", "5"),

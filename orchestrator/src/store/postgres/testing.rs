@@ -176,6 +176,32 @@ pub(crate) async fn lapse(url: &str, session: Uuid) {
         .unwrap();
 }
 
+/// Drops a store and waits until the server has noticed.
+pub(crate) async fn kill(url: &str, store: PostgresStore) {
+    let backend: Option<i32> = match store.lease.lock().await.connection.as_mut() {
+        Some(connection) => Some(
+            sqlx::query_scalar("select pg_backend_pid()")
+                .fetch_one(connection)
+                .await
+                .unwrap(),
+        ),
+        None => None,
+    };
+    drop(store);
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sqlx::query("select from pg_stat_activity where pid = $1")
+        .bind(backend)
+        .fetch_optional(&mut connection)
+        .await
+        .unwrap()
+        .is_some()
+    {
+        assert!(Instant::now() < deadline, "the backend of a dropped store lives on");
+        tokio::task::yield_now().await;
+    }
+}
+
 pub(crate) async fn dump(url: &str, name: impl Fn(Uuid) -> usize) -> Dump {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let mut all =
