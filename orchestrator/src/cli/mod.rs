@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+pub mod bench;
 pub mod cancel;
 pub mod code;
 pub mod error;
