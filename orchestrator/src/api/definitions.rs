@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use knarr_core::definition::plan::{NodeKind, Plan, Undo};
+use knarr_core::definition;
+use knarr_core::definition::plan::{Call, NodeKind, Plan, Undo};
 use knarr_core::ids::{Namespace, QueueName, WorkflowName};
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
@@ -12,9 +13,9 @@ use knarr_schemas::api::{
 use knarr_schemas::code;
 use serde_json::Value;
 
-use crate::api::{DEFAULT_NAMESPACE, Operations, Refusal, source};
+use crate::api::{Operations, Refusal, source};
 use crate::bus::QueueSettings;
-use crate::store::{NamespaceRow, Registered, Store, StoredDefinition};
+use crate::store::{Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
 /// The shortest lease of plain workers.
@@ -28,8 +29,12 @@ impl<S: Store> Operations<S> {
         request: RegisterDefinition,
     ) -> Result<RegisteredDefinition, Refusal> {
         self.require_namespace(namespace).await?;
-        let read = source::read(&request.source, &request.files);
-        let Some(definition) = read.definition else {
+        let files = |name: &str| {
+            let content = request.files.get(name).cloned();
+            content.ok_or_else(|| "it was not sent with the registration".to_owned())
+        };
+        let read = source::read(&request.source, &files);
+        let Some(definition) = read.checked else {
             return Ok(RegisteredDefinition {
                 outcome: RegistrationOutcome::Refused,
                 definition: None,
@@ -43,20 +48,17 @@ impl<S: Store> Operations<S> {
             namespace: namespace.clone(),
             workflow: plan.workflow.clone(),
             version: i32::try_from(plan.version).map_err(|_| {
-                Refusal::new(400, &code::BAD_REQUEST, format!("version {} is too large", plan.version))
+                Refusal::new(
+                    400,
+                    &code::BAD_REQUEST,
+                    format!("version {} is too large", plan.version),
+                )
             })?,
-            hash: plan.hash.clone(),
+            hash: definition.hash.clone(),
             body: definition.canonical.clone(),
             source: request.source,
             registered_at: self.store.now().await?,
         };
-        if namespace.as_str() == DEFAULT_NAMESPACE {
-            let row = NamespaceRow {
-                name: namespace.clone(),
-                retention_class: 0,
-            };
-            self.store.create_namespace(&row).await?;
-        }
         let outcome = match self.store.register_definition(&stored).await? {
             Registered::New => RegistrationOutcome::Registered,
             Registered::Unchanged => RegistrationOutcome::Unchanged,
@@ -147,7 +149,10 @@ impl<S: Store> Operations<S> {
         Err(match (newest, request.version) {
             (Some(newest), Some(version)) => Refusal::not_found(
                 &code::UNKNOWN_VERSION,
-                format!("`{workflow}` has no version {version}; the newest is {}", newest.version),
+                format!(
+                    "`{workflow}` has no version {version}; the newest is {}",
+                    newest.version
+                ),
             ),
             _ => Refusal::not_found(
                 &code::UNKNOWN_WORKFLOW,
@@ -168,15 +173,13 @@ impl<S: Store> Operations<S> {
             .store
             .definition(&stored.namespace, &stored.workflow, Some(stored.version))
             .await?;
-        Ok(before.map_or(stored.registered_at, |before| before.registered_at).to_utc())
+        Ok(before
+            .map_or(stored.registered_at, |before| before.registered_at)
+            .to_utc())
     }
 
     /// Of the queues given, over every version there is: runs of older ones still send tasks.
-    async fn queue_settings(
-        &self,
-        namespace: &Namespace,
-        queues: &[QueueName],
-    ) -> Result<Vec<QueueSettings>, Refusal> {
+    async fn queue_settings(&self, namespace: &Namespace, queues: &[QueueName]) -> Result<Vec<QueueSettings>, Refusal> {
         let mut all = self.all_queues(namespace).await?;
         all.retain(|queue, _| queues.contains(queue));
         Ok(settings(all))
@@ -185,12 +188,13 @@ impl<S: Store> Operations<S> {
     async fn all_queues(&self, namespace: &Namespace) -> Result<BTreeMap<QueueName, Duration>, Refusal> {
         let mut longest = BTreeMap::new();
         for stored in self.store.list_definitions(namespace).await? {
-            match source::read_canonical(&stored.body) {
-                Some(definition) => collect_queues(&definition.plan, &mut longest),
-                None => tracing::error!(
+            match definition::from_canonical(&stored.body) {
+                Ok(plan) => collect_queues(&plan, &mut longest),
+                Err(error) => tracing::error!(
                     workflow = %stored.workflow,
                     version = stored.version,
-                    "a stored definition cannot be read any more"
+                    %error,
+                    "a stored definition cannot be used any more"
                 ),
             }
         }
@@ -209,7 +213,7 @@ fn settings(queues: BTreeMap<QueueName, Duration>) -> Vec<QueueSettings> {
 }
 
 fn collect_queues(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {
-    let mut add = |call: &knarr_core::definition::plan::Call| {
+    let mut add = |call: &Call| {
         let known = longest.entry(call.queue.clone()).or_default();
         *known = (*known).max(call.start_to_close.into());
     };

@@ -48,10 +48,8 @@ struct Facts {
 
 impl Describer {
     pub(super) fn add(&mut self, stored: &StoredTransition) -> Result<(), DescribeError> {
-        let events: Vec<Event> = serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json {
-            seq: stored.seq,
-            error,
-        })?;
+        let events: Vec<Event> =
+            serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json { seq: stored.seq, error })?;
         for event in &events {
             self.learn(event);
         }
@@ -161,7 +159,9 @@ impl Describer {
             status: status.to_owned(),
             activity: facts.and_then(|facts| facts.activity.clone()),
             attempts: facts.map_or(0, |facts| facts.attempts),
-            output: output.filter(|output| !output.is_null()).map(|output| (**output).clone()),
+            output: output
+                .filter(|output| !output.is_null())
+                .map(|output| (**output).clone()),
             failure: failure.map(failure_body),
         }
     }

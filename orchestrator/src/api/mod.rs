@@ -23,9 +23,6 @@ mod runs;
 pub mod service;
 pub mod source;
 
-/// Exists in every cluster, whether it was created or not.
-pub const DEFAULT_NAMESPACE: &str = "default";
-
 /// Given by the server: asserts a namespace's task stream and the consumers of these queues, before the caller hears
 /// that its definition is registered.
 pub type OnRegistered =
@@ -89,3 +86,6 @@ impl From<BusError> for Refusal {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

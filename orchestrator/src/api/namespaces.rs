@@ -4,7 +4,7 @@ use knarr_core::ids::Namespace;
 use knarr_schemas::api::{NamespaceInfo, NamespacePage};
 use knarr_schemas::code;
 
-use crate::api::{DEFAULT_NAMESPACE, Operations, Refusal};
+use crate::api::{Operations, Refusal};
 use crate::store::{NamespaceRow, Store};
 
 impl<S: Store> Operations<S> {
@@ -41,9 +41,6 @@ impl<S: Store> Operations<S> {
 
     /// Refuses a namespace that does not exist; asked where an answer would otherwise be puzzling.
     pub(super) async fn require_namespace(&self, namespace: &Namespace) -> Result<(), Refusal> {
-        if namespace.as_str() == DEFAULT_NAMESPACE {
-            return Ok(());
-        }
         let known = self.store.namespaces().await?;
         if known.iter().any(|row| row.name == *namespace) {
             return Ok(());

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::service::{Request, Service, ServiceExt};
 use bytes::Bytes;
-use futures_util::stream::{SelectAll, StreamExt};
 use futures_util::FutureExt;
+use futures_util::stream::{SelectAll, StreamExt};
 use knarr_core::ids::Namespace;
 use knarr_schemas::api::{self, verb};
 use knarr_schemas::{code, subject};
@@ -245,7 +245,11 @@ impl<S: Store> Call<S> {
         let name = subject::decode_token(token)
             .map_err(|error| Refusal::new(400, &code::BAD_TOKEN, format!("the namespace in the subject {error}")))?;
         if name.chars().any(char::is_control) {
-            return Err(Refusal::new(400, &code::BAD_TOKEN, "the namespace contains control characters"));
+            return Err(Refusal::new(
+                400,
+                &code::BAD_TOKEN,
+                "the namespace contains control characters",
+            ));
         }
         Ok(Namespace::new(&name))
     }
@@ -255,7 +259,11 @@ impl<S: Store> Call<S> {
         let payload = &self.request.message.payload;
         let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
         serde_json::from_slice(payload).map_err(|error| {
-            let code = if error.is_syntax() || error.is_eof() { &code::BAD_JSON } else { &code::BAD_REQUEST };
+            let code = if error.is_syntax() || error.is_eof() {
+                &code::BAD_JSON
+            } else {
+                &code::BAD_REQUEST
+            };
             Refusal::new(400, code, format!("the request cannot be read: {error}"))
         })
     }
@@ -291,5 +299,8 @@ impl<S: Store> Call<S> {
 }
 
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(500)
+        .collect()
 }

@@ -129,7 +129,7 @@ impl Report {
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(out, "{}  {load}, {seconds} s\n", output::bold(look, self.scenario));
         let mut line = |name: &str, values: &[(&str, String)]| {
-            let _ = write!(out, "  {}", output::dim(look, &format!("{name:<13}")));
+            let _ = write!(out, "  {}", output::dim(look, &format!("{name:<15}")));
             let values: Vec<_> = values
                 .iter()
                 .map(|(unit, value)| match *unit {
@@ -187,7 +187,7 @@ impl Report {
     }
 
     fn render_costs(&self, look: &Look, out: &mut String) {
-        let head = format!("\n  {:<13}{:>9}{:>9}", "", "CPU s *", "cores");
+        let head = format!("\n  {:<15}{:>9}{:>9}", "", "CPU s *", "cores");
         let _ = writeln!(out, "{}", output::dim(look, &head));
         let mut sum = (0.0, 0.0);
         for ((name, cpu), (_, cores)) in self.cpu_s_per_1000.named().into_iter().zip(self.cores.named()) {
@@ -198,13 +198,13 @@ impl Report {
             let _ = writeln!(
                 out,
                 "  {}{cpu:>9.3}{cores:>9.2}",
-                output::dim(look, &format!("{name:<13}"))
+                output::dim(look, &format!("{name:<15}"))
             );
         }
         let _ = writeln!(
             out,
             "  {}{:>9.3}{:>9.2}\n",
-            output::dim(look, &format!("{:<13}", "all")),
+            output::dim(look, &format!("{:<15}", "all")),
             sum.0,
             sum.1
         );
@@ -221,7 +221,7 @@ impl Report {
         let _ = writeln!(
             out,
             "  {}{}   {}\n",
-            output::dim(look, &format!("{:<13}", "disk, MB *")),
+            output::dim(look, &format!("{:<15}", "disk, MB *")),
             parts.join("   "),
             output::dim(look, "* per 1,000 sagas")
         );

@@ -288,9 +288,9 @@ fn server_arguments(nats_url: &str, database_url: &str, http: SocketAddr, replic
         nats_url,
         "--database-url",
         database_url,
-        "--http",
+        "--http-listen",
         &http,
-        "--replica",
+        "--replica-name",
         replica,
     ]
     .map(OsString::from)

@@ -15,19 +15,29 @@ pub struct ExplainArgs {
 }
 
 pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
-    let all = || knarr_schemas::code::ALL.iter().chain(code::ALL).copied();
+    let definitions = knarr_core::definition::code::ALL.iter().map(|code| Explained {
+        id: code.code,
+        cause: code.cause,
+        remedy: code.remedy,
+    });
+    let others = knarr_schemas::code::ALL.iter().chain(code::ALL).map(|code| Explained {
+        id: code.id,
+        cause: code.cause,
+        remedy: code.remedy,
+    });
+    let mut all = definitions.chain(others);
     let Some(wanted) = &args.code else {
         if globals.json() {
-            let bodies: Vec<ErrorBody> = all().map(knarr_schemas::code::Code::plain).collect();
+            let bodies: Vec<ErrorBody> = all.map(Explained::body).collect();
             output::print_json(&bodies);
         } else {
-            let lines: Vec<_> = all().map(|code| format!("{}  {}", code.id, code.cause)).collect();
+            let lines: Vec<_> = all.map(|code| format!("{}  {}", code.id, code.cause)).collect();
             output::print(&lines.join("\n"));
         }
         return Ok(());
     };
     let wanted = wanted.to_uppercase();
-    let Some(code) = all().find(|code| code.id == wanted) else {
+    let Some(code) = all.find(|code| code.id == wanted) else {
         return Err(CliError::new(
             Exit::No,
             &code::UNKNOWN_CODE,
@@ -35,9 +45,25 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
         ));
     };
     if globals.json() {
-        output::print_json(&code.plain());
+        output::print_json(&code.body());
     } else {
         output::print(&format!("{}: {}\n{}", code.id, code.cause, code.remedy));
     }
     Ok(())
+}
+
+struct Explained {
+    id: &'static str,
+    cause: &'static str,
+    remedy: &'static str,
+}
+
+impl Explained {
+    fn body(self) -> ErrorBody {
+        ErrorBody {
+            code: self.id.to_owned(),
+            message: self.cause.to_owned(),
+            remedy: self.remedy.to_owned(),
+        }
+    }
 }

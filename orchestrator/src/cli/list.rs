@@ -24,7 +24,7 @@ pub struct ListArgs {
     pub id: Option<String>,
 
     /// At most this many
-    #[arg(long, short = 'l', default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000), value_name = "N")]
+    #[arg(long, short = 'l', default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     pub limit: u32,
 
     /// Only runs started before this one: the next page
@@ -48,14 +48,26 @@ const STATUSES: [&str; 12] = [
 ];
 
 pub async fn run(args: ListArgs, globals: &Globals) -> Result<(), CliError> {
-    let request = ListRuns {
+    let api = globals.api().await?;
+    let mut request = ListRuns {
         workflow: args.workflow,
         workflow_id: args.id,
         status: args.status,
         before: args.before,
         limit: Some(args.limit),
     };
-    let page: RunPage = globals.api().await?.call(verb::RUN_LIST, &request).await?;
+    let mut page: RunPage = api.call(verb::RUN_LIST, &request).await?;
+    while let Some(next) = page.next
+        && let Some(left @ 1..) = args
+            .limit
+            .checked_sub(u32::try_from(page.runs.len()).unwrap_or(u32::MAX))
+    {
+        request.before = Some(next);
+        request.limit = Some(left);
+        let more: RunPage = api.call(verb::RUN_LIST, &request).await?;
+        page.runs.extend(more.runs);
+        page.next = more.next;
+    }
     if globals.json() {
         output::print_json(&page);
         return Ok(());

@@ -1,10 +1,17 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
 pub mod bench;
 pub mod cancel;
+pub mod check;
 pub mod code;
+pub mod definition;
 pub mod error;
 pub mod explain;
+pub mod findings;
 pub mod globals;
 pub mod history;
 pub mod list;
@@ -13,3 +20,85 @@ pub mod output;
 pub mod show;
 pub mod start;
 pub mod timeline;
+
+use error::CliError;
+use globals::Globals;
+
+/// A durable saga orchestrator over NATS and PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "knarr",
+    version,
+    propagate_version = true,
+    after_help = "Exit status: 0 done, 1 the operation says no or the run did not complete, 2 wrong usage, 3 NATS or an orchestrator is missing."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks a definition offline: everything wrong with it, with its place
+    Check(check::CheckArgs),
+    /// Registers, lists and shows definitions
+    #[command(visible_alias = "def")]
+    Definition(definition::DefinitionArgs),
+    /// Starts a run
+    Start(start::StartArgs),
+    /// Lists runs, newest first
+    #[command(visible_alias = "ls")]
+    List(list::ListArgs),
+    /// Shows a run and the state it is in
+    Show(show::ShowArgs),
+    /// Shows everything that happened to a run
+    History(history::HistoryArgs),
+    /// Stops a run and undoes what it has done
+    Cancel(cancel::CancelArgs),
+    /// Stops a run at once and undoes nothing
+    Terminate(cancel::TerminateArgs),
+    /// Creates and lists namespaces
+    Namespace(namespace::NamespaceArgs),
+    /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
+    Bench(bench::BenchArgs),
+    /// The worker that `knarr bench` starts
+    #[command(hide = true)]
+    BenchWorker(bench::BenchWorkerArgs),
+    /// Says what an error code means and what to do
+    Explain(explain::ExplainArgs),
+}
+
+/// Runs a command and reports how it ended.
+pub async fn run(cli: Cli) -> ExitCode {
+    let globals = &cli.globals;
+    let result = match cli.command {
+        Command::Check(args) => check::run(&args, globals),
+        Command::Definition(args) => definition::run(args, globals).await,
+        Command::Start(args) => start::run(args, globals).await,
+        Command::List(args) => list::run(args, globals).await,
+        Command::Show(args) => show::run(args, globals).await,
+        Command::History(args) => history::run(args, globals).await,
+        Command::Cancel(args) => cancel::cancel(args, globals).await,
+        Command::Terminate(args) => cancel::terminate(args, globals).await,
+        Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Bench(args) => bench::run(args, globals).await,
+        Command::BenchWorker(args) => bench::work(args, globals).await,
+        Command::Explain(args) => explain::run(&args, globals),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error, globals),
+    }
+}
+
+/// Prints the error, as JSON where JSON was asked for, and gives the status of the process.
+pub fn report(error: &CliError, globals: &Globals) -> ExitCode {
+    match &error.body {
+        Some(body) if globals.json() => output::note(&serde_json::to_string(body).unwrap_or_default()),
+        Some(_) => output::note(&error.to_string()),
+        None => {}
+    }
+    error.exit.into()
+}

@@ -205,8 +205,8 @@ impl Timeline {
                 let how = text("how");
                 line(format!("undo resolved: {how}"), Tone::Attention, operation)
             }
-            "run_failed" => line("run failed, undoing".into(), Tone::Bad, failure(body)),
-            "run_timed_out" => line("run timed out, undoing".into(), Tone::Bad, failure(body)),
+            "run_failed" => line("run failed".into(), Tone::Bad, failure(body)),
+            "run_timed_out" => line("run timed out".into(), Tone::Bad, failure(body)),
             "cancel_requested" => line("cancel requested".into(), Tone::Attention, operation),
             "run_parked" => line("run parked".into(), Tone::Bad, output::cut(&text("reason"), DETAIL)),
             "run_resumed" => line("run resumed".into(), Tone::Attention, operation),

@@ -130,6 +130,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let (intake, incoming) = mpsc::channel(self.config.intake);
         let (done, reports) = mpsc::unbounded_channel();
         let publications = CancellationToken::new();
+        let upkeep = CancellationToken::new();
+        let upkeep_ends = upkeep.clone().drop_guard();
+        let kept_up = tokio::spawn(super::upkeep::run(Arc::clone(&self.store), Arc::clone(&self.bus), upkeep));
         let run_loop = Loop {
             reader: JobReader::new(Arc::clone(&tokens), &self.config),
             publisher: Publisher { bus: Arc::clone(&self.bus), tokens: Arc::clone(&tokens), stop: publications },
@@ -174,6 +177,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
             tasks: TaskTracker::new(),
         };
         run_loop.run(incoming, reports, shutdown).await;
+        drop(upkeep_ends);
+        // A panic there has been logged; it must not hide that the engine has ended well.
+        let _ = kept_up.await;
         Ok(())
     }
 }

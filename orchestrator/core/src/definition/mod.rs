@@ -1,6 +1,6 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
 //!
-//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the model) → `resolve`
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` and `steps` (the model) → `resolve`
 //! (every default filled in) → `check` (expressions and references) and `advice` (what is legal and unwise) → `canonical`
 //! (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
 //! so that one reading reports everything.
@@ -18,12 +18,15 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
+mod keys;
 mod model;
+mod names;
 pub mod near;
 pub mod plan;
 mod read;
 mod resolve;
 mod schema;
+mod steps;
 mod tree;
 mod yaml;
 

@@ -381,7 +381,7 @@ fn one_finding_each() {
         ),
         (
             &(step("{ activity: y }") + "input_schema: bad.json\n"),
-            "KN0131 `bad.json`, line 3: ",
+            "KN0131 `bad.json`, line 2: ",
         ),
         (&(step("{ activity: y }") + "input_schema: invalid.json\n"), "KN0131"),
         (
@@ -500,13 +500,13 @@ output: { id: "${ steps.split.id }", x: "${ vars.total }" }
 #[test]
 fn limits() {
     let step = |n: usize| format!("  - s{n}: {{ activity: x, read_only: true }}\n");
-    let most: String = (0..read::MAX_STEPS).map(step).collect();
+    let most: String = (0..super::steps::MAX_STEPS).map(step).collect();
     let checked = read(&with_steps(&most), &files).unwrap();
     assert_eq!(
         from_canonical(&checked.canonical).unwrap().nodes.len(),
-        read::MAX_STEPS + 1
+        steps::MAX_STEPS + 1
     );
-    let over = with_steps(&(most + &step(read::MAX_STEPS)));
+    let over = with_steps(&(most + &step(steps::MAX_STEPS)));
     assert_eq!(read(&over, &files).unwrap_err()[0].code, code::TOO_LARGE);
     let fat = with_steps(&format!(
         "  - a: {{ activity: x, input: \"{}\" }}\n",

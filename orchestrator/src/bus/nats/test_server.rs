@@ -13,16 +13,22 @@ use tempfile::TempDir;
 pub(super) struct TestServer {
     folder: TempDir,
     port: u16,
+    arguments: Vec<&'static str>,
     /// A shell that ends the server when its standard input closes.
     guard: Option<(Child, Pid)>,
 }
 
 impl TestServer {
     pub(super) fn start() -> Self {
+        Self::start_with(&["-js"])
+    }
+
+    pub(super) fn start_with(arguments: &[&'static str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             folder: TempDir::new().unwrap(),
             port,
+            arguments: arguments.to_vec(),
             guard: None,
         };
         server.run();
@@ -44,7 +50,9 @@ impl TestServer {
             .arg("-c")
             .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null")
             .arg("sh")
-            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
+            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(&self.arguments)
+            .arg("-sd")
             .arg(self.store())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

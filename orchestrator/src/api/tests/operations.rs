@@ -1,0 +1,338 @@
+use std::time::Duration;
+
+use knarr_schemas::api::{
+    FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, ShowDefinition, ShowHistory,
+};
+
+use super::*;
+use crate::cli::globals::Look;
+use crate::cli::{show, timeline::Timeline};
+
+const BUDGET: usize = 1_000_000;
+
+fn by_id(id: &str) -> RunName {
+    RunName::WorkflowId(id.to_owned())
+}
+
+#[tokio::test]
+async fn a_registration_is_stored_once_and_sets_up_its_queues() {
+    let world = World::new().await;
+    let first = world.register(ORDER).await;
+    assert_eq!(first.outcome, RegistrationOutcome::Registered);
+    assert_eq!(first.queues, ["orders", "undo"]);
+    let told = world.told.lock().unwrap().clone();
+    let waits: Vec<_> = told[0].1.iter().map(|q| (q.queue.as_str(), q.ack_wait)).collect();
+    // The largest start-to-close of a queue, and never less than the least.
+    assert_eq!(
+        waits,
+        [("orders", Duration::from_secs(45)), ("undo", Duration::from_secs(30))]
+    );
+
+    world.store.advance(knarr_core::time::Span::from_secs(60));
+    let again = world.register(ORDER).await;
+    assert_eq!(again.outcome, RegistrationOutcome::Unchanged);
+    assert_eq!(again.definition, first.definition);
+
+    // Runs of version 1 still send tasks that may take 45 s.
+    let newer = ORDER.replace("version: 1", "version: 2").replace("45s", "1s");
+    world.register(&newer).await;
+    let last = world.told.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(last.1[0].ack_wait, Duration::from_secs(45));
+
+    let other = world.register(&ORDER.replace("45s", "46s")).await;
+    assert_eq!(other.outcome, RegistrationOutcome::Refused);
+    assert_eq!(other.error.unwrap().code, "KN0230");
+
+    let page = world
+        .operations
+        .list_definitions(
+            &"default".into(),
+            &ListDefinitions {
+                limit: Some(1),
+                ..Default::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!((page.definitions.len(), page.definitions[0].version), (1, 1));
+    let page = world
+        .operations
+        .list_definitions(
+            &"default".into(),
+            &ListDefinitions {
+                after: page.next,
+                ..Default::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.definitions.len(), page.definitions[0].version, page.next),
+        (1, 2, None)
+    );
+}
+
+#[tokio::test]
+async fn a_definition_with_errors_is_answered_with_findings_and_not_stored() {
+    let world = World::new().await;
+    let refused = world
+        .register("workflow: order\nversion: 1\nsteps:\n  - pay: { activty: pay }\n")
+        .await;
+    assert_eq!(refused.outcome, RegistrationOutcome::Refused);
+    assert!(
+        refused
+            .findings
+            .iter()
+            .any(|finding| { finding.severity == FindingSeverity::Error && finding.at.is_some_and(|at| at.line == 4) })
+    );
+    assert!(world.told.lock().unwrap().is_empty());
+    let all = ListDefinitions::default();
+    let list = world.operations.list_definitions(&"default".into(), &all).await;
+    assert!(list.unwrap().definitions.is_empty());
+
+    let show = |workflow: &str, version| {
+        let request = ShowDefinition {
+            workflow: workflow.to_owned(),
+            version,
+        };
+        let operations = Arc::clone(&world.operations);
+        async move { operations.show_definition(&"default".into(), &request).await }
+    };
+    assert_eq!(show("order", None).await.unwrap_err().body.code, "KN0206");
+    world.register(ORDER).await;
+    assert_eq!(show("order", None).await.unwrap().source, ORDER);
+    assert_eq!(show("order", Some(7)).await.unwrap_err().body.code, "KN0207");
+    assert_eq!(show("order", Some(u32::MAX)).await.unwrap_err().body.code, "KN0207");
+}
+
+#[tokio::test]
+async fn files_of_a_definition_come_with_it() {
+    let world = World::new().await;
+    let source = ORDER.replace("version: 1", "version: 1\ninput_schema: ./order.schema.json");
+    let mut request = RegisterDefinition {
+        source,
+        file_name: None,
+        files: Default::default(),
+    };
+    let register = |request| {
+        let operations = Arc::clone(&world.operations);
+        async move { operations.register_definition(&"default".into(), request).await }
+    };
+    let missing = register(request.clone()).await.unwrap();
+    assert_eq!(missing.findings[0].code, "KN0130");
+    let schema = r#"{"type": "object"}"#.to_owned();
+    request.files.insert("./order.schema.json".to_owned(), schema);
+    assert_eq!(
+        register(request).await.unwrap().outcome,
+        RegistrationOutcome::Registered
+    );
+    let shown = ShowDefinition {
+        workflow: "order".to_owned(),
+        version: None,
+    };
+    let shown = world
+        .operations
+        .show_definition(&"default".into(), &shown)
+        .await
+        .unwrap();
+    assert_eq!(shown.input_schema, Some(json!({"type": "object"})));
+}
+
+#[tokio::test]
+async fn runs_are_listed_newest_first_in_pages() {
+    let world = World::new().await;
+    for n in 1..=5 {
+        world.add(&TestRun::start(n, &format!("o-{n}"), json!(null))).await;
+    }
+    let list = |request: ListRuns| {
+        let operations = Arc::clone(&world.operations);
+        async move { operations.list_runs(&"default".into(), &request).await }
+    };
+    let first = list(ListRuns {
+        limit: Some(2),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    let ids =
+        |page: &knarr_schemas::api::RunPage| page.runs.iter().map(|run| run.workflow_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&first), ["o-5", "o-4"]);
+    let second = list(ListRuns {
+        limit: Some(3),
+        before: first.next,
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (ids(&second), second.next),
+        (vec!["o-3".into(), "o-2".into(), "o-1".into()], None)
+    );
+    let wrong = list(ListRuns {
+        status: Some("Running".to_owned()),
+        ..Default::default()
+    });
+    assert_eq!(wrong.await.unwrap_err().body.code, "KN0228");
+    let all = ListRuns::default();
+    let elsewhere = world.operations.list_runs(&"elsewhere".into(), &all).await;
+    assert_eq!(elsewhere.unwrap_err().body.code, "KN0205");
+}
+
+#[tokio::test]
+async fn a_run_is_described_while_it_runs_and_after_it_was_undone() {
+    let world = World::new().await;
+    let mut run = TestRun::start(1, "order-17", json!({"amount": 12}));
+    run.complete(1, json!({"order_id": "o-1"}));
+    world.add(&run).await;
+    let described = |id: &'static str| {
+        let operations = Arc::clone(&world.operations);
+        async move { operations.show_run(&"default".into(), &by_id(id), BUDGET).await }
+    };
+    let description = described("order-17").await.unwrap();
+    assert_eq!(description.run.status, "running");
+    let steps: Vec<_> = description
+        .steps
+        .iter()
+        .map(|s| (s.path.as_str(), s.status.as_str(), s.attempts))
+        .collect();
+    assert_eq!(steps, [("create_order", "completed", 1), ("payment", "running", 1)]);
+    assert_eq!(description.tasks.len(), 1);
+    assert_eq!(description.search_attributes["customer"], "c-1");
+
+    // 3 = the undo of create_order.
+    let mut failed = TestRun::start(2, "order-18", json!({"amount": 12}));
+    failed.complete(1, json!({"order_id": "o-2"}));
+    failed.fail(2);
+    failed.complete(3, json!(null));
+    world.add(&failed).await;
+    let description = described("order-18").await.unwrap();
+    let look = Look {
+        color: false,
+        width: None,
+        now: failed.state.at().to_utc() + chrono::TimeDelta::seconds(90),
+    };
+    insta::assert_snapshot!("described", show::render(&description, &look));
+    insta::assert_json_snapshot!("description", description);
+
+    assert_eq!(described("order-19").await.unwrap_err().body.code, "KN0211");
+    let run_id = RunName::RunId(Uuid::from_u128(2));
+    let same = world
+        .operations
+        .show_run(&"default".into(), &run_id, BUDGET)
+        .await
+        .unwrap();
+    assert_eq!(same, description);
+    // A run id of another namespace tells nothing.
+    let namespace = world.operations.create_namespace(&"other".into()).await.unwrap();
+    assert!(namespace.created);
+    let other = world.operations.show_run(&"other".into(), &run_id, BUDGET).await;
+    assert_eq!(other.unwrap_err().body.code, "KN0211");
+}
+
+#[tokio::test]
+async fn too_much_data_is_left_out_of_a_description() {
+    let world = World::new().await;
+    let mut run = TestRun::start(1, "big", json!("x".repeat(2_000)));
+    run.complete(1, json!("y".repeat(2_000)));
+    world.add(&run).await;
+    let description = world
+        .operations
+        .show_run(&"default".into(), &by_id("big"), 3_000)
+        .await
+        .unwrap();
+    assert!(description.shortened && description.input.is_none());
+    assert_eq!(description.steps[0].output, None);
+}
+
+#[tokio::test]
+async fn the_open_run_is_meant_else_the_last_one() {
+    let world = World::new().await;
+    for n in [1, 2] {
+        let mut run = TestRun::start(n, "again", json!(n));
+        run.complete(1, json!(null));
+        run.complete(2, json!(null));
+        world.add(&run).await;
+    }
+    let shown = || async {
+        let found = world
+            .operations
+            .show_run(&"default".into(), &by_id("again"), BUDGET)
+            .await;
+        found.unwrap().run.run_id.as_u128()
+    };
+    assert_eq!(shown().await, 2);
+    world.add(&TestRun::start(3, "again", json!(3))).await;
+    assert_eq!(shown().await, 3);
+}
+
+#[tokio::test]
+async fn a_history_comes_in_pages_of_bounded_size() {
+    let world = World::new().await;
+    let mut run = TestRun::start(1, "h", json!("x".repeat(1_500)));
+    run.complete(1, json!({"order_id": "o-1"}));
+    run.fail(2);
+    run.complete(3, json!(null));
+    world.add(&run).await;
+    let page = |after, limit, budget| {
+        let operations = Arc::clone(&world.operations);
+        let request = ShowHistory {
+            run: by_id("h"),
+            after,
+            limit,
+        };
+        async move { operations.history(&"default".into(), &request, budget).await.unwrap() }
+    };
+    let whole = page(None, None, BUDGET).await;
+    assert_eq!((whole.transitions.len(), whole.next), (run.transitions.len(), None));
+    let text: Vec<_> = whole.transitions[0].events.iter().map(Value::to_string).collect();
+    assert_eq!(format!("[{}]", text.join(",")), stored(&run.transitions[0]).body);
+
+    // Page by page gives the same, whatever the pages are cut by.
+    for (limit, budget) in [(Some(1), BUDGET), (None, 4_500), (Some(MAX_PAGE + 1), BUDGET)] {
+        let mut transitions = Vec::new();
+        let mut after = None;
+        loop {
+            let next = page(after, limit, budget).await;
+            assert!(serde_json::to_vec(&next).unwrap().len() <= budget);
+            transitions.extend(next.transitions);
+            after = next.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(transitions, whole.transitions);
+    }
+
+    // What fits no page is named by its size.
+    let small = page(None, None, 2_000).await;
+    assert!(small.transitions[0].omitted_bytes.is_some_and(|bytes| bytes > 3_000));
+    assert_eq!(small.transitions[1], whole.transitions[1]);
+
+    let mut timeline = Timeline::default();
+    for transition in small.transitions.iter().chain(&whole.transitions[2..]) {
+        timeline.add(transition);
+    }
+    assert!(!whole.transitions.is_empty());
+    let look = Look {
+        color: false,
+        width: None,
+        now: chrono::DateTime::UNIX_EPOCH,
+    };
+    let mut timeline = Timeline::default();
+    for transition in &whole.transitions {
+        timeline.add(transition);
+    }
+    insta::assert_snapshot!("real_timeline", timeline.render(&look));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_said_to_be() {
+    let world = World::new().await;
+    world.store.set_available(false);
+    let refusal = world
+        .operations
+        .list_runs(&"default".into(), &ListRuns::default())
+        .await
+        .unwrap_err();
+    assert_eq!((refusal.status, refusal.body.code.as_str()), (503, "KN0233"));
+}

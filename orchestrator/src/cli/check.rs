@@ -1,0 +1,132 @@
+//! `knarr check`: everything there is to say about a definition, offline.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use knarr_schemas::api::CheckReport;
+
+use crate::api::source::{self, Read};
+use crate::cli::code;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::globals::Globals;
+use crate::cli::{findings, output};
+
+/// Far above the largest definition; guards against naming a wrong file.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 it can be registered, 1 it has errors, 2 it cannot be read.")]
+pub struct CheckArgs {
+    /// The definition, YAML or JSON; - for stdin
+    pub file: PathBuf,
+}
+
+/// A definition's file, read and checked, with the files it refers to.
+#[derive(Debug)]
+pub struct LocalDefinition {
+    pub name: String,
+    pub text: String,
+    pub files: BTreeMap<String, String>,
+    pub read: Read,
+}
+
+pub fn run(args: &CheckArgs, globals: &Globals) -> Result<(), CliError> {
+    let local = load(&args.file)?;
+    let checked = local.read.checked.as_ref();
+    if globals.json() {
+        output::print_json(&CheckReport {
+            file: local.name.clone(),
+            ok: checked.is_some(),
+            workflow: checked.map(|checked| checked.plan.workflow.to_string()),
+            version: checked.map(|checked| checked.plan.version),
+            hash: checked.map(|checked| checked.hash.0.to_string()),
+            findings: local.read.findings.clone(),
+        });
+    } else {
+        report(&local, globals);
+        if let Some(checked) = checked {
+            let count = findings::count(&local.read.findings);
+            let remark = if count.is_empty() {
+                String::new()
+            } else {
+                format!(" ({count})")
+            };
+            output::print(&format!(
+                "{}: {} v{} is good{remark}",
+                local.name, checked.plan.workflow, checked.plan.version
+            ));
+        }
+    }
+    if checked.is_some() {
+        Ok(())
+    } else {
+        Err(CliError::silent(Exit::No))
+    }
+}
+
+/// Findings are not data: they go to stderr.
+pub fn report(local: &LocalDefinition, globals: &Globals) {
+    if local.read.findings.is_empty() {
+        return;
+    }
+    let text = findings::render(&globals.look(), &local.name, &local.text, &local.read.findings);
+    output::note(text.trim_end());
+    if local.read.checked.is_none() {
+        let count = findings::count(&local.read.findings);
+        output::note(&format!("\n{}: {count}", local.name));
+    }
+}
+
+pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
+    let stdin = path.as_os_str() == "-";
+    let name = if stdin {
+        "<stdin>".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let text = if stdin {
+        read_limited(std::io::stdin().lock())
+    } else {
+        read_file(path)
+    };
+    let text = text.map_err(|reason| {
+        CliError::new(
+            Exit::Usage,
+            &code::FILE_UNREADABLE,
+            format!("{name} cannot be read: {reason}"),
+        )
+    })?;
+    // What it names stands beside it.
+    let folder = path.parent().filter(|_| !stdin).unwrap_or(Path::new("")).to_owned();
+    let files = RefCell::new(BTreeMap::new());
+    let read = source::read(&text, &|file| {
+        let content = read_file(&folder.join(file))?;
+        files.borrow_mut().insert(file.to_owned(), content.clone());
+        Ok(content)
+    });
+    Ok(LocalDefinition {
+        name,
+        text,
+        files: files.into_inner(),
+        read,
+    })
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    read_limited(file)
+}
+
+fn read_limited(from: impl std::io::Read) -> Result<String, String> {
+    let mut text = String::new();
+    from.take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
+    }
+    Ok(text)
+}

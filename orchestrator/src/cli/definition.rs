@@ -1,0 +1,214 @@
+//! `knarr definition register | list | show`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use knarr_schemas::api::{
+    DefinitionDetail, DefinitionInfo, DefinitionPage, ListDefinitions, RegisterDefinition, RegisteredDefinition,
+    RegistrationOutcome, ShowDefinition, verb,
+};
+
+use crate::cli::error::{CliError, Exit};
+use crate::cli::globals::{Globals, Look};
+use crate::cli::{check, code, findings, output};
+
+#[derive(Debug, Args)]
+pub struct DefinitionArgs {
+    #[command(subcommand)]
+    pub command: DefinitionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DefinitionCommand {
+    /// Checks a definition and registers it, with the files it refers to
+    Register {
+        /// The definition, YAML or JSON; - for stdin
+        file: PathBuf,
+    },
+    /// Lists the definitions of the namespace, every version
+    List {
+        /// Only versions of this one
+        workflow: Option<String>,
+    },
+    /// Prints a definition as it was registered
+    Show {
+        workflow: String,
+        /// Which version [default: the highest]
+        #[arg(long, value_name = "N")]
+        version: Option<u32>,
+    },
+}
+
+pub async fn run(args: DefinitionArgs, globals: &Globals) -> Result<(), CliError> {
+    match args.command {
+        DefinitionCommand::Register { file } => register(&file, globals).await,
+        DefinitionCommand::List { workflow } => list(workflow, globals).await,
+        DefinitionCommand::Show { workflow, version } => show(workflow, version, globals).await,
+    }
+}
+
+async fn register(file: &std::path::Path, globals: &Globals) -> Result<(), CliError> {
+    let local = check::load(file)?;
+    if local.read.checked.is_none() {
+        // The orchestrator would say the same: no need for one to be there.
+        if globals.json() {
+            output::print_json(&RegisteredDefinition {
+                outcome: RegistrationOutcome::Refused,
+                definition: None,
+                queues: Vec::new(),
+                findings: local.read.findings,
+                error: Some(knarr_schemas::code::DEFINITION_INVALID.plain()),
+            });
+        } else {
+            check::report(&local, globals);
+        }
+        return Err(CliError::silent(Exit::No));
+    }
+    let request = RegisterDefinition {
+        source: local.text.clone(),
+        file_name: Some(local.name.clone()),
+        files: local.files.clone(),
+    };
+    let reply: RegisteredDefinition = globals.api().await?.call(verb::DEFINITION_REGISTER, &request).await?;
+    if globals.json() {
+        output::print_json(&reply);
+    } else if !reply.findings.is_empty() {
+        let text = findings::render(&globals.look(), &local.name, &local.text, &reply.findings);
+        output::note(text.trim_end());
+    }
+    match (reply.outcome, &reply.definition) {
+        (RegistrationOutcome::Refused, _) if globals.json() => Err(CliError::silent(Exit::No)),
+        (RegistrationOutcome::Refused, _) => Err(match reply.error {
+            Some(body) => CliError::refused(body),
+            None => CliError::new(
+                Exit::No,
+                &code::BAD_REPLY,
+                "the registration was refused without a reason",
+            ),
+        }),
+        (_, None) => Err(CliError::new(
+            Exit::No,
+            &code::BAD_REPLY,
+            "the answer names no definition",
+        )),
+        (outcome, Some(definition)) => {
+            if !globals.json() {
+                output::print(&registered(outcome, definition, &reply.queues, &globals.look()));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn registered(outcome: RegistrationOutcome, definition: &DefinitionInfo, queues: &[String], look: &Look) -> String {
+    let what = match outcome {
+        RegistrationOutcome::Unchanged => "was registered already, with the same content",
+        _ => "registered",
+    };
+    let name = output::bold(look, &format!("{} v{}", definition.workflow, definition.version));
+    let mut text = format!("{name} {what}");
+    if !queues.is_empty() {
+        let noun = if queues.len() == 1 { "queue" } else { "queues" };
+        text.push_str(&format!("\n  task {noun}  {}", queues.join(", ")));
+    }
+    text
+}
+
+async fn list(workflow: Option<String>, globals: &Globals) -> Result<(), CliError> {
+    let api = globals.api().await?;
+    let mut request = ListDefinitions {
+        workflow,
+        ..ListDefinitions::default()
+    };
+    let mut definitions = Vec::new();
+    loop {
+        let page: DefinitionPage = api.call(verb::DEFINITION_LIST, &request).await?;
+        definitions.extend(page.definitions);
+        request.after = page.next;
+        if request.after.is_none() {
+            break;
+        }
+    }
+    if globals.json() {
+        output::print_json(&DefinitionPage {
+            definitions,
+            next: None,
+        });
+    } else if definitions.is_empty() {
+        output::note(&format!("no such definitions in namespace `{}`", globals.namespace));
+    } else {
+        output::print(&render(&definitions, &globals.look()));
+    }
+    Ok(())
+}
+
+fn render(definitions: &[DefinitionInfo], look: &Look) -> String {
+    let mut table = output::table(look, &["WORKFLOW", "VERSION", "AGE", "HASH"]);
+    for definition in definitions {
+        table.add_row([
+            Cell::new(&definition.workflow),
+            Cell::new(definition.version),
+            Cell::new(output::age(look, definition.registered_at)),
+            Cell::new(definition.hash.get(..12).unwrap_or(&definition.hash)),
+        ]);
+    }
+    output::table_text(&table, 0)
+}
+
+async fn show(workflow: String, version: Option<u32>, globals: &Globals) -> Result<(), CliError> {
+    let request = ShowDefinition { workflow, version };
+    let detail: DefinitionDetail = globals.api().await?.call(verb::DEFINITION_SHOW, &request).await?;
+    if globals.json() {
+        output::print_json(&detail);
+        return Ok(());
+    }
+    let look = globals.look();
+    output::note(&output::dim(
+        &look,
+        &format!(
+            "# {} v{}, registered {} ago, {}",
+            detail.definition.workflow,
+            detail.definition.version,
+            output::age(&look, detail.definition.registered_at),
+            detail.definition.hash
+        ),
+    ));
+    output::print(&detail.source);
+    if let (Some(schema), false) = (&detail.input_schema, detail.source.contains("input_schema: {")) {
+        let text = serde_json::to_string_pretty(schema).unwrap_or_default();
+        output::note(&output::dim(&look, &format!("# input_schema, files inlined:\n{text}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, TimeZone, Utc};
+
+    use super::*;
+
+    #[test]
+    fn definitions_look_like_this() {
+        let look = Look {
+            color: false,
+            width: None,
+            now: Utc.timestamp_opt(1_795_000_000, 0).unwrap(),
+        };
+        let info = |workflow: &str, version, age| DefinitionInfo {
+            workflow: workflow.into(),
+            version,
+            hash: "0123456789abcdef".repeat(4),
+            registered_at: look.now - TimeDelta::seconds(age),
+        };
+        insta::assert_snapshot!(
+            "definitions",
+            render(&[info("order", 1, 90_000), info("order", 12, 3)], &look)
+        );
+        let queues = ["orders".to_owned(), "payments".to_owned()];
+        insta::assert_snapshot!(
+            "registered",
+            registered(RegistrationOutcome::Registered, &info("order", 2, 0), &queues, &look)
+        );
+    }
+}
