@@ -77,7 +77,7 @@ async fn restarting_continues_with_data_and_ports_and_excludes_others() {
         matches!(refused, DevError::Busy { pid: Some(pid), .. } if pid == std::process::id()),
         "{refused}"
     );
-    assert_eq!(refused.code(), "KN0301");
+    assert_eq!(refused.code().id, "KN0361");
     first.stop().await;
     drop(first);
 
@@ -163,7 +163,7 @@ async fn a_port_asked_for_that_is_taken_is_an_error() {
         ..ServerOptions::default()
     };
     let error = Servers::start(options, &Progress::Silent).await.unwrap_err();
-    assert_eq!(error.code(), "KN0310", "{error}");
+    assert_eq!(error.code().id, "KN0370", "{error}");
 }
 
 /// A home that is closed to others, as root's is.

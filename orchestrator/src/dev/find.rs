@@ -298,7 +298,7 @@ mod tests {
         let mut search = search(dir.path(), &["new"]);
         search.nats_server = Some(("KNARR_NATS_SERVER", dir.path().join("old/nats-server")));
         let error = search.nats_server(&Progress::Silent).await.unwrap_err();
-        assert_eq!(error.code(), "KN0304");
+        assert_eq!(error.code().id, "KN0364");
         assert!(error.to_string().contains("2.12 or newer is needed"), "{error}");
     }
 

@@ -9,6 +9,7 @@
 //! the cache of downloaded servers.
 
 mod account;
+pub mod code;
 mod error;
 mod find;
 mod install;

@@ -89,15 +89,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let poison = PoisonKey::of(&job);
         let Job { origin, kind, .. } = job;
         if let Origin::Log(message) = &origin
-            && self.live.get(run_id).is_some_and(|live| live.row.partition != message.partition)
+            && self
+                .live
+                .get(run_id)
+                .is_some_and(|live| live.row.partition != message.partition)
         {
-            let refusal = Refusal::new(&code::BAD_TASK_TOKEN, "the token belongs to a run of another workflow id");
+            let refusal = Refusal::new(
+                &code::BAD_TASK_TOKEN,
+                "the token belongs to a run of another workflow id",
+            );
             self.refuse(&origin, &refusal);
             self.building.inputs += 1;
             return Step::Done;
         }
         let applied = match kind {
-            JobKind::Result { task, outcome, letter, .. } => {
+            JobKind::Result {
+                task, outcome, letter, ..
+            } => {
                 let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
                 if let (Some(refusal), Origin::Log(message)) = (letter, &origin) {
                     self.building.message(outgoing::dead_letter(message, &refusal));
@@ -159,7 +167,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 ),
                 None => Refusal::new(
                     &code::UNKNOWN_RUN,
-                    format!("no run in `{}` has the workflow id `{}`", request.namespace, request.workflow_id),
+                    format!(
+                        "no run in `{}` has the workflow id `{}`",
+                        request.namespace, request.workflow_id
+                    ),
                 ),
             };
             self.refuse(&job.origin, &refusal);
@@ -204,7 +215,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Core decides; the batch grows by the transition.
     pub(super) fn apply(&mut self, run_id: RunId, input: Input) -> Applied {
         let now = self.clock.now();
-        let Some(live) = self.live.get_mut(run_id) else { return Applied::Nothing };
+        let Some(live) = self.live.get_mut(run_id) else {
+            return Applied::Nothing;
+        };
         let (plan, state) = (&live.plan, &mut live.state);
         // A panic leaves the state half changed; it is dropped below and read again from the store.
         let result = catch_unwind(AssertUnwindSafe(|| run::apply(plan, state, input, now)));
@@ -238,8 +251,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let body = serde_json::to_string(&transition.events).unwrap_or_default();
         let seq = i32::try_from(transition.seq).unwrap_or(i32::MAX);
         let retention_class = live.row.retention_class;
-        let stored = StoredTransition { seq, at: transition.at, body };
-        self.building.append(Append { retention_class, run_id, transition: stored }, owes);
+        let stored = StoredTransition {
+            seq,
+            at: transition.at,
+            body,
+        };
+        self.building.append(
+            Append {
+                retention_class,
+                run_id,
+                transition: stored,
+            },
+            owes,
+        );
         live.touched_in = self.building.number;
         if transition.seq.is_multiple_of(self.config.snapshot_every)
             && !live.state.is_closed()
@@ -311,7 +335,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     partition.applied = message.cursor.clone();
                 }
             }
-            Origin::Direct { confirm: Some(inbox), token, .. } => self.building.confirm(Confirm {
+            Origin::Direct {
+                confirm: Some(inbox),
+                token,
+                ..
+            } => self.building.confirm(Confirm {
                 inbox: inbox.clone(),
                 token: token.clone(),
                 refused: refused.map(Refusal::body),
@@ -332,7 +360,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Ok(knarr_schemas::subject::LogSubject::Run(run)) => run.workflow_id.into_owned(),
                     _ => String::new(),
                 };
-                self.building.answer(outgoing::answer(&to, &outgoing::refused(&id, refusal)));
+                self.building
+                    .answer(outgoing::answer(&to, &outgoing::refused(&id, refusal)));
             }
         }
         self.taken(origin, Some(refusal));
@@ -347,14 +376,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !live.beats.iter().any(|(known, _)| *known == task) {
                     live.beats.push((task, began));
                 }
-                if live.state.is_unwanted(task) { BeatAnswer::Cancel } else { BeatAnswer::Ok }
+                if live.state.is_unwanted(task) {
+                    BeatAnswer::Cancel
+                } else {
+                    BeatAnswer::Ok
+                }
             }
         };
         self.answer_beat(origin, answer);
     }
 
     fn answer_beat(&mut self, origin: &Origin, answer: BeatAnswer) {
-        if let Origin::Direct { confirm: Some(inbox), .. } = origin {
+        if let Origin::Direct {
+            confirm: Some(inbox), ..
+        } = origin
+        {
             let body = serde_json::to_vec(&answer).unwrap_or_default();
             self.building.answer(outgoing::core(inbox.clone(), body));
         }
@@ -393,9 +429,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         }
         self.poisoned.remove(key);
-        let reason: Arc<str> = Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
+        let reason: Arc<str> =
+            Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
         if let Some(run_id) = run_id
-            && let Applied::Panicked = self.apply(run_id, Input::Park { reason: Arc::clone(&reason) })
+            && let Applied::Panicked = self.apply(
+                run_id,
+                Input::Park {
+                    reason: Arc::clone(&reason),
+                },
+            )
         {
             // Not even parking works; the run stays as it is stored, and the input is let go.
             self.live.remove(run_id);

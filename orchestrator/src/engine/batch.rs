@@ -147,7 +147,11 @@ impl BatchBuilder {
         let mut spans = Vec::new();
         for (run_id, touched) in &self.touched {
             if let Some((first_seq, last_seq)) = touched.owed {
-                spans.push(OwedSpan { run_id: *run_id, first_seq, last_seq });
+                spans.push(OwedSpan {
+                    run_id: *run_id,
+                    first_seq,
+                    last_seq,
+                });
             }
             if let Some(live) = live.get(*run_id) {
                 if touched.insert {
@@ -159,7 +163,10 @@ impl BatchBuilder {
         }
         // Rows in the order of their keys: neighbours in the index, and one lock order for every batch.
         runs.sort_unstable_by_key(|write| write.row().run_id);
-        let owed = Owed { spans, messages: super::outgoing::encode(&self.messages) };
+        let owed = Owed {
+            spans,
+            messages: super::outgoing::encode(&self.messages),
+        };
         SealedBatch {
             number: self.number,
             inputs: self.inputs,

@@ -14,7 +14,11 @@ pub(super) struct Clock {
 impl Clock {
     /// `database` was read at about `at`, by this machine's monotonic clock.
     pub(super) fn new(database: Timestamp, at: Instant) -> Self {
-        Self { base: database, since: at, last: database }
+        Self {
+            base: database,
+            since: at,
+            last: database,
+        }
     }
 
     pub(super) fn now(&mut self) -> Timestamp {

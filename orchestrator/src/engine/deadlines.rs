@@ -27,7 +27,10 @@ pub(super) struct Alarms {
 impl Alarms {
     /// Keeps what is due within twice the `horizon` that the store is asked for, so that no deadline falls between them.
     pub(super) fn new(horizon: Span) -> Self {
-        Self { heap: BinaryHeap::new(), reach: Span(horizon.0.saturating_mul(2)) }
+        Self {
+            heap: BinaryHeap::new(),
+            reach: Span(horizon.0.saturating_mul(2)),
+        }
     }
 
     /// `false` if it is too far away to be kept here.
@@ -101,7 +104,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// What is due in a run happens, as far as the log has been read.
     pub(super) fn wake(&mut self, run_id: RunId) -> Applied {
         let now = self.clock.now();
-        let Some(live) = self.live.get_mut(run_id) else { return Applied::Nothing };
+        let Some(live) = self.live.get_mut(run_id) else {
+            return Applied::Nothing;
+        };
         let partition = live.row.partition;
         let beats = std::mem::take(&mut live.beats);
         for (task, at) in beats {
@@ -114,7 +119,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if matches!(applied, Applied::Panicked) {
             return applied;
         }
-        let still_due = self.live.get(run_id).is_some_and(|live| live.state.wake_at().is_some_and(|wake| wake <= now));
+        let still_due = self
+            .live
+            .get(run_id)
+            .is_some_and(|live| live.state.wake_at().is_some_and(|wake| wake <= now));
         if still_due {
             self.gate.waiting.entry(partition).or_default().insert(run_id);
         } else {
@@ -129,12 +137,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             _ => Timestamp(i64::MIN),
         };
         let delivered_to = match (&self.gate.answer, self.live.get(run_id)) {
-            (Some(answer), Some(live)) => {
-                answer.delivered.get(&live.row.namespace).cloned().unwrap_or_default()
-            }
+            (Some(answer), Some(live)) => answer.delivered.get(&live.row.namespace).cloned().unwrap_or_default(),
             _ => BTreeMap::new(),
         };
-        Horizon { log_read_to, delivered_to }
+        Horizon {
+            log_read_to,
+            delivered_to,
+        }
     }
 
     /// Asks the bus how far the log reaches and the queues have delivered, for runs whose timeouts wait on it; and lets
@@ -153,7 +162,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let mut queues: BTreeSet<(Namespace, QueueName)> = BTreeSet::new();
         let mut earliest_grace = None;
         for (number, runs) in &self.gate.waiting {
-            let Some(partition) = self.partitions.get(*number) else { continue };
+            let Some(partition) = self.partitions.get(*number) else {
+                continue;
+            };
             if partition.grace_until > now {
                 let left = partition.grace_until;
                 earliest_grace = Some(earliest_grace.map_or(left, |known: Timestamp| known.min(left)));
@@ -198,7 +209,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(answer) = self.gate.answer.clone() else { return };
         let mut all_read = true;
         for (number, tail) in &answer.tails {
-            let Some(partition) = self.partitions.get_mut(*number) else { continue };
+            let Some(partition) = self.partitions.get_mut(*number) else {
+                continue;
+            };
             if partition.applied.sequence >= *tail {
                 partition.read_to = partition.read_to.max(answer.asked_at);
                 for run_id in self.gate.waiting.remove(number).unwrap_or_default() {
@@ -225,7 +238,11 @@ async fn ask<B: Bus>(
     partitions: Vec<i16>,
     queues: BTreeSet<(Namespace, QueueName)>,
 ) -> Option<HorizonAnswer> {
-    let mut answer = HorizonAnswer { asked_at, tails: BTreeMap::new(), delivered: HashMap::new() };
+    let mut answer = HorizonAnswer {
+        asked_at,
+        tails: BTreeMap::new(),
+        delivered: HashMap::new(),
+    };
     for partition in partitions {
         match bus.log_tail(partition).await {
             Ok(tail) => {
@@ -242,7 +259,9 @@ async fn ask<B: Bus>(
             Ok(at) => {
                 answer.delivered.entry(namespace).or_default().insert(queue, at);
             }
-            Err(error) => tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known"),
+            Err(error) => {
+                tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known")
+            }
         }
     }
     Some(answer)

@@ -65,8 +65,15 @@ impl Definitions {
             self.load(store, &head.hash).await?;
         }
         let mut known = self.known();
-        known.namespaces = namespaces.into_iter().map(|row| (row.name, row.retention_class)).collect();
-        known.newest = heads.heads.into_iter().map(|head| ((head.namespace, head.workflow), head.hash)).collect();
+        known.namespaces = namespaces
+            .into_iter()
+            .map(|row| (row.name, row.retention_class))
+            .collect();
+        known.newest = heads
+            .heads
+            .into_iter()
+            .map(|head| ((head.namespace, head.workflow), head.hash))
+            .collect();
         known.epoch = Some(read_at);
         Ok(())
     }
@@ -83,7 +90,9 @@ impl Definitions {
         if self.known().versions.contains_key(&key) {
             return Ok(());
         }
-        let Ok(number) = i32::try_from(version) else { return Ok(()) };
+        let Ok(number) = i32::try_from(version) else {
+            return Ok(());
+        };
         if let Some(stored) = store.definition(namespace, workflow, Some(number)).await? {
             self.load(store, &stored.hash).await?;
             self.known().versions.insert(key, stored.hash.clone());
@@ -100,7 +109,9 @@ impl Definitions {
         if let Some(plan) = self.plan(hash) {
             return Ok(Some(plan));
         }
-        let Some(stored) = store.definition_by_hash(hash).await? else { return Ok(None) };
+        let Some(stored) = store.definition_by_hash(hash).await? else {
+            return Ok(None);
+        };
         match definition::from_canonical(&stored.body) {
             Ok(plan) => {
                 let plan = Arc::new(plan);

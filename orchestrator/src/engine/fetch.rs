@@ -109,7 +109,11 @@ pub(super) async fn load<S: Store>(
             continue;
         };
         match rebuild(&stored) {
-            Ok(state) => loaded.push(Loaded { state, plan, row: stored.row }),
+            Ok(state) => loaded.push(Loaded {
+                state,
+                plan,
+                row: stored.row,
+            }),
             Err(error) => tracing::error!(run = %stored.row.run_id, %error, "the history of a run cannot be read"),
         }
     }

@@ -32,7 +32,12 @@ pub(super) struct Job {
 
 impl Job {
     fn new(origin: Origin, kind: JobKind) -> Self {
-        Self { origin, kind, asked_in: None, asked_run: None }
+        Self {
+            origin,
+            kind,
+            asked_in: None,
+            asked_run: None,
+        }
     }
 
     pub(super) fn internal(kind: JobKind) -> Self {
@@ -44,7 +49,10 @@ impl Job {
 pub(super) enum Origin {
     Log(Box<LogMessage>),
     /// A worker waits at `confirm` for word about `token`.
-    Direct { confirm: Option<String>, token: String },
+    Direct {
+        confirm: Option<String>,
+        token: String,
+    },
     /// The engine itself: a deadline, a refused dispatch, a lost task.
     Internal,
 }
@@ -54,15 +62,37 @@ pub(super) enum JobKind {
     Start(Box<StartRequest>),
     UnkeyedStart(Box<UnkeyedStart>),
     /// The token has been verified. `letter` says what was wrong with a body that could not be read.
-    Result { run_id: RunId, task: TaskNo, outcome: TaskOutcome, letter: Option<Refusal> },
-    Beat { run_id: RunId, task: TaskNo, running: Span },
+    Result {
+        run_id: RunId,
+        task: TaskNo,
+        outcome: TaskOutcome,
+        letter: Option<Refusal>,
+    },
+    Beat {
+        run_id: RunId,
+        task: TaskNo,
+        running: Span,
+    },
     Verb(Box<VerbRequest>),
-    Wake { run_id: RunId },
-    TaskLost { run_id: RunId, task: TaskNo },
+    Wake {
+        run_id: RunId,
+    },
+    TaskLost {
+        run_id: RunId,
+        task: TaskNo,
+    },
     /// The tasks of one commit that a full stream refused.
-    Held { run_id: RunId, task: TaskNo, commit: crate::store::CommitId },
+    Held {
+        run_id: RunId,
+        task: TaskNo,
+        commit: crate::store::CommitId,
+    },
     /// A task that can never be published.
-    Unpublishable { run_id: RunId, reason: Arc<str>, commit: crate::store::CommitId },
+    Unpublishable {
+        run_id: RunId,
+        reason: Arc<str>,
+        commit: crate::store::CommitId,
+    },
     Refused(Refusal),
 }
 
@@ -138,7 +168,10 @@ impl JobReader {
     pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig) -> Self {
         Self {
             tokens,
-            limits: json::Limits { bytes: config.max_body_bytes, ..json::Limits::default() },
+            limits: json::Limits {
+                bytes: config.max_body_bytes,
+                ..json::Limits::default()
+            },
             answer_prefixes: config.answer_prefixes.clone(),
         }
     }
@@ -166,18 +199,24 @@ impl JobReader {
                 })))
             }
             LogSubject::Run(subject) => match subject.verb {
-                "start" => self.start(&subject, message).map(|start| JobKind::Start(Box::new(start))),
+                "start" => self
+                    .start(&subject, message)
+                    .map(|start| JobKind::Start(Box::new(start))),
                 "result" => {
                     if subject.name.is_some() {
-                        return Err(Refusal::new(&code::BAD_SUBJECT, "a result's subject ends with `.result`"));
+                        return Err(Refusal::new(
+                            &code::BAD_SUBJECT,
+                            "a result's subject ends with `.result`",
+                        ));
                     }
                     self.result(headers, &message.payload, &subject.namespace)
                 }
                 "cancel" => self.verb(&subject, message, Verb::Cancel),
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
-                other => {
-                    Err(Refusal::new(&code::UNKNOWN_VERB, format!("`{other}` is not a verb that a run understands")))
-                }
+                other => Err(Refusal::new(
+                    &code::UNKNOWN_VERB,
+                    format!("`{other}` is not a verb that a run understands"),
+                )),
             },
         }
     }
@@ -185,7 +224,9 @@ impl JobReader {
     /// A message of the direct inlet. What it cannot be read as is told to the worker, not to the dead-letter stream:
     /// the worker still has the task and the log.
     pub(super) fn direct(&self, message: DirectMessage) -> Job {
-        let token = bus::header(&message.headers, header::TOKEN).unwrap_or_default().to_owned();
+        let token = bus::header(&message.headers, header::TOKEN)
+            .unwrap_or_default()
+            .to_owned();
         let kind = match message.kind {
             DirectKind::Result => self
                 .result(&message.headers, &message.payload, &message.namespace)
@@ -193,7 +234,11 @@ impl JobReader {
             DirectKind::Beat => match self.task(&message.headers, &message.namespace) {
                 Ok((run_id, task)) => {
                     let running = bus::header(&message.headers, header::RUNNING_MS).and_then(|ms| ms.parse().ok());
-                    JobKind::Beat { run_id, task, running: Span::from_millis(running.unwrap_or(0)) }
+                    JobKind::Beat {
+                        run_id,
+                        task,
+                        running: Span::from_millis(running.unwrap_or(0)),
+                    }
                 }
                 Err(refusal) => JobKind::Refused(refusal),
             },
@@ -202,7 +247,9 @@ impl JobReader {
                 "claims are for activities that run at most once, which this version does not have",
             )),
         };
-        let confirm = bus::header(&message.headers, header::CONFIRM).map(str::to_owned).or(message.reply);
+        let confirm = bus::header(&message.headers, header::CONFIRM)
+            .map(str::to_owned)
+            .or(message.reply);
         Job::new(Origin::Direct { confirm, token }, kind)
     }
 
@@ -222,7 +269,10 @@ impl JobReader {
         let choice = |name: &str, allowed: &[&'static str]| match bus::header(headers, name) {
             None => Ok(allowed[0]),
             Some(text) => allowed.iter().find(|a| **a == text).copied().ok_or_else(|| {
-                Refusal::new(&code::BAD_HEADER, format!("`{name}: {text}` is none of {}", allowed.join(", ")))
+                Refusal::new(
+                    &code::BAD_HEADER,
+                    format!("`{name}: {text}` is none of {}", allowed.join(", ")),
+                )
             }),
         };
         let reuse = match choice(
@@ -275,13 +325,19 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         if subject.name.is_some() {
-            return Err(Refusal::new(&code::BAD_SUBJECT, "nothing may follow this verb in the subject"));
+            return Err(Refusal::new(
+                &code::BAD_SUBJECT,
+                "nothing may follow this verb in the subject",
+            ));
         }
         let expected = format!("{} {}", subject.verb, subject.namespace);
         if bus::header(headers, header::VERB) != Some(&expected) {
             return Err(Refusal::new(
                 &code::VERB_HEADER,
-                format!("the header `{}: {expected}` is missing or says something else", header::VERB),
+                format!(
+                    "the header `{}: {expected}` is missing or says something else",
+                    header::VERB
+                ),
             ));
         }
         let text = |name: &str| bus::header(headers, name).map(|text| Arc::from(shorten(text, 1_024)));
@@ -299,11 +355,18 @@ impl JobReader {
     }
 
     fn task(&self, headers: &Headers, namespace: &str) -> Result<(RunId, TaskNo), Refusal> {
-        let token = bus::header(headers, header::TOKEN)
-            .ok_or_else(|| Refusal::new(&code::BAD_TASK_TOKEN, format!("the header `{}` is missing", header::TOKEN)))?;
-        self.tokens
-            .verify(token, namespace)
-            .ok_or_else(|| Refusal::new(&code::BAD_TASK_TOKEN, "the task token was not issued for this namespace"))
+        let token = bus::header(headers, header::TOKEN).ok_or_else(|| {
+            Refusal::new(
+                &code::BAD_TASK_TOKEN,
+                format!("the header `{}` is missing", header::TOKEN),
+            )
+        })?;
+        self.tokens.verify(token, namespace).ok_or_else(|| {
+            Refusal::new(
+                &code::BAD_TASK_TOKEN,
+                "the task token was not issued for this namespace",
+            )
+        })
     }
 
     fn result(&self, headers: &Headers, payload: &[u8], namespace: &str) -> Result<JobKind, Refusal> {
@@ -322,7 +385,12 @@ impl JobReader {
                 Some(refusal),
             ),
         };
-        Ok(JobKind::Result { run_id, task, outcome, letter })
+        Ok(JobKind::Result {
+            run_id,
+            task,
+            outcome,
+            letter,
+        })
     }
 
     fn outcome(&self, headers: &Headers, payload: &[u8]) -> Result<TaskOutcome, Refusal> {
@@ -330,9 +398,10 @@ impl JobReader {
             None => Ok(default),
             Some("true") => Ok(true),
             Some("false") => Ok(false),
-            Some(other) => {
-                Err(Refusal::new(&code::BAD_HEADER, format!("`{name}: {other}` is neither true nor false")))
-            }
+            Some(other) => Err(Refusal::new(
+                &code::BAD_HEADER,
+                format!("`{name}: {other}` is neither true nor false"),
+            )),
         };
         let retry_after = match bus::header(headers, header::RETRY_AFTER) {
             None => None,
@@ -343,20 +412,31 @@ impl JobReader {
         };
         let error = |default: &str| {
             Ok::<_, Refusal>(WorkerError {
-                error_type: Arc::from(shorten(bus::header(headers, header::ERROR_TYPE).unwrap_or(default), 200)),
-                message: Arc::from(shorten(bus::header(headers, header::ERROR_MESSAGE).unwrap_or_default(), 4_096)),
+                error_type: Arc::from(shorten(
+                    bus::header(headers, header::ERROR_TYPE).unwrap_or(default),
+                    200,
+                )),
+                message: Arc::from(shorten(
+                    bus::header(headers, header::ERROR_MESSAGE).unwrap_or_default(),
+                    4_096,
+                )),
                 retryable: flag(header::RETRYABLE, true)?,
                 not_done: flag(header::NOT_DONE, false)?,
                 retry_after,
             })
         };
         match bus::header(headers, header::OUTCOME).unwrap_or("completed") {
-            "completed" => Ok(TaskOutcome::Completed { output: self.body(payload)? }),
+            "completed" => Ok(TaskOutcome::Completed {
+                output: self.body(payload)?,
+            }),
             "failed" => Ok(TaskOutcome::Failed(error("failed")?)),
             "unknown" => Ok(TaskOutcome::Unknown(error("unknown")?)),
             "cancelled" => Ok(TaskOutcome::Cancelled),
             "retry_later" => Ok(TaskOutcome::RetryLater { after: retry_after }),
-            other => Err(Refusal::new(&code::BAD_HEADER, format!("`{}: {other}` is not an outcome", header::OUTCOME))),
+            other => Err(Refusal::new(
+                &code::BAD_HEADER,
+                format!("`{}: {other}` is not an outcome", header::OUTCOME),
+            )),
         }
     }
 
@@ -385,12 +465,22 @@ impl JobReader {
     }
 
     fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
-        let Some(to) = bus::header(headers, header::REPLY_TO) else { return Ok(None) };
+        let Some(to) = bus::header(headers, header::REPLY_TO) else {
+            return Ok(None);
+        };
         let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
-        if plain && self.answer_prefixes.iter().any(|prefix| to.starts_with(prefix.as_str())) {
+        if plain
+            && self
+                .answer_prefixes
+                .iter()
+                .any(|prefix| to.starts_with(prefix.as_str()))
+        {
             Ok(Some(Arc::from(to)))
         } else {
-            Err(Refusal::new(&code::ANSWER_SUBJECT, format!("answers may not go to `{}`", shorten(to, 256))))
+            Err(Refusal::new(
+                &code::ANSWER_SUBJECT,
+                format!("answers may not go to `{}`", shorten(to, 256)),
+            ))
         }
     }
 }
@@ -403,7 +493,10 @@ pub(super) fn answer_to(reader: &JobReader, message: &LogMessage) -> Option<Arc<
 /// A task or an acknowledgement that a reply subject carried into the log is not a request.
 fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
     if bus::header(headers, header::TASK).is_some() || bus::header(headers, header::TOKEN).is_some() {
-        return Err(Refusal::new(&code::TASK_HEADERS, "a message with a task's headers can only be a result"));
+        return Err(Refusal::new(
+            &code::TASK_HEADERS,
+            "a message with a task's headers can only be a result",
+        ));
     }
     Ok(())
 }
@@ -412,7 +505,10 @@ fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
     match bus::header(headers, header::VERSION) {
         None => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Refusal::new(&code::BAD_HEADER, format!("`{}: {text}` is not a version number", header::VERSION))
+            Refusal::new(
+                &code::BAD_HEADER,
+                format!("`{}: {text}` is not a version number", header::VERSION),
+            )
         }),
     }
 }
@@ -426,7 +522,10 @@ fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
             &code::BAD_HEADER,
             format!("the request id is {} bytes long; the limit is 512", id.len()),
         )),
-        None => Ok(RequestId::new(&format!("{}#{}", message.cursor.stream, message.cursor.sequence))),
+        None => Ok(RequestId::new(&format!(
+            "{}#{}",
+            message.cursor.stream, message.cursor.sequence
+        ))),
     }
 }
 

@@ -17,7 +17,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.keeping = true;
         let store = Arc::clone(&self.store);
         let (session, life, done) = (self.session, self.life, self.done.clone());
-        let published = if self.building.needs_commit() { Vec::new() } else { std::mem::take(&mut self.published) };
+        let published = if self.building.needs_commit() {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.published)
+        };
         self.tasks.spawn(async move {
             let asked = std::time::Instant::now();
             let share = store.keep(&session, &published).await;
@@ -27,7 +31,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             };
             tracing::trace!(elapsed = ?asked.elapsed(), "lease kept");
             // The loop may have ended.
-            let _ = done.send(Done::Kept { life, share, published, clock });
+            let _ = done.send(Done::Kept {
+                life,
+                share,
+                published,
+                clock,
+            });
         });
     }
 
@@ -65,14 +74,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let (bus, into) = (Arc::clone(&self.bus), self.intake.clone());
             let (life, done) = (self.life, self.done.clone());
             self.tasks.spawn(async move {
-                while let Err(error) = bus.open_partition(partition, cursor.clone(), reader, into.clone()).await {
+                while let Err(error) = bus
+                    .open_partition(partition, cursor.clone(), reader, into.clone())
+                    .await
+                {
                     tracing::warn!(%error, partition, "the log of a partition cannot be opened yet");
                     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
                     if done.is_closed() || into.is_closed() {
                         return;
                     }
                     // A reset opens its own readers; this one would come too late.
-                    if done.send(Done::StillWanted { life, partition, reader }).is_err() {
+                    if done
+                        .send(Done::StillWanted {
+                            life,
+                            partition,
+                            reader,
+                        })
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -84,10 +103,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Stops taking from `surplus` partitions; they are released once what was taken is committed.
     fn give_back(&mut self, surplus: usize) {
-        let leaving = self.partitions.iter().filter(|(_, partition)| partition.leaving_after.is_some()).count();
+        let leaving = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.leaving_after.is_some())
+            .count();
         let number = self.building.number;
-        let chosen: Vec<i16> =
-            self.partitions.served().into_iter().rev().take(surplus.saturating_sub(leaving)).collect();
+        let chosen: Vec<i16> = self
+            .partitions
+            .served()
+            .into_iter()
+            .rev()
+            .take(surplus.saturating_sub(leaving))
+            .collect();
         for partition in chosen {
             if let Some(owned) = self.partitions.get_mut(partition) {
                 owned.leaving_after = Some(number);
@@ -125,7 +153,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.tasks.spawn(async move {
             // A release that fails is found out by the next renewal: the partition is still counted as owned there.
             let result = store.release(&session, &ready).await;
-            let _ = done.send(Done::Released { life, partitions: ready, result });
+            let _ = done.send(Done::Released {
+                life,
+                partitions: ready,
+                result,
+            });
         });
     }
 }

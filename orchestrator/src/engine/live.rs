@@ -32,7 +32,16 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(state: State, plan: Arc<Plan>, reference: Arc<RunRef>, row: RunRow) -> Self {
-        Self { state, plan, reference, row, touched_in: 0, alarm: None, beats: Vec::new(), used: 0 }
+        Self {
+            state,
+            plan,
+            reference,
+            row,
+            touched_in: 0,
+            alarm: None,
+            beats: Vec::new(),
+            used: 0,
+        }
     }
 }
 
@@ -61,11 +70,16 @@ impl IdInfo {
     }
 
     pub(super) fn newest_closed(&self) -> Option<&Known> {
-        self.runs.iter().filter(|known| known.row.closed_at.is_some()).max_by_key(|known| known.row.run_id)
+        self.runs
+            .iter()
+            .filter(|known| known.row.closed_at.is_some())
+            .max_by_key(|known| known.row.run_id)
     }
 
     pub(super) fn by_request(&self, request: &RequestId) -> Option<&Known> {
-        self.runs.iter().find(|known| known.row.request_id.as_ref() == Some(request))
+        self.runs
+            .iter()
+            .find(|known| known.row.request_id.as_ref() == Some(request))
     }
 
     pub(super) fn put(&mut self, row: RunRow, batch: u64) {
@@ -128,7 +142,8 @@ impl LiveRuns {
     /// Forgets the runs and ids of partitions that are given away.
     pub(super) fn forget_partition(&mut self, partition: i16) {
         self.runs.retain(|_, live| live.row.partition != partition);
-        self.ids.retain(|_, info| info.runs.iter().all(|known| known.row.partition != partition) && !info.runs.is_empty());
+        self.ids
+            .retain(|_, info| info.runs.iter().all(|known| known.row.partition != partition) && !info.runs.is_empty());
     }
 
     /// Forgets ids whose changes are all committed. Only while no look-up is under way: an answer that was read before
@@ -153,7 +168,9 @@ impl LiveRuns {
         let mut looks = self.recency.len();
         while self.runs.len() > limit && looks > 0 {
             looks -= 1;
-            let Some((id, tick)) = self.recency.pop_front() else { return };
+            let Some((id, tick)) = self.recency.pop_front() else {
+                return;
+            };
             match self.runs.get(&id) {
                 None => {}
                 Some(live) if live.used != tick || live.touched_in > committed => {

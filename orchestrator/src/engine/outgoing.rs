@@ -54,7 +54,10 @@ impl RunRef {
 #[derive(Debug)]
 pub(super) enum Publication {
     /// A task, made into a message when it is published.
-    Task { run: Arc<RunRef>, dispatch: Box<Dispatch> },
+    Task {
+        run: Arc<RunRef>,
+        dispatch: Box<Dispatch>,
+    },
     Message(Outgoing),
 }
 
@@ -69,14 +72,18 @@ pub(super) fn publications(
     for effect in effects {
         match effect {
             Effect::Dispatch(dispatch) => {
-                into.push(Publication::Task { run: Arc::clone(run), dispatch: Box::new(dispatch) });
+                into.push(Publication::Task {
+                    run: Arc::clone(run),
+                    dispatch: Box::new(dispatch),
+                });
             }
             Effect::CancelTask { queue, task } => {
                 let token = tokens.issue(run.run_id, task, run.namespace.as_str());
                 let notice = CancelTasks { tokens: vec![token] };
-                if let (Ok(subject), Ok(body)) =
-                    (subject::cancel(run.namespace.as_str(), queue.as_str()), serde_json::to_vec(&notice))
-                {
+                if let (Ok(subject), Ok(body)) = (
+                    subject::cancel(run.namespace.as_str(), queue.as_str()),
+                    serde_json::to_vec(&notice),
+                ) {
                     into.push(Publication::Message(core(subject, body)));
                 }
             }
@@ -91,7 +98,10 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Opti
     let mut headers: Headers = Vec::with_capacity(20);
     let mut put = |name: &'static str, value: String| headers.push((name.into(), value));
     // The offer is part of the id: a deliberate repeat must not be swallowed by the stream's window.
-    put(header::NATS_MSG_ID, format!("{}/{}/{}", run.run_id_text, dispatch.task.0, dispatch.offer));
+    put(
+        header::NATS_MSG_ID,
+        format!("{}/{}/{}", run.run_id_text, dispatch.task.0, dispatch.offer),
+    );
     put(header::NAMESPACE, namespace.to_owned());
     put(header::WORKFLOW, run.workflow.as_str().to_owned());
     put(header::WORKFLOW_ID, run.workflow_id_token.clone());
@@ -108,7 +118,10 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Opti
     put(header::IDEMPOTENCY_KEY, dispatch.idempotency_key.to_string());
     put(header::START_TO_CLOSE, dispatch.start_to_close.as_millis().to_string());
     if let Some(deadline) = dispatch.deadline {
-        put(header::DEADLINE, deadline.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
+        put(
+            header::DEADLINE,
+            deadline.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        );
     }
     put(header::REPLY, run.reply.clone());
     put(header::DIRECT, run.direct.clone());
@@ -129,10 +142,22 @@ pub(super) fn answer_of(state: &State, on: AnswerOn) -> Answer {
     Answer {
         workflow_id: state.workflow_id().to_string(),
         run_id: Some(state.run_id().0),
-        stage: if closed && on == AnswerOn::Closed { AnswerStage::Closed } else { AnswerStage::Started },
+        stage: if closed && on == AnswerOn::Closed {
+            AnswerStage::Closed
+        } else {
+            AnswerStage::Started
+        },
         status: Some(state.status().as_str().to_owned()),
-        output: if closed { state.output().map(|output| (**output).clone()) } else { None },
-        failure: if closed { state.failure().map(failure_body) } else { None },
+        output: if closed {
+            state.output().map(|output| (**output).clone())
+        } else {
+            None
+        },
+        failure: if closed {
+            state.failure().map(failure_body)
+        } else {
+            None
+        },
         error: None,
     }
 }
@@ -164,7 +189,11 @@ pub(super) fn answer_of_row(row: &RunRow, stage: AnswerStage) -> Answer {
         stage,
         status: Some(row.status.clone()),
         output: if completed { outcome.clone() } else { None },
-        failure: if completed { None } else { outcome.and_then(|value| serde_json::from_value(value).ok()) },
+        failure: if completed {
+            None
+        } else {
+            outcome.and_then(|value| serde_json::from_value(value).ok())
+        },
         error: None,
     }
 }
@@ -187,7 +216,12 @@ pub(super) fn answer(to: &str, answer: &Answer) -> Outgoing {
 }
 
 pub(super) fn core(subject: String, body: Vec<u8>) -> Outgoing {
-    Outgoing { subject, headers: Vec::new(), payload: Bytes::from(body), delivery: Delivery::Core }
+    Outgoing {
+        subject,
+        headers: Vec::new(),
+        payload: Bytes::from(body),
+        delivery: Delivery::Core,
+    }
 }
 
 /// The copy of a log message that could not be taken.
@@ -199,7 +233,10 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
     };
     let sequence = message.cursor.sequence;
     let mut headers: Headers = vec![
-        (header::NATS_MSG_ID.into(), format!("{}#{sequence}", message.cursor.stream)),
+        (
+            header::NATS_MSG_ID.into(),
+            format!("{}#{sequence}", message.cursor.stream),
+        ),
         (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
         (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
         (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
@@ -207,7 +244,13 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
         (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
     ];
     // The server's own headers would be acted upon again.
-    headers.extend(message.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")).cloned());
+    headers.extend(
+        message
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with("Nats-"))
+            .cloned(),
+    );
     Outgoing {
         subject: subject::dead_letter(namespace.as_deref(), refusal.code.title),
         headers,
@@ -238,7 +281,11 @@ pub(super) fn encode(messages: &[Outgoing]) -> Option<String> {
         .iter()
         .map(|message| StoredMessage {
             subject: message.subject.clone(),
-            headers: message.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+            headers: message
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone()))
+                .collect(),
             body: STANDARD.encode(&message.payload),
         })
         .collect();
@@ -253,7 +300,11 @@ pub(super) fn decode(text: &str) -> Result<Vec<Outgoing>, String> {
         .map(|message| {
             Ok(Outgoing {
                 subject: message.subject,
-                headers: message.headers.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+                headers: message
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| (name.into(), value))
+                    .collect(),
                 payload: Bytes::from(STANDARD.decode(message.body).map_err(|error| error.to_string())?),
                 delivery: Delivery::Stream,
             })

@@ -56,7 +56,9 @@ impl Partitions {
 
     /// Owned and not being given away.
     pub(super) fn serves(&self, number: i16) -> bool {
-        self.owned.get(&number).is_some_and(|partition| partition.leaving_after.is_none())
+        self.owned
+            .get(&number)
+            .is_some_and(|partition| partition.leaving_after.is_none())
     }
 
     /// Takes a partition over from its committed cursor; answers the number of its new reader.
@@ -84,7 +86,9 @@ impl Partitions {
 
     /// Whether the partition was taken over after the reader of that number was opened.
     pub(super) fn opened_since(&self, number: i16, reader: u64) -> bool {
-        self.owned.get(&number).is_some_and(|partition| partition.reader > reader)
+        self.owned
+            .get(&number)
+            .is_some_and(|partition| partition.reader > reader)
     }
 
     pub(super) fn remove(&mut self, number: i16) {
@@ -98,6 +102,10 @@ impl Partitions {
 
     /// Those that are served, by number.
     pub(super) fn served(&self) -> Vec<i16> {
-        self.owned.iter().filter(|(_, p)| p.leaving_after.is_none()).map(|(number, _)| *number).collect()
+        self.owned
+            .iter()
+            .filter(|(_, p)| p.leaving_after.is_none())
+            .map(|(number, _)| *number)
+            .collect()
     }
 }

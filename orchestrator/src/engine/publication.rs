@@ -42,7 +42,11 @@ pub(super) struct Publisher<B> {
 
 impl<B> Clone for Publisher<B> {
     fn clone(&self) -> Self {
-        Self { bus: Arc::clone(&self.bus), tokens: Arc::clone(&self.tokens), stop: self.stop.clone() }
+        Self {
+            bus: Arc::clone(&self.bus),
+            tokens: Arc::clone(&self.tokens),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -56,19 +60,42 @@ impl<B: Bus> Publisher<B> {
     /// `None` if the engine stopped first: the commit's row stays, and whoever takes over publishes again.
     pub(super) async fn publish(&self, commit: Option<CommitId>, outbound: Outbound) -> Option<Published> {
         let mut offers = Vec::with_capacity(outbound.publications.len() + outbound.messages.len() + 4);
-        offers.extend(confirmations(outbound.confirms).into_iter().map(|message| Offer { message, task: None }));
-        offers.extend(outbound.answers.into_iter().map(|message| Offer { message, task: None }));
-        offers.extend(outbound.messages.into_iter().map(|message| Offer { message, task: None }));
-        let mut published = Published { commit, held: Vec::new(), unpublishable: Vec::new() };
+        offers.extend(
+            confirmations(outbound.confirms)
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        offers.extend(
+            outbound
+                .answers
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        offers.extend(
+            outbound
+                .messages
+                .into_iter()
+                .map(|message| Offer { message, task: None }),
+        );
+        let mut published = Published {
+            commit,
+            held: Vec::new(),
+            unpublishable: Vec::new(),
+        };
         for publication in outbound.publications {
             match publication {
                 Publication::Message(message) => offers.push(Offer { message, task: None }),
                 Publication::Task { run, dispatch } => match outgoing::task(&run, &dispatch, &self.tokens) {
                     Some(message) => {
                         let queue = dispatch.queue.clone();
-                        offers.push(Offer { message, task: Some((run, dispatch.task, queue)) });
+                        offers.push(Offer {
+                            message,
+                            task: Some((run, dispatch.task, queue)),
+                        });
                     }
-                    None => published.unpublishable.push((run.run_id, Arc::from("a task's subject cannot be composed"))),
+                    None => published
+                        .unpublishable
+                        .push((run.run_id, Arc::from("a task's subject cannot be composed"))),
                 },
             }
         }
@@ -118,7 +145,10 @@ impl<B: Bus> Publisher<B> {
     /// The task stream of a namespace has gone, or has never been: it is made again, and the task offered later.
     async fn restore_queue(&self, run: &RunRef, queue: &knarr_core::ids::QueueName) {
         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "no_stream").increment(1);
-        let settings = QueueSettings { queue: queue.clone(), ack_wait: Duration::from_secs(30) };
+        let settings = QueueSettings {
+            queue: queue.clone(),
+            ack_wait: Duration::from_secs(30),
+        };
         if let Err(error) = self.bus.ensure_queues(&run.namespace, &[settings]).await {
             tracing::warn!(%error, namespace = %run.namespace, %queue, "the task queue cannot be made");
         }
@@ -155,13 +185,21 @@ impl<B: Bus> Publisher<B> {
             };
             let spans: HashMap<_, _> = spans.iter().map(|span| (span.run_id, span)).collect();
             for run in loaded {
-                let Some(span) = spans.get(&run.row.run_id) else { continue };
+                let Some(span) = spans.get(&run.row.run_id) else {
+                    continue;
+                };
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
                 let effects = run::effects_still_wanted(&run.state, first, last);
                 if let Some(reference) = RunRef::new(&run.state, partition_of(&run.row)) {
                     let reference = Arc::new(reference);
-                    outgoing::publications(&run.state, &reference, effects, &self.tokens, &mut outbound.publications);
+                    outgoing::publications(
+                        &run.state,
+                        &reference,
+                        effects,
+                        &self.tokens,
+                        &mut outbound.publications,
+                    );
                 }
             }
         }
@@ -173,7 +211,10 @@ impl<B: Bus> Publisher<B> {
 fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
     let mut by_inbox: HashMap<String, Vec<ConfirmedResult>> = HashMap::new();
     for Confirm { inbox, token, refused } in confirms {
-        by_inbox.entry(inbox).or_default().push(ConfirmedResult { token, refused });
+        by_inbox
+            .entry(inbox)
+            .or_default()
+            .push(ConfirmedResult { token, refused });
     }
     let mut messages = Vec::with_capacity(by_inbox.len());
     for (inbox, mut results) in by_inbox {

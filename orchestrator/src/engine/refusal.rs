@@ -14,11 +14,18 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     pub(super) fn body(&self) -> ErrorBody {
-        ErrorBody { code: self.code.id.to_owned(), message: self.message.clone(), remedy: self.code.remedy.to_owned() }
+        ErrorBody {
+            code: self.code.id.to_owned(),
+            message: self.message.clone(),
+            remedy: self.code.remedy.to_owned(),
+        }
     }
 }
 

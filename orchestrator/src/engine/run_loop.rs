@@ -61,8 +61,13 @@ impl Health {
 /// An input that is known to break core or the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum PoisonKey {
-    Log { partition: i16, sequence: u64 },
-    Task { token: String },
+    Log {
+        partition: i16,
+        sequence: u64,
+    },
+    Task {
+        token: String,
+    },
     /// A deadline or word of a publication.
     Internal(RunId),
 }
@@ -70,9 +75,10 @@ pub(super) enum PoisonKey {
 impl PoisonKey {
     pub(super) fn of(job: &Job) -> Option<Self> {
         match (&job.origin, &job.kind) {
-            (Origin::Log(message), _) => {
-                Some(Self::Log { partition: message.partition, sequence: message.cursor.sequence })
-            }
+            (Origin::Log(message), _) => Some(Self::Log {
+                partition: message.partition,
+                sequence: message.cursor.sequence,
+            }),
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
             (
                 Origin::Internal,
@@ -89,8 +95,16 @@ impl PoisonKey {
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
 #[derive(Debug)]
 pub(super) enum Done {
-    Committed { life: u64, result: Result<(), CommitError>, took: Duration },
-    Fetched { life: u64, number: u64, result: Result<Fetched, StoreError> },
+    Committed {
+        life: u64,
+        result: Result<(), CommitError>,
+        took: Duration,
+    },
+    Fetched {
+        life: u64,
+        number: u64,
+        result: Result<Fetched, StoreError>,
+    },
     Published(Option<Published>),
     Kept {
         life: u64,
@@ -98,11 +112,32 @@ pub(super) enum Done {
         published: Vec<CommitId>,
         clock: Option<(Timestamp, Instant)>,
     },
-    Released { life: u64, partitions: Vec<i16>, result: Result<(), StoreError> },
-    Due { life: u64, until: Timestamp, result: Result<Vec<(RunId, Timestamp)>, StoreError>, full: bool },
-    Horizon { life: u64, answer: Option<HorizonAnswer> },
-    Recovered { life: u64, session: Session, fenced: bool, owned: Vec<OwnedPartition> },
-    StillWanted { life: u64, partition: i16, reader: u64 },
+    Released {
+        life: u64,
+        partitions: Vec<i16>,
+        result: Result<(), StoreError>,
+    },
+    Due {
+        life: u64,
+        until: Timestamp,
+        result: Result<Vec<(RunId, Timestamp)>, StoreError>,
+        full: bool,
+    },
+    Horizon {
+        life: u64,
+        answer: Option<HorizonAnswer>,
+    },
+    Recovered {
+        life: u64,
+        session: Session,
+        fenced: bool,
+        owned: Vec<OwnedPartition>,
+    },
+    StillWanted {
+        life: u64,
+        partition: i16,
+        reader: u64,
+    },
 }
 
 /// A replica's engine, before it runs.
@@ -117,7 +152,13 @@ pub struct Engine<S, B> {
 
 impl<S: Store, B: Bus> Engine<S, B> {
     pub fn new(config: EngineConfig, store: Arc<S>, bus: Arc<B>) -> Self {
-        Self { config, store, bus, definitions: Arc::default(), health: Arc::default() }
+        Self {
+            config,
+            store,
+            bus,
+            definitions: Arc::default(),
+            health: Arc::default(),
+        }
     }
 
     /// Prepares store and bus, then runs until `shutdown`; hands its partitions over before it returns.
@@ -135,7 +176,11 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let kept_up = tokio::spawn(super::upkeep::run(Arc::clone(&self.store), Arc::clone(&self.bus), upkeep));
         let run_loop = Loop {
             reader: JobReader::new(Arc::clone(&tokens), &self.config),
-            publisher: Publisher { bus: Arc::clone(&self.bus), tokens: Arc::clone(&tokens), stop: publications },
+            publisher: Publisher {
+                bus: Arc::clone(&self.bus),
+                tokens: Arc::clone(&tokens),
+                stop: publications,
+            },
             alarms: Alarms::new(self.config.deadline_horizon),
             config: self.config,
             store: self.store,
@@ -341,7 +386,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match message {
             Incoming::Log(message) => {
                 let number = message.partition;
-                let Some(partition) = self.partitions.get(number) else { return };
+                let Some(partition) = self.partitions.get(number) else {
+                    return;
+                };
                 if partition.reader != message.reader || partition.leaving_after.is_some() {
                     return;
                 }
@@ -358,14 +405,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
             }
             Incoming::Gap(gap) => self.gap(gap),
-            Incoming::TaskLost { partition, namespace, token } => {
+            Incoming::TaskLost {
+                partition,
+                namespace,
+                token,
+            } => {
                 if self.partitions.serves(partition)
                     && let Some(job) = self.reader.task_lost(&namespace, &token)
                 {
                     self.direct.push_back(job);
                 }
             }
-            Incoming::Idle { partition, cursor, reader } => self.idle(partition, cursor, reader),
+            Incoming::Idle {
+                partition,
+                cursor,
+                reader,
+            } => self.idle(partition, cursor, reader),
             Incoming::Reconnected => {
                 let until = self.clock.now().plus(self.config.timeout_grace);
                 for (_, partition) in self.partitions.iter_mut() {
@@ -377,7 +432,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// The log lost something: it is said once, by its range, and reading goes on behind it.
     fn gap(&mut self, gap: crate::bus::LogGap) {
-        let Some(partition) = self.partitions.get_mut(gap.partition) else { return };
+        let Some(partition) = self.partitions.get_mut(gap.partition) else {
+            return;
+        };
         if partition.reader != gap.reader || partition.leaving_after.is_some() {
             return;
         }
@@ -401,7 +458,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Nothing more lies in a partition's log: its cursor follows the stream, so that the log can be purged behind it.
     fn idle(&mut self, number: i16, cursor: crate::store::Cursor, reader: u64) {
-        let Some(partition) = self.partitions.get_mut(number) else { return };
+        let Some(partition) = self.partitions.get_mut(number) else {
+            return;
+        };
         if partition.reader == reader
             && partition.leaving_after.is_none()
             && partition.queue.is_empty()
@@ -428,7 +487,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let number = self.building.number;
         for partition in self.partitions.served() {
             while !self.batch_is_full() {
-                let Some(owned) = self.partitions.get_mut(partition) else { break };
+                let Some(owned) = self.partitions.get_mut(partition) else {
+                    break;
+                };
                 if owned.blocked_in.is_some_and(|blocked| blocked >= number) {
                     break;
                 }
@@ -458,7 +519,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Everything that the jobs of a queue will ask for, in one look-up.
     fn want_queue(&mut self, partition: i16) {
-        let Some(owned) = self.partitions.get_mut(partition) else { return };
+        let Some(owned) = self.partitions.get_mut(partition) else {
+            return;
+        };
         let mut queue = std::mem::take(&mut owned.queue);
         for job in &mut queue {
             self.note_wants(job);
@@ -478,7 +541,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (live, wanted) = (&self.live, &mut self.wanted);
         // An id's open run, or that nothing is known of the id.
         let open_run = |key: &IdKey| {
-            live.ids.get(key).map(|info| info.open().map(|open| open.row.run_id).filter(|run| !live.contains(*run)))
+            live.ids.get(key).map(|info| {
+                info.open()
+                    .map(|open| open.row.run_id)
+                    .filter(|run| !live.contains(*run))
+            })
         };
         match &job.kind {
             JobKind::Start(start) => {
@@ -495,7 +562,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(None) => {}
                 }
                 if let Some(version) = start.version
-                    && self.definitions.resolve(&start.namespace, &start.workflow, Some(version)).is_none()
+                    && self
+                        .definitions
+                        .resolve(&start.namespace, &start.workflow, Some(version))
+                        .is_none()
                 {
                     wanted.version(&start.namespace, &start.workflow, version);
                     job.asked_in = next;
@@ -574,7 +644,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         self.fetches_done = number;
         for (key, rows) in fetched.ids {
-            if !self.partitions.opened_since(self.partition_of(&key.0, &key.1), self.fetch_readers) {
+            if !self
+                .partitions
+                .opened_since(self.partition_of(&key.0, &key.1), self.fetch_readers)
+            {
                 self.live.learn(key, rows);
             }
         }
@@ -639,7 +712,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             const PAGE: u32 = 10_000;
             let result = store.due(&partitions, until, PAGE).await;
             let full = result.as_ref().is_ok_and(|due| due.len() >= PAGE as usize);
-            let _ = done.send(Done::Due { life, until, result, full });
+            let _ = done.send(Done::Due {
+                life,
+                until,
+                result,
+                full,
+            });
         });
     }
 
@@ -694,7 +772,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.tasks.spawn(async move {
             let began = Instant::now();
             let result = store.commit(&session, &batch).await;
-            let _ = done.send(Done::Committed { life, result, took: began.elapsed() });
+            let _ = done.send(Done::Committed {
+                life,
+                result,
+                took: began.elapsed(),
+            });
         });
     }
 
@@ -743,10 +825,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// The one input of a batch that the store refused.
     fn suspect(&self, sealed: &SealedBatch) -> Option<PoisonKey> {
         if let Some(cursor) = sealed.batch.cursors.first() {
-            return Some(PoisonKey::Log { partition: cursor.partition, sequence: cursor.cursor.sequence });
+            return Some(PoisonKey::Log {
+                partition: cursor.partition,
+                sequence: cursor.cursor.sequence,
+            });
         }
         if let Some(confirm) = sealed.outbound.confirms.first() {
-            return Some(PoisonKey::Task { token: confirm.token.clone() });
+            return Some(PoisonKey::Task {
+                token: confirm.token.clone(),
+            });
         }
         sealed.runs.first().map(|run_id| PoisonKey::Internal(*run_id))
     }
@@ -774,8 +861,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         self.live.shrink(self.config.live_runs, self.committed);
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
-        let commit = (!sealed.batch.owed.is_empty())
-            .then_some(CommitId { session: self.session.id, batch_no: self.session.batch_no });
+        let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
+            session: self.session.id,
+            batch_no: self.session.batch_no,
+        });
         self.let_out(commit, sealed.outbound);
     }
 
@@ -790,11 +879,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     pub(super) fn inherit(&mut self, inherited: InheritedCommit) {
-        let (publisher, store, definitions) =
-            (self.publisher.clone(), Arc::clone(&self.store), Arc::clone(&self.definitions));
+        let (publisher, store, definitions) = (
+            self.publisher.clone(),
+            Arc::clone(&self.store),
+            Arc::clone(&self.definitions),
+        );
         let done = self.done.clone();
         self.tasks.spawn(async move {
-            let published = publisher.inherit(&*store, &definitions, inherited, |row| row.partition).await;
+            let published = publisher
+                .inherit(&*store, &definitions, inherited, |row| row.partition)
+                .await;
             let _ = done.send(Done::Published(published));
         });
     }
@@ -806,8 +900,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.published.push(commit);
             return;
         }
-        let mut held =
-            HeldCommit { left: 0, tasks: published.held, unpublishable: published.unpublishable };
+        let mut held = HeldCommit {
+            left: 0,
+            tasks: published.held,
+            unpublishable: published.unpublishable,
+        };
         if !self.recovering {
             self.direct.extend(held.jobs(commit));
         }
@@ -820,7 +917,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Done::Published(None) => {}
             Done::Committed { life, result, took } if life == self.life => self.commit_returned(result, took),
             Done::Fetched { life, number, result } if life == self.life => self.fetched(number, result),
-            Done::Kept { life, share, published, clock } => {
+            Done::Kept {
+                life,
+                share,
+                published,
+                clock,
+            } => {
                 self.keeping = false;
                 if let Some((now, at)) = clock {
                     self.clock.adjust(now, at);
@@ -837,21 +939,42 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
             }
-            Done::Released { life, partitions, result } if life == self.life => {
+            Done::Released {
+                life,
+                partitions,
+                result,
+            } if life == self.life => {
                 if let Err(error) = result {
                     tracing::warn!(%error, ?partitions, "partitions could not be released");
                     self.reset("a release failed");
                 }
             }
-            Done::Due { life, until, result, full } if life == self.life => self.scanned(until, result, full),
+            Done::Due {
+                life,
+                until,
+                result,
+                full,
+            } if life == self.life => self.scanned(until, result, full),
             Done::Horizon { life, answer } if life == self.life => self.horizon_answered(answer),
-            Done::Recovered { life, session, fenced, owned } if life == self.life => {
+            Done::Recovered {
+                life,
+                session,
+                fenced,
+                owned,
+            } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
-            Done::StillWanted { life, partition, reader } => {
+            Done::StillWanted {
+                life,
+                partition,
+                reader,
+            } => {
                 // A reader that opened late for a state that is gone: whatever it delivers is dropped by its number.
                 let wanted = life == self.life
-                    && self.partitions.get(partition).is_some_and(|owned| owned.reader == reader);
+                    && self
+                        .partitions
+                        .get(partition)
+                        .is_some_and(|owned| owned.reader == reader);
                 if !wanted {
                     tracing::debug!(partition, "a late reader is not wanted any more");
                 }
@@ -917,7 +1040,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 };
                 match attempt.await {
                     Ok((next, owned)) => {
-                        let _ = done.send(Done::Recovered { life, session: next, fenced, owned });
+                        let _ = done.send(Done::Recovered {
+                            life,
+                            session: next,
+                            fenced,
+                            owned,
+                        });
                         return;
                     }
                     Err(StoreError::Fenced) => fenced = true,
@@ -942,8 +1070,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             && session.batch_no > before.batch_no
         {
             // It was committed after all: what it owes is published as for any other.
-            let commit = (!limbo.batch.owed.is_empty())
-                .then_some(CommitId { session: session.id, batch_no: before.batch_no + 1 });
+            let commit = (!limbo.batch.owed.is_empty()).then_some(CommitId {
+                session: session.id,
+                batch_no: before.batch_no + 1,
+            });
             self.let_out(commit, limbo.outbound);
         }
         for (commit, held) in &mut self.held {
@@ -997,12 +1127,19 @@ pub(super) struct HeldCommit {
 impl HeldCommit {
     fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
         self.left = self.tasks.len() + self.unpublishable.len();
-        let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held { run_id: *run_id, task: *task, commit });
-        let lost = self.unpublishable.iter().map(|(run_id, reason)| JobKind::Unpublishable {
+        let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
             run_id: *run_id,
-            reason: Arc::clone(reason),
+            task: *task,
             commit,
         });
+        let lost = self
+            .unpublishable
+            .iter()
+            .map(|(run_id, reason)| JobKind::Unpublishable {
+                run_id: *run_id,
+                reason: Arc::clone(reason),
+                commit,
+            });
         held.chain(lost).map(Job::internal).collect()
     }
 }

@@ -42,7 +42,9 @@ enum Verdict {
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn start(&mut self, job: Job, run_is_absent: bool) -> Step {
-        let JobKind::Start(request) = &job.kind else { return Step::Done };
+        let JobKind::Start(request) = &job.kind else {
+            return Step::Done;
+        };
         let request = request.clone();
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         if !self.live.ids.contains_key(&key) {
@@ -55,7 +57,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Verdict::Repeat(row) | Verdict::UseExisting(row) => {
                 let open = row.closed_at.is_none();
                 match &request.answer {
-                    Some(AnswerRequest { on: AnswerOn::Closed, .. }) if open => {
+                    Some(AnswerRequest {
+                        on: AnswerOn::Closed, ..
+                    }) if open => {
                         if !self.live.contains(row.run_id) && !run_is_absent {
                             return Step::Lacks(Box::new(job));
                         }
@@ -66,7 +70,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         }
                     }
                     Some(answer) => {
-                        let stage = if answer.on == AnswerOn::Closed { AnswerStage::Closed } else { AnswerStage::Existing };
+                        let stage = if answer.on == AnswerOn::Closed {
+                            AnswerStage::Closed
+                        } else {
+                            AnswerStage::Existing
+                        };
                         let body = outgoing::answer_of_row(&row, stage);
                         self.building.answer(outgoing::answer(&answer.to, &body));
                     }
@@ -112,7 +120,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn verdict(&self, key: &IdKey, request: &StartRequest) -> Verdict {
-        let Some(info) = self.live.ids.get(key) else { return Verdict::Fresh };
+        let Some(info) = self.live.ids.get(key) else {
+            return Verdict::Fresh;
+        };
         if let Some(known) = info.by_request(&request.request_id) {
             return Verdict::Repeat(known.row.clone());
         }
@@ -126,7 +136,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
             };
         }
-        let Some(closed) = info.newest_closed() else { return Verdict::Fresh };
+        let Some(closed) = info.newest_closed() else {
+            return Verdict::Fresh;
+        };
         let refused = match request.reuse {
             Reuse::AllowDuplicate => false,
             Reuse::FailedOnly => closed.row.status == "completed",
@@ -135,7 +147,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if refused {
             return Verdict::Refuse(Refusal::new(
                 &code::ID_REUSE,
-                format!("the run {} with the workflow id `{}` is {}", closed.row.run_id, key.1, closed.row.status),
+                format!(
+                    "the run {} with the workflow id `{}` is {}",
+                    closed.row.run_id, key.1, closed.row.status
+                ),
             ));
         }
         if closed.closed_in == self.building.number {
@@ -152,15 +167,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 format!("there is no namespace `{}`", request.namespace),
             ));
         };
-        let Some(plan) = self.definitions.resolve(&request.namespace, &request.workflow, request.version) else {
+        let Some(plan) = self
+            .definitions
+            .resolve(&request.namespace, &request.workflow, request.version)
+        else {
             return Err(match request.version {
                 Some(version) => Refusal::new(
                     &code::UNKNOWN_VERSION,
-                    format!("`{}` is not registered in version {version} in `{}`", request.workflow, request.namespace),
+                    format!(
+                        "`{}` is not registered in version {version} in `{}`",
+                        request.workflow, request.namespace
+                    ),
                 ),
                 None => Refusal::new(
                     &code::UNKNOWN_WORKFLOW,
-                    format!("no definition `{}` is registered in `{}`", request.workflow, request.namespace),
+                    format!(
+                        "no definition `{}` is registered in `{}`",
+                        request.workflow, request.namespace
+                    ),
                 ),
             });
         };
@@ -203,7 +227,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         let number = self.building.number;
         self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
-        self.live.insert(run_id, Live::new(state, plan, Arc::new(reference), row));
+        self.live
+            .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
         self.building.inserted(run_id);
         self.record(run_id, &transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
@@ -212,7 +237,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Finds the id of an un-keyed start and sends it on, keyed, once what was found is committed.
     pub(super) fn unkeyed_start(&mut self, job: Job) -> Step {
-        let JobKind::UnkeyedStart(request) = &job.kind else { return Step::Done };
+        let JobKind::UnkeyedStart(request) = &job.kind else {
+            return Step::Done;
+        };
         if !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
@@ -247,7 +274,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 } else {
                     &code::UNKNOWN_WORKFLOW
                 };
-                Refusal::new(code, format!("`{}` is not registered in `{}`", request.workflow, request.namespace))
+                Refusal::new(
+                    code,
+                    format!("`{}` is not registered in `{}`", request.workflow, request.namespace),
+                )
             })?;
         let workflow_id = match (&request.workflow_id, &plan.id, &request.message_id) {
             (Some(id), ..) => id.clone(),
@@ -264,7 +294,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         let subject = subject::start(request.namespace.as_str(), &workflow_id, request.workflow.as_str())
             .map_err(|error| Refusal::new(&code::WORKFLOW_ID, format!("the workflow id `{workflow_id}` {error}")))?;
-        let own = [header::REQUEST_ID, header::VERSION, header::WORKFLOW_ID, header::NATS_MSG_ID];
+        let own = [
+            header::REQUEST_ID,
+            header::VERSION,
+            header::WORKFLOW_ID,
+            header::NATS_MSG_ID,
+        ];
         let mut headers: crate::bus::Headers = message
             .headers
             .iter()
@@ -274,7 +309,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         headers.push((header::REQUEST_ID.into(), request.request_id.to_string()));
         // The version is pinned now: a repeat of the forwarded message must not find a newer one.
         headers.push((header::VERSION.into(), plan.version.to_string()));
-        Ok(Outgoing { subject, headers, payload: message.payload.clone(), delivery: Delivery::Stream })
+        Ok(Outgoing {
+            subject,
+            headers,
+            payload: message.payload.clone(),
+            delivery: Delivery::Stream,
+        })
     }
 
     pub(super) fn partition_of(&self, namespace: &knarr_core::ids::Namespace, workflow_id: &WorkflowId) -> i16 {
@@ -303,10 +343,15 @@ impl Scope for InputScope<'_> {
 }
 
 fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, String> {
-    match &*expression.evaluate(&InputScope(input)).map_err(|error| error.to_string())? {
+    match &*expression
+        .evaluate(&InputScope(input))
+        .map_err(|error| error.to_string())?
+    {
         Value::String(id) => Ok(id.clone()),
         Value::Number(id) => Ok(id.to_string()),
-        other => Err(format!("the `id` expression gave {other}, which is neither a text nor a number")),
+        other => Err(format!(
+            "the `id` expression gave {other}, which is neither a text nor a number"
+        )),
     }
 }
 
@@ -320,5 +365,9 @@ fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
 }
 
 fn attributes(map: &BTreeMap<String, serde_json::Value>) -> Option<String> {
-    if map.is_empty() { None } else { serde_json::to_string(map).ok() }
+    if map.is_empty() {
+        None
+    } else {
+        serde_json::to_string(map).ok()
+    }
 }

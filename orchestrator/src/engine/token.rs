@@ -27,7 +27,12 @@ impl TokenKey {
     pub(super) fn issue(&self, run_id: RunId, task: TaskNo, namespace: &str) -> String {
         let mut mac = [0; MAC_LEN];
         mac.copy_from_slice(&self.mac(run_id, task, namespace).as_ref()[..MAC_LEN]);
-        TaskToken { run_id: run_id.0, task: task.0, mac }.encode()
+        TaskToken {
+            run_id: run_id.0,
+            task: task.0,
+            mac,
+        }
+        .encode()
     }
 
     /// `None` for what this cluster did not issue for this namespace.
@@ -36,7 +41,11 @@ impl TokenKey {
         let (run_id, task) = (RunId(token.run_id), TaskNo(token.task));
         let expected = self.mac(run_id, task, namespace);
         // Constant time: every byte is looked at.
-        let difference = expected.as_ref().iter().zip(token.mac).fold(0, |sum, (a, b)| sum | (a ^ b));
+        let difference = expected
+            .as_ref()
+            .iter()
+            .zip(token.mac)
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
         (difference == 0).then_some((run_id, task))
     }
 }

@@ -168,9 +168,12 @@ impl MemoryBus {
                 .get_mut(&task.namespace)
                 .and_then(|tasks| tasks.redeliver(task.sequence));
             if let Some(given_up) = given_up {
-                let partition = header(&given_up.headers, names::DIRECT).and_then(|to| to.rsplit('.').next()?.parse().ok());
+                let partition =
+                    header(&given_up.headers, names::DIRECT).and_then(|to| to.rsplit('.').next()?.parse().ok());
                 if let (Some(partition), Some(token)) = (partition, header(&given_up.headers, names::TOKEN)) {
-                    state.lost_tasks.push((partition, task.namespace.clone(), token.to_owned()));
+                    state
+                        .lost_tasks
+                        .push((partition, task.namespace.clone(), token.to_owned()));
                     state.tell_lost_tasks();
                 }
             }

@@ -1,0 +1,111 @@
+//! Every metric: its name, kind, unit and meaning. Names follow Prometheus. Labels take few values: a status, a kind, a
+//! code; never an id, a workflow or a namespace.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: metrics::Unit,
+    pub help: &'static str,
+}
+
+/// From a commit on a quiet machine to one that is about to time out.
+const SECONDS: &[f64] = &[
+    0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.007_5, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
+];
+const COUNTS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0,
+];
+
+macro_rules! metrics_table {
+    ($($name:ident = $text:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
+        $(#[doc = $help] pub const $name: &str = $text;)*
+        /// In the order of this file.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $text, kind: $kind, unit: metrics::Unit::$unit, help: $help }),*
+        ];
+    };
+}
+
+metrics_table! {
+    TRANSITIONS = "knarr_transitions_total", Kind::Counter, Count, "Inputs applied to runs and committed.";
+    RUNS_STARTED = "knarr_runs_started_total", Kind::Counter, Count, "Runs started.";
+    RUNS_CLOSED = "knarr_runs_closed_total", Kind::Counter, Count, "Runs closed, by `status`.";
+    COMMIT_SECONDS = "knarr_commit_seconds", Kind::Histogram(SECONDS), Seconds, "Time of one commit, as its caller sees it.";
+    BATCH_TRANSITIONS = "knarr_batch_transitions", Kind::Histogram(COUNTS), Count, "Transitions in one commit.";
+    COMMIT_ERRORS = "knarr_commit_errors_total", Kind::Counter, Count, "Commits that failed, by `kind`: bad_data, unknown or fenced.";
+    TASKS_DISPATCHED = "knarr_tasks_dispatched_total", Kind::Counter, Count, "Tasks published to workers.";
+    RESULTS = "knarr_results_total", Kind::Counter, Count, "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
+    TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, "Attempts that ended because a deadline passed.";
+    UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, "Undos that were exhausted and wait for an operator.";
+    REJECTED = "knarr_rejected_total", Kind::Counter, Count, "Messages and calls refused, by `code`.";
+    DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, "Messages copied to the dead-letter stream, by `reason`.";
+    PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, "Publications that were not acknowledged, by `kind`; they are repeated or held.";
+    LOG_GAPS = "knarr_log_gaps_total", Kind::Counter, Count, "Times the log was found to lack messages: recreated, or put back in time.";
+    LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, "Messages the log is known to have lost, where the range is known.";
+    PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, "Partitions this replica owns.";
+    LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, "Runs held in memory.";
+    BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, "Direct messages dropped because the replica could not keep up; their senders repeat them.";
+    BUS_MALFORMED = "knarr_bus_malformed_direct_messages_total", Kind::Counter, Count, "Direct messages on no subject that Knarr knows.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_prometheus_names_and_say_what_they_are() {
+        let mut seen = BTreeSet::new();
+        for metric in ALL {
+            let name = metric.name;
+            assert!(seen.insert(name), "{name} twice");
+            assert!(
+                name.starts_with("knarr_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+                "{name}"
+            );
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_seconds"),
+                metric.unit == metrics::Unit::Seconds,
+                "{name}"
+            );
+            assert!(metric.help.ends_with('.'), "{name}");
+            if let Kind::Histogram(bounds) = metric.kind {
+                assert!(bounds.is_sorted() && !bounds.is_empty(), "{name}");
+            }
+        }
+    }
+
+    /// A name that is used must be in the table, or it has no description and no buckets.
+    #[test]
+    fn nothing_is_counted_under_a_name_that_is_not_here() {
+        let mut sources = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(path) = sources.pop() {
+            if path.is_dir() {
+                sources.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            for used in ["counter!(\"", "gauge!(\"", "histogram!(\""]
+                .iter()
+                .flat_map(|call| text.split(call).skip(1))
+            {
+                let name = used.split('"').next().unwrap();
+                let known = ALL.iter().any(|metric| metric.name == name);
+                assert!(known || !name.starts_with("knarr_"), "{name} in {}", path.display());
+            }
+        }
+    }
+}

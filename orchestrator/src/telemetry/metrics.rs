@@ -1,0 +1,52 @@
+//! The recorder behind the `metrics` macros, in the form that Prometheus reads.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::metric::{ALL, Kind};
+
+/// Histograms keep what came since the last upkeep apart, so this bounds their memory.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder, once in the life of the process; later calls return the same one. Counters begin at zero, so
+/// that a rate is right from the first event on.
+///
+/// # Errors
+/// When another recorder was installed by somebody else.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    if let Some(handle) = RECORDER.get() {
+        return Ok(handle.clone());
+    }
+    let mut builder = PrometheusBuilder::new();
+    for metric in ALL {
+        if let Kind::Histogram(bounds) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
+        }
+    }
+    let handle = match builder.install_recorder() {
+        Ok(handle) => handle,
+        // Two at once: the other one has it.
+        Err(error) => return RECORDER.get().cloned().ok_or(error),
+    };
+    for metric in ALL {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+    Ok(RECORDER.get_or_init(|| handle).clone())
+}
+
+/// Tidies up for as long as it is polled.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
+    }
+}
