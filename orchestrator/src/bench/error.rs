@@ -73,14 +73,7 @@ impl From<BenchError> for CliError {
         let message = error.to_string();
         let code = match error {
             BenchError::Servers(error) => {
-                return Self {
-                    exit: Exit::Environment,
-                    body: Some(knarr_schemas::body::ErrorBody {
-                        code: error.code().to_owned(),
-                        message,
-                        remedy: error.remedy().to_owned(),
-                    }),
-                };
+                return Self::new(Exit::Environment, error.code(), message);
             }
             BenchError::Interrupted => return Self::silent(Exit::Environment),
             BenchError::Client(WireError::Address(_)) => &CLIENT_CANNOT,

@@ -5,31 +5,45 @@
 //!
 //! What a worker, a service or a fault does is a method of [`MemoryBus`] outside of [`Bus`]. Clones share everything.
 
-mod controls;
 mod log;
 mod queues;
-mod state;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
+use knarr_schemas::{header as names, subject};
 use tokio::sync::{mpsc, watch};
 
-pub use self::controls::DirectFaults;
 pub use self::log::LogCopy;
+use self::log::{Entry, Located, Log};
 pub use self::queues::PulledTask;
-use self::state::{Open, State};
+use self::queues::Tasks;
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
+use super::{
+    Bus, BusError, Delivery, DirectKind, DirectMessage, Headers, Incoming, LogGap, LogMessage, Outgoing, PublishError,
+    QueueSettings, header,
+};
 use crate::store::Cursor;
 
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What becomes of messages to the direct inlet; each is counted over all of them, and 0 means never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DirectFaults {
+    /// Every n-th is lost though its sender was told nothing.
+    pub drop_every: u32,
+    /// Every n-th arrives twice.
+    pub duplicate_every: u32,
+    /// Every n-th arrives behind its successor.
+    pub delay_every: u32,
+}
 
 #[derive(Clone)]
 pub struct MemoryBus {
@@ -43,7 +57,6 @@ struct Inner {
     changed: watch::Sender<u64>,
 }
 
-<<<<<<< HEAD
 struct State {
     partitions: Option<u16>,
     connected: bool,
@@ -79,8 +92,6 @@ struct Open {
     tasks: [TaskHandle; 2],
 }
 
-=======
->>>>>>> main
 impl fmt::Debug for MemoryBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryBus").finish_non_exhaustive()
@@ -101,15 +112,32 @@ impl MemoryBus {
 
     /// Stamps messages by this clock; times within the log never go back, whatever the clock does.
     pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let state = State {
+            partitions: None,
+            connected: true,
+            log: Log::new("memory-1".to_owned()),
+            made: 1,
+            last_time: Timestamp::default(),
+            tasks: HashMap::new(),
+            dead_letters: Vec::new(),
+            events: Vec::new(),
+            full: HashSet::new(),
+            unacknowledged: (0, false),
+            open: HashMap::new(),
+            listeners: Vec::new(),
+            faults: DirectFaults::default(),
+            direct_count: 0,
+            delayed: None,
+            lost_tasks: Vec::new(),
+        };
         Self {
             inner: Arc::new(Inner {
                 clock: Arc::new(clock),
-                state: Mutex::new(State::new()),
+                state: Mutex::new(state),
                 changed: watch::channel(0).0,
             }),
         }
     }
-<<<<<<< HEAD
 
     // What services and workers do.
 
@@ -310,8 +338,6 @@ impl MemoryBus {
         }
         self.inner.notify();
     }
-=======
->>>>>>> main
 }
 
 impl Inner {
@@ -330,7 +356,6 @@ impl Inner {
     }
 }
 
-<<<<<<< HEAD
 impl State {
     fn publish(&mut self, message: Outgoing, now: Timestamp) -> Result<(), PublishError> {
         if !self.connected {
@@ -512,8 +537,6 @@ impl State {
     }
 }
 
-=======
->>>>>>> main
 /// Reads a partition for as long as it is open.
 async fn read(inner: Arc<Inner>, partition: i16, into: mpsc::Sender<Incoming>) {
     let mut changed = inner.changed.subscribe();
@@ -656,4 +679,17 @@ impl Bus for MemoryBus {
             .map(|message| self.inner.publish(message))
             .collect()
     }
+}
+
+fn matches(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for part in filter.split('.') {
+        match (part, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (part, Some(token)) if part == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
 }

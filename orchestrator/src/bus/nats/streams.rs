@@ -15,8 +15,6 @@ use super::connection::{NatsConfig, Storage};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
 use crate::bus::{BusError, QueueSettings};
 
-/// Lifecycle and emitted events, for whoever wants to listen.
-const EVENT_STREAM: &str = "KNARR_EVENTS";
 /// Keeps the advisories of tasks that were delivered too often.
 pub(super) const ADVISORY_STREAM: &str = "KNARR_ADVISORIES";
 const ADVISORY_SUBJECT: &str = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.>";
@@ -41,7 +39,6 @@ pub(super) struct Streams {
     log_max_bytes: u64,
     task_max_bytes: u64,
     dlq_max_bytes: u64,
-    events_max_bytes: Option<u64>,
     wanted: Mutex<Wanted>,
     /// One assertion at a time: many readers notice a missing stream together.
     asserting: tokio::sync::Mutex<()>,
@@ -68,7 +65,6 @@ impl Streams {
             log_max_bytes: config.log_max_bytes,
             task_max_bytes: config.task_max_bytes,
             dlq_max_bytes: config.dlq_max_bytes,
-            events_max_bytes: config.events_max_bytes,
             wanted: Mutex::default(),
             asserting: tokio::sync::Mutex::default(),
             suspected: Notify::new(),
@@ -82,13 +78,17 @@ impl Streams {
             .ok_or_else(|| BusError::Misconfigured("the bus was not prepared".to_owned()))
     }
 
-    /// What a partition's messages in the log match. The ingress takes, beside un-keyed starts, what is too short for the
-    /// mapping to sort it: it belongs to no run, and somebody must say so.
-    pub(super) fn filters(&self, partition: i16) -> Result<Vec<String>, BusError> {
-        Ok(if i32::from(partition) == i32::from(self.partitions()?) {
-            vec!["knarr.start.>".to_owned(), "knarr.run.>".to_owned()]
+    /// Whether a partition is the one of un-keyed starts.
+    pub(super) fn is_ingress(&self, partition: i16) -> Result<bool, BusError> {
+        Ok(i32::from(partition) == i32::from(self.partitions()?))
+    }
+
+    /// What a partition's messages in the log match.
+    pub(super) fn filter(&self, partition: i16) -> Result<String, BusError> {
+        Ok(if self.is_ingress(partition)? {
+            "knarr.start.>".to_owned()
         } else {
-            vec![format!("knarr.in.{partition}.>")]
+            format!("knarr.in.{partition}.>")
         })
     }
 
@@ -143,16 +143,6 @@ impl Streams {
             "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
         }))
         .await?;
-        if let Some(max_bytes) = self.events_max_bytes {
-            self.put_stream(&json!({
-                "name": EVENT_STREAM,
-                "subjects": ["knarr.event.>"],
-                "storage": self.storage, "num_replicas": self.replicas,
-                "retention": "limits", "discard": "old", "max_consumers": -1,
-                "max_bytes": max_bytes, "max_age": nanos(7 * DAY_MS),
-            }))
-            .await?;
-        }
         self.put_stream(&json!({
             "name": ADVISORY_STREAM,
             "subjects": [ADVISORY_SUBJECT],

@@ -10,32 +10,26 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-pub(super) struct TestServer {
+pub(crate) struct TestServer {
     folder: TempDir,
     port: u16,
-    arguments: Vec<&'static str>,
     /// A shell that ends the server when its standard input closes.
     guard: Option<(Child, Pid)>,
 }
 
 impl TestServer {
-    pub(super) fn start() -> Self {
-        Self::start_with(&["-js"])
-    }
-
-    pub(super) fn start_with(arguments: &[&'static str]) -> Self {
+    pub(crate) fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             folder: TempDir::new().unwrap(),
             port,
-            arguments: arguments.to_vec(),
             guard: None,
         };
         server.run();
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
@@ -50,9 +44,7 @@ impl TestServer {
             .arg("-c")
             .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null")
             .arg("sh")
-            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(&self.arguments)
-            .arg("-sd")
+            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
             .arg(self.store())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
