@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod output;
 pub mod show;
 pub mod start;
+pub mod story;
 pub mod timeline;
 
 use error::CliError;
