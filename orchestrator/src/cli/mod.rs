@@ -9,15 +9,20 @@ pub mod cancel;
 pub mod check;
 pub mod code;
 pub mod definition;
+pub mod demo;
+pub mod dev;
 pub mod error;
 pub mod explain;
 pub mod findings;
 pub mod globals;
 pub mod history;
+pub mod interrupt;
 pub mod list;
 pub mod namespace;
 pub mod output;
+pub mod server;
 pub mod show;
+pub mod stack;
 pub mod start;
 pub mod story;
 pub mod timeline;
@@ -41,6 +46,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Runs an orchestrator with a private PostgreSQL and NATS, until Ctrl-C
+    Dev(dev::DevArgs),
+    /// Shows an order saga: one that completes, one that is undone
+    Demo(demo::DemoArgs),
+    /// Runs an orchestrator on a PostgreSQL and a NATS that are there
+    Server(server::ServerCommand),
     /// Checks a definition offline: everything wrong with it, with its place
     Check(check::CheckArgs),
     /// Registers, lists and shows definitions
@@ -74,6 +85,9 @@ pub enum Command {
 pub async fn run(cli: Cli) -> ExitCode {
     let globals = &cli.globals;
     let result = match cli.command {
+        Command::Dev(args) => dev::run(args, globals).await,
+        Command::Demo(args) => demo::run(args, globals).await,
+        Command::Server(args) => server::run(args, globals).await,
         Command::Check(args) => check::run(&args, globals),
         Command::Definition(args) => definition::run(args, globals).await,
         Command::Start(args) => start::run(args, globals).await,
