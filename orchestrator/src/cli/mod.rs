@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod cancel;
 pub mod check;
 pub mod code;
@@ -23,6 +24,7 @@ pub mod server;
 pub mod show;
 pub mod stack;
 pub mod start;
+pub mod story;
 pub mod timeline;
 
 use error::CliError;
@@ -70,6 +72,11 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
+    /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
+    Bench(bench::BenchArgs),
+    /// The worker that `knarr bench` starts
+    #[command(hide = true)]
+    BenchWorker(bench::BenchWorkerArgs),
     /// Says what an error code means and what to do
     Explain(explain::ExplainArgs),
 }
@@ -97,6 +104,8 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Bench(args) => bench::run(args, globals).await,
+        Command::BenchWorker(args) => bench::work(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),
     };
     (cli.globals, result)

@@ -332,7 +332,9 @@ impl JobReader {
                 "nothing may follow this verb in the subject",
             ));
         }
-        let expected = format!("{} {}", subject.verb, subject.namespace);
+        // As in the subject: one spelling in both places.
+        let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
+        let expected = format!("{} {namespace}", subject.verb);
         if bus::header(headers, header::VERB) != Some(&expected) {
             return Err(Refusal::new(
                 &code::VERB_HEADER,
