@@ -1,6 +1,10 @@
 use std::time::Duration;
 
+use bytes::Bytes;
+use knarr_schemas::{header as names, subject};
+
 use super::*;
+use crate::bus::{Delivery, Headers};
 
 async fn next(from: &mut mpsc::Receiver<Incoming>) -> Incoming {
     let deadline = Duration::from_secs(10);

@@ -65,7 +65,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut kept: BTreeMap<u64, Lost> = BTreeMap::new();
     let mut next = 1;
     loop {
-        match Pull::open(&shared.js, ADVISORY_STREAM, "$JS.EVENT.ADVISORY.>", next, HEARTBEAT).await {
+        match Pull::open(&shared.js, ADVISORY_STREAM, &[], next, HEARTBEAT).await {
             Ok(mut pull) => {
                 loop {
                     let pulled = tokio::select! {
