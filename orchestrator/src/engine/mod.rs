@@ -33,6 +33,9 @@ mod start;
 mod token;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::EngineConfig;
 pub use definitions::Definitions;
 pub use run_loop::{Engine, EngineError, Health};
