@@ -440,6 +440,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let (from, to) = (gap.lost_after.sequence, gap.resumes_at.sequence);
         metrics::counter!(metric::LOG_GAPS).increment(1);
+        if gap.lost_after.stream == gap.resumes_at.stream {
+            metrics::counter!(metric::LOG_GAP_MESSAGES).increment(from.saturating_sub(to));
+        }
         tracing::error!(
             code = "KN0340",
             partition = gap.partition,

@@ -18,6 +18,7 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
+mod input_reference;
 mod keys;
 mod model;
 mod names;
@@ -67,16 +68,16 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Resul
         return Err(in_order(findings));
     }
     let canonical = canonical::json(&definition).to_string();
-    let hash = hash(&canonical);
-    match compile::plan(&definition, hash.clone()) {
+    // The plan is that of the stored form, so that the two cannot differ.
+    match from_canonical(&canonical) {
         Ok(plan) => Ok(Checked {
             canonical,
-            hash,
+            hash: plan.hash.clone(),
             plan,
             findings: in_order(findings),
         }),
-        Err(finding) => {
-            findings.push(finding);
+        Err(bad) => {
+            findings.push(Diagnostic::error(code::SYNTAX, tree.span, bad.0));
             Err(in_order(findings))
         }
     }

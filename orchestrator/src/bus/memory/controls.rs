@@ -75,10 +75,12 @@ impl MemoryBus {
                 .tasks
                 .get_mut(&task.namespace)
                 .and_then(|tasks| tasks.redeliver(task.sequence));
+            let namespace = &task.namespace;
             if let Some(task) = given_up {
                 let partition = header(&task.headers, names::DIRECT).and_then(|to| to.rsplit('.').next()?.parse().ok());
                 if let (Some(partition), Some(token)) = (partition, header(&task.headers, names::TOKEN)) {
-                    state.lost_tasks.push((partition, token.to_owned()));
+                    let namespace = namespace.clone();
+                    state.lost_tasks.push((partition, namespace, token.to_owned()));
                     state.tell_lost_tasks();
                 }
             }

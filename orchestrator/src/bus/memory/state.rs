@@ -33,7 +33,8 @@ pub(super) struct State {
     /// Held back behind its successor.
     pub(super) delayed: Option<DirectMessage>,
     /// Given up while nobody owned their partition.
-    pub(super) lost_tasks: Vec<(i16, String)>,
+    /// Partition, namespace and token of each.
+    pub(super) lost_tasks: Vec<(i16, String, String)>,
 }
 
 pub(super) struct Open {
@@ -193,10 +194,11 @@ impl State {
 
     pub(super) fn tell_lost_tasks(&mut self) {
         let open = &self.open;
-        self.lost_tasks.retain(|(partition, token)| {
+        self.lost_tasks.retain(|(partition, namespace, token)| {
             let Some(owner) = open.get(partition) else { return true };
             let lost = Incoming::TaskLost {
                 partition: *partition,
+                namespace: namespace.clone(),
                 token: token.clone(),
             };
             owner.direct.send(lost).is_err()
