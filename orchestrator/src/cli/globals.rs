@@ -15,14 +15,14 @@ use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
-/// Where a running `knarr dev` in this directory records its addresses.
-const DEV_RECORD: &str = ".knarr/dev.json";
+/// Where a `knarr dev` or a `knarr demo` that runs in this directory records its addresses.
+const RECORDS: [&str; 2] = [".knarr/dev.json", ".knarr/demo/dev.json"];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
-    /// Address of NATS [default: that of a `knarr dev` running in this directory, else nats://127.0.0.1:4222]
+    /// Address of NATS [default: that of a `knarr dev` or `knarr demo` running in this directory, else nats://127.0.0.1:4222]
     #[arg(
         long,
         env = "KNARR_NATS_URL",
@@ -107,7 +107,7 @@ impl Globals {
     pub fn nats_url(&self) -> String {
         self.nats_url
             .clone()
-            .or_else(|| recorded_nats_url(Path::new(DEV_RECORD)))
+            .or_else(running_here)
             .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
     }
 
@@ -234,6 +234,11 @@ impl Api {
             .await
             .map_err(|error| self.connection.explain(error))
     }
+}
+
+/// The NATS of a `knarr dev` or `knarr demo` that runs in this directory.
+pub fn running_here() -> Option<String> {
+    RECORDS.iter().find_map(|record| recorded_nats_url(Path::new(record)))
 }
 
 fn recorded_nats_url(file: &Path) -> Option<String> {
