@@ -18,22 +18,22 @@ macro_rules! codes {
 }
 
 codes! {
-    CLIENT_CANNOT = "KN0361", "bench_address",
+    CLIENT_CANNOT = "KN0381", "bench_address",
         "The benchmark's client cannot use the address of NATS.",
         "Give an address without TLS, or none: then private servers are started.";
-    NATS_LOST = "KN0362", "bench_nats",
+    NATS_LOST = "KN0382", "bench_nats",
         "NATS failed the benchmark.",
         "See that the server is there and lets this user publish to knarr.run.> and knarr.bench.>, then measure again.";
-    PROCESS_ENDED = "KN0363", "bench_process_ended",
+    PROCESS_ENDED = "KN0383", "bench_process_ended",
         "A process of the measurement ended before it was to.",
         "Read what it said; `knarr server` can be tried alone against the same servers.";
-    NOT_READY = "KN0364", "bench_not_ready",
+    NOT_READY = "KN0384", "bench_not_ready",
         "A part of the measurement was not ready in time.",
         "See whether the machine is overloaded, and where servers were named, that an orchestrator is connected to them.";
-    DATABASE = "KN0365", "bench_database",
+    DATABASE = "KN0385", "bench_database",
         "PostgreSQL could not be asked for what the measurement has cost.",
         "See that --database-url names the database that the orchestrator uses.";
-    NOT_REGISTERED = "KN0366", "bench_not_registered",
+    NOT_REGISTERED = "KN0386", "bench_not_registered",
         "The scenario's definition was not taken.",
         "Where the namespace has another definition of that name, choose another with --namespace.";
 }

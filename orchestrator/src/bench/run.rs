@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use knarr_schemas::subject;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::error::BenchError;
 use super::figures::Figures;
@@ -43,22 +44,21 @@ pub struct BenchOptions {
     pub replicas: u16,
 }
 
-/// Measures, and stops whatever was started for it, also on Ctrl-C.
-pub async fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchError> {
+/// Measures, and stops whatever was started for it, also when `shutdown` comes first.
+pub async fn run(
+    options: &BenchOptions,
+    shutdown: &CancellationToken,
+    progress: &Progress,
+) -> Result<Report, BenchError> {
     let nonce = new_nonce();
-    let interrupted = async || match tokio::signal::ctrl_c().await {
-        Ok(()) => Err(BenchError::Interrupted),
-        // Without a handler the signal ends this process, and the watchdogs end the rest.
-        Err(_) => std::future::pending().await,
-    };
     let mut stack = tokio::select! {
         stack = Stack::start(options, &nonce, progress) => stack?,
-        interrupted = interrupted() => return interrupted,
+        () = shutdown.cancelled() => return Err(BenchError::Interrupted),
     };
     let live = Arc::new(Live::default());
     let report = tokio::select! {
         report = measure(options, &nonce, &mut stack, &live, progress) => report,
-        interrupted = interrupted() => interrupted,
+        () = shutdown.cancelled() => Err(BenchError::Interrupted),
     };
     live.stop.store(true, Ordering::Relaxed);
     progress.step("Stopping …");

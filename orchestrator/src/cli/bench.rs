@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use knarr_worker::CancellationToken;
 
-use crate::bench::{self, BenchError, BenchOptions, Load, Scenario, WorkerOptions};
+use crate::bench::{self, BenchOptions, Load, Scenario, WorkerOptions};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, parse_duration};
-use crate::cli::output;
+use crate::cli::{interrupt, output};
 use crate::dev::Progress;
 
 /// In flight where nothing else is said: enough for the machine to be busy.
@@ -111,7 +110,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub async fn run(args: BenchArgs, globals: &Globals) -> Result<(), CliError> {
     let options = args.options(globals)?;
     let progress = Progress::for_stderr();
-    let measured = bench::run(&options, &progress).await;
+    let measured = bench::run(&options, &interrupt::token(), &progress).await;
     progress.finish();
     let report = measured?;
     if globals.json() {
@@ -145,16 +144,7 @@ pub async fn work(args: BenchWorkerArgs, globals: &Globals) -> Result<(), CliErr
         nonce: args.nonce,
         concurrency: args.concurrency,
     };
-    let shutdown = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| BenchError::Nats(error.to_string()))?;
-    let worker = bench::work(options, shutdown.clone());
-    tokio::pin!(worker);
-    tokio::select! {
-        worked = &mut worker => return Ok(worked?),
-        _ = terminate.recv() => shutdown.cancel(),
-    }
-    Ok(worker.await?)
+    Ok(bench::work(options, interrupt::token()).await?)
 }
 
 #[cfg(test)]

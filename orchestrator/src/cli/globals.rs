@@ -107,10 +107,7 @@ impl Globals {
     pub fn nats_url(&self) -> String {
         self.nats_url
             .clone()
-            .or_else(|| {
-                let directory = std::env::var_os("KNARR_DATA_DIR").unwrap_or_else(|| DEV_DIRECTORY.into());
-                running_dev(Path::new(&directory))
-            })
+            .or_else(running_here)
             .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
     }
 
@@ -237,6 +234,13 @@ impl Api {
             .await
             .map_err(|error| self.connection.explain(error))
     }
+}
+
+/// The NATS of a `knarr dev` or `knarr demo` that runs here.
+pub fn running_here() -> Option<String> {
+    let directory = std::env::var_os("KNARR_DATA_DIR").unwrap_or_else(|| DEV_DIRECTORY.into());
+    let directory = Path::new(&directory);
+    running_dev(directory).or_else(|| running_dev(&directory.join("demo")))
 }
 
 /// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does.
