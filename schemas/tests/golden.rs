@@ -9,7 +9,7 @@ use std::path::Path;
 
 use knarr_schemas::subject::{self, LogSubject, RunSubject};
 use knarr_schemas::token::TaskToken;
-use knarr_schemas::{body, code, header};
+use knarr_schemas::{api, body, code, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,6 +75,26 @@ fn bodies_read_as_they_were_written() {
 }
 
 #[test]
+fn calls_of_the_api_read_as_they_were_written() {
+    body_of::<api::RegisterDefinition>("api-definition-register-request");
+    body_of::<api::RegisteredDefinition>("api-definition-register-reply");
+    body_of::<api::ListDefinitions>("api-definition-list-request");
+    body_of::<api::DefinitionPage>("api-definition-list-reply");
+    body_of::<api::ShowDefinition>("api-definition-show-request");
+    body_of::<api::DefinitionDetail>("api-definition-show-reply");
+    body_of::<api::ListRuns>("api-run-list-request");
+    body_of::<api::RunPage>("api-run-list-reply");
+    body_of::<api::ShowRun>("api-run-show-request");
+    body_of::<api::RunDescription>("api-run-show-reply");
+    body_of::<api::ShowHistory>("api-run-history-request");
+    body_of::<api::HistoryPage>("api-run-history-reply");
+    body_of::<api::CreateNamespace>("api-namespace-create-request");
+    body_of::<api::NamespaceInfo>("api-namespace-create-reply");
+    body_of::<api::ListNamespaces>("api-namespace-list-request");
+    body_of::<api::NamespacePage>("api-namespace-list-reply");
+}
+
+#[test]
 fn messages_to_runs_read_as_they_were_addressed() {
     // File → workflow id, verb, name.
     for (name, workflow_id, verb, rest) in [
@@ -125,7 +145,7 @@ fn subjects_are_composed_as_they_always_were() {
         ),
         (subject::direct("default", 17).map(|prefix| prefix + ".beat"), "beat"),
         (subject::cancel("default", "orders"), "cancel-tasks"),
-        (subject::api("default", "describe"), "api"),
+        (subject::api("default", api::verb::RUN_SHOW), "api-run-show-request"),
         (
             Ok(subject::dead_letter(Some("default"), code::UNKNOWN_WORKFLOW.title)),
             "dead-letter",

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use knarr_schemas::body;
+use knarr_schemas::{api, body};
 use schemars::{Schema, schema_for};
 
 fn folder() -> PathBuf {
@@ -13,6 +13,22 @@ fn folder() -> PathBuf {
 
 fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
+        ("api/register-definition", schema_for!(api::RegisterDefinition)),
+        ("api/registered-definition", schema_for!(api::RegisteredDefinition)),
+        ("api/list-definitions", schema_for!(api::ListDefinitions)),
+        ("api/definition-page", schema_for!(api::DefinitionPage)),
+        ("api/show-definition", schema_for!(api::ShowDefinition)),
+        ("api/definition-detail", schema_for!(api::DefinitionDetail)),
+        ("api/list-runs", schema_for!(api::ListRuns)),
+        ("api/run-page", schema_for!(api::RunPage)),
+        ("api/show-run", schema_for!(api::ShowRun)),
+        ("api/run-description", schema_for!(api::RunDescription)),
+        ("api/show-history", schema_for!(api::ShowHistory)),
+        ("api/history-page", schema_for!(api::HistoryPage)),
+        ("api/create-namespace", schema_for!(api::CreateNamespace)),
+        ("api/namespace-info", schema_for!(api::NamespaceInfo)),
+        ("api/list-namespaces", schema_for!(api::ListNamespaces)),
+        ("api/namespace-page", schema_for!(api::NamespacePage)),
         ("answer", schema_for!(body::Answer)),
         ("beat-answer", schema_for!(body::BeatAnswer)),
         ("cancel-tasks", schema_for!(body::CancelTasks)),
@@ -30,6 +46,7 @@ fn the_committed_schemas_are_those_of_the_types() {
         let path = folder().join(format!("{name}.json"));
         let expected = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         if write {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &expected).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
@@ -44,29 +61,40 @@ fn the_committed_schemas_are_those_of_the_types() {
 
 #[test]
 fn no_schema_is_left_over() {
-    let known: Vec<String> = schemas().iter().map(|(name, _)| format!("{name}.json")).collect();
-    for file in std::fs::read_dir(folder()).unwrap() {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        assert!(known.contains(&name), "{name} belongs to no type");
+    let known: Vec<PathBuf> = schemas()
+        .iter()
+        .map(|(name, _)| folder().join(format!("{name}.json")))
+        .collect();
+    for place in [folder(), folder().join("api")] {
+        for file in std::fs::read_dir(place).unwrap() {
+            let path = file.unwrap().path();
+            assert!(
+                path.is_dir() || known.contains(&path),
+                "{} belongs to no type",
+                path.display()
+            );
+        }
     }
 }
 
 #[test]
 fn every_public_body_has_a_schema() {
-    let source = include_str!("../src/body.rs");
     let documents = schemas();
     let everywhere: String = documents
         .iter()
         .map(|(_, schema)| schema.as_value().to_string())
         .collect();
-    for line in source.lines() {
+    for line in [include_str!("../src/body.rs"), include_str!("../src/api.rs")]
+        .iter()
+        .flat_map(|source| source.lines())
+    {
         let Some(name) = line
             .strip_prefix("pub struct ")
             .or_else(|| line.strip_prefix("pub enum "))
         else {
             continue;
         };
-        let name = name.trim_end_matches([' ', '{']);
+        let name = name.trim_end_matches([' ', '{', '}']);
         let titled = everywhere.contains(&format!(r#""title":"{name}""#));
         let defined = everywhere.contains(&format!(r##""#/$defs/{name}""##));
         assert!(titled || defined, "{name} has no schema");

@@ -64,7 +64,7 @@ pub enum CommandError {
     #[error("the {part} {error}")]
     Name { part: &'static str, error: TokenError },
     /// Nobody takes the subject: the log is not there.
-    #[error("no stream takes `{subject}`")]
+    #[error("no stream takes `{subject}`: the log (KNARR_IN) is not there")]
     NoStream { subject: String },
     #[error("the log is full: {0}")]
     Full(String),

@@ -33,7 +33,6 @@ use globals::Globals;
 #[command(
     name = "knarr",
     version,
-    propagate_version = true,
     after_help = "Exit status: 0 done, 1 the operation says no or the run did not complete, 2 wrong usage, 3 NATS or an orchestrator is missing."
 )]
 pub struct Cli {
@@ -107,4 +106,30 @@ pub fn report(error: &CliError, globals: &Globals) -> ExitCode {
         None => {}
     }
     error.exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wait_alone_is_for_the_end() {
+        let wait = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["knarr", "start"], arguments].concat()).unwrap();
+            match cli.command {
+                Command::Start(args) => args.wait,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wait(&["order"]), start::Wait::Started);
+        assert_eq!(wait(&["order", "--wait"]), start::Wait::Closed);
+        assert_eq!(wait(&["order", "--wait", "stored"]), start::Wait::Stored);
+    }
 }

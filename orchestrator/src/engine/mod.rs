@@ -26,6 +26,7 @@ mod refusal;
 mod run_loop;
 mod start;
 mod token;
+mod upkeep;
 
 pub use config::EngineConfig;
 pub use definitions::Definitions;

@@ -171,6 +171,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let (intake, incoming) = mpsc::channel(self.config.intake);
         let (done, reports) = mpsc::unbounded_channel();
         let publications = CancellationToken::new();
+        let upkeep = CancellationToken::new();
+        let upkeep_ends = upkeep.clone().drop_guard();
+        let kept_up = tokio::spawn(super::upkeep::run(Arc::clone(&self.store), Arc::clone(&self.bus), upkeep));
         let run_loop = Loop {
             reader: JobReader::new(Arc::clone(&tokens), &self.config),
             publisher: Publisher {
@@ -219,6 +222,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
             tasks: TaskTracker::new(),
         };
         run_loop.run(incoming, reports, shutdown).await;
+        drop(upkeep_ends);
+        // A panic there has been logged; it must not hide that the engine has ended well.
+        let _ = kept_up.await;
         Ok(())
     }
 }
@@ -434,6 +440,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let (from, to) = (gap.lost_after.sequence, gap.resumes_at.sequence);
         metrics::counter!(metric::LOG_GAPS).increment(1);
+        if gap.lost_after.stream == gap.resumes_at.stream {
+            metrics::counter!(metric::LOG_GAP_MESSAGES).increment(from.saturating_sub(to));
+        }
         tracing::error!(
             code = "KN0340",
             partition = gap.partition,

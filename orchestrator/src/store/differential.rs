@@ -50,6 +50,8 @@ impl Random {
 #[derive(Clone, Copy)]
 struct Pair {
     process: usize,
+    /// Its process lives; what a dead one may still do is to have a commit arrive late.
+    alive: bool,
     memory: Session,
     postgres: Session,
 }
@@ -178,7 +180,7 @@ impl World {
     /// Mostly one of the last, whose owner may still be alive.
     fn some_session(&mut self) -> Option<usize> {
         let all = self.sessions.len() as u64;
-        let recent = if self.random.one_in(8) { all } else { all.min(3) };
+        let recent = if self.random.one_in(8) { all } else { all.min(2) };
         (all > 0).then(|| usize::try_from(all - 1 - self.random.below(recent)).unwrap())
     }
 
@@ -209,6 +211,7 @@ impl World {
                 assert_eq!((memory.epoch, memory.batch_no), (postgres.epoch, postgres.batch_no));
                 self.sessions.push(Pair {
                     process,
+                    alive: true,
                     memory,
                     postgres,
                 });
@@ -221,6 +224,9 @@ impl World {
     async fn keep(&mut self) {
         let Some(index) = self.some_session() else { return };
         let pair = self.sessions[index];
+        if !pair.alive {
+            return;
+        }
         let published = self.published(index);
         let there = &self.processes[pair.process];
         let memory = there.memory.keep(&pair.memory, &published.0).await;
@@ -264,7 +270,8 @@ impl World {
         let Some(index) = self.some_session() else { return };
         let pair = self.sessions[index];
         let there = &self.processes[pair.process];
-        match self.random.below(8) {
+        let choice = if pair.alive { self.random.below(8) } else { 5 };
+        match choice {
             0 => {
                 let memory = there.memory.close_session(&pair.memory).await;
                 let postgres = there.postgres.close_session(&pair.postgres).await;
@@ -306,6 +313,9 @@ impl World {
         let fresh = self.process().await;
         let index = usize::try_from(self.random.below(2)).unwrap();
         let dead = std::mem::replace(&mut self.processes[index], fresh);
+        for pair in self.sessions.iter_mut().filter(|pair| pair.process == index) {
+            pair.alive = false;
+        }
         dead.memory.kill_process();
         testing::kill(&self.url, dead.postgres).await;
         self.count("kill");

@@ -373,6 +373,9 @@ pub trait Store: Send + Sync + 'static {
     /// The cursors of partitions this session owns, as they are committed.
     fn cursors(&self, session: &Session) -> impl Future<Output = Result<Vec<OwnedPartition>, StoreError>> + Send;
 
+    /// The committed cursors of all partitions, whoever owns them: the log may be purged behind the smallest.
+    fn all_cursors(&self) -> impl Future<Output = Result<Vec<OwnedPartition>, StoreError>> + Send;
+
     /// Makes a batch durable, or nothing of it. On success the session's batch number is `session.batch_no + 1`.
     fn commit(&self, session: &Session, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
 

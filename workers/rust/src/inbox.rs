@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
 use knarr_schemas::body::{BeatAnswer, CancelTasks, ErrorBody};
+use knarr_schemas::code;
 use serde::Deserialize;
 
 use crate::flight::{Flight, State, Way};
@@ -61,13 +62,21 @@ async fn confirmed(flight: &Flight, message: &Message) {
         Err(error) => return tracing::warn!("a confirmation cannot be read: {error}"),
     };
     for result in confirmation.results {
-        if let Some(refused) = &result.refused {
-            tracing::warn!(
-                token = &*result.token,
-                code = refused.code,
-                "a result was refused: {}",
-                refused.message
-            );
+        match &result.refused {
+            None => {}
+            // Ordinary after a redelivery or a timeout.
+            Some(refused) if refused.code == code::UNKNOWN_TASK.id => {
+                tracing::debug!(token = &*result.token, "a result came late: {}", refused.message);
+            }
+            Some(refused) => {
+                let code = &*refused.code;
+                tracing::warn!(
+                    token = &*result.token,
+                    code,
+                    "a result was refused: {}",
+                    refused.message
+                );
+            }
         }
         flight.settle(&result.token).await;
     }

@@ -48,11 +48,8 @@ async fn without_an_owner_the_result_goes_to_the_log_at_once() {
     let began = Instant::now();
     let token = orchestrator.task("pay", "", &[]).await;
     orchestrator.until_tasks(0, 0).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "it waited for a confirmation: {:?}",
-        began.elapsed()
-    );
+    // Two confirmations waited for in vain would take longer.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     let logged = orchestrator.logged(1).await;
     assert_eq!(logged[0].subject.as_str(), "knarr.run.default.o-1.result");
     assert_eq!(logged[0].headers.get(header::TOKEN).unwrap().as_str(), token);
@@ -215,8 +212,9 @@ async fn results_are_handed_in_again_when_nats_was_killed_before_their_confirmat
             break result;
         }
     };
+    // The server has forgotten the pull; waiting for its heartbeat would take ten seconds.
     assert!(
-        began.elapsed() < Duration::from_secs(2),
+        began.elapsed() < Duration::from_secs(5),
         "pulling resumed after {:?}",
         began.elapsed()
     );

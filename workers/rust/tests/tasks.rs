@@ -204,9 +204,33 @@ async fn a_task_of_a_crashed_worker_is_delivered_again_under_the_same_key() {
 }
 
 #[tokio::test]
+async fn a_task_that_comes_again_while_it_runs_is_not_run_twice() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    let gate = Gate::new();
+    let running = Running::start(worker(&nats).await.activity("pay", gate.handler()));
+    orchestrator.task("pay", "", &[]).await;
+    gate.until_inside(1).await;
+    // What a lease that ran out would do: the first delivery of the first message is given back.
+    let ack = "$JS.ACK.KNARR_TASKS_default.q_orders.1.1.1.1764000000000000000.0";
+    orchestrator.client.publish(ack, "-NAK".into()).await.unwrap();
+    eventually("the task is delivered again", || async {
+        orchestrator.deliveries().await == 2
+    })
+    .await;
+    gate.open.add_permits(1);
+    let result = owner.result().await;
+    owner.confirm(&[&result]).await;
+    orchestrator.until_tasks(0, 0).await;
+    assert_eq!(gate.calls(), 1);
+    running.drained().await;
+}
+
+#[tokio::test]
 async fn a_long_handler_keeps_its_lease_and_beats() {
     let nats = Nats::start().await;
-    let orchestrator = Orchestrator::with_ack_wait(&nats, Duration::from_millis(900)).await;
+    let orchestrator = Orchestrator::with_ack_wait(&nats, Duration::from_millis(1200)).await;
     let mut owner = orchestrator.own().await;
     let gate = Gate::new();
     let running = Running::start(worker(&nats).await.activity("pay", gate.handler()));
@@ -215,9 +239,9 @@ async fn a_long_handler_keeps_its_lease_and_beats() {
     let headers = beat.headers.unwrap();
     assert_eq!(headers.get(header::TOKEN).unwrap().as_str(), token);
     let ms: u64 = headers.get(header::RUNNING_MS).unwrap().as_str().parse().unwrap();
-    assert!((1000..2000).contains(&ms), "the first beat came after {ms} ms");
+    assert!((1000..5000).contains(&ms), "the first beat came after {ms} ms");
     // Three leases long.
-    let end = tokio::time::Instant::now() + Duration::from_millis(2700);
+    let end = tokio::time::Instant::now() + Duration::from_millis(3600);
     while tokio::time::Instant::now() < end {
         assert_eq!(orchestrator.tasks().await, (0, 1));
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -3,6 +3,7 @@
 use super::code;
 use super::diagnostic::Diagnostic;
 use super::fields::listed;
+use super::input_reference;
 use super::model::{Definition, Step, StepKind, Text, Undo};
 use super::near::nearest;
 use super::tree::{Kind, Node, Place};
@@ -10,6 +11,8 @@ use crate::expression::{self, Expression, ExpressionError, Part, Reference, Segm
 
 /// What `run` has.
 const RUN_FIELDS: &[&str] = &["id", "workflow_id", "attempt", "started_at"];
+/// What `error` has: the reason the run is being undone.
+const ERROR_FIELDS: &[&str] = &["step", "type", "message"];
 
 /// Where in the definition an expression stands, and so what it can see.
 #[derive(Clone, Copy)]
@@ -127,6 +130,12 @@ impl<'a> Check<'a> {
                         self.found
                             .push(Diagnostic::error(code::DUPLICATE_KEY, key.span.clone(), message));
                     }
+                    if key.text.contains("${") {
+                        let message = "keys are not evaluated";
+                        let finding = Diagnostic::error(code::EXPRESSION, key.span.clone(), message);
+                        self.found
+                            .push(finding.help("build the object in an expression: `${ {name: value} }`"));
+                    }
                 }
             }
             _ => {}
@@ -204,20 +213,28 @@ impl<'a> Check<'a> {
                 let finding = Diagnostic::error(code::UNKNOWN_STEP, place, message);
                 self.found.push(finding.help("name the step: `steps.<id>`"));
             }
+            ("input", Some(_)) => {
+                if let Some(input) = &self.definition.input_schema {
+                    let guarded = guarded || at.condition.is_some_and(|condition| asks_for(condition, reference));
+                    let finding = input_reference::check(&input.schema, reference, guarded, place);
+                    self.found.extend(finding);
+                }
+            }
             ("vars", Some(name)) => self.variable(name, guarded, place, at),
-            ("run", Some(field)) if !RUN_FIELDS.contains(&field) => {
-                let message = format!("`run` has no `{field}`");
-                self.found.push(
-                    Diagnostic::error(code::UNKNOWN_NAME, place, message)
-                        .help(format!("it has {}", listed(RUN_FIELDS)))
-                        .suggest(nearest(field, RUN_FIELDS.iter().copied())),
-                );
-            }
-            ("error", _) if !guarded => {
-                let message = "the input of an undo is evaluated when the step ends, often without an error";
-                self.found.push(Diagnostic::error(code::SKIPPED_STEP, place, message));
-            }
+            ("run", Some(field)) => self.field(root, field, RUN_FIELDS, place),
+            ("error", Some(field)) => self.field(root, field, ERROR_FIELDS, place),
             _ => {}
+        }
+    }
+
+    fn field(&mut self, root: &str, field: &str, fields: &[&str], place: Place) {
+        if !fields.contains(&field) {
+            let message = format!("`{root}` has no `{field}`");
+            self.found.push(
+                Diagnostic::error(code::UNKNOWN_NAME, place, message)
+                    .help(format!("it has {}", listed(fields)))
+                    .suggest(nearest(field, fields.iter().copied())),
+            );
         }
     }
 
@@ -263,9 +280,10 @@ impl<'a> Check<'a> {
 
     /// The reading step runs only when the other one has: the same condition over what cannot change in between.
     fn under_same_condition(&self, step: &Step, at: At<'a>) -> bool {
+        // A step that may fail and be passed over can be without output under any condition.
         let only_skipped = step
             .activity()
-            .is_some_and(|a| a.on_failure == super::plan::OnFailure::Fail);
+            .is_none_or(|activity| activity.on_failure == super::plan::OnFailure::Fail);
         let same = match (&step.condition, at.condition) {
             (Some(Text { text, .. }), Some(condition)) => text == condition,
             _ => false,
@@ -293,7 +311,7 @@ impl<'a> Check<'a> {
                 }
                 if index > at.passed || (index == at.passed && position >= at.assigned) {
                     later.get_or_insert(step);
-                } else if step.condition.is_some() && index != at.passed && !self.under_same_set_condition(step, at) {
+                } else if step.condition.is_some() && index != at.passed && !self.under_same_condition(step, at) {
                     conditional.get_or_insert(step);
                 } else {
                     return;
@@ -318,16 +336,6 @@ impl<'a> Check<'a> {
         self.found.push(finding);
     }
 
-    fn under_same_set_condition(&self, step: &Step, at: At<'a>) -> bool {
-        step.condition.as_ref().map(|c| c.text.as_str()) == at.condition
-            && at.condition.is_some_and(|condition| {
-                Expression::compile(condition).is_ok_and(|expression| {
-                    let fixed = |r: &Reference| matches!(r.path.root.as_ref(), "input" | "steps");
-                    expression.references().iter().all(fixed)
-                })
-            })
-    }
-
     /// Where a part of an expression stands in the document: within its string if that is written there as it is.
     fn place_of(&self, source: &str, place: &Place, offset: usize, range: Option<&Place>) -> Place {
         let Some(written) = self.text.get(place.clone()) else {
@@ -349,6 +357,16 @@ impl<'a> Check<'a> {
             (None, _) => place.clone(),
         }
     }
+}
+
+/// The condition a step runs under asks whether what the step reads is there.
+fn asks_for(condition: &str, reference: &Reference) -> bool {
+    Expression::compile(condition).is_ok_and(|condition| {
+        condition
+            .references()
+            .iter()
+            .any(|other| other.path == reference.path || guards(other, reference))
+    })
 }
 
 /// `other` asks whether a part of `reference`'s way is there (`steps.x is defined`).

@@ -39,6 +39,8 @@ codes! {
     SKIPPED_STEP = "KN0124", "An expression reads a step that may have no output.", "Say what to use instead: `| default(…)`.";
     OWN_OUTPUT = "KN0125", "An undo reads its own step's output, which is missing when the outcome is unknown.", "Say what to use instead: `| default(none)`.";
     NO_OUTPUT = "KN0126", "An expression reads the output of a step that never has one.", "Read `vars` instead.";
+    NOT_IN_SCHEMA = "KN0127", "An expression reads a property that the input schema does not have.", "Read another one, or add it to the schema.";
+    OPTIONAL_INPUT = "KN0128", "An expression reads a property that the input may lack.", "Say what to use instead (`| default(…)`), or require it in the schema.";
     SCHEMA_FILE = "KN0130", "The input schema cannot be read.", "Check the path; it is relative to the definition.";
     SCHEMA = "KN0131", "The input schema is not a valid JSON Schema.", "Correct the schema.";
     NO_QUEUE = "KN0140", "An activity has no task queue.", "Set `queue` on the step or under `defaults`.";

@@ -1,6 +1,6 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
 //!
-//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the model) → `resolve`
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` and `steps` (the model) → `resolve`
 //! (every default filled in) → `check` (expressions and references) and `advice` (what is legal and unwise) → `canonical`
 //! (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
 //! so that one reading reports everything.
@@ -18,12 +18,16 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
+mod input_reference;
+mod keys;
 mod model;
+mod names;
 pub mod near;
 pub mod plan;
 mod read;
 mod resolve;
 mod schema;
+mod steps;
 mod tree;
 mod yaml;
 
@@ -64,16 +68,16 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Resul
         return Err(in_order(findings));
     }
     let canonical = canonical::json(&definition).to_string();
-    let hash = hash(&canonical);
-    match compile::plan(&definition, hash.clone()) {
+    // The plan is that of the stored form, so that the two cannot differ.
+    match from_canonical(&canonical) {
         Ok(plan) => Ok(Checked {
             canonical,
-            hash,
+            hash: plan.hash.clone(),
             plan,
             findings: in_order(findings),
         }),
-        Err(finding) => {
-            findings.push(finding);
+        Err(bad) => {
+            findings.push(Diagnostic::error(code::SYNTAX, tree.span, bad.0));
             Err(in_order(findings))
         }
     }

@@ -158,6 +158,22 @@ fn the_order_example_has_nothing_to_be_said_about_it() {
 }
 
 #[test]
+fn warnings_and_notices_are_rendered() {
+    let text = "\
+workflow: w
+version: 1
+steps:
+  - charge: { activity: charge, queue: q }
+  - ship:
+      activity: ship
+      queue: q
+      compensate: unship
+";
+    let checked = accept(text);
+    insta::assert_snapshot!("advice", diagnostic::render("w.yaml", text, &checked.findings));
+}
+
+#[test]
 fn everything_that_can_be_written_is_read() {
     let checked = accept(
         r#"{
@@ -368,8 +384,13 @@ fn one_finding_each() {
             "KN0125 the undo of `b` reads its own step's output, which is missing when the outcome is unknown | steps.b.id",
         ),
         (
-            &step("{ activity: y, compensate: { activity: z, input: \"${ error.type }\" } }"),
-            "KN0124 the input of an undo is evaluated when the step ends, often without an error | error.type",
+            &step("{ activity: y, compensate: { activity: z, input: \"${ error.typ }\" } }"),
+            "KN0121 `error` has no `typ` | error.typ",
+        ),
+        (
+            &(step("{ activity: y, input: \"${ input.o.p }\" }")
+                + "input_schema: { required: [o], properties: { o: { properties: { p: {} } } } }\n"),
+            "KN0128 the input schema does not require `p`; without it the run fails here | input.o.p",
         ),
         (
             &with_steps("  - a: { set: { v: 1 } }\n  - b: { activity: y, input: \"${ steps.a.v }\" }\n"),
@@ -381,12 +402,26 @@ fn one_finding_each() {
         ),
         (
             &(step("{ activity: y }") + "input_schema: bad.json\n"),
-            "KN0131 `bad.json`, line 3: ",
+            "KN0131 `bad.json`, line 2: ",
         ),
         (&(step("{ activity: y }") + "input_schema: invalid.json\n"), "KN0131"),
         (
             &(step("{ activity: y }") + "input_schema: { type: nonsense }\n"),
             "KN0131",
+        ),
+        (
+            &step("{ activity: y, input: { \"${ input.k }\": 1 } }"),
+            "KN0120 keys are not evaluated | \"${ input.k }\"",
+        ),
+        (
+            &(step("{ activity: y, input: \"${ input.l[0].amout }\" }")
+                + "input_schema: { properties: { l: { items: { properties: { amount: {} } } } } }\n"),
+            "KN0127 the input schema has no property `amout` there | input.l[0].amout",
+        ),
+        (
+            &(step("{ activity: y, input: \"${ input.b }\" }")
+                + "input_schema: { properties: { first: {} }, additionalProperties: false }\n"),
+            "KN0127 the input schema has no property `b` there | input.b",
         ),
         (
             &(step("{ activity: y }") + "id: steps.a.x\n"),
@@ -450,6 +485,9 @@ fn what_is_prepared_for_is_no_finding() {
         "  - a: { activity: x, on_failure: continue }\n",
         "  - a: { activity: x }\n  - b: { activity: x, on_failure: continue }\n",
         "  - a: { activity: x, read_only: false, on_failure: fail }\n",
+        "  - a: { activity: x, input: \"${ input.p | default(1) }\" }\ninput_schema: { properties: { p: {} } }\n",
+        "  - a: { if: input.p is defined, activity: x, input: \"${ input.p }\" }\ninput_schema: { properties: { p: {} } }\n",
+        "  - a: { activity: x, compensate: { activity: y, input: \"${ error.type }\" } }\n",
         "  - a: { if: true, set: { v: 1 } }\n  - b: { activity: x, input: \"${ vars.v | default(2) }\" }\n",
     ] {
         let text = with_steps(steps);
@@ -500,13 +538,13 @@ output: { id: "${ steps.split.id }", x: "${ vars.total }" }
 #[test]
 fn limits() {
     let step = |n: usize| format!("  - s{n}: {{ activity: x, read_only: true }}\n");
-    let most: String = (0..read::MAX_STEPS).map(step).collect();
+    let most: String = (0..super::steps::MAX_STEPS).map(step).collect();
     let checked = read(&with_steps(&most), &files).unwrap();
     assert_eq!(
         from_canonical(&checked.canonical).unwrap().nodes.len(),
-        read::MAX_STEPS + 1
+        steps::MAX_STEPS + 1
     );
-    let over = with_steps(&(most + &step(read::MAX_STEPS)));
+    let over = with_steps(&(most + &step(steps::MAX_STEPS)));
     assert_eq!(read(&over, &files).unwrap_err()[0].code, code::TOO_LARGE);
     let fat = with_steps(&format!(
         "  - a: {{ activity: x, input: \"{}\" }}\n",
@@ -569,7 +607,7 @@ fn data() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(|n| json!(n)),
         any::<u64>().prop_map(|n| json!(n)),
         (-1e300..1e300).prop_map(|n: f64| json!(n)),
-        "\\PC{0,12}".prop_map(|s| json!(s.replace("${", "$"))),
+        "\\PC{0,12}".prop_map(|s| json!(s.replace('{', "("))),
         prop::sample::select(vec![
             "${ input.a }",
             "x ${ input.b | default(1) } $${y}",
@@ -581,7 +619,8 @@ fn data() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::btree_map("\\PC{1,6}", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("\\PC{1,6}".prop_map(|key| key.replace('{', "(")), inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
 }

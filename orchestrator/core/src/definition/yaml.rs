@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
 }
 
 fn refuse(text: &str, error: &serde_saphyr::Error) -> Diagnostic {
-    let span = error.location().map_or(0..0, |location| span(&location));
+    let span = error.location().map_or(0..0, |location| place_in(text, &location));
     let end = span.end.max(span.start + 1).min(text.len());
     let span = span.start.min(end)..end;
     let message = error.without_snippet().to_string();
@@ -86,6 +86,26 @@ fn span(location: &Location) -> Place {
     let number = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
     let start = number(span.byte_offset());
     start..start + number(span.byte_len())
+}
+
+/// Syntax errors know their line and column only.
+fn place_in(text: &str, location: &Location) -> Place {
+    if location.span().byte_offset().is_some() {
+        return span(location);
+    }
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
+    let line_start: usize = text
+        .split_inclusive('\n')
+        .take(number(location.line()))
+        .map(str::len)
+        .sum();
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let column = line
+        .chars()
+        .take(number(location.column()))
+        .map(char::len_utf8)
+        .sum::<usize>();
+    line_start + column..line_start + column
 }
 
 fn node(spanned: Spanned<Raw>) -> Node {
@@ -259,6 +279,13 @@ mod tests {
             parse(&"- 1\n".repeat(MAX_DOCUMENT_NODES)).unwrap_err().code,
             code::TOO_LARGE
         );
+    }
+
+    #[test]
+    fn syntax_errors_know_their_place() {
+        let text = "a: 1\nü: [ö\n}";
+        let finding = parse(text).unwrap_err();
+        assert_eq!((finding.code, &text[finding.span]), (code::SYNTAX, "["));
     }
 
     #[test]

@@ -3,6 +3,13 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+/// Most items of a list and entries of an object: the engine's fuel does not see what a filter does.
+const MAX_ITEMS: usize = 10_000;
+
+fn too_many(filter: &str) -> Error {
+    refuse(format!("{filter}: more than {MAX_ITEMS} items"))
+}
+
 fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
@@ -13,6 +20,9 @@ pub(super) fn sum_by(list: &Value, attribute: &str) -> Result<Value, Error> {
     let mut fraction: f64 = 0.0;
     let mut has_fraction = false;
     for (index, item) in list.try_iter()?.enumerate() {
+        if index == MAX_ITEMS {
+            return Err(too_many("sum_by"));
+        }
         let mut value = item;
         for name in attribute.split('.') {
             value = value.get_attr(name)?;
@@ -42,6 +52,9 @@ pub(super) fn merge(left: &Value, right: &Value) -> Result<Value, Error> {
         if value.kind() != ValueKind::Map {
             return Err(refuse(format!("merge joins two objects, not {}", value.kind())));
         }
+    }
+    if left.len().unwrap_or_default() + right.len().unwrap_or_default() > MAX_ITEMS {
+        return Err(too_many("merge"));
     }
     let mut entries = Vec::new();
     for key in left.try_iter()? {

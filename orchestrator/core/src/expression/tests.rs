@@ -286,6 +286,12 @@ fn work_and_size_are_bounded() {
         assert!(eval(source).is_err(), "{source}");
     }
     let mut data = data();
+    for (items, fits) in [(10_000, true), (10_001, false)] {
+        let list: Vec<Value> = (0..items).map(|_| json!({"n": 1})).collect();
+        data.input = Some(Arc::new(json!({"list": list})));
+        let sum = Expression::compile("input.list | sum_by('n')").unwrap();
+        assert_eq!(sum.evaluate(&data).is_ok(), fits, "{items}");
+    }
     data.input = Some(Arc::new(json!({"blob": "x".repeat(MAX_VALUE_BYTES)})));
     let read = Expression::compile("input.blob ~ ''").unwrap();
     assert!(read.evaluate(&data).is_err());

@@ -100,7 +100,8 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     let mut effects = Vec::new();
     for view in state.open_tasks() {
         let held = view.open.known == Known::Held;
-        if span.contains(&view.open.seq) && !held && !state.is_unwanted(view.open.task) {
+        // Also in a run that stops: what never went out would be waited for in vain. Its cancellation follows.
+        if span.contains(&view.open.seq) && !held {
             effects.push(Effect::Dispatch(of_view(state, &view)));
         }
     }

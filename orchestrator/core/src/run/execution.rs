@@ -94,6 +94,6 @@ impl Execution {
 
     /// Whether the activity may have been done, should it end now without success.
     pub(super) fn may_be_done(&self) -> bool {
-        self.unknown || self.succeeded_late
+        self.unknown || self.deferred || self.succeeded_late
     }
 }

@@ -40,8 +40,10 @@ struct World {
     store: Arc<MemoryStore>,
     session: Mutex<Session>,
     operations: Arc<Operations<MemoryStore>>,
-    told: Arc<Mutex<Vec<(String, Vec<QueueSettings>)>>>,
+    told: Arc<Mutex<Vec<Told>>>,
 }
+
+type Told = (String, Vec<QueueSettings>);
 
 impl World {
     async fn new() -> Self {

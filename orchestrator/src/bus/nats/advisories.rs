@@ -65,7 +65,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut kept: BTreeMap<u64, Lost> = BTreeMap::new();
     let mut next = 1;
     loop {
-        match Pull::open(&shared.js, ADVISORY_STREAM, "$JS.EVENT.ADVISORY.>", next, HEARTBEAT).await {
+        match Pull::open(&shared.js, ADVISORY_STREAM, &[], next, HEARTBEAT).await {
             Ok(mut pull) => {
                 loop {
                     let pulled = tokio::select! {
@@ -114,10 +114,7 @@ async fn read(js: &JetStream, payload: &[u8]) -> Option<Lost> {
     }
     let message = js.message_at(&advisory.stream, advisory.stream_seq).await.ok()??;
     // `knarr.direct.<ns>.<partition>`
-    let (namespace, partition) = message
-        .header(header::DIRECT)?
-        .strip_prefix("knarr.direct.")?
-        .rsplit_once('.')?;
+    let (namespace, partition) = message.header(header::DIRECT)?.strip_prefix("knarr.direct.")?.rsplit_once('.')?;
     let namespace = knarr_schemas::subject::decode_token(namespace).ok()?.into_owned();
     let partition = partition.parse().ok()?;
     Some(Lost {

@@ -72,6 +72,8 @@ pub struct NatsConfig {
     pub task_max_bytes: u64,
     /// At this size the oldest dead letters go.
     pub dlq_max_bytes: u64,
+    /// At this size the oldest events go; `None` = events are not kept (and publishing them finds no stream).
+    pub events_max_bytes: Option<u64>,
     /// Publications on their way to a stream at any moment, over all callers.
     pub max_in_flight: u32,
     /// When a publication counts as not acknowledged.
@@ -91,6 +93,7 @@ impl Default for NatsConfig {
             log_max_bytes: 1 << 30,
             task_max_bytes: 1 << 30,
             dlq_max_bytes: 256 << 20,
+            events_max_bytes: Some(256 << 20),
             max_in_flight: 4096,
             ack_timeout: Duration::from_secs(2),
             idle_after: Duration::from_secs(10),

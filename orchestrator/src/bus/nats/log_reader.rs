@@ -29,7 +29,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 pub(super) fn open(
     shared: &Arc<Shared>,
     partition: i16,
-    filter: String,
+    filters: Vec<String>,
     cursor: Cursor,
     reader: u64,
     into: mpsc::Sender<Incoming>,
@@ -38,7 +38,7 @@ pub(super) fn open(
         shared: Arc::clone(shared),
         link: shared.link.clone(),
         partition,
-        filter,
+        filters,
         cursor,
         reader,
         into,
@@ -54,7 +54,7 @@ struct LogReader {
     shared: Arc<Shared>,
     link: watch::Receiver<Link>,
     partition: i16,
-    filter: String,
+    filters: Vec<String>,
     /// Of the last message handed over.
     cursor: Cursor,
     reader: u64,
@@ -100,9 +100,9 @@ impl LogReader {
             }
             Err(error) => return Ok(error.to_string()),
         }
-        let heartbeat = self.shared.config.idle_after / 2;
+        let heartbeat = self.shared.config.idle_after / 4;
         let start = self.cursor.sequence + 1;
-        let mut pull = match Pull::open(&self.shared.js, LOG_STREAM, &self.filter, start, heartbeat).await {
+        let mut pull = match Pull::open(&self.shared.js, LOG_STREAM, &self.filters, start, heartbeat).await {
             Ok(pull) => pull,
             Err(error) => return Ok(error.to_string()),
         };

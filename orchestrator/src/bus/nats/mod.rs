@@ -163,9 +163,9 @@ impl Bus for NatsBus {
         into: mpsc::Sender<Incoming>,
     ) -> Result<(), BusError> {
         self.close_partition(partition).await;
-        let filter = self.shared.streams.filter(partition)?;
+        let filters = self.shared.streams.filters(partition)?;
         let direct = direct::open(&self.shared, partition, into.clone()).await?;
-        let log = log_reader::open(&self.shared, partition, filter, cursor, reader, into.clone());
+        let log = log_reader::open(&self.shared, partition, filters, cursor, reader, into.clone());
         self.shared
             .partitions
             .lock()

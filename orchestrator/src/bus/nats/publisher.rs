@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -131,23 +132,23 @@ impl Flight {
     }
 }
 
-/// Room taken and not yet used; given back when the call is dropped.
+/// Room taken and not yet used; given back when the call ends or is dropped.
 struct Portion<'a> {
     room: &'a Semaphore,
     left: u32,
 }
 
 impl Portion<'_> {
-    async fn take(&mut self, wanted: usize) {
+    /// Makes sure of room for one, taking more for those that follow.
+    async fn reserve(&mut self, wanted: usize) {
         if self.left == 0 {
             let portion = u32::try_from(wanted).unwrap_or(PORTION).clamp(1, PORTION);
-            // The semaphore is never closed; a portion that was not granted would only let one too many pass.
+            // The semaphore is never closed.
             if let Ok(permit) = self.room.acquire_many(portion).await {
                 permit.forget();
                 self.left = portion;
             }
         }
-        self.left = self.left.saturating_sub(1);
     }
 }
 
@@ -215,11 +216,17 @@ impl Publisher {
             room: &self.flight.room,
             left: 0,
         };
+        // Once a message could not be sent in time, those behind it are not tried: each would wait as long.
+        let mut stalled = None;
         for (index, message) in messages.into_iter().enumerate() {
-            if message.delivery == Delivery::Stream {
-                portion.take(count - index).await;
+            if let Some(why) = stalled {
+                call.settle(index, Err(PublishError::Unacknowledged(String::from(why))));
+                continue;
             }
-            self.send(&call, index, message).await;
+            if message.delivery == Delivery::Stream {
+                portion.reserve(count - index).await;
+            }
+            stalled = self.send(&call, index, message, &mut portion).await.err();
         }
         drop(portion);
         while call.unsettled.load(Ordering::Acquire) > 0 {
@@ -229,75 +236,97 @@ impl Publisher {
         std::mem::take(&mut *outcomes)
     }
 
-    /// Sends one message; room for it has been taken. Settles it if it cannot be sent, or needs no acknowledgement.
-    async fn send(&self, call: &Arc<Call>, index: usize, message: Outgoing) {
-        let stored = message.delivery == Delivery::Stream;
-        let refuse = |error: PublishError| {
-            if stored {
-                self.flight.room.add_permits(1);
-            }
-            call.settle(index, Err(error));
-        };
+    /// Sends one message, and settles it if it cannot be sent or needs no acknowledgement. The error says why nothing can
+    /// be sent at present.
+    async fn send(
+        &self,
+        call: &Arc<Call>,
+        index: usize,
+        message: Outgoing,
+        portion: &mut Portion<'_>,
+    ) -> Result<(), &'static str> {
         let headers = match header_map::to_client(message.headers) {
             Ok(headers) => headers,
-            Err(reason) => return refuse(PublishError::Refused(reason)),
+            Err(reason) => {
+                call.settle(index, Err(PublishError::Refused(reason)));
+                return Ok(());
+            }
         };
         if !self.link.borrow().up {
             // Not into the client's queue: a caller that gives up would find its messages sent all the same.
             let mut link = self.link.clone();
-            match tokio::time::timeout(self.ack_timeout, link.wait_for(|link| link.up)).await {
-                Ok(Ok(_)) => {}
-                _ => return refuse(PublishError::Unacknowledged("not connected".to_owned())),
+            let up = tokio::time::timeout(self.ack_timeout, link.wait_for(|link| link.up)).await;
+            if !matches!(up, Ok(Ok(_))) {
+                let why = "not connected";
+                call.settle(index, Err(PublishError::Unacknowledged(why.to_owned())));
+                return Err(why);
             }
         }
         let subject = Subject::from(message.subject);
-        let mut number = None;
-        let sending = async {
-            if stored {
+        let (sending, number) = match message.delivery {
+            Delivery::Core => {
+                let sending = async {
+                    if headers.is_empty() {
+                        self.client.publish(subject, message.payload).await
+                    } else {
+                        self.client
+                            .publish_with_headers(subject, headers, message.payload)
+                            .await
+                    }
+                };
+                (sending.left_future(), None)
+            }
+            Delivery::Stream => {
                 // Before sending: the acknowledgement may be faster than this task.
-                let this = self.flight.ring().push(Pending {
+                let number = self.flight.ring().push(Pending {
                     call: Arc::clone(call),
                     index,
                     sent: Instant::now(),
                 });
-                number = Some(this);
-                let reply = Subject::from(format!("{}{this}", self.inbox));
-                if headers.is_empty() {
-                    self.client.publish_with_reply(subject, reply, message.payload).await
-                } else {
-                    self.client
-                        .publish_with_reply_and_headers(subject, reply, headers, message.payload)
-                        .await
-                }
-            } else if headers.is_empty() {
-                self.client.publish(subject, message.payload).await
-            } else {
-                self.client
-                    .publish_with_headers(subject, headers, message.payload)
-                    .await
+                portion.left = portion.left.saturating_sub(1);
+                let reply = Subject::from(format!("{}{number}", self.inbox));
+                let sending = async {
+                    if headers.is_empty() {
+                        self.client.publish_with_reply(subject, reply, message.payload).await
+                    } else {
+                        self.client
+                            .publish_with_reply_and_headers(subject, reply, headers, message.payload)
+                            .await
+                    }
+                };
+                (sending.right_future(), Some(number))
             }
         };
-        let failure = match tokio::time::timeout(self.ack_timeout, sending).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(match error.kind() {
-                async_nats::client::PublishErrorKind::MaxPayloadExceeded => PublishError::Refused(error.to_string()),
-                async_nats::client::PublishErrorKind::InvalidSubject => PublishError::Refused(error.to_string()),
-                async_nats::client::PublishErrorKind::Send => PublishError::Unacknowledged(error.to_string()),
-            }),
-            Err(_) => Some(PublishError::Unacknowledged("not sent in time".to_owned())),
+        let (failure, stalled) = match tokio::time::timeout(self.ack_timeout, sending).await {
+            Ok(Ok(())) => (None, Ok(())),
+            Ok(Err(error)) => match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => {
+                    (Some(PublishError::Refused(error.to_string())), Ok(()))
+                }
+                PublishErrorKind::Send => (
+                    Some(PublishError::Unacknowledged(error.to_string())),
+                    Err("the connection is closed"),
+                ),
+            },
+            Err(_) => {
+                let why = "not sent in time";
+                (Some(PublishError::Unacknowledged(why.to_owned())), Err(why))
+            }
         };
         match (failure, number) {
             (None, Some(_)) => {}
             (None, None) => call.settle(index, Ok(())),
+            (Some(error), None) => call.settle(index, Err(error)),
             // Whoever takes it out of the ring settles it.
             (Some(error), Some(number)) => {
                 let taken = self.flight.ring().take(number);
                 if taken.is_some() {
-                    refuse(error);
+                    portion.left += 1;
+                    call.settle(index, Err(error));
                 }
             }
-            (Some(error), None) => refuse(error),
         }
+        stalled
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::jetstream::{ApiError, JetStream};
 
@@ -81,11 +81,11 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    /// Reads what matches `filter` from stream sequence `start` on.
+    /// Reads what matches one of `filters` (everything, if there are none) from stream sequence `start` on.
     pub(super) async fn open(
         js: &JetStream,
         stream: &'static str,
-        filter: &str,
+        filters: &[String],
         start: u64,
         heartbeat: Duration,
     ) -> Result<Self, ApiError> {
@@ -93,21 +93,30 @@ impl Pull {
         let inbox = client.new_inbox();
         // The inbox ends with a token that is not given out twice.
         let name = format!("r_{}", inbox.rsplit('.').next().unwrap_or_default());
-        let config = json!({
+        let mut config = json!({
             "name": name,
-            "filter_subject": filter,
             "deliver_policy": "by_start_sequence", "opt_start_seq": start.max(1),
             "ack_policy": "none", "replay_policy": "instant",
             "mem_storage": true, "num_replicas": 1,
             "inactive_threshold": u64::try_from(INACTIVE.as_nanos()).unwrap_or(u64::MAX),
         });
+        // A single filter has the server's faster path.
+        match filters {
+            [] => {}
+            [one] => config["filter_subject"] = json!(one),
+            several => config["filter_subjects"] = json!(several),
+        }
         let subscription = client
             .subscribe(inbox.clone())
             .await
             .map_err(|error| ApiError::Unavailable(error.to_string()))?;
         let info = js.put_consumer(stream, &name, &config).await?;
-        if info.config.get("filter_subject").and_then(Value::as_str) != Some(filter) {
-            return Err(ApiError::Unavailable(format!("the consumer's filter is not {filter}")));
+        for key in ["filter_subject", "filter_subjects"] {
+            if info.config.get(key) != config.get(key) {
+                return Err(ApiError::Unavailable(format!(
+                    "the consumer's {key} is not what was asked for"
+                )));
+            }
         }
         Ok(Self {
             js: js.clone(),
@@ -240,5 +249,61 @@ mod tests {
         ] {
             assert_eq!(Position::parse(reply), position, "{reply}");
         }
+    }
+
+    fn delivered(consumer_sequence: u64) -> Message {
+        Message {
+            subject: Subject::from_static("knarr.in.0.default.o-1.result"),
+            reply: Some(Subject::from(format!(
+                "$JS.ACK.KNARR_IN.c.1.{consumer_sequence}.{consumer_sequence}.1.0"
+            ))),
+            payload: Bytes::new(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn status(code: u16, headers: &[(&'static str, &str)]) -> Message {
+        let mut map = async_nats::HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, *value);
+        }
+        Message {
+            status: Some(StatusCode::from_u16(code).unwrap()),
+            headers: Some(map),
+            reply: None,
+            ..delivered(1)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_delivery_breaks_the_pull_and_unused_credit_comes_back() {
+        let server = super::super::test_server::TestServer::start();
+        let js = JetStream::new(async_nats::connect(server.url()).await.unwrap());
+        let stream = json!({ "name": "S", "subjects": ["s"], "storage": "memory", "retention": "limits" });
+        let _: serde_json::Value = js.call("STREAM.CREATE.S", &stream).await.unwrap();
+        let mut pull = Pull::open(&js, "S", &[], 1, Duration::from_secs(5)).await.unwrap();
+        pull.ask().await.unwrap();
+        assert_eq!(pull.credits, CREDITS);
+        assert!(matches!(pull.take(delivered(1)), Ok(Some(Pulled::Message { .. }))));
+        assert!(
+            pull.take(status(408, &[("Nats-Pending-Messages", "200")]))
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(pull.credits, CREDITS - 201);
+        let heartbeat = |consumer| status(100, &[("Nats-Last-Consumer", consumer), ("Nats-Last-Stream", "9")]);
+        assert!(matches!(
+            pull.take(heartbeat("1")),
+            Ok(Some(Pulled::Idle { stream_sequence: 9 }))
+        ));
+        assert!(pull.take(heartbeat("2")).is_err());
+        assert!(pull.take(delivered(3)).is_err());
+        assert!(pull.take(delivered(1)).is_err());
+        assert!(pull.take(status(409, &[])).is_err());
+        assert!(pull.take(status(503, &[])).is_err());
+        assert!(pull.take(delivered(2)).is_ok());
     }
 }

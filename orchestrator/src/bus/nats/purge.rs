@@ -62,11 +62,14 @@ pub(super) async fn purge_log(shared: &Shared, cursors: &[(i16, Cursor)]) -> Res
 
 /// The sequence of the partition's last message, 0 if there is none.
 pub(super) async fn log_tail(shared: &Shared, partition: i16) -> Result<u64, BusError> {
-    let filter = shared.streams.filter(partition)?;
-    let query = MessageQuery {
-        last_by_subj: Some(&filter),
-        ..MessageQuery::default()
-    };
-    let message = shared.js.message(LOG_STREAM, &query).await?;
-    Ok(message.map_or(0, |message| message.sequence))
+    let mut tail = 0;
+    for filter in shared.streams.filters(partition)? {
+        let query = MessageQuery {
+            last_by_subj: Some(&filter),
+            ..MessageQuery::default()
+        };
+        let message = shared.js.message(LOG_STREAM, &query).await?;
+        tail = tail.max(message.map_or(0, |message| message.sequence));
+    }
+    Ok(tail)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_schemas::subject;
@@ -15,6 +16,8 @@ use super::connection::{NatsConfig, Storage};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
 use crate::bus::{BusError, QueueSettings};
 
+/// Lifecycle and emitted events, for whoever wants to listen.
+const EVENT_STREAM: &str = "KNARR_EVENTS";
 /// Keeps the advisories of tasks that were delivered too often.
 pub(super) const ADVISORY_STREAM: &str = "KNARR_ADVISORIES";
 const ADVISORY_SUBJECT: &str = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.>";
@@ -29,6 +32,9 @@ const MAX_ACK_PENDING: i64 = 20_000;
 /// Workers pulling at once; a pull above it is dropped in silence by the server, and it cannot be changed later.
 const MAX_WAITING: i64 = 16_384;
 
+/// A server that shuts down has closed the connection by then.
+const CONFIRM_MISSING: Duration = Duration::from_secs(1);
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub(super) struct Streams {
     log_max_bytes: u64,
     task_max_bytes: u64,
     dlq_max_bytes: u64,
+    events_max_bytes: Option<u64>,
     wanted: Mutex<Wanted>,
     /// One assertion at a time: many readers notice a missing stream together.
     asserting: tokio::sync::Mutex<()>,
@@ -65,6 +72,7 @@ impl Streams {
             log_max_bytes: config.log_max_bytes,
             task_max_bytes: config.task_max_bytes,
             dlq_max_bytes: config.dlq_max_bytes,
+            events_max_bytes: config.events_max_bytes,
             wanted: Mutex::default(),
             asserting: tokio::sync::Mutex::default(),
             suspected: Notify::new(),
@@ -78,30 +86,26 @@ impl Streams {
             .ok_or_else(|| BusError::Misconfigured("the bus was not prepared".to_owned()))
     }
 
-    /// Whether a partition is the one of un-keyed starts.
-    pub(super) fn is_ingress(&self, partition: i16) -> Result<bool, BusError> {
-        Ok(i32::from(partition) == i32::from(self.partitions()?))
-    }
-
-    /// What a partition's messages in the log match.
-    pub(super) fn filter(&self, partition: i16) -> Result<String, BusError> {
-        Ok(if self.is_ingress(partition)? {
-            "knarr.start.>".to_owned()
+    /// What a partition's messages in the log match. The ingress takes, beside un-keyed starts, what is too short for the
+    /// mapping to sort it: it belongs to no run, and somebody must say so.
+    pub(super) fn filters(&self, partition: i16) -> Result<Vec<String>, BusError> {
+        Ok(if i32::from(partition) == i32::from(self.partitions()?) {
+            vec!["knarr.start.>".to_owned(), "knarr.run.>".to_owned()]
         } else {
-            format!("knarr.in.{partition}.>")
+            vec![format!("knarr.in.{partition}.>")]
         })
     }
 
     pub(super) async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
         let _one = self.asserting.lock().await;
-        self.assert_base(partitions).await?;
+        self.assert_base(partitions, Missing::Create).await?;
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(partitions);
         Ok(())
     }
 
     pub(super) async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
         let _one = self.asserting.lock().await;
-        self.assert_tasks(namespace, queues.iter()).await?;
+        self.assert_tasks(namespace, queues.iter(), Missing::Create).await?;
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let known = wanted.namespaces.entry(namespace.clone()).or_default();
         for queue in queues {
@@ -115,41 +119,57 @@ impl Streams {
         let _one = self.asserting.lock().await;
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(partitions) = wanted.partitions {
-            self.assert_base(partitions).await?;
+            self.assert_base(partitions, Missing::Confirm).await?;
         }
         for (namespace, queues) in &wanted.namespaces {
-            self.assert_tasks(namespace, queues.values()).await?;
+            self.assert_tasks(namespace, queues.values(), Missing::Confirm).await?;
         }
         Ok(())
     }
 
-    /// The log alone, unless it is there: for readers that found it missing.
+    /// The log, and what else every cluster has: for readers that found it missing.
     pub(super) async fn assert_log(&self) -> Result<(), BusError> {
         let partitions = self.partitions()?;
         let _one = self.asserting.lock().await;
-        match self.js.stream(subject::LOG_STREAM).await {
-            Err(error) if error.is(code::STREAM_NOT_FOUND) => self.assert_base(partitions).await,
-            other => other.map(drop).map_err(BusError::from),
-        }
+        self.assert_base(partitions, Missing::Confirm).await
     }
 
-    async fn assert_base(&self, partitions: u16) -> Result<(), BusError> {
-        self.put_stream(&self.log_config(partitions)).await?;
-        self.put_stream(&json!({
-            "name": subject::DLQ_STREAM,
-            "subjects": ["knarr.dlq.>"],
-            "storage": self.storage, "num_replicas": self.replicas,
-            "retention": "limits", "discard": "old", "max_consumers": -1,
-            "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
-        }))
+    async fn assert_base(&self, partitions: u16, missing: Missing) -> Result<(), BusError> {
+        self.put_stream(&self.log_config(partitions), missing).await?;
+        self.put_stream(
+            &json!({
+                "name": subject::DLQ_STREAM,
+                "subjects": ["knarr.dlq.>"],
+                "storage": self.storage, "num_replicas": self.replicas,
+                "retention": "limits", "discard": "old", "max_consumers": -1,
+                "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
+            }),
+            missing,
+        )
         .await?;
-        self.put_stream(&json!({
-            "name": ADVISORY_STREAM,
-            "subjects": [ADVISORY_SUBJECT],
-            "storage": self.storage, "num_replicas": self.replicas,
-            "retention": "limits", "discard": "old", "max_consumers": -1,
-            "max_bytes": 16 << 20, "max_age": nanos(DAY_MS),
-        }))
+        if let Some(max_bytes) = self.events_max_bytes {
+            self.put_stream(
+                &json!({
+                    "name": EVENT_STREAM,
+                    "subjects": ["knarr.event.>"],
+                    "storage": self.storage, "num_replicas": self.replicas,
+                    "retention": "limits", "discard": "old", "max_consumers": -1,
+                    "max_bytes": max_bytes, "max_age": nanos(7 * DAY_MS),
+                }),
+                missing,
+            )
+            .await?;
+        }
+        self.put_stream(
+            &json!({
+                "name": ADVISORY_STREAM,
+                "subjects": [ADVISORY_SUBJECT],
+                "storage": self.storage, "num_replicas": self.replicas,
+                "retention": "limits", "discard": "old", "max_consumers": -1,
+                "max_bytes": 16 << 20, "max_age": nanos(DAY_MS),
+            }),
+            missing,
+        )
         .await
     }
 
@@ -173,17 +193,21 @@ impl Streams {
         &self,
         namespace: &Namespace,
         queues: impl Iterator<Item = &QueueSettings>,
+        missing: Missing,
     ) -> Result<(), BusError> {
         let (stream, token) = names(namespace)?;
-        self.put_stream(&json!({
-            "name": stream,
-            "subjects": [format!("knarr.task.{token}.>")],
-            "storage": self.storage, "num_replicas": self.replicas,
-            "retention": "workqueue", "discard": "new", "max_consumers": -1,
-            "max_bytes": self.task_max_bytes,
-            "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
-            "allow_direct": true,
-        }))
+        self.put_stream(
+            &json!({
+                "name": stream,
+                "subjects": [format!("knarr.task.{token}.>")],
+                "storage": self.storage, "num_replicas": self.replicas,
+                "retention": "workqueue", "discard": "new", "max_consumers": -1,
+                "max_bytes": self.task_max_bytes,
+                "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
+                "allow_direct": true,
+            }),
+            missing,
+        )
         .await?;
         for settings in queues {
             let (name, filter) = queue_names(namespace, &settings.queue)?;
@@ -203,26 +227,61 @@ impl Streams {
     }
 
     /// Creates the stream, or brings it to this configuration.
-    async fn put_stream(&self, config: &Value) -> Result<(), BusError> {
+    async fn put_stream(&self, config: &Value, missing: Missing) -> Result<(), BusError> {
         let name = config["name"].as_str().unwrap_or_default();
-        let info = match self.js.call::<StreamInfo>(&format!("STREAM.CREATE.{name}"), config).await {
-            Err(error) if error.is(code::STREAM_NAME_IN_USE) => {
-                let existing = self.js.stream(name).await?;
-                refuse_other_partitions(config, &existing.config)?;
-                self.js.call::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), config).await
-            }
-            other => other,
+        let mut existing = self.find_stream(name).await?;
+        if existing.is_none() && missing == Missing::Confirm {
+            tokio::time::sleep(CONFIRM_MISSING).await;
+            existing = self.find_stream(name).await?;
         }
-        .map_err(|error| match error {
-            // Refused for what it says, not for the moment.
-            ApiError::Refused { code: 400 | 500, description, .. } => BusError::Misconfigured(format!(
-                "KN0306: NATS refuses stream {name}: {description}. Remove what stands in its way (a stream with the same \
-                 subjects, an account limit) or change the setting it names."
-            )),
-            other => other.into(),
-        })?;
-        echoes(&format!("stream {name}"), config, &info.config)
+        let what = format!("stream {name}");
+        let operation = match existing {
+            None => "CREATE",
+            Some(info) => {
+                refuse_other_partitions(config, &info.config)?;
+                if echoes(&what, config, &info.config).is_ok() {
+                    return Ok(());
+                }
+                "UPDATE"
+            }
+        };
+        let info: StreamInfo = self
+            .js
+            .call(&format!("STREAM.{operation}.{name}"), config)
+            .await
+            .map_err(|error| match error {
+                // Another replica was faster; the next look finds its stream.
+                error if error.is(code::STREAM_NAME_IN_USE) => BusError::Unavailable(error.to_string()),
+                // Refused for what it says, not for the moment.
+                ApiError::Refused {
+                    code: 400 | 500,
+                    description,
+                    ..
+                } => BusError::Misconfigured(format!(
+                    "KN0306: NATS refuses stream {name}: {description}. Remove what stands in its way (a stream with the \
+                     same subjects, an account limit) or change the setting it names."
+                )),
+                other => other.into(),
+            })?;
+        echoes(&what, config, &info.config)
     }
+
+    async fn find_stream(&self, name: &str) -> Result<Option<StreamInfo>, BusError> {
+        match self.js.stream(name).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.is(code::STREAM_NOT_FOUND) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What to do about a stream that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Create,
+    /// Look again first: a server that shuts down denies streams it still has, and one created in that moment would
+    /// pass for a log that was lost.
+    Confirm,
 }
 
 /// The stream of a namespace's tasks, and the namespace's token.

@@ -4,19 +4,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Shared;
 use crate::bus::Incoming;
 
-/// Between attempts, and at most so often on suspicion.
-const PAUSE: Duration = Duration::from_millis(250);
+/// After an attempt that failed, at first; doubled up to [`SUSPICION_PAUSE`].
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// On suspicion alone the streams are asserted at most so often: whoever publishes to a stream that is not Knarr's to
+/// make raises one with every message.
+const SUSPICION_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut link = shared.link.clone();
     let mut epoch = link.borrow_and_update().epoch;
+    let mut not_before = Instant::now();
+    let mut retry: Option<Duration> = None;
     loop {
+        let suspicion = async {
+            match retry {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => {
+                    tokio::time::sleep_until(not_before).await;
+                    shared.streams.suspected.notified().await;
+                }
+            }
+        };
         tokio::select! {
             changed = link.changed() => if changed.is_err() { return },
-            () = shared.streams.suspected.notified() => {}
+            () = suspicion => {}
         }
         let now = *link.borrow_and_update();
         if !now.up {
@@ -33,10 +49,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             shared.advisories.look_again();
         }
-        if let Err(error) = shared.streams.assert_again().await {
-            tracing::warn!(%error, "the streams could not be asserted");
-            shared.streams.suspected.notify_one();
-        }
-        tokio::time::sleep(PAUSE).await;
+        not_before = Instant::now() + SUSPICION_PAUSE;
+        retry = match shared.streams.assert_again().await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(%error, "the streams could not be asserted");
+                Some(retry.map_or(RETRY_DELAY, |delay| SUSPICION_PAUSE.min(2 * delay)))
+            }
+        };
     }
 }

@@ -13,16 +13,22 @@ use tempfile::TempDir;
 pub(crate) struct TestServer {
     folder: TempDir,
     port: u16,
+    arguments: Vec<&'static str>,
     /// A shell that ends the server when its standard input closes.
     guard: Option<(Child, Pid)>,
 }
 
 impl TestServer {
     pub(crate) fn start() -> Self {
+        Self::start_with(&["-js"])
+    }
+
+    pub(crate) fn start_with(arguments: &[&'static str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             folder: TempDir::new().unwrap(),
             port,
+            arguments: arguments.to_vec(),
             guard: None,
         };
         server.run();
@@ -37,14 +43,16 @@ impl TestServer {
         self.folder.path().join("store")
     }
 
-    pub(super) fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         assert!(self.guard.is_none());
         let binary = std::env::var("KNARR_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         let mut guard = Command::new("sh")
             .arg("-c")
             .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null")
             .arg("sh")
-            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
+            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(&self.arguments)
+            .arg("-sd")
             .arg(self.store())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -64,12 +72,12 @@ impl TestServer {
     }
 
     /// As a crash of the process: nothing is written any more.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }
 
     /// An orderly shutdown.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.end(Signal::SIGTERM);
     }
 
@@ -88,7 +96,7 @@ impl TestServer {
     }
 
     /// Copies the files as they are; the server must not be running.
-    pub(super) fn copy_files(&self) -> TempDir {
+    pub(crate) fn copy_files(&self) -> TempDir {
         assert!(self.guard.is_none());
         let copy = TempDir::new().unwrap();
         copy_tree(&self.store(), &copy.path().join("store"));
@@ -96,7 +104,7 @@ impl TestServer {
     }
 
     /// Puts a copy in the place of the files there are now.
-    pub(super) fn restore_files(&self, copy: &TempDir) {
+    pub(crate) fn restore_files(&self, copy: &TempDir) {
         assert!(self.guard.is_none());
         std::fs::remove_dir_all(self.store()).unwrap();
         copy_tree(&copy.path().join("store"), &self.store());

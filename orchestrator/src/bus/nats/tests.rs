@@ -112,6 +112,28 @@ async fn a_server_that_is_not_there_is_named_with_a_remedy() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_serve_is_refused_with_a_remedy() {
+    for (arguments, expected) in [(&[][..], "KN0304"), (&["-js", "--user", "u", "--pass", "p"], "KN0302")] {
+        let server = TestServer::start_with(arguments);
+        let error = NatsBus::connect(config(&server)).await.unwrap_err();
+        assert!(matches!(error, BusError::Misconfigured(_)), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        if expected == "KN0302" {
+            let credentials = Credentials::UserPassword {
+                user: "u".to_owned(),
+                password: "p".to_owned(),
+            };
+            NatsBus::connect(NatsConfig {
+                credentials,
+                ..config(&server)
+            })
+            .await
+            .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn messages_come_in_order_and_exactly_from_the_cursor_on() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
@@ -156,6 +178,74 @@ async fn un_keyed_starts_come_to_the_ingress_with_their_headers() {
         (4, "knarr.start.default.order")
     );
     assert_eq!(crate::bus::header(&message.headers, header::REQUEST_ID), Some("r-1"));
+}
+
+#[tokio::test]
+async fn what_is_too_short_to_be_sorted_comes_to_the_ingress_too() {
+    let server = TestServer::start();
+    let bus = bus(&server, 4).await;
+    let (into, mut from) = mpsc::channel(64);
+    bus.open_partition(4, Cursor::default(), 1, into).await.unwrap();
+    let short = Outgoing {
+        subject: "knarr.run.default.o-1".to_owned(),
+        ..to_log("o-1", "1")
+    };
+    assert_eq!(bus.publish(vec![short, to_log("o-1", "2")]).await, [Ok(()), Ok(())]);
+    let message = next_log(&mut from).await;
+    assert_eq!(message.subject, "knarr.run.default.o-1");
+    assert_eq!(bus.log_tail(4).await.unwrap(), message.cursor.sequence);
+    bus.close_partition(4).await;
+    assert!(
+        from.recv()
+            .await
+            .is_none_or(|incoming| matches!(incoming, Incoming::Idle { .. }))
+    );
+}
+
+#[tokio::test]
+async fn a_reader_whose_consumer_is_taken_away_goes_on_where_it_was() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (into, mut from) = mpsc::channel(16);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    for round in 0..5 {
+        assert!(all_ok(&bus.publish(numbered(round * 400..(round + 1) * 400)).await));
+        expect(&mut from, round * 400..round * 400 + 100).await;
+        let names: Value = bus.shared.js.call("CONSUMER.NAMES.KNARR_IN", &json!({})).await.unwrap();
+        for name in names["consumers"].as_array().unwrap() {
+            let operation = format!("CONSUMER.DELETE.KNARR_IN.{}", name.as_str().unwrap());
+            let _: Value = bus.shared.js.call(&operation, &json!({})).await.unwrap();
+        }
+        expect(&mut from, round * 400 + 100..(round + 1) * 400).await;
+    }
+}
+
+#[tokio::test]
+async fn publications_without_a_server_fail_together_and_not_one_after_the_other() {
+    let mut server = TestServer::start();
+    let bus = NatsBus::connect(NatsConfig {
+        ack_timeout: Duration::from_millis(300),
+        ..config(&server)
+    })
+    .await
+    .unwrap();
+    bus.prepare(1).await.unwrap();
+    server.kill();
+    let started = Instant::now();
+    let outcomes = bus.publish(numbered(0..1000)).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Err(PublishError::Unacknowledged(_))))
+    );
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(bus.publisher.room(), NatsConfig::default().max_in_flight as usize);
+    // A caller that goes away leaves its room behind.
+    let call = bus.publish(numbered(0..10));
+    assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+    assert_eq!(bus.publisher.room(), NatsConfig::default().max_in_flight as usize);
+    server.run();
+    publish_until_stored(&bus, to_log("o-1", "1")).await;
 }
 
 #[tokio::test]
@@ -304,6 +394,53 @@ async fn a_stream_that_was_recreated_is_a_gap_read_from_its_first_message() {
     bus.open_partition(0, cursor, 8, into).await.unwrap();
     assert_eq!(next_gap(&mut from).await.resumes_at.sequence, 0);
     assert_eq!(number(&next_log(&mut from).await), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_restart_under_load_is_no_gap() {
+    let mut server = TestServer::start();
+    let bus = Arc::new(bus(&server, 1).await);
+    let (into, mut from) = mpsc::channel(256);
+    bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let publishing = tokio::spawn({
+        let (bus, stop) = (Arc::clone(&bus), Arc::clone(&stop));
+        async move {
+            let mut acknowledged = 0;
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let outcomes = bus.publish(numbered(n * 20..n * 20 + 20)).await;
+                acknowledged += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            }
+            acknowledged
+        }
+    });
+    let mut sequence = 0;
+    let mut received = 0;
+    for _ in 0..4 {
+        for _ in 0..200 {
+            let message = next_log(&mut from).await;
+            assert_eq!(message.cursor.sequence, sequence + 1);
+            sequence += 1;
+            received += 1;
+        }
+        server.stop();
+        server.run();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut publishing = publishing;
+    let acknowledged = loop {
+        tokio::select! {
+            acknowledged = &mut publishing => break acknowledged.unwrap(),
+            _ = next_log(&mut from) => received += 1,
+        }
+    };
+    while received < acknowledged {
+        next_log(&mut from).await;
+        received += 1;
+    }
 }
 
 /// Copies the files at message 100, goes on to 150, and puts the copy back.
@@ -533,17 +670,19 @@ async fn direct_messages_reach_the_owner_and_nobody_else() {
     };
     assert_eq!(bus.publish(vec![confirm]).await, [Ok(())]);
     assert_eq!(confirmations.next().await.unwrap().payload, "ok");
-    // Where nobody owns a partition the server says so.
+    // Where nobody owns a partition (any more) the server says so, as soon as it knows.
+    bus.close_partition(2).await;
     for partition in [3, 2] {
-        if partition == 2 {
-            bus.close_partition(2).await;
-            bus.client().flush().await.unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let request = async_nats::Request::new().timeout(Some(Duration::from_millis(100)));
+            let subject = format!("knarr.direct.default.{partition}.result");
+            let error = worker.send_request(subject, request).await.unwrap_err();
+            if error.kind() == async_nats::RequestErrorKind::NoResponders {
+                break;
+            }
+            assert!(Instant::now() < deadline);
         }
-        let error = worker
-            .request(format!("knarr.direct.default.{partition}.result"), Bytes::new())
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders);
     }
 }
 

@@ -398,6 +398,12 @@ impl Store for MemoryStore {
         Ok(state.owned(session.id))
     }
 
+    async fn all_cursors(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        let state = self.available()?;
+        let every = state.partitions.iter();
+        Ok(every.map(|(partition, row)| OwnedPartition { partition: *partition, cursor: row.cursor.clone() }).collect())
+    }
+
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         let mut state = self.lock();
         if state.unavailable {

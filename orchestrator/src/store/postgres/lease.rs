@@ -293,6 +293,27 @@ impl PostgresStore {
         let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
         owned(&mut connection, session).await
     }
+
+    pub(super) async fn every_cursor(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select partition, cursor_seq, cursor_at as "cursor_at!: At", cursor_stream from partitions order by partition"#
+        )
+        .fetch_all(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| OwnedPartition {
+                partition: row.partition,
+                cursor: Cursor {
+                    // The column's check says that it is not negative.
+                    sequence: u64::try_from(row.cursor_seq).unwrap_or_default(),
+                    at: row.cursor_at.0,
+                    stream: row.cursor_stream,
+                },
+            })
+            .collect())
+    }
 }
 
 async fn live_namesake(connection: &mut PgConnection, replica: &str) -> Result<bool, StoreError> {

@@ -183,6 +183,10 @@ impl Store for PostgresStore {
         self.owned_cursors(session).await
     }
 
+    async fn all_cursors(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        self.every_cursor().await
+    }
+
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         self.commit_batch(session, batch).await
     }

@@ -272,7 +272,7 @@ impl PostgresStore {
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?"
             from runs r
-            where r.namespace = $1
+            where r.namespace collate "POSIX" = $1
                 and ($2::text is null or r.workflow = $2)
                 and ($3::text is null or r.workflow_id = $3)
                 and ($4::text is null or r.status = $4)

@@ -1,1 +1,501 @@
+//! What only PostgreSQL can show: lost connections, waiting backends, partitions of events, plans and limits of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::time::Timestamp;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+use super::{PostgresStore, testing};
+use crate::store::conformance::{PARTITIONS, append, closed, next, owed, run, run_id};
+use crate::store::{Batch, CommitError, Cursor, CursorWrite, RunWrite, Session, Store, StoreError};
+
+const PASS: u8 = 0;
+/// The client's next bytes never arrive.
+const CUT_BEFORE: u8 = 1;
+/// They arrive, and the server's answer does not.
+const CUT_AFTER: u8 = 2;
+/// They arrive, and the connection is gone at once, whatever the server is doing.
+const CUT_DURING: u8 = 3;
+
+/// Stands between a store and its server, and cuts the connection that speaks next.
+struct Proxy {
+    url: String,
+    mode: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    async fn start(url: &str) -> Self {
+        let (before, database) = url.rsplit_once('/').unwrap();
+        let (credentials, server) = before.rsplit_once('@').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{credentials}@{}/{database}", listener.local_addr().unwrap());
+        let mode = Arc::new(AtomicU8::new(PASS));
+        let (shared, server) = (Arc::clone(&mode), server.to_owned());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let upstream = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(relay(client, upstream, Arc::clone(&shared)));
+            }
+        });
+        Self { url, mode }
+    }
+
+    fn next(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
+    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut cut_answer = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let Ok(read @ 1..) = read else { return };
+                match mode.swap(PASS, Ordering::SeqCst) {
+                    CUT_BEFORE => return,
+                    CUT_AFTER => cut_answer = true,
+                    CUT_DURING => {
+                        server.write_all(&up[..read]).await.ok();
+                        return;
+                    }
+                    _ => {}
+                }
+                if server.write_all(&up[..read]).await.is_err() { return }
+            }
+            read = server.read(&mut down) => {
+                let Ok(read @ 1..) = read else { return };
+                if cut_answer || client.write_all(&down[..read]).await.is_err() { return }
+            }
+        }
+    }
+}
+
+async fn prepared() -> (String, PostgresStore) {
+    let url = testing::database().await;
+    let store = testing::connect(&url).await;
+    store.prepare(PARTITIONS).await.unwrap();
+    (url, store)
+}
+
+async fn session(store: &PostgresStore) -> Session {
+    let session = store.open_session("a").await.unwrap();
+    store.keep(&session, &[]).await.unwrap();
+    session
+}
+
+fn batch(n: u64) -> Batch {
+    Batch {
+        appends: vec![append(n, 1, "[]"), append(n, 2, "[]")],
+        runs: vec![RunWrite::Insert(run(n, &format!("id{n}")))],
+        owed: owed(n, 1, 2),
+        ..Batch::default()
+    }
+}
+
+async fn scalar<T>(url: &str, sql: &str) -> T
+where
+    T: for<'a> sqlx::Decode<'a, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let row = connection.fetch_one(AssertSqlSafe(sql)).await.unwrap();
+    row.get(0)
+}
+
+#[tokio::test]
+async fn a_cut_commit_is_told_apart_by_recovery() {
+    let (url, store) = prepared().await;
+    let proxy = Proxy::start(&url).await;
+    let cut = testing::connect(&proxy.url).await;
+    let mut session = session(&cut).await;
+    // The statement is prepared on its connection, so that the next bytes are the batch.
+    let warm = async |session: &mut Session| {
+        cut.commit(session, &Batch::default()).await.unwrap();
+        *session = next(*session);
+    };
+    let mut n = 0;
+    for round in 0..24 {
+        warm(&mut session).await;
+        n += 1;
+        let mode = [CUT_BEFORE, CUT_AFTER, CUT_DURING][round % 3];
+        proxy.next(mode);
+        let error = cut.commit(&session, &batch(n)).await.unwrap_err();
+        assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
+        let recovered = cut.recover(&session).await.unwrap();
+        assert_eq!(recovered.epoch, session.epoch + 1);
+        let landed = recovered.batch_no == session.batch_no + 1;
+        assert!(landed || recovered.batch_no == session.batch_no);
+        match mode {
+            CUT_BEFORE => assert!(!landed),
+            CUT_AFTER => assert!(landed),
+            _ => {}
+        }
+        let stored = store.load_runs(&[run_id(n)]).await.unwrap();
+        assert_eq!(stored.len(), usize::from(landed));
+        // And the truth stays the truth: the old batch cannot land any more.
+        assert!(matches!(
+            cut.commit(&session, &batch(n)).await,
+            Err(CommitError::Fenced)
+        ));
+        session = recovered;
+        if !landed {
+            cut.commit(&session, &batch(n)).await.unwrap();
+            session = next(session);
+        }
+    }
+}
+
+#[tokio::test]
+async fn recovery_waits_for_a_backend_that_still_executes() {
+    let (url, _) = prepared().await;
+    let mut config = testing::config(&url);
+    config.commit_timeout = Duration::from_millis(500);
+    let store = PostgresStore::connect(config).await.unwrap();
+    let session = session(&store).await;
+    store.commit(&session, &Batch::default()).await.unwrap();
+    let session = next(session);
+
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    // Behind this the commit waits when it has passed the fence.
+    blocker
+        .execute("begin; select from partitions where partition = 0 for update")
+        .await
+        .unwrap();
+    let stuck = Batch {
+        cursors: vec![CursorWrite {
+            partition: 0,
+            cursor: Cursor::default(),
+        }],
+        ..batch(1)
+    };
+    let error = store.commit(&session, &stuck).await.unwrap_err();
+    assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
+    let recovered = async { store.recover(&session).await.unwrap() };
+    let unblock = async {
+        // The moment at which recovery waits behind the commit's lock on the session.
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
+        while scalar::<i64>(&url, waiting).await < 2 {
+            assert!(tokio::time::Instant::now() < deadline, "recovery did not wait");
+        }
+        blocker.execute("rollback").await.unwrap();
+    };
+    let (recovered, ()) = tokio::join!(recovered, unblock);
+    assert_eq!(recovered.batch_no, session.batch_no + 1);
+    assert_eq!(store.load_runs(&[run_id(1)]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_terminated_backend_is_an_unknown_outcome_and_the_next_commit_connects_anew() {
+    let (url, store) = prepared().await;
+    let session = session(&store).await;
+    store.commit(&session, &batch(1)).await.unwrap();
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin
+        .execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await
+        .unwrap();
+    let error = store.commit(&next(session), &batch(2)).await.unwrap_err();
+    assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
+    // The lease's connection is gone as well; its first use says so, the second is a new one.
+    let session = match store.recover(&next(session)).await {
+        Ok(session) => session,
+        Err(StoreError::Unavailable(_)) => store.recover(&next(session)).await.unwrap(),
+        Err(error) => panic!("{error:?}"),
+    };
+    assert_eq!(session.batch_no, 1);
+    store.commit(&session, &batch(2)).await.unwrap();
+    // The new connection holds the session lock again.
+    let mut config = testing::config(&url);
+    config.replica_lock_wait = Duration::from_millis(10);
+    let namesake = PostgresStore::connect(config).await.unwrap();
+    assert!(matches!(namesake.open_session("a").await, Err(StoreError::Rejected(_))));
+}
+
+#[tokio::test]
+async fn an_answer_of_keep_that_was_lost_is_given_again() {
+    let (url, store) = prepared().await;
+    let proxy = Proxy::start(&url).await;
+    let cut = testing::connect(&proxy.url).await;
+    let session = cut.open_session("a").await.unwrap();
+    // Wherever in its statements the round is cut, the next one that succeeds tells of every partition.
+    for mode in [CUT_AFTER, CUT_DURING, CUT_BEFORE] {
+        proxy.next(mode);
+        let lost = cut.keep(&session, &[]).await.unwrap_err();
+        assert!(matches!(lost, StoreError::Unavailable(_)), "{lost:?}");
+    }
+    let mut claimed = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("update partitions set owner = $1")
+        .bind(session.id)
+        .execute(&mut claimed)
+        .await
+        .unwrap();
+    let share = cut.keep(&session, &[]).await.unwrap();
+    assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
+    drop(store);
+}
+
+#[tokio::test]
+async fn two_claimants_of_one_dead_session_do_not_both_get_it() {
+    for _ in 0..10 {
+        let (url, store) = prepared().await;
+        let dead = session(&store).await;
+        store.commit(&dead, &batch(1)).await.unwrap();
+        let (b, c) = (testing::connect(&url).await, testing::connect(&url).await);
+        let (first, second) = (b.open_session("b").await.unwrap(), c.open_session("c").await.unwrap());
+        testing::lapse(&url, dead.id).await;
+        let late = next(dead);
+        let late_batch = batch(2);
+        let (one, two, late) = tokio::join!(
+            b.keep(&first, &[]),
+            c.keep(&second, &[]),
+            store.commit(&late, &late_batch)
+        );
+        let (mut one, mut two) = (one.unwrap(), two.unwrap());
+        if late.is_ok() {
+            // It renewed in time.
+            continue;
+        }
+        // Whoever was second may find the row gone, or claimed and to be had at the next round.
+        for _ in 0..2 {
+            let more = b.keep(&first, &[]).await.unwrap();
+            one.gained.extend(more.gained);
+            one.inherited.extend(more.inherited);
+            let more = c.keep(&second, &[]).await.unwrap();
+            two.gained.extend(more.gained);
+            two.inherited.extend(more.inherited);
+        }
+        let mut partitions: Vec<i16> = one
+            .gained
+            .iter()
+            .chain(&two.gained)
+            .map(|owned| owned.partition)
+            .collect();
+        partitions.sort_unstable();
+        assert_eq!(partitions, [0, 1, 2, 3, 4]);
+        assert_eq!(one.inherited.len() + two.inherited.len(), 1);
+        assert!(store.load_runs(&[run_id(2)]).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn events_go_to_the_day_of_their_run_and_are_moved_when_it_came_late() {
+    let (url, store) = prepared().await;
+    let session = session(&store).await;
+    let now = store.now().await.unwrap();
+    let today = |n: u64| {
+        let ms = u128::from(u64::try_from(now.0 / 1_000).unwrap());
+        RunId(Uuid::from_u128((ms << 80) | (0x7 << 76) | (0x8 << 60) | u128::from(n)))
+    };
+    let far = Timestamp(now.0 + 40 * 86_400_000_000);
+    let later = RunId(Uuid::from_u128(
+        (u128::from(u64::try_from(far.0 / 1_000).unwrap()) << 80) | 0x7 << 76,
+    ));
+    let mut batch = Batch::default();
+    for id in [today(1), today(2), later] {
+        let mut row = run(1, &id.to_string());
+        row.run_id = id;
+        let mut event = append(1, 1, r#"[{"type":"started"},{"type":"done"}]"#);
+        event.run_id = id;
+        batch.runs.push(RunWrite::Insert(row));
+        batch.appends.push(event);
+    }
+    store.commit(&session, &batch).await.unwrap();
+    let tables = "select string_agg(tableoid::regclass::text, ' ' order by run_id) from events";
+    let before: String = scalar(&url, tables).await;
+    assert!(
+        before.ends_with("events_c0_default") && before.starts_with("events_c0_20"),
+        "{before}"
+    );
+
+    store.ensure_partitions(far).await.unwrap();
+    store.ensure_partitions(far).await.unwrap();
+    let after: String = scalar(&url, tables).await;
+    assert!(!after.contains("default"), "{after}");
+    assert_eq!(store.load_runs(&[later]).await.unwrap()[0].transitions.len(), 1);
+    assert_eq!(
+        scalar::<i64>(&url, "select count(*) from event_rows where event ->> 'type' = 'done'").await,
+        3
+    );
+    // Times that no day of a UUIDv7 has are not an error.
+    store.ensure_partitions(Timestamp(0)).await.unwrap();
+    store.ensure_partitions(Timestamp(-86_400_000_000 * 400)).await.unwrap();
+}
+
+#[tokio::test]
+async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
+    let (url, store) = prepared().await;
+    let mut session = session(&store).await;
+    for n in 1..=5 {
+        let closing = (n > 1).then(|| RunWrite::Update(closed(run(n - 1, "id"), 9)));
+        let mut opening = run(n, "id");
+        opening.wake_at = Some(Timestamp(1));
+        let batch = Batch {
+            appends: vec![append(n, 1, "[]")],
+            runs: closing.into_iter().chain([RunWrite::Insert(opening)]).collect(),
+            ..Batch::default()
+        };
+        store.commit(&session, &batch).await.unwrap();
+        session = next(session);
+    }
+    let id = (
+        Namespace::new("default"),
+        WorkflowId::new("id"),
+        Some(RequestId::new("r")),
+    );
+    assert_eq!(store.find_runs(&[id]).await.unwrap().runs.len(), 2);
+    assert_eq!(store.load_runs(&[run_id(1), run_id(2)]).await.unwrap().len(), 2);
+    assert_eq!(store.due(&[0, 1], Timestamp(9), 9).await.unwrap().len(), 1);
+    // The backends report what they did when they end.
+    testing::kill(&url, store).await;
+    let scans = "select sum(seq_scan)::bigint from pg_stat_user_tables where relname in ('runs', 'snapshots')";
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let used = "select count(*) from pg_stat_user_indexes where relname = 'runs' and idx_scan > 0";
+    while scalar::<i64>(&url, used).await < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "an index of runs is not used");
+    }
+    assert_eq!(scalar::<i64>(&url, scans).await, 0);
+    assert_eq!(
+        scalar::<i64>(
+            &url,
+            "select idx_scan from pg_stat_user_indexes where indexrelname = 'runs_listed'"
+        )
+        .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let (url, store) = prepared().await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin.execute("update cluster set format_level = 99").await.unwrap();
+    let error = store.prepare(PARTITIONS).await.unwrap_err().to_string();
+    assert!(error.starts_with("KN0311"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable_and_a_wrong_url_is_refused() {
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = PostgresStore::connect(testing::config(&format!("postgres://postgres@{unused}/x"))).await;
+    assert!(matches!(nobody, Err(StoreError::Unavailable(_))));
+    let wrong = PostgresStore::connect(testing::config("postgres"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.starts_with("KN0313"), "{wrong}");
+}
+
+/// Not a test but a measurement, on a server with fsync: `KNARR_MEASURE_URL=postgres://… cargo test --release -p knarr --lib
+/// measure_commits -- --ignored --nocapture`. `KNARR_MEASURE_ROWS=appends,inserts,updates,cursors` sets the size of a batch.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_commits() {
+    let Ok(url) = std::env::var("KNARR_MEASURE_URL") else {
+        return;
+    };
+    let sizes = std::env::var("KNARR_MEASURE_ROWS").unwrap_or_else(|_| "500,100,100".to_owned());
+    let sizes: Vec<u64> = sizes.split(',').map(|size| size.parse().unwrap()).collect();
+    let cursors = i16::try_from(sizes.get(3).copied().unwrap_or(64)).unwrap();
+    let (appends, inserts, updates) = (sizes[0], sizes[1], sizes[2].min(sizes[1]));
+    let store = PostgresStore::connect(super::PostgresConfig::new(url)).await.unwrap();
+    store.prepare(64).await.unwrap();
+    let mut session = store.open_session("measure").await.unwrap();
+    while store.keep(&session, &[]).await.unwrap().live_sessions > 1 {}
+    let body = format!(
+        "[{{\"type\":\"activity_completed\",\"output\":\"{}\"}}]",
+        "x".repeat(250)
+    );
+    let now = store.now().await.unwrap().0 / 1_000;
+    let id = |n: u64| {
+        let ms = u128::try_from(now).unwrap() + u128::from(n / 8);
+        RunId(Uuid::from_u128(
+            (ms << 80) | (0x7 << 76) | (0x8 << 60) | u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4),
+        ))
+    };
+    let (rounds, mut previous, mut times) = (200, Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let mut batch = Batch::default();
+        let rows: Vec<_> = (0..inserts)
+            .map(|k| {
+                let n = round * inserts + k;
+                let mut row = run(n, &format!("order-{now}-{n}"));
+                row.run_id = id(n);
+                row.definition = knarr_core::ids::DefinitionHash("0123456789abcdef".repeat(4).into());
+                row.wake_at = Some(Timestamp(now * 1_000 + 60_000_000));
+                row
+            })
+            .collect();
+        for k in 0..appends {
+            let mut event = append(1, i32::try_from(1 + k / inserts.max(1)).unwrap(), &body);
+            event.run_id = id(round * inserts.max(appends) + k % inserts.max(appends));
+            if inserts > 0 {
+                event.run_id = rows[usize::try_from(k % inserts).unwrap()].run_id;
+            }
+            batch.appends.push(event);
+        }
+        for row in previous.drain(..).take(usize::try_from(updates).unwrap()) {
+            batch.runs.push(RunWrite::Update(closed(row, now * 1_000)));
+        }
+        for row in &rows {
+            batch.owed.spans.extend(owed(1, 1, 5).spans);
+            batch.runs.push(RunWrite::Insert(row.clone()));
+        }
+        batch.cursors.extend((0..cursors).map(|partition| CursorWrite {
+            partition,
+            cursor: Cursor {
+                sequence: round,
+                at: Timestamp(now * 1_000),
+                stream: "2026-01-01T00:00:00Z".to_owned(),
+            },
+        }));
+        if round > 0 {
+            batch.published.push(crate::store::CommitId {
+                session: session.id,
+                batch_no: session.batch_no,
+            });
+        }
+        previous = rows;
+        let begun = std::time::Instant::now();
+        store.commit(&session, &batch).await.unwrap();
+        times.push(begun.elapsed());
+        session = next(session);
+    }
+    let backend: i32 = {
+        let mut commits = store.commits.lock().await;
+        let connection = commits.as_mut().unwrap();
+        sqlx::query_scalar("select pg_backend_pid()")
+            .fetch_one(connection)
+            .await
+            .unwrap()
+    };
+    // User and system time in ticks of 10 ms: steadier than the clock on a machine that others use.
+    let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).unwrap_or_default();
+    let ticks: u64 = stat
+        .split(' ')
+        .skip(13)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let total: Duration = times.iter().sum();
+    times.sort();
+    println!(
+        "{rounds} commits of {appends} appends, {inserts} inserts, {updates} updates: {:.0} appends/s, p50 {:?}, p99 {:?}, max {:?}, CPU of the backend {:.2} ms a commit",
+        (appends * rounds) as f64 / total.as_secs_f64(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1],
+        ticks as f64 * 10.0 / rounds as f64,
+    );
+    store.close_session(&session).await.unwrap();
+}

@@ -280,6 +280,16 @@ impl Orchestrator {
 
     /// Tasks that are waiting, and tasks that are with a worker.
     pub async fn tasks(&self) -> (u64, usize) {
+        let info = self.queue_info().await;
+        (info.num_pending, info.num_ack_pending)
+    }
+
+    /// How often any task was delivered.
+    pub async fn deliveries(&self) -> u64 {
+        self.queue_info().await.delivered.consumer_sequence
+    }
+
+    async fn queue_info(&self) -> jetstream::consumer::Info {
         let consumer: jetstream::consumer::PullConsumer = self
             .jetstream
             .get_consumer_from_stream(
@@ -288,8 +298,7 @@ impl Orchestrator {
             )
             .await
             .unwrap();
-        let info = consumer.get_info().await.unwrap();
-        (info.num_pending, info.num_ack_pending)
+        consumer.get_info().await.unwrap()
     }
 
     pub async fn until_tasks(&self, waiting: u64, held: usize) {

@@ -1,0 +1,220 @@
+//! Start-to-close, the run's timeout, held dispatches, and what each waits for.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::dsl::*;
+use crate::run::input::{Horizon, Input, TaskOutcome};
+use crate::run::{Event, Known, Status};
+use crate::time::{Span, Timestamp};
+
+const SECOND: Span = Span::from_secs(1);
+
+fn horizon(log_read_to: Timestamp, delivered_to: Option<Timestamp>) -> Input {
+    Input::Wake(Horizon {
+        log_read_to,
+        delivered_to: delivered_to
+            .map(|at| ("main".into(), at))
+            .into_iter()
+            .collect::<BTreeMap<_, _>>(),
+    })
+}
+
+#[test]
+fn a_task_that_nobody_has_taken_is_not_late() {
+    let mut run = run(vec![act("a").attempts(Some(1))]);
+    let opened = run.now;
+    for delivered_to in [None, Some(Timestamp(opened.0 - 1)), None] {
+        run.now = run.state.wake_at().unwrap();
+        assert_eq!(run.state.overdue_queues(run.now), ["main".into()]);
+        run.take(horizon(run.now, delivered_to));
+        assert!(matches!(run.last_events(), [Event::DeadlineDeferred { .. }]));
+        assert!(run.state.wake_at().unwrap() > run.now);
+    }
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
+fn looks_at_an_undelivered_task_become_rarer_up_to_a_minute() {
+    let mut run = run(vec![act("a")]);
+    let mut pauses = vec![];
+    for _ in 0..6 {
+        run.now = run.state.wake_at().unwrap();
+        run.take(horizon(run.now, None));
+        pauses.push(run.state.wake_at().unwrap().since(run.now).as_millis() / 1_000);
+    }
+    assert_eq!(pauses, [10, 20, 40, 60, 60, 60]);
+}
+
+#[test]
+fn start_to_close_counts_from_when_the_task_is_known_to_be_delivered() {
+    let mut run = run(vec![act("a")]);
+    let opened = run.now;
+    run.later(25);
+    assert_eq!(run.take(horizon(run.now, Some(opened))), []);
+    assert!(matches!(run.last_events(), [Event::TaskDelivered { .. }]));
+    assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_secs(10))));
+    assert!(run.state.overdue_queues(run.now).is_empty());
+    run.now = run.state.wake_at().unwrap();
+    run.take(horizon(run.now, None));
+    assert!(matches!(run.last_events()[0], Event::TaskTimedOut { .. }));
+}
+
+#[test]
+fn a_timeout_fires_only_when_the_log_has_been_read_that_far() {
+    let mut run = run(vec![act("a")]);
+    run.later(10);
+    run.wake();
+    run.later(100);
+    let due = run.state.wake_at().unwrap();
+    run.ignores(horizon(Timestamp(due.0 - 1), Some(run.now)));
+    assert_eq!(run.state.wake_at(), Some(due), "it stays due");
+    run.take(horizon(due, None));
+    assert!(matches!(run.last_events()[0], Event::TaskTimedOut { .. }));
+}
+
+#[test]
+fn a_beat_is_recorded_only_where_it_decides() {
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    let opened = run.now;
+    let began = opened.plus(Span::from_secs(7));
+    run.later(8);
+    run.ignores(Input::TaskStarted { task, at: began });
+    run.later(4);
+    run.take(Input::TaskStarted { task, at: began });
+    assert_eq!(run.state.wake_at(), Some(began.plus(Span::from_secs(10))));
+    run.ignores(Input::TaskStarted { task, at: began });
+    run.now = run.state.wake_at().unwrap();
+    run.take(horizon(run.now, None));
+    assert!(matches!(run.last_events()[0], Event::TaskTimedOut { .. }));
+    run.ignores(Input::TaskStarted { task, at: began });
+}
+
+#[test]
+fn a_workers_clock_cannot_move_a_deadline_out_of_reach() {
+    for (claimed, counted_from) in [(i64::MAX, 20), (i64::MIN, 0)] {
+        let mut run = run(vec![act("a")]);
+        let (task, opened) = (run.task("do a"), run.now);
+        run.later(20);
+        run.take(Input::TaskStarted {
+            task,
+            at: Timestamp(claimed),
+        });
+        let due = opened.plus(Span::from_secs(counted_from + 10));
+        assert_eq!(run.state.wake_at(), Some(due));
+    }
+}
+
+#[test]
+fn a_held_task_is_offered_again_and_its_time_does_not_run() {
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    for (offer, pause_ms) in [(1, 250), (2, 500), (3, 1_000)] {
+        run.take(Input::DispatchHeld { task });
+        run.ignores(Input::DispatchHeld { task });
+        assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_millis(pause_ms))));
+        assert!(run.state.overdue_queues(Timestamp::MAX).is_empty());
+        run.now = run.state.wake_at().unwrap();
+        run.take(Input::Wake(Horizon::default()));
+        let dispatch = run.last_dispatch();
+        assert_eq!((dispatch.task, dispatch.offer, dispatch.attempt), (task, offer, 1));
+        assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_secs(10))));
+    }
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
+fn a_result_for_a_held_task_counts() {
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    run.take(Input::DispatchHeld { task });
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
+    run.ignores(Input::DispatchHeld { task });
+}
+
+#[test]
+fn a_refusal_that_comes_while_the_run_stops_ends_the_step() {
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    run.take(Input::Cancel(by("ann")));
+    run.take(Input::DispatchHeld { task });
+    assert_eq!(run.status(), Status::Cancelled);
+}
+
+#[test]
+fn the_runs_timeout_stops_it_and_undoes_and_does_not_cut_the_undo() {
+    let mut run = Run::of(with_timeout(plan(vec![act("a"), act("b").start_to_close(SECOND)]), 60));
+    let deadline = run.now.plus(Span::from_secs(60));
+    assert_eq!(run.last_dispatch().deadline, Some(deadline));
+    run.complete("do a");
+    run.later(61);
+    run.ignores_timeout_before_its_horizon(deadline);
+    run.wake();
+    assert_eq!(run.status(), Status::Compensating);
+    assert_eq!(run.state.failure().unwrap().error_type.as_ref(), "timeout");
+    run.end("do b", TaskOutcome::Cancelled);
+    assert_eq!(run.last_dispatch().deadline, None);
+    run.later(1_000);
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::TimedOut);
+}
+
+impl Run {
+    fn ignores_timeout_before_its_horizon(&mut self, deadline: Timestamp) {
+        let mut copy = self.state.clone();
+        let wake = horizon(Timestamp(deadline.0 - 1), None);
+        // The open task may be deferred; the run may not be stopped.
+        crate::run::apply(&self.plan, &mut copy, wake, self.now).unwrap();
+        assert_eq!(copy.status(), Status::Running);
+    }
+}
+
+#[test]
+fn what_was_due_first_happens_first() {
+    // The only attempt timed out before the run did, and both are noticed at once.
+    let mut run = Run::of(with_timeout(plan(vec![act("a")]), 15));
+    run.wake_next();
+    assert_eq!(run.state.open_tasks().next().unwrap().open.known, Known::Delivered);
+    run.later(100);
+    run.wake();
+    run.complete("undo a");
+    assert_eq!(
+        run.status(),
+        Status::TimedOut,
+        "start-to-close was due at 20 s, the run at 15 s"
+    );
+    let mut run = Run::of(with_timeout(plan(vec![act("a").start_to_close(SECOND)]), 15));
+    run.wake_next();
+    run.later(100);
+    run.wake();
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated, "start-to-close was due at 2 s");
+}
+
+#[test]
+fn nothing_fires_early() {
+    let mut run = Run::of(with_timeout(plan(vec![act("a").attempts(None)]), 60));
+    run.fail("do a");
+    let due = run.state.wake_at().unwrap();
+    run.now = Timestamp(due.0 - 1);
+    assert!(run.wake().is_none());
+    run.now = due;
+    assert!(run.wake().is_some());
+}
+
+#[test]
+fn an_undo_times_out_like_a_do() {
+    let mut run = run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.end("do b", failed("X"));
+    run.time_out("undo a");
+    run.wake_next();
+    assert_eq!(run.undone(), ["undo a", "undo a#2"]);
+    run.end("undo a", done(json!(null)));
+    assert_eq!(run.status(), Status::Compensated);
+}

@@ -1,0 +1,326 @@
+//! Cancel, terminate, and what is done about parked undos and parked runs.
+
+use serde_json::json;
+
+use super::dsl::*;
+use crate::ids::StepPath;
+use crate::run::effect::Effect;
+use crate::run::input::{Horizon, Input, Operation, ParkedAction, Rejected, TaskOutcome};
+use crate::run::{Event, Status, UndoState};
+
+fn park(run: &mut Run, step: &str) {
+    let undo = format!("undo {step}");
+    for _ in 0..2 {
+        run.fail(&undo);
+        run.wake_next();
+    }
+    run.fail(&undo);
+}
+
+/// Two steps done, the third failed, the undo of `b` parked, that of `a` done.
+fn parked() -> Run {
+    let mut run = run(vec![act("a"), act("b"), act("c")]);
+    run.complete("do a");
+    run.complete("do b");
+    run.fail("do c");
+    park(&mut run, "b");
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Parked);
+    run
+}
+
+fn input(step: &str, action: ParkedAction, operation: Operation) -> Input {
+    Input::Parked {
+        step: StepPath::new(step),
+        action,
+        operation,
+    }
+}
+
+#[test]
+fn a_parked_undo_is_retried_with_all_its_attempts_and_the_same_or_other_input() {
+    for (action, expected) in [
+        (ParkedAction::Retry, json!({"id": "b-1"})),
+        (
+            ParkedAction::RetryWithInput(json!({"id": "x"}).into()),
+            json!({"id": "x"}),
+        ),
+    ] {
+        let mut run = parked();
+        run.operate("b", action);
+        assert_eq!(run.status(), Status::Compensating);
+        let dispatch = run.last_dispatch();
+        assert_eq!((dispatch.attempt, dispatch.input.as_ref()), (1, &expected));
+        assert_eq!(*dispatch.idempotency_key, *format!("{RUN}/b/undo"));
+        park(&mut run, "b");
+        assert_eq!(run.status(), Status::Parked, "and parked again");
+        run.operate("b", ParkedAction::Retry);
+        assert_eq!(*run.last_dispatch().input, expected);
+        run.complete("undo b");
+        assert_eq!(run.status(), Status::Compensated);
+    }
+}
+
+#[test]
+fn marked_done_counts_as_undone_and_skipped_does_not() {
+    let mut run = parked();
+    run.operate("b", ParkedAction::MarkDone);
+    assert_eq!(run.status(), Status::Compensated);
+    let mut run = parked();
+    run.operate("b", ParkedAction::Skip);
+    assert_eq!(run.status(), Status::CompensationFailed);
+    assert_eq!(
+        &*run.state.failure().unwrap().error_type,
+        "Refused",
+        "the original error is kept"
+    );
+    let Event::UndoResolved { operation, .. } = &run.last_events()[0] else {
+        panic!("{:?}", run.last_events());
+    };
+    assert_eq!(operation, &by("ann"));
+}
+
+#[test]
+fn only_what_is_parked_can_be_acted_upon() {
+    let mut run = parked();
+    for step in ["a", "c", "nothing", ""] {
+        let refused = run.apply(input(step, ParkedAction::Skip, by("ann")));
+        assert_eq!(refused, Err(Rejected::NotParked(step.to_owned())));
+    }
+    run.operate("b", ParkedAction::Retry);
+    assert!(run.apply(input("b", ParkedAction::Retry, by("ann"))).is_err());
+    run.complete("undo b");
+    let refused = run.apply(input("b", ParkedAction::Retry, by("ann")));
+    assert_eq!(refused, Err(Rejected::Closed("compensated")));
+}
+
+#[test]
+fn a_retry_without_an_input_evaluates_it_again_and_is_refused_if_that_fails() {
+    let mut run = run(vec![act("a").undo_input(json!("${ steps.a.nothing }")), act("b")]);
+    run.complete("do a");
+    run.fail("do b");
+    let refused = run.apply(input("a", ParkedAction::Retry, by("ann")));
+    assert!(matches!(refused, Err(Rejected::Expression(_))), "{refused:?}");
+    let mut deep = json!(1);
+    for _ in 0..100 {
+        deep = json!([deep]);
+    }
+    let refused = run.apply(input("a", ParkedAction::RetryWithInput(deep.into()), by("ann")));
+    assert!(matches!(refused, Err(Rejected::Expression(_))), "{refused:?}");
+    run.operate("a", ParkedAction::Skip);
+    assert_eq!(run.status(), Status::CompensationFailed);
+}
+
+#[test]
+fn a_repeated_operation_changes_nothing() {
+    let mut run = parked();
+    run.take(input("b", ParkedAction::Skip, request("r1")));
+    run.ignores(input("b", ParkedAction::Skip, request("r1")));
+    assert!(run.apply(input("b", ParkedAction::Skip, request("r2"))).is_err());
+}
+
+#[test]
+fn cancel_asks_what_is_in_flight_to_stop_waits_for_it_and_undoes() {
+    // (the step's outcome, undone)
+    let table = [
+        (done(json!({"id": "b-1"})), vec!["undo b", "undo a"]),
+        (unknown(), vec!["undo b", "undo a"]),
+        (TaskOutcome::RetryLater { after: None }, vec!["undo b", "undo a"]),
+        (TaskOutcome::Cancelled, vec!["undo a"]),
+        (failed("X"), vec!["undo a"]),
+    ];
+    for (outcome, undone) in table {
+        let mut run = run(vec![act("a"), act("b").attempts(None), act("c")]);
+        run.complete("do a");
+        let task = run.task("do b");
+        let effects = run.take(Input::Cancel(by("ann")));
+        let cancel = Effect::CancelTask {
+            queue: "main".into(),
+            task,
+        };
+        assert_eq!(effects, [cancel]);
+        assert_eq!(run.status(), Status::Compensating);
+        assert!(run.state.is_unwanted(task));
+        run.end("do b", outcome.clone());
+        for what in &undone {
+            run.complete(what);
+        }
+        assert_eq!(run.undone(), undone, "{outcome:?}");
+        assert_eq!(run.status(), Status::Cancelled);
+        assert!(!run.dispatched().contains(&"do c".to_owned()));
+        assert_eq!(&*run.state.failure().unwrap().error_type, "cancelled");
+    }
+}
+
+#[test]
+fn what_is_not_with_a_worker_ends_at_once_when_cancelled() {
+    // Between attempts after a failure: surely not done; after a timeout: unknown; polling: still running somewhere.
+    let table = [
+        (failed("X"), Status::Cancelled, 0),
+        (unknown(), Status::Compensating, 1),
+        (TaskOutcome::RetryLater { after: None }, Status::Compensating, 1),
+    ];
+    for (outcome, status, undone) in table {
+        let mut run = run(vec![act("a").attempts(None)]);
+        run.end("do a", outcome.clone());
+        run.take(Input::Cancel(by("ann")));
+        assert_eq!((run.status(), run.undone().len()), (status, undone), "{outcome:?}");
+    }
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    run.take(Input::DispatchHeld { task });
+    assert_eq!(run.take(Input::Cancel(by("ann"))), [], "nobody has a held task");
+    assert_eq!(run.status(), Status::Cancelled);
+}
+
+#[test]
+fn cancel_is_idempotent_and_changes_nothing_while_undoing() {
+    let mut run = run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.take(Input::Cancel(request("r1")));
+    run.ignores(Input::Cancel(request("r1")));
+    run.ignores(Input::Cancel(request("r2")));
+    run.end("do b", TaskOutcome::Cancelled);
+    run.complete("undo a");
+    run.ignores(Input::Cancel(request("r1")));
+    assert_eq!(
+        run.apply(Input::Cancel(request("r3"))),
+        Err(Rejected::Closed("cancelled"))
+    );
+
+    let mut run = super::dsl::run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.fail("do b");
+    run.ignores(Input::Cancel(by("ann")));
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated, "what it was stopped for first");
+}
+
+#[test]
+fn terminate_stops_at_once_and_undoes_nothing() {
+    let mut run = run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    let task = run.task("do b");
+    let effects = run.take(Input::Terminate(request("r1")));
+    assert_eq!(effects.len(), 1);
+    assert!(matches!(&effects[0], Effect::CancelTask { task: asked, .. } if *asked == task));
+    assert_eq!(run.status(), Status::Terminated);
+    assert_eq!(run.undone(), Vec::<String>::new());
+    run.ignores(Input::Terminate(request("r1")));
+    assert_eq!(
+        run.apply(Input::Terminate(by("ann"))),
+        Err(Rejected::Closed("terminated"))
+    );
+
+    let mut run = parked();
+    run.take(Input::Terminate(by("ann")));
+    assert_eq!(run.status(), Status::Terminated);
+    assert_eq!(
+        &*run.state.failure().unwrap().error_type,
+        "Refused",
+        "the original error is kept"
+    );
+}
+
+#[test]
+fn a_parked_run_records_results_without_taking_them_and_goes_on_where_it_was() {
+    let mut run = run(vec![act("a").attempts(Some(2)), act("b")]);
+    let task = run.task("do a");
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.ignores(Input::Park {
+        reason: "broken".into(),
+    });
+    assert_eq!((run.status(), run.state.wake_at()), (Status::Parked, None));
+    let completed = Input::TaskEnded {
+        task,
+        outcome: done(json!(1)),
+    };
+    assert_eq!(run.take(completed.clone()), []);
+    run.ignores(completed);
+    run.later(100);
+    assert!(run.wake().is_none());
+    assert!(run.apply(input("", ParkedAction::Skip, by("ann"))).is_err());
+    run.operate("", ParkedAction::Retry);
+    assert_eq!(run.status(), Status::Running);
+    run.time_out("do a");
+    run.wake_next();
+    assert_eq!(run.last_dispatch().attempt, 2);
+    run.complete("do a");
+    run.complete("do b");
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
+fn a_success_recorded_while_parked_is_undone_whatever_the_attempts_say() {
+    let mut run = run(vec![act("a")]);
+    let task = run.task("do a");
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.take(Input::TaskEnded {
+        task,
+        outcome: done(json!(1)),
+    });
+    run.operate("", ParkedAction::Retry);
+    run.fail("do a");
+    assert_eq!(run.undone(), ["undo a"]);
+}
+
+#[test]
+fn a_parked_run_can_be_cancelled_and_terminated() {
+    let mut run = run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.take(Input::Cancel(by("ann")));
+    assert_eq!(run.status(), Status::Compensating);
+    run.time_out("do b");
+    run.complete("undo b");
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Cancelled);
+
+    let mut run = super::dsl::run(vec![act("a")]);
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.take(Input::Terminate(by("ann")));
+    assert_eq!(run.status(), Status::Terminated);
+}
+
+#[test]
+fn a_run_loaded_with_a_definition_that_lacks_its_step_is_parked_with_the_reason() {
+    let mut run = run(vec![act("a"), act("b")]);
+    run.plan = plan(vec![act("other")]);
+    let task = run.task("do a");
+    run.take(Input::TaskEnded {
+        task,
+        outcome: done(json!(1)),
+    });
+    assert_eq!(run.status(), Status::Parked);
+    assert!(run.state.parked_reason().unwrap().contains("`a`"));
+    assert_eq!(run.apply(Input::Wake(Horizon::default())), Ok(None));
+}
+
+#[test]
+fn closed_runs_take_no_parking_and_no_wakes() {
+    let mut run = run(vec![]);
+    run.ignores(Input::Park {
+        reason: "broken".into(),
+    });
+    run.later(1_000);
+    assert!(run.wake().is_none());
+}
+
+#[test]
+fn an_entry_parked_early_can_be_put_right_while_the_run_goes_on() {
+    let mut run = run(vec![act("a").undo_input(json!("${ steps.a.nothing }")), act("b")]);
+    run.complete("do a");
+    run.operate("a", ParkedAction::RetryWithInput(json!(7).into()));
+    assert_eq!(run.state.ledger()[0].state, UndoState::Ready);
+    assert_eq!(run.undone(), Vec::<String>::new());
+    run.fail("do b");
+    assert_eq!(*run.last_dispatch().input, json!(7));
+}
