@@ -471,7 +471,11 @@ impl JobReader {
     /// A plain subject under an allowed inbox prefix.
     fn may_answer(&self, to: &str) -> bool {
         let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
-        plain && self.answer_prefixes.iter().any(|prefix| to.starts_with(prefix.as_str()))
+        plain
+            && self
+                .answer_prefixes
+                .iter()
+                .any(|prefix| to.starts_with(prefix.as_str()))
     }
 
     fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
