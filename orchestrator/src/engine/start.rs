@@ -42,13 +42,15 @@ enum Verdict {
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
-    pub(super) fn start(&mut self, job: Job, run_is_absent: bool) -> Step {
+    pub(super) fn start(&mut self, job: Job) -> Step {
         let JobKind::Start(request) = &job.kind else {
             return Step::Done;
         };
         let request = request.clone();
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
-        if !self.live.ids.contains_key(&key) {
+        // Also where something is known of the id: an older run may have been started by this very request, and the
+        // definition may have a newer version.
+        if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
         let verdict = self.verdict(&key, &request);
@@ -61,7 +63,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(AnswerRequest {
                         on: AnswerOn::Closed, ..
                     }) if open => {
-                        if !self.live.contains(row.run_id) && !run_is_absent {
+                        if !self.live.contains(row.run_id) && !self.absent.contains_key(&row.run_id) {
                             return Step::Lacks(Box::new(job));
                         }
                         if let Some(answer) = request.answer.clone()
@@ -85,7 +87,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Verdict::Terminate(open) => {
                 if !self.live.contains(open) {
-                    if !run_is_absent {
+                    if !self.absent.contains_key(&open) {
                         return Step::Lacks(Box::new(job));
                     }
                     let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
