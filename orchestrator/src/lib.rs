@@ -3,9 +3,12 @@
 //! Read `ARCHITECTURE.md` first.
 
 pub mod api;
+pub mod bench;
 pub mod bus;
 pub mod cli;
+pub mod config;
 pub mod dev;
 pub mod engine;
+pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -8,6 +8,10 @@ use knarr_schemas::code::Code;
 use crate::api::client::CallError;
 use crate::api::command::{AnswerError, CommandError};
 use crate::cli::code;
+use crate::config::ConfigError;
+use crate::dev::DevError;
+use crate::server::ServerError;
+use crate::telemetry::TelemetryError;
 
 /// The status of the process. 0 = done, and for a run that was waited for: completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,5 +118,29 @@ impl CliError {
             code,
             format!("the message is stored, but: {error} (request id {request_id})"),
         )
+    }
+}
+
+impl From<DevError> for CliError {
+    fn from(error: DevError) -> Self {
+        Self::new(Exit::Environment, error.code(), error.to_string())
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Usage, error.code(), error.to_string())
+    }
+}
+
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> Self {
+        Self::new(Exit::Environment, error.code(), error.to_string())
+    }
+}
+
+impl From<TelemetryError> for CliError {
+    fn from(error: TelemetryError) -> Self {
+        Self::usage(error.to_string())
     }
 }

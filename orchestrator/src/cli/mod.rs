@@ -4,20 +4,27 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod cancel;
 pub mod check;
 pub mod code;
 pub mod definition;
+pub mod demo;
+pub mod dev;
 pub mod error;
 pub mod explain;
 pub mod findings;
 pub mod globals;
 pub mod history;
+pub mod interrupt;
 pub mod list;
 pub mod namespace;
 pub mod output;
+pub mod server;
 pub mod show;
+pub mod stack;
 pub mod start;
+pub mod story;
 pub mod timeline;
 
 use error::CliError;
@@ -39,6 +46,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Runs an orchestrator with a private PostgreSQL and NATS, until Ctrl-C
+    Dev(dev::DevArgs),
+    /// Shows an order saga: one that completes, one that is undone
+    Demo(demo::DemoArgs),
+    /// Runs an orchestrator on a PostgreSQL and a NATS that are there
+    Server(server::ServerCommand),
     /// Checks a definition offline: everything wrong with it, with its place
     Check(check::CheckArgs),
     /// Registers, lists and shows definitions
@@ -59,14 +72,29 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
+    /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
+    Bench(bench::BenchArgs),
+    /// The worker that `knarr bench` starts
+    #[command(hide = true)]
+    BenchWorker(bench::BenchWorkerArgs),
     /// Says what an error code means and what to do
     Explain(explain::ExplainArgs),
 }
 
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
+    match execute(cli).await {
+        (_, Ok(())) => ExitCode::SUCCESS,
+        (globals, Err(error)) => report(&error, &globals),
+    }
+}
+
+async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
     let globals = &cli.globals;
     let result = match cli.command {
+        Command::Dev(args) => dev::run(args, globals).await,
+        Command::Demo(args) => demo::run(args, globals).await,
+        Command::Server(args) => server::run(args, globals).await,
         Command::Check(args) => check::run(&args, globals),
         Command::Definition(args) => definition::run(args, globals).await,
         Command::Start(args) => start::run(args, globals).await,
@@ -76,12 +104,11 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Bench(args) => bench::run(args, globals).await,
+        Command::BenchWorker(args) => bench::work(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error, globals),
-    }
+    (cli.globals, result)
 }
 
 /// Prints the error, as JSON where JSON was asked for, and gives the status of the process.
@@ -95,7 +122,10 @@ pub fn report(error: &CliError, globals: &Globals) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod parsing {
     use clap::CommandFactory as _;
 
     use super::*;

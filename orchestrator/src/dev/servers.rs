@@ -70,7 +70,7 @@ pub enum Server {
 }
 
 impl Server {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Nats => "nats-server",
             Self::Postgres => "PostgreSQL",

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use knarr_core::ids::{RunId, TaskNo};
-use knarr_core::run::input::{AnswerOn, AnswerRequest, Input};
-use knarr_core::run::{self, Transition};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, TaskOutcome};
+use knarr_core::run::{self, Event, Transition};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::body::{AnswerStage, BeatAnswer};
 use knarr_schemas::code;
@@ -19,6 +19,7 @@ use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{Append, Snapshot, Store, StoredTransition};
+use crate::telemetry::metric;
 
 /// What became of an input.
 #[derive(Debug)]
@@ -121,6 +122,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result {
                 task, outcome, letter, ..
             } => {
+                count_result(&origin, &outcome);
                 let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
                 if let (Some(refusal), Origin::Log(message)) = (letter, &origin) {
                     self.building.message(outgoing::dead_letter(message, &refusal));
@@ -277,6 +279,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Takes a transition into the batch: its events, its effects, and what of its row has changed.
     pub(super) fn record(&mut self, run_id: RunId, transition: &Transition, now: Timestamp) {
         let Some(live) = self.live.get_mut(run_id) else { return };
+        count_events(&transition.events);
         let effects = run::effects(&live.state, transition);
         let owes = !effects.is_empty();
         outgoing::publications(
@@ -389,9 +392,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// The input is not taken: whoever sent it is told, a message of the log goes to the dead letters, and its cursor moves.
     pub(super) fn refuse(&mut self, origin: &Origin, refusal: &Refusal) {
-        metrics::counter!(crate::telemetry::metric::REJECTED, "code" => refusal.code.id).increment(1);
+        metrics::counter!(metric::REJECTED, "code" => refusal.code.id).increment(1);
         if let Origin::Log(message) = origin {
-            metrics::counter!(crate::telemetry::metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
+            metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
             tracing::info!(code = refusal.code.id, subject = %message.subject, sequence = message.cursor.sequence, "{}", refusal.message);
             self.building.message(outgoing::dead_letter(message, refusal));
             if let Some(to) = job::answer_to(&self.reader, message) {
@@ -432,6 +435,28 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             let body = serde_json::to_vec(&answer).unwrap_or_default();
             self.building.answer(outgoing::core(inbox.clone(), body));
+        }
+    }
+}
+
+fn count_result(origin: &Origin, outcome: &TaskOutcome) {
+    let inlet = if matches!(origin, Origin::Log(_)) { "log" } else { "direct" };
+    let outcome = match outcome {
+        TaskOutcome::Completed { .. } => "completed",
+        TaskOutcome::Failed(_) => "failed",
+        TaskOutcome::Unknown(_) => "unknown",
+        TaskOutcome::Cancelled => "cancelled",
+        TaskOutcome::RetryLater { .. } => "retry_later",
+    };
+    metrics::counter!(metric::RESULTS, "inlet" => inlet, "outcome" => outcome).increment(1);
+}
+
+fn count_events(events: &[Event]) {
+    for event in events {
+        match event {
+            Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
+            _ => {}
         }
     }
 }

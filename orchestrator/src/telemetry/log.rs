@@ -1,4 +1,4 @@
-//! Logs, on stderr: for people by default, as JSON lines for machines. `KNARR_LOG` filters as `RUST_LOG` does elsewhere.
+//! Logs, on stderr: for people by default, as JSON lines for machines.
 
 use std::io::IsTerminal;
 
@@ -24,7 +24,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, Default)]
 pub struct TelemetryOptions {
-    /// Directives like `info` or `knarr=debug,sqlx=warn`; `KNARR_LOG` goes before it.
+    /// Directives like `info` or `knarr=debug,sqlx=warn`.
     pub filter: String,
     pub format: LogFormat,
     /// Where spans go; `None` = nowhere.
@@ -66,10 +66,7 @@ impl TelemetryGuard {
 
 /// Once in the life of the process, within a tokio runtime.
 pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError> {
-    let filter = match std::env::var("KNARR_LOG") {
-        Ok(filter) if !filter.is_empty() => filter,
-        _ => options.filter.clone(),
-    };
+    let filter = options.filter.clone();
     let directives = EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })?;
     let lines = match options.format {
         LogFormat::Json => fmt::layer()

@@ -1,6 +1,6 @@
 //! The recorder behind the `metrics` macros, in the form that Prometheus reads.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -10,15 +10,16 @@ use super::metric::{ALL, Kind};
 /// Histograms keep what came since the last upkeep apart, so this bounds their memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// Installs the recorder, once in the life of the process; later calls return the same one. Counters begin at zero, so
-/// that a rate is right from the first event on.
+/// Installs the recorder, once in the life of the process; later calls return the same one. What has
+/// no labels is there from the start, so that a rate is right from the first event on.
 ///
 /// # Errors
 /// When another recorder was installed by somebody else.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    if let Some(handle) = RECORDER.get() {
+    let mut installed = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let mut builder = PrometheusBuilder::new();
@@ -27,11 +28,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
         }
     }
-    let handle = match builder.install_recorder() {
-        Ok(handle) => handle,
-        // Two at once: the other one has it.
-        Err(error) => return RECORDER.get().cloned().ok_or(error),
-    };
+    let handle = builder.install_recorder()?;
     for metric in ALL {
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
@@ -39,7 +36,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
         }
     }
-    Ok(RECORDER.get_or_init(|| handle).clone())
+    for metric in ALL.iter().filter(|metric| metric.labels.is_empty()) {
+        match metric.kind {
+            Kind::Counter => metrics::counter!(metric.name).absolute(0),
+            Kind::Gauge => metrics::gauge!(metric.name).set(0.0),
+            Kind::Histogram(_) => drop(metrics::histogram!(metric.name)),
+        }
+    }
+    Ok(installed.insert(handle).clone())
 }
 
 /// Tidies up for as long as it is polled.

@@ -1,0 +1,241 @@
+//! One orchestrator process: store, bus, engine, API and HTTP put together, and taken down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use knarr_schemas::code::Code;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::Operations;
+use crate::api::service::{self, ServeError};
+use crate::bus::nats::{Credentials, NatsBus, NatsConfig};
+use crate::bus::{Bus as _, BusError};
+use crate::config::ServerConfig;
+use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::store::postgres::{PostgresConfig, PostgresStore};
+use crate::store::{Store as _, StoreError};
+use crate::telemetry::health::{Check, readiness};
+use crate::telemetry::{http, metrics};
+
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+pub mod code {
+    //! Codes of what can keep a server from starting (`KN0332`–`KN0336`). Causes that are known more closely have their own.
+    use knarr_schemas::code::Code;
+
+    pub const HTTP_LISTEN: Code = Code {
+        id: "KN0332",
+        title: "http_listen",
+        cause: "The address for metrics and health cannot be listened on.",
+        remedy: "Choose another with --http-listen; port 0 takes any.",
+    };
+    pub const STORE: Code = Code {
+        id: "KN0333",
+        title: "store_unavailable",
+        cause: "PostgreSQL cannot be used.",
+        remedy: "Check --database-url, that PostgreSQL runs there, and its log.",
+    };
+    pub const BUS: Code = Code {
+        id: "KN0334",
+        title: "bus_unavailable",
+        cause: "NATS cannot be used.",
+        remedy: "Check --nats-url, that nats-server runs there with JetStream enabled, and its log.",
+    };
+    pub const SERVE: Code = Code {
+        id: "KN0335",
+        title: "api_unavailable",
+        cause: "The API cannot be served over NATS.",
+        remedy: "Check the permissions of the server's NATS user.",
+    };
+    pub const METRICS: Code = Code {
+        id: "KN0336",
+        title: "metrics_unavailable",
+        cause: "Metrics cannot be recorded.",
+        remedy: "Report this: it is a mistake in Knarr.",
+    };
+    pub const ALL: &[&Code] = &[&HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS];
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("{address} cannot be listened on: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("the API cannot be served: {0}")]
+    Serve(#[from] ServeError),
+    #[error("metrics cannot be recorded: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The engine does not return an error once it runs, so this is a panic.
+    #[error("the engine ended unexpectedly: {0}")]
+    Engine(String),
+}
+
+impl From<EngineError> for ServerError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => Self::Store(error),
+            EngineError::Bus(error) => Self::Bus(error),
+        }
+    }
+}
+
+impl ServerError {
+    pub fn code(&self) -> &'static Code {
+        match self {
+            Self::Listen { .. } => &code::HTTP_LISTEN,
+            Self::Store(_) => &code::STORE,
+            Self::Bus(_) => &code::BUS,
+            Self::Serve(_) => &code::SERVE,
+            Self::Metrics(_) | Self::Engine(_) => &code::METRICS,
+        }
+    }
+}
+
+/// A server that runs. Dropping it stops it without handing over.
+#[derive(Debug)]
+pub struct RunningServer {
+    http: SocketAddr,
+    health: Arc<crate::engine::Health>,
+    shutdown: CancellationToken,
+    main: AbortOnDropHandle<Result<(), ServerError>>,
+}
+
+impl RunningServer {
+    /// Where metrics and health are.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Waits until this replica holds its session, at most `limit`; whether it does.
+    pub async fn ready(&self, limit: Duration) -> bool {
+        let ready = async {
+            while !self.health.ready() && !self.main.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(limit, ready).await.is_ok() && self.health.ready()
+    }
+
+    /// Resolves when the server has ended: after the token it was started with was cancelled, or because it cannot go on.
+    pub async fn ended(&mut self) -> Result<(), ServerError> {
+        match (&mut self.main).await {
+            Ok(result) => result,
+            Err(error) => Err(ServerError::Engine(error.to_string())),
+        }
+    }
+
+    /// Hands over and ends.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        self.shutdown.cancel();
+        self.ended().await
+    }
+}
+
+/// Runs until `shutdown`.
+pub async fn run(config: ServerConfig, shutdown: CancellationToken) -> Result<(), ServerError> {
+    start(config, shutdown).await?.ended().await
+}
+
+/// Returns as soon as everything that could be wrong with the configuration has been found right.
+pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<RunningServer, ServerError> {
+    let listener = listen(config.http_listen).await?;
+    let http = listener.local_addr().map_err(|source| ServerError::Listen {
+        address: config.http_listen,
+        source,
+    })?;
+    let recorder = metrics::install()?;
+    let store = Arc::new(PostgresStore::connect(PostgresConfig::new(&config.database_url)).await?);
+    let bus = Arc::new(NatsBus::connect(nats_config(&config)).await?);
+    // The engine does both again; done here, what is wrong is known before anything is said to be up.
+    let cluster = store.prepare(config.partitions).await?;
+    bus.prepare(cluster.partitions).await?;
+    let engine_config = EngineConfig {
+        partitions: config.partitions,
+        ..EngineConfig::new(&config.replica_name)
+    };
+    let engine = Engine::new(engine_config, Arc::clone(&store), Arc::clone(&bus));
+    let health = Arc::clone(&engine.health);
+
+    let asked = (Arc::clone(&health), Arc::clone(&store), Arc::clone(&bus));
+    let readiness = readiness(move || {
+        let (health, store, bus) = asked.clone();
+        async move {
+            let session = match health.ready() {
+                true => Check::ready("session"),
+                false => Check::not_ready("session", "this replica holds no session, or its last commit failed"),
+            };
+            let (store, bus) = tokio::join!(tokio::time::timeout(PING_LIMIT, store.now()), bus.ping(PING_LIMIT));
+            let store = match store {
+                Ok(answer) => Check::of("store", answer.map(|_| ())),
+                Err(_) => Check::not_ready("store", "no answer in time"),
+            };
+            vec![store, Check::of("bus", bus), session]
+        }
+    });
+    let router = http::router(recorder.clone(), readiness);
+    let http_server = serve_http(listener, router, shutdown.clone());
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(metrics::upkeep(recorder)));
+
+    let queues = Arc::clone(&bus);
+    let operations = Operations::new(
+        Arc::clone(&store),
+        Arc::new(move |namespace, settings| {
+            let bus = Arc::clone(&queues);
+            Box::pin(async move { bus.ensure_queues(&namespace, &settings).await })
+        }),
+    );
+    let api = service::serve(bus.client(), Arc::new(operations)).await?;
+    let stop = shutdown.clone();
+    let main = tokio::spawn(async move {
+        let running = engine.run(stop.clone()).await;
+        // An engine that cannot go on takes the rest with it.
+        stop.cancel();
+        api.stop().await;
+        if http_server.await.is_err() {
+            tracing::error!("the HTTP server panicked");
+        }
+        drop(upkeep);
+        running.map_err(ServerError::from)
+    });
+    Ok(RunningServer {
+        http,
+        health,
+        shutdown,
+        main: AbortOnDropHandle::new(main),
+    })
+}
+
+fn nats_config(config: &ServerConfig) -> NatsConfig {
+    NatsConfig {
+        url: config.nats_url.clone(),
+        credentials: config.nats_creds.clone().map_or(Credentials::None, Credentials::File),
+        name: format!("knarr {}", config.replica_name),
+        ..NatsConfig::default()
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen { address, source })
+}
+
+fn serve_http(listener: TcpListener, router: Router, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    })
+}
