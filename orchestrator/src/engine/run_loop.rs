@@ -159,6 +159,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             cluster,
             session,
             random: ring::rand::SystemRandom::new(),
+            minted: Timestamp(0),
             partitions: Partitions::default(),
             live: LiveRuns::default(),
             direct: VecDeque::new(),
@@ -219,6 +220,8 @@ pub(super) struct Loop<S, B> {
     pub(super) cluster: Cluster,
     pub(super) session: Session,
     pub(super) random: ring::rand::SystemRandom,
+    /// The time in the last run id.
+    pub(super) minted: Timestamp,
     pub(super) partitions: Partitions,
     pub(super) live: LiveRuns,
     /// Jobs that are not ordered by a log: direct results, beats, deadlines.
@@ -352,8 +355,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let careful = self.careful > 0 || self.careful_until.is_some_and(|until| Instant::now() < until);
         let inputs = if careful { 1 } else { self.config.batch_inputs };
         // What changed nothing is never committed, and would fill it for ever.
-        !self.building.is_empty()
-            && (self.building.inputs >= inputs || self.building.bytes >= self.config.batch_bytes)
+        !self.building.is_empty() && (self.building.inputs >= inputs || self.building.bytes >= self.config.batch_bytes)
     }
 
     fn next_alarm(&mut self) -> Option<tokio::time::Instant> {

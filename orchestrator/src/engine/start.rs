@@ -192,7 +192,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
         };
         let now = self.clock.now();
-        let run_id = mint(now, &self.random);
+        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
+        let run_id = mint(self.minted, &self.random);
         let start = Start {
             run_id,
             namespace: request.namespace.clone(),
@@ -358,12 +359,17 @@ fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, S
     }
 }
 
-/// A UUIDv7 of this moment, by the database's clock.
+/// A UUIDv7 of this moment, by the database's clock. Microseconds stand where the format leaves room for a counter, so
+/// that of two runs the later one has the greater id.
 fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
     let mut bytes = [0; 10];
     // Where the system has no randomness the nil bytes remain; the primary key is the net.
     let _ = random.fill(&mut bytes);
-    let ms = u64::try_from(now.0 / 1_000).unwrap_or(0);
+    let micros = u16::try_from(now.0.rem_euclid(1_000)).unwrap_or(0);
+    let low = bytes[1] & 0b11;
+    let [high, rest] = (micros << 2).to_be_bytes();
+    (bytes[0], bytes[1]) = (high, rest | low);
+    let ms = u64::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     RunId(uuid::Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid())
 }
 

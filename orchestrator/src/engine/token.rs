@@ -64,7 +64,10 @@ mod tests {
         assert_eq!(TokenKey::new(&[8; 32]).verify(&token, "a"), None);
         let other = key.issue(run, TaskNo(4), "a");
         let mac = TaskToken::decode(&token).unwrap().mac;
-        let mixed = TaskToken { mac, ..TaskToken::decode(&other).unwrap() };
+        let mixed = TaskToken {
+            mac,
+            ..TaskToken::decode(&other).unwrap()
+        };
         assert_eq!(key.verify(&mixed.encode(), "a"), None);
     }
 }

@@ -732,7 +732,9 @@ async fn overdue_runs_that_have_to_wait_do_not_stop_the_rest() {
     for n in 0..10 {
         world.start(&format!("o-{n}"), &[]).await;
     }
-    world.until("dispatched", |world| world.bus.task_count("default") == 10).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 10)
+        .await;
     for task in world.bus.pull_tasks("default", "orders", 10) {
         world.bus.acknowledge(&task);
     }
@@ -743,7 +745,9 @@ async fn overdue_runs_that_have_to_wait_do_not_stop_the_rest() {
     world.work(honest());
     // Within the grace: the overdue ten wait, and this one does not.
     world.start("o-10", &[]).await;
-    world.within(Duration::from_secs(2), "closed", |world| world.closed() == 1).await;
+    world
+        .within(Duration::from_secs(2), "closed", |world| world.closed() == 1)
+        .await;
     world.until("closed", |world| world.closed() == 11).await;
     world.quiet().await;
     replica.stop().await;
