@@ -12,6 +12,7 @@ use knarr_schemas::code;
 use super::batch::Confirm;
 use super::job::{self, Job, JobKind, Origin, Verb, VerbRequest};
 use super::live::IdKey;
+use super::look_up::Absent;
 use super::outgoing;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
@@ -46,23 +47,29 @@ pub(super) enum Step {
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Applies one job, or says what it waits for.
     pub(super) fn perform(&mut self, mut job: Job) -> Step {
+        if self.building.is_empty() {
+            self.building.inputs = 0;
+        }
         if !self.poisoned.is_empty()
             && let Some(key) = PoisonKey::of(&job)
             && self.poisoned.contains(&key)
         {
             return self.set_aside(job, &key);
         }
-        let run_is_absent = job.asked_run.is_some_and(|fetch| fetch <= self.fetches_done);
         match &mut job.kind {
             JobKind::Refused(refusal) => {
                 let refusal = refusal.clone();
                 self.refuse(&job.origin, &refusal);
             }
-            JobKind::Start(_) => return self.start(job, run_is_absent),
+            JobKind::Gap(gap) => {
+                let gap = gap.clone();
+                self.pass_gap(&gap);
+            }
+            JobKind::Start(_) => return self.start(job),
             JobKind::UnkeyedStart(_) => return self.unkeyed_start(job),
             JobKind::Verb(request) => {
                 let request = request.clone();
-                return self.verb(job, &request, run_is_absent);
+                return self.verb(job, &request);
             }
             JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
@@ -72,10 +79,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Unpublishable { run_id, .. } => {
                 let run_id = *run_id;
                 if !self.live.contains(run_id) {
-                    if !run_is_absent {
-                        return Step::Lacks(Box::new(job));
+                    match self.absent.get(&run_id) {
+                        None => return Step::Lacks(Box::new(job)),
+                        Some(Absent::Missing) => self.run_is_absent(job, run_id),
+                        Some(Absent::Elsewhere) => self.run_is_elsewhere(&job, run_id),
                     }
-                    self.run_is_absent(job, run_id);
                 } else {
                     return self.to_run(job, run_id);
                 }
@@ -87,6 +95,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// A job for a run that is in memory.
     fn to_run(&mut self, job: Job, run_id: RunId) -> Step {
+        let partition = self.live.get(run_id).map(|live| live.row.partition);
+        if partition.is_some_and(|partition| !self.partitions.serves(partition)) {
+            // It is being given away: nothing of it may change here any more.
+            self.run_is_elsewhere(&job, run_id);
+            self.building.inputs += 1;
+            return Step::Done;
+        }
         let poison = PoisonKey::of(&job);
         let Job { origin, kind, .. } = job;
         if let Origin::Log(message) = &origin
@@ -156,7 +171,27 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    fn verb(&mut self, job: Job, request: &VerbRequest, run_is_absent: bool) -> Step {
+    /// Another replica owns the run, or is about to. A worker that hears nothing finds it; a deadline is its matter.
+    fn run_is_elsewhere(&mut self, job: &Job, run_id: RunId) {
+        match &job.kind {
+            JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => {
+                if let Some(held) = self.held.get_mut(commit) {
+                    held.elsewhere = true;
+                }
+                self.settle_held(*commit);
+            }
+            _ if matches!(job.origin, Origin::Log(_)) => {
+                let refusal = Refusal::new(
+                    &code::BAD_TASK_TOKEN,
+                    format!("the run {run_id} belongs to another workflow id"),
+                );
+                self.refuse(&job.origin, &refusal);
+            }
+            _ => {}
+        }
+    }
+
+    fn verb(&mut self, job: Job, request: &VerbRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         let Some(info) = self.live.ids.get(&key) else {
             return Step::Lacks(Box::new(job));
@@ -180,7 +215,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Done;
         };
         if !self.live.contains(open) {
-            if !run_is_absent {
+            if !self.absent.contains_key(&open) {
                 return Step::Lacks(Box::new(job));
             }
             // It was there a moment ago and cannot be read: an operator has to look at it.
@@ -222,7 +257,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         let (plan, state) = (&live.plan, &mut live.state);
         // A panic leaves the state half changed; it is dropped below and read again from the store.
-        let result = catch_unwind(AssertUnwindSafe(|| run::apply(plan, state, input, now)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            super::tests::perhaps_panic(&input);
+            run::apply(plan, state, input, now)
+        }));
         match result {
             Ok(Ok(Some(transition))) => {
                 self.record(run_id, &transition, now);

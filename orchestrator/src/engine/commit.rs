@@ -3,6 +3,7 @@
 //! **Invariant:** nothing is let out before its batch is known to be committed; a commit is struck off once everything it
 //! owes is acknowledged, or recorded in its runs by a committed batch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,12 @@ use super::job::{Job, JobKind};
 use super::publication::Published;
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
-use crate::store::{CommitError, CommitId, InheritedCommit, Store};
+use crate::store::{CommitError, CommitId, InheritedCommit, Owed, OwedSpan, Store};
 use crate::telemetry::metric;
+
+const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Workers that were not confirmed hand in again within that time, and the culprit with them.
+const CAREFUL_FOR: Duration = Duration::from_secs(3);
 
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Closes the batch and commits it, if no other commit is under way.
@@ -72,6 +77,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 } else {
                     // One by one from here, until the culprit has been met.
                     self.careful = sealed.inputs + self.building.inputs;
+                    self.careful_until = Some(tokio::time::Instant::now() + CAREFUL_FOR);
                 }
                 self.reset("the store refused a batch");
             }
@@ -131,7 +137,30 @@ impl<S: Store, B: Bus> Loop<S, B> {
         });
     }
 
+    /// What was refused cannot be recorded in runs that others own: all of it is offered again, as if it were inherited.
+    fn offer_again(&mut self, commit: CommitId) {
+        let Some(held) = self.held.remove(&commit) else { return };
+        let tasks = held.tasks.iter().map(|(run_id, _)| *run_id);
+        let runs: BTreeSet<RunId> = tasks
+            .chain(held.unpublishable.iter().map(|(run_id, _)| *run_id))
+            .collect();
+        let whole = |run_id| OwedSpan {
+            run_id,
+            first_seq: 1,
+            last_seq: i32::MAX,
+        };
+        let owed = Owed {
+            spans: runs.into_iter().map(whole).collect(),
+            messages: None,
+        };
+        self.publish_inherited(InheritedCommit { id: commit, owed }, OFFER_AGAIN_AFTER);
+    }
+
     pub(super) fn inherit(&mut self, inherited: InheritedCommit) {
+        self.publish_inherited(inherited, Duration::ZERO);
+    }
+
+    fn publish_inherited(&mut self, inherited: InheritedCommit, after: Duration) {
         let (publisher, store, definitions) = (
             self.publisher.clone(),
             Arc::clone(&self.store),
@@ -139,6 +168,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         );
         let done = self.done.clone();
         self.tasks.spawn(async move {
+            if !after.is_zero() {
+                tokio::select! {
+                    () = publisher.stop.cancelled() => return,
+                    () = tokio::time::sleep(after) => {}
+                }
+            }
             let published = publisher
                 .inherit(&*store, &definitions, inherited, |row| row.partition)
                 .await;
@@ -155,6 +190,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let mut held = HeldCommit {
             left: 0,
+            elsewhere: false,
             tasks: published.held,
             unpublishable: published.unpublishable,
         };
@@ -168,7 +204,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn settle_held(&mut self, commit: crate::store::CommitId) {
         if let Some(held) = self.held.get_mut(&commit) {
             held.left = held.left.saturating_sub(1);
-            if held.left == 0 {
+            if held.left > 0 {
+                return;
+            }
+            if held.elsewhere {
+                self.offer_again(commit);
+            } else {
                 self.building.published([commit]);
             }
         }
@@ -186,6 +227,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
 pub(super) struct HeldCommit {
     /// Not yet recorded, not even in the batch that is being built.
     pub(super) left: usize,
+    /// A run of these has another owner by now, who does not know what was refused.
+    pub(super) elsewhere: bool,
     pub(super) tasks: Vec<(RunId, TaskNo)>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
 }
@@ -193,6 +236,7 @@ pub(super) struct HeldCommit {
 impl HeldCommit {
     pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
         self.left = self.tasks.len() + self.unpublishable.len();
+        self.elsewhere = false;
         let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
             run_id: *run_id,
             task: *task,

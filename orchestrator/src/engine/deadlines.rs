@@ -1,15 +1,14 @@
-//! Deadlines: the near future in a heap, the rest in the store; and the gate that keeps a timeout from overtaking a
-//! result that lies in the log.
+//! Deadlines: the near future in a heap, the rest in the store.
 //!
 //! **Invariant:** a timeout due at D fires only after the partition's log has been read past D, and not within the grace
-//! after NATS or the partition came back.
+//! after NATS or the partition came back; the gate sees to it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use knarr_core::ids::{Namespace, QueueName, RunId};
-use knarr_core::run::input::{Horizon, Input};
+use knarr_core::ids::RunId;
+use knarr_core::run::input::Input;
 use knarr_core::time::{Span, Timestamp};
 
 use super::apply::Applied;
@@ -59,24 +58,6 @@ impl Alarms {
     }
 }
 
-/// Runs whose timeouts wait for the log, and what is being asked about it.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    pub(super) waiting: BTreeMap<i16, BTreeSet<RunId>>,
-    asking: bool,
-    pub(super) answer: Option<HorizonAnswer>,
-    pub(super) not_before: Option<tokio::time::Instant>,
-}
-
-/// What the bus said about the log and the queues, for everything that was due at `asked_at`.
-#[derive(Debug, Clone)]
-pub(super) struct HorizonAnswer {
-    pub(super) asked_at: Timestamp,
-    /// The last message of each partition's log then.
-    pub(super) tails: BTreeMap<i16, u64>,
-    pub(super) delivered: HashMap<Namespace, BTreeMap<QueueName, Timestamp>>,
-}
-
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Turns alarms that are due into jobs.
     pub(super) fn ring(&mut self) {
@@ -108,14 +89,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(live) = self.live.get_mut(run_id) else {
             return Applied::Nothing;
         };
-        let partition = live.row.partition;
         let beats = std::mem::take(&mut live.beats);
         for (task, at) in beats {
             if let Applied::Panicked = self.apply(run_id, Input::TaskStarted { task, at }) {
                 return Applied::Panicked;
             }
         }
-        let horizon = self.horizon(run_id, partition, now);
+        // What its queues have delivered is asked first: a task that may lie in its queue is not late.
+        let Some(horizon) = self.horizon(run_id, now) else {
+            self.wait_at_gate(run_id, now);
+            return Applied::Nothing;
+        };
         let applied = self.apply(run_id, Input::Wake(horizon));
         if matches!(applied, Applied::Panicked) {
             return applied;
@@ -125,75 +109,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .get(run_id)
             .is_some_and(|live| live.state.wake_at().is_some_and(|wake| wake <= now));
         if still_due {
-            self.gate.waiting.entry(partition).or_default().insert(run_id);
+            self.wait_at_gate(run_id, now);
         } else {
             self.raise_wake(run_id, now);
         }
         applied
-    }
-
-    fn horizon(&self, run_id: RunId, partition: i16, now: Timestamp) -> Horizon {
-        let log_read_to = match self.partitions.get(partition) {
-            Some(partition) if partition.grace_until <= now => partition.read_to,
-            _ => Timestamp(i64::MIN),
-        };
-        let delivered_to = match (&self.gate.answer, self.live.get(run_id)) {
-            (Some(answer), Some(live)) => answer.delivered.get(&live.row.namespace).cloned().unwrap_or_default(),
-            _ => BTreeMap::new(),
-        };
-        Horizon {
-            log_read_to,
-            delivered_to,
-        }
-    }
-
-    /// Asks the bus how far the log reaches and the queues have delivered, for runs whose timeouts wait on it; and lets
-    /// those fire whose partition has been read that far.
-    pub(super) fn tend_gate(&mut self) {
-        if self.gate.waiting.is_empty() {
-            return;
-        }
-        self.open_gate();
-        let now = self.clock.now();
-        let ready = self.gate.not_before.is_none_or(|at| at <= tokio::time::Instant::now());
-        if self.gate.asking || self.gate.answer.is_some() || self.gate.waiting.is_empty() || !ready {
-            return;
-        }
-        let mut partitions = Vec::new();
-        let mut queues: BTreeSet<(Namespace, QueueName)> = BTreeSet::new();
-        let mut earliest_grace = None;
-        for (number, runs) in &self.gate.waiting {
-            let Some(partition) = self.partitions.get(*number) else {
-                continue;
-            };
-            if partition.grace_until > now {
-                let left = partition.grace_until;
-                earliest_grace = Some(earliest_grace.map_or(left, |known: Timestamp| known.min(left)));
-                continue;
-            }
-            partitions.push(*number);
-            for run_id in runs {
-                if let Some(live) = self.live.get(*run_id) {
-                    for queue in live.state.overdue_queues(now) {
-                        queues.insert((live.row.namespace.clone(), queue));
-                    }
-                }
-            }
-        }
-        if partitions.is_empty() {
-            if let Some(at) = earliest_grace {
-                self.gate.not_before = Some(tokio::time::Instant::now() + self.clock.until(at));
-            }
-            return;
-        }
-        self.gate.asking = true;
-        let bus = std::sync::Arc::clone(&self.bus);
-        let (done, life) = (self.done.clone(), self.life);
-        self.tasks.spawn(async move {
-            let answer = ask(&*bus, now, partitions, queues).await;
-            // The loop may have ended.
-            let _ = done.send(Done::Horizon { life, answer });
-        });
     }
 
     /// Asks the store for deadlines of the near future, now and then.
@@ -207,6 +127,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let partitions = self.partitions.served();
         let until = now.plus(self.config.deadline_horizon);
         let (life, done) = (self.life, self.done.clone());
+        self.scan_readers = self.partitions.newest_reader();
         self.tasks.spawn(async move {
             const PAGE: u32 = 10_000;
             let result = store.due(&partitions, until, PAGE).await;
@@ -240,6 +161,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
                 let half = knarr_core::time::Span(self.config.deadline_horizon.0 / 2);
+                if self.partitions.newest_reader() > self.scan_readers {
+                    // Partitions taken meanwhile have not been asked about.
+                    self.scan_from = now;
+                    return;
+                }
                 // A full page covers the time up to its last row; the rest is asked for when that is reached.
                 self.scan_from = match last {
                     Some(last) if full => last.max(now.plus(knarr_core::time::Span::from_millis(200))).min(until),
@@ -252,77 +178,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
     }
-
-    pub(super) fn horizon_answered(&mut self, answer: Option<HorizonAnswer>) {
-        self.gate.asking = false;
-        match answer {
-            Some(answer) => self.gate.answer = Some(answer),
-            None => {
-                self.gate.not_before = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(250));
-            }
-        }
-    }
-
-    fn open_gate(&mut self) {
-        let Some(answer) = self.gate.answer.clone() else { return };
-        let mut all_read = true;
-        for (number, tail) in &answer.tails {
-            let Some(partition) = self.partitions.get_mut(*number) else {
-                continue;
-            };
-            if partition.applied.sequence >= *tail {
-                partition.read_to = partition.read_to.max(answer.asked_at);
-                for run_id in self.gate.waiting.remove(number).unwrap_or_default() {
-                    self.direct.push_back(Job::internal(JobKind::Wake { run_id }));
-                }
-            } else if self.gate.waiting.contains_key(number) {
-                all_read = false;
-            }
-        }
-        if all_read {
-            // The jobs just made still need what the queues said; the answer goes once they have run.
-            if self.direct.is_empty() {
-                self.gate.answer = None;
-                // What is due again at once (nothing had been delivered, say) must not make a busy loop.
-                self.gate.not_before = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(100));
-            }
-        }
-    }
-}
-
-async fn ask<B: Bus>(
-    bus: &B,
-    asked_at: Timestamp,
-    partitions: Vec<i16>,
-    queues: BTreeSet<(Namespace, QueueName)>,
-) -> Option<HorizonAnswer> {
-    let mut answer = HorizonAnswer {
-        asked_at,
-        tails: BTreeMap::new(),
-        delivered: HashMap::new(),
-    };
-    for partition in partitions {
-        match bus.log_tail(partition).await {
-            Ok(tail) => {
-                answer.tails.insert(partition, tail);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "timeouts wait: the log's end is not known");
-                return None;
-            }
-        }
-    }
-    for (namespace, queue) in queues {
-        match bus.delivered_to(&namespace, &queue).await {
-            Ok(at) => {
-                answer.delivered.entry(namespace).or_default().insert(queue, at);
-            }
-            Err(error) => {
-                tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known")
-            }
-        }
-    }
-    Some(answer)
 }
 
 #[cfg(test)]

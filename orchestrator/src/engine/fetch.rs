@@ -44,6 +44,13 @@ impl Wanted {
         self.versions.insert((namespace.clone(), workflow.clone(), version));
     }
 
+    /// Spares runs that are there by now.
+    pub(super) fn forget_runs(&mut self, is_there: impl Fn(RunId) -> bool) {
+        self.runs.retain(|run_id| !is_there(*run_id));
+        // The jobs that wanted them wait for the answer.
+        self.definitions |= self.is_empty();
+    }
+
     /// The newest definitions and namespaces, if they have changed.
     pub(super) fn definitions(&mut self) {
         self.definitions = true;
@@ -63,6 +70,8 @@ pub(super) struct Fetched {
     /// Every id asked about; none of its runs = it was never used.
     pub(super) ids: HashMap<IdKey, Vec<RunRow>>,
     pub(super) runs: Vec<Loaded>,
+    /// Runs that were asked for and do not exist, or cannot be read.
+    pub(super) missing: Vec<RunId>,
 }
 
 pub(super) async fn fetch<S: Store>(
@@ -91,7 +100,12 @@ pub(super) async fn fetch<S: Store>(
         definitions.load_version(store, namespace, workflow, *version).await?;
     }
     if !runs.is_empty() {
-        fetched.runs = load(store, definitions, &runs.into_iter().collect::<Vec<_>>()).await?;
+        let asked: Vec<_> = runs.iter().copied().collect();
+        fetched.runs = load(store, definitions, &asked).await?;
+        for loaded in &fetched.runs {
+            runs.remove(&loaded.row.run_id);
+        }
+        fetched.missing = runs.into_iter().collect();
     }
     Ok(fetched)
 }

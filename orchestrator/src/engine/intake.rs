@@ -1,5 +1,6 @@
 //! Taking what the bus hands over: each message to its partition's queue, and what the log says of itself.
 
+use super::job::{Job, JobKind};
 use super::run_loop::Loop;
 use crate::bus::{Bus, Incoming};
 use crate::store::Store;
@@ -55,14 +56,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// The log lost something: it is said once, by its range, and reading goes on behind it.
+    /// The log lost something. What was read before takes effect first: nobody else has it any more.
     pub(super) fn gap(&mut self, gap: crate::bus::LogGap) {
-        let Some(partition) = self.partitions.get_mut(gap.partition) else {
-            return;
-        };
-        if partition.reader != gap.reader || partition.leaving_after.is_some() {
-            return;
+        if let Some(partition) = self.partitions.get_mut(gap.partition)
+            && partition.reader == gap.reader
+            && partition.leaving_after.is_none()
+        {
+            partition.queue.push_back(Job::internal(JobKind::Gap(gap)));
         }
+    }
+
+    /// A gap is said once, by its range, and reading goes on behind it.
+    pub(super) fn pass_gap(&mut self, gap: &crate::bus::LogGap) {
         let (from, to) = (gap.lost_after.sequence, gap.resumes_at.sequence);
         metrics::counter!(metric::LOG_GAPS).increment(1);
         if gap.lost_after.stream == gap.resumes_at.stream {
@@ -79,9 +84,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             "the log is not the one that was read: messages stored after this position and not yet taken are lost unless \
              their publishers send them again"
         );
-        partition.queue.clear();
-        partition.applied = gap.resumes_at.clone();
-        self.building.cursor(gap.partition, gap.resumes_at);
+        if let Some(partition) = self.partitions.get_mut(gap.partition) {
+            partition.applied = gap.resumes_at.clone();
+        }
+        self.building.cursor(gap.partition, gap.resumes_at.clone());
+        self.gate.log_changed(gap.partition);
     }
 
     /// Nothing more lies in a partition's log: its cursor follows the stream, so that the log can be purged behind it.

@@ -93,6 +93,8 @@ pub(super) enum JobKind {
         reason: Arc<str>,
         commit: crate::store::CommitId,
     },
+    /// The log lost something behind what came before in this queue.
+    Gap(bus::LogGap),
     Refused(Refusal),
 }
 
@@ -530,9 +532,10 @@ fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
             &code::BAD_HEADER,
             format!("the request id is {} bytes long; the limit is 512", id.len()),
         )),
+        // With its time: a log that went back in time gives a sequence out again.
         None => Ok(RequestId::new(&format!(
-            "{}#{}",
-            message.cursor.stream, message.cursor.sequence
+            "{}#{}@{}",
+            message.cursor.stream, message.cursor.sequence, message.cursor.at.0
         ))),
     }
 }

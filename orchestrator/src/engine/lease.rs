@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use knarr_core::time::Timestamp;
 
+use super::readers::Opening;
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{OwnedPartition, Share, Store, StoreError};
@@ -71,32 +72,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         tracing::info!(count = gained.len(), "partitions taken");
         for OwnedPartition { partition, cursor } in gained {
             let reader = self.partitions.open(partition, cursor.clone(), grace_until);
-            let (bus, into) = (Arc::clone(&self.bus), self.intake.clone());
-            let (life, done) = (self.life, self.done.clone());
-            self.tasks.spawn(async move {
-                while let Err(error) = bus
-                    .open_partition(partition, cursor.clone(), reader, into.clone())
-                    .await
-                {
-                    tracing::warn!(%error, partition, "the log of a partition cannot be opened yet");
-                    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-                    if done.is_closed() || into.is_closed() {
-                        return;
-                    }
-                    // A reset opens its own readers; this one would come too late.
-                    if done
-                        .send(Done::StillWanted {
-                            life,
-                            partition,
-                            reader,
-                        })
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            });
+            let opening = Opening {
+                partition,
+                cursor,
+                reader,
+                into: self.intake.clone(),
+            };
+            self.readers.open(&self.bus, &self.tasks, opening);
         }
+        // What was looked up of others' runs may be ours now.
+        self.absent.clear();
         self.scan_from = Timestamp(i64::MIN);
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
     }
@@ -121,8 +106,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 owned.leaving_after = Some(number);
                 owned.queue.clear();
             }
-            let bus = Arc::clone(&self.bus);
-            self.tasks.spawn(async move { bus.close_partition(partition).await });
         }
     }
 
@@ -145,12 +128,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for partition in &ready {
             self.partitions.remove(*partition);
             self.live.forget_partition(*partition);
-            self.gate.waiting.remove(partition);
+            self.gate.forget_partition(*partition);
         }
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
         let store = Arc::clone(&self.store);
         let (session, life, done) = (self.session, self.life, self.done.clone());
+        let partitions = ready.iter().map(|partition| *partition);
+        let closing: Vec<_> = partitions
+            .map(|partition| self.readers.close(&self.bus, &self.tasks, partition))
+            .collect();
         self.tasks.spawn(async move {
+            for closed in closing {
+                closed.await;
+            }
             // A release that fails is found out by the next renewal: the partition is still counted as owned there.
             let result = store.release(&session, &ready).await;
             let _ = done.send(Done::Released {

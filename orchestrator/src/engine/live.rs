@@ -1,7 +1,7 @@
 //! Runs in memory, and what is known of workflow ids: bounded, least recently used out, never one that an uncommitted
 //! batch has touched.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
@@ -100,6 +100,8 @@ pub(super) struct LiveRuns {
     pub(super) ids: HashMap<IdKey, IdInfo>,
     recency: VecDeque<(RunId, u64)>,
     tick: u64,
+    /// Runs that were dropped since the look-up under way was asked: what it says of them may be old.
+    left: Option<HashSet<RunId>>,
 }
 
 impl LiveRuns {
@@ -130,7 +132,24 @@ impl LiveRuns {
         self.runs.insert(id, live);
     }
 
+    /// A look-up begins.
+    pub(super) fn watch_leaving(&mut self) {
+        self.left = Some(HashSet::new());
+    }
+
+    /// It has returned.
+    pub(super) fn stop_watching(&mut self) {
+        self.left = None;
+    }
+
+    pub(super) fn has_left(&self, id: RunId) -> bool {
+        self.left.as_ref().is_some_and(|left| left.contains(&id))
+    }
+
     pub(super) fn remove(&mut self, id: RunId) -> Option<Live> {
+        if let Some(left) = &mut self.left {
+            left.insert(id);
+        }
         self.runs.remove(&id)
     }
 
@@ -177,7 +196,7 @@ impl LiveRuns {
                     self.recency.push_back((id, live.used));
                 }
                 Some(_) => {
-                    self.runs.remove(&id);
+                    self.remove(id);
                 }
             }
         }

@@ -11,6 +11,18 @@ use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
+/// Why a run that was looked up is not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It does not exist, or cannot be read.
+    Missing,
+    /// Its partition is not served here.
+    Elsewhere,
+}
+
+/// Runs known not to be there; beyond that they are asked about again.
+const MOST_ABSENT: usize = 10_000;
+
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Everything that the jobs of a queue will ask for, in one look-up.
     pub(super) fn want_queue(&mut self, partition: i16) {
@@ -45,16 +57,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match &job.kind {
             JobKind::Start(start) => {
                 let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());
+                let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
                 match open_run(&key) {
-                    None => {
+                    Some(open) if looked_up => {
+                        if let Some(run) = open {
+                            wanted.run(run);
+                            job.asked_run = next;
+                        }
+                    }
+                    _ => {
                         wanted.id(&key, Some(&start.request_id));
                         job.asked_in = next;
                     }
-                    Some(Some(run)) => {
-                        wanted.run(run);
-                        job.asked_run = next;
-                    }
-                    Some(None) => {}
                 }
                 if let Some(version) = start.version
                     && self
@@ -98,7 +112,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
             }
-            JobKind::Refused(_) => {}
+            JobKind::Gap(_) | JobKind::Refused(_) => {}
         }
     }
 
@@ -114,7 +128,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let number = self.fetches;
         self.fetching = Some(number);
         self.fetch_readers = self.partitions.newest_reader();
-        let wanted = std::mem::take(&mut self.wanted);
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.forget_runs(|run_id| self.live.contains(run_id));
+        self.live.watch_leaving();
         let (store, definitions) = (Arc::clone(&self.store), Arc::clone(&self.definitions));
         let (life, done) = (self.life, self.done.clone());
         self.tasks.spawn(async move {
@@ -137,20 +153,32 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return;
             }
         };
+        if self.partitions.newest_reader() > self.fetch_readers {
+            // Of partitions taken meanwhile it says what was true before: everything is asked again.
+            self.forget_asked(number);
+            return;
+        }
         self.fetches_done = number;
         for (key, rows) in fetched.ids {
-            if !self
-                .partitions
-                .opened_since(self.partition_of(&key.0, &key.1), self.fetch_readers)
-            {
-                self.live.learn(key, rows);
-            }
+            self.live.learn(key, rows);
         }
+        if self.absent.len() > MOST_ABSENT {
+            self.absent.clear();
+        }
+        let missing = fetched
+            .missing
+            .into_iter()
+            .filter(|run_id| !self.live.contains(*run_id));
+        self.absent.extend(missing.map(|run_id| (run_id, Absent::Missing)));
         for loaded in fetched.runs {
             let run_id = loaded.row.run_id;
             let partition = loaded.row.partition;
-            let stale = self.partitions.opened_since(partition, self.fetch_readers);
-            if self.live.contains(run_id) || !self.partitions.serves(partition) || stale {
+            if !self.partitions.serves(partition) {
+                self.absent.insert(run_id, Absent::Elsewhere);
+                continue;
+            }
+            // One that was here while it was read, and perhaps left since, may have been read too early.
+            if self.live.contains(run_id) || self.live.has_left(run_id) {
                 continue;
             }
             if let Some(reference) = RunRef::new(&loaded.state, loaded.row.partition) {
@@ -160,6 +188,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.raise_wake(run_id, now);
             }
         }
+        self.live.stop_watching();
         let lacking = std::mem::take(&mut self.lacking);
         self.direct.extend(lacking);
     }

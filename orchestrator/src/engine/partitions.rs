@@ -84,13 +84,6 @@ impl Partitions {
         self.readers
     }
 
-    /// Whether the partition was taken over after the reader of that number was opened.
-    pub(super) fn opened_since(&self, number: i16, reader: u64) -> bool {
-        self.owned
-            .get(&number)
-            .is_some_and(|partition| partition.reader > reader)
-    }
-
     pub(super) fn remove(&mut self, number: i16) {
         self.owned.remove(&number);
     }

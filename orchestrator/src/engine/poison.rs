@@ -35,6 +35,8 @@ impl PoisonKey {
                 partition: message.partition,
                 sequence: message.cursor.sequence,
             }),
+            // A beat does not reach core.
+            (Origin::Direct { .. }, JobKind::Beat { .. }) => None,
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
             (
                 Origin::Internal,
@@ -93,14 +95,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         if let Some(run_id) = run_id
             && !self.live.contains(run_id)
-            && job.asked_run.is_none_or(|fetch| fetch > self.fetches_done)
+            && !self.absent.contains_key(&run_id)
         {
             return Step::Lacks(Box::new(job));
         }
         self.poisoned.remove(key);
+        let hopeless = !self.set_aside_before.insert(key.clone());
         let reason: Arc<str> =
             Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
-        if let Some(run_id) = run_id
+        if let Some(run_id) = run_id.filter(|_| !hopeless)
             && let Applied::Panicked = self.apply(
                 run_id,
                 Input::Park {

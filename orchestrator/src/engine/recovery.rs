@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::BatchBuilder;
-use super::deadlines::Gate;
 use super::fetch::Wanted;
+use super::gate::Gate;
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{CommitId, OwnedPartition, Session, Store, StoreError};
@@ -34,6 +34,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let held = &self.held;
         self.published.retain(|commit| !held.contains_key(commit));
         self.wanted = Wanted::default();
+        self.absent.clear();
         self.fetching = None;
         self.fetches_done = self.fetches;
         self.fetch_after = None;
@@ -51,39 +52,38 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let health = Arc::clone(&self.health);
         self.tasks.spawn(async move {
             let mut session = session;
-            let mut fenced = false;
+            let (mut opens, mut fenced) = (false, false);
             loop {
                 if done.is_closed() {
                     return;
                 }
                 let attempt = async {
-                    let next = if fenced {
-                        store.open_session(&replica).await?
+                    if opens {
+                        session = store.open_session(&replica).await?;
+                        // A failure below does not open another.
+                        opens = false;
                     } else {
-                        store.recover(&session).await?
-                    };
-                    // A session of its own from here, so that a failure below does not open another.
-                    let owned = store.cursors(&next).await?;
-                    Ok::<_, StoreError>((next, owned))
+                        session = store.recover(&session).await?;
+                    }
+                    Ok::<_, StoreError>(store.cursors(&session).await?)
                 };
                 match attempt.await {
-                    Ok((next, owned)) => {
+                    Ok(owned) => {
                         let _ = done.send(Done::Recovered {
                             life,
-                            session: next,
+                            session,
                             fenced,
                             owned,
                         });
                         return;
                     }
-                    Err(StoreError::Fenced) => fenced = true,
+                    Err(StoreError::Fenced) => (opens, fenced) = (true, true),
                     Err(error) => {
                         health.set_store(false);
                         tracing::warn!(%error, "the store is not back yet");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
-                session.epoch = session.epoch.max(0);
             }
         });
     }
@@ -106,6 +106,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         for (commit, held) in &mut self.held {
             self.direct.extend(held.jobs(*commit));
+        }
+        // Readers of what others own by now would go on for nobody.
+        for partition in self.readers.opened() {
+            if !owned.iter().any(|owned| owned.partition == partition) {
+                drop(self.readers.close(&self.bus, &self.tasks, partition));
+            }
         }
         self.gained(owned);
         self.keep();

@@ -17,18 +17,21 @@ use super::batch::{BatchBuilder, SealedBatch};
 use super::clock::Clock;
 use super::commit::HeldCommit;
 use super::config::EngineConfig;
-use super::deadlines::{Alarms, Gate, HorizonAnswer};
+use super::deadlines::Alarms;
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch::{Fetched, Wanted};
+use super::gate::{Gate, HorizonAnswer};
 use super::job::{Job, JobReader};
 use super::live::LiveRuns;
+use super::look_up::Absent;
 use super::partitions::Partitions;
 use super::poison::PoisonKey;
 use super::publication::{Published, Publisher};
+use super::readers::Readers;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
-use crate::store::{Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
+use crate::store::{Batch, Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
 
 /// Why an engine could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -98,11 +101,6 @@ pub(super) enum Done {
         fenced: bool,
         owned: Vec<OwnedPartition>,
     },
-    StillWanted {
-        life: u64,
-        partition: i16,
-        reader: u64,
-    },
 }
 
 /// A replica's engine, before it runs.
@@ -161,11 +159,13 @@ impl<S: Store, B: Bus> Engine<S, B> {
             cluster,
             session,
             random: ring::rand::SystemRandom::new(),
+            minted: Timestamp(0),
             partitions: Partitions::default(),
             live: LiveRuns::default(),
             direct: VecDeque::new(),
             lacking: Vec::new(),
             wanted: Wanted::default(),
+            absent: HashMap::new(),
             fetching: None,
             fetches: 0,
             fetches_done: 0,
@@ -176,14 +176,19 @@ impl<S: Store, B: Bus> Engine<S, B> {
             committed: 0,
             gate: Gate::default(),
             scanning: false,
+            scan_readers: 0,
             scan_from: Timestamp(i64::MIN),
             published: Vec::new(),
             held: HashMap::new(),
             poisoned: HashSet::new(),
             careful: 0,
+            careful_until: None,
+            set_aside_before: HashSet::new(),
+            readers: Readers::default(),
             keeping: false,
             recovering: false,
             stopping: false,
+            stop_by: None,
             life: 1,
             limbo: None,
             intake,
@@ -197,6 +202,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
         Ok(())
     }
 }
+
+/// For the last commits; what is not committed by then comes again to whoever takes over.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything one replica knows; touched by one task alone.
 pub(super) struct Loop<S, B> {
@@ -212,6 +220,8 @@ pub(super) struct Loop<S, B> {
     pub(super) cluster: Cluster,
     pub(super) session: Session,
     pub(super) random: ring::rand::SystemRandom,
+    /// The time in the last run id.
+    pub(super) minted: Timestamp,
     pub(super) partitions: Partitions,
     pub(super) live: LiveRuns,
     /// Jobs that are not ordered by a log: direct results, beats, deadlines.
@@ -219,6 +229,8 @@ pub(super) struct Loop<S, B> {
     /// Those of them that wait for a look-up.
     pub(super) lacking: Vec<Job>,
     pub(super) wanted: Wanted,
+    /// Runs that a look-up did not find, or that belong to others: known until partitions change.
+    pub(super) absent: HashMap<RunId, Absent>,
     /// The number of the look-up under way.
     pub(super) fetching: Option<u64>,
     pub(super) fetches: u64,
@@ -233,6 +245,8 @@ pub(super) struct Loop<S, B> {
     pub(super) alarms: Alarms,
     pub(super) gate: Gate,
     pub(super) scanning: bool,
+    /// The newest reader when the scan under way was asked.
+    pub(super) scan_readers: u64,
     /// When the store is next asked for deadlines.
     pub(super) scan_from: Timestamp,
     /// Commits whose publications are acknowledged, to be struck off by the next commit or renewal.
@@ -242,9 +256,16 @@ pub(super) struct Loop<S, B> {
     pub(super) poisoned: HashSet<PoisonKey>,
     /// Inputs still to be committed one by one, after the store refused a batch.
     pub(super) careful: usize,
+    /// Nor before that: those of workers come again by and by.
+    pub(super) careful_until: Option<Instant>,
+    /// What has been set aside by parking its run; where even that is refused, the run is left alone.
+    pub(super) set_aside_before: HashSet<PoisonKey>,
+    pub(super) readers: Readers,
     pub(super) keeping: bool,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
+    /// The end is not waited for longer than that.
+    pub(super) stop_by: Option<Instant>,
     /// Counts resets.
     pub(super) life: u64,
     /// A batch whose commit may or may not have happened.
@@ -268,13 +289,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let mut taken = Vec::new();
         loop {
             self.turn();
-            if self.stopping && self.committing.is_none() && self.building.is_empty() && !self.recovering {
+            // Where the store is gone there is nothing to be saved: what is committed is taken over by others.
+            let drained = self.committing.is_none() && self.building.is_empty();
+            if self.stopping && (drained || self.recovering) {
                 break;
             }
             let room = self.room();
             let alarm = self.next_alarm();
             tokio::select! {
                 biased;
+                // First what is rare, so that it is never kept waiting by what is not.
+                () = shutdown.cancelled(), if !self.stopping => self.stop(),
+                _ = renewals.tick() => self.keep(),
                 Some(report) = reports.recv() => {
                     self.report(report);
                     while let Ok(report) = reports.try_recv() {
@@ -288,16 +314,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {}
-                _ = renewals.tick() => self.keep(),
-                () = shutdown.cancelled(), if !self.stopping => self.stop(),
+                () = sleep_until(self.stop_by), if self.stop_by.is_some() => break,
             }
         }
         self.health.serving.store(false, Ordering::Relaxed);
-        self.leave().await;
+        self.leave(reports).await;
     }
 
     /// One round: everything that can be done without waiting.
     fn turn(&mut self) {
+        #[cfg(test)]
+        super::tests::turned();
         if self.recovering {
             return;
         }
@@ -325,8 +352,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn batch_is_full(&self) -> bool {
-        let inputs = if self.careful > 0 { 1 } else { self.config.batch_inputs };
-        self.building.inputs >= inputs || self.building.bytes >= self.config.batch_bytes
+        let careful = self.careful > 0 || self.careful_until.is_some_and(|until| Instant::now() < until);
+        let inputs = if careful { 1 } else { self.config.batch_inputs };
+        // What changed nothing is never committed, and would fill it for ever.
+        !self.building.is_empty() && (self.building.inputs >= inputs || self.building.bytes >= self.config.batch_bytes)
     }
 
     fn next_alarm(&mut self) -> Option<tokio::time::Instant> {
@@ -340,9 +369,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 next = Some(next.map_or(at, |known: tokio::time::Instant| known.min(at)));
             }
         };
-        if !self.gate.waiting.is_empty() {
-            sooner(self.gate.not_before.filter(|at| *at > now));
-        }
+        sooner(self.gate.next().filter(|at| *at > now));
         if !self.wanted.is_empty() {
             sooner(self.fetch_after.filter(|at| *at > now));
         }
@@ -449,21 +476,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
-            Done::StillWanted {
-                life,
-                partition,
-                reader,
-            } => {
-                // A reader that opened late for a state that is gone: whatever it delivers is dropped by its number.
-                let wanted = life == self.life
-                    && self
-                        .partitions
-                        .get(partition)
-                        .is_some_and(|owned| owned.reader == reader);
-                if !wanted {
-                    tracing::debug!(partition, "a late reader is not wanted any more");
-                }
-            }
             _ => {}
         }
     }
@@ -472,14 +484,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
     fn stop(&mut self) {
         tracing::info!("stopping: handing over");
         self.stopping = true;
-        for partition in self.partitions.served() {
-            let bus = Arc::clone(&self.bus);
-            self.tasks.spawn(async move { bus.close_partition(partition).await });
+        self.stop_by = Some(Instant::now() + STOP_WITHIN);
+        for partition in self.readers.opened() {
+            drop(self.readers.close(&self.bus, &self.tasks, partition));
         }
     }
 
     /// Waits for publications, a while, and ends the session.
-    async fn leave(self) {
+    async fn leave(mut self, mut reports: mpsc::UnboundedReceiver<Done>) {
         self.tasks.close();
         let publishing = self.tasks.wait();
         if tokio::time::timeout(Duration::from_secs(3), publishing).await.is_err() {
@@ -487,8 +499,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.publisher.stop.cancel();
             let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         }
-        if let Err(error) = self.store.close_session(&self.session).await {
-            tracing::warn!(%error, "the session could not be ended; its lease will");
+        while let Ok(report) = reports.try_recv() {
+            if let Done::Published(Some(published)) = report {
+                self.publication_ended(published);
+            }
+        }
+        let ending = async {
+            if !self.published.is_empty() && self.committing.is_none() && !self.recovering {
+                let batch = Batch {
+                    published: std::mem::take(&mut self.published),
+                    ..Batch::default()
+                };
+                // If it fails they are published once more.
+                let _ = self.store.commit(&self.session, &batch).await;
+            }
+            self.store.close_session(&self.session).await
+        };
+        match tokio::time::timeout(Duration::from_secs(3), ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the session could not be ended; its lease will"),
+            Err(_) => tracing::warn!("the session could not be ended in time; its lease will"),
         }
     }
 }

@@ -42,13 +42,15 @@ enum Verdict {
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
-    pub(super) fn start(&mut self, job: Job, run_is_absent: bool) -> Step {
+    pub(super) fn start(&mut self, job: Job) -> Step {
         let JobKind::Start(request) = &job.kind else {
             return Step::Done;
         };
         let request = request.clone();
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
-        if !self.live.ids.contains_key(&key) {
+        // Also where something is known of the id: an older run may have been started by this very request, and the
+        // definition may have a newer version.
+        if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
         let verdict = self.verdict(&key, &request);
@@ -61,7 +63,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(AnswerRequest {
                         on: AnswerOn::Closed, ..
                     }) if open => {
-                        if !self.live.contains(row.run_id) && !run_is_absent {
+                        if !self.live.contains(row.run_id) && !self.absent.contains_key(&row.run_id) {
                             return Step::Lacks(Box::new(job));
                         }
                         if let Some(answer) = request.answer.clone()
@@ -85,7 +87,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Verdict::Terminate(open) => {
                 if !self.live.contains(open) {
-                    if !run_is_absent {
+                    if !self.absent.contains_key(&open) {
                         return Step::Lacks(Box::new(job));
                     }
                     let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
@@ -190,7 +192,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
         };
         let now = self.clock.now();
-        let run_id = mint(now, &self.random);
+        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
+        let run_id = mint(self.minted, &self.random);
         let start = Start {
             run_id,
             namespace: request.namespace.clone(),
@@ -356,12 +359,17 @@ fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, S
     }
 }
 
-/// A UUIDv7 of this moment, by the database's clock.
+/// A UUIDv7 of this moment, by the database's clock. Microseconds stand where the format leaves room for a counter, so
+/// that of two runs the later one has the greater id.
 fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
     let mut bytes = [0; 10];
     // Where the system has no randomness the nil bytes remain; the primary key is the net.
     let _ = random.fill(&mut bytes);
-    let ms = u64::try_from(now.0 / 1_000).unwrap_or(0);
+    let micros = u16::try_from(now.0.rem_euclid(1_000)).unwrap_or(0);
+    let low = bytes[1] & 0b11;
+    let [high, rest] = (micros << 2).to_be_bytes();
+    (bytes[0], bytes[1]) = (high, rest | low);
+    let ms = u64::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     RunId(uuid::Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid())
 }
 

@@ -89,10 +89,6 @@ impl Line {
         })
     }
 
-    pub(super) fn crossings(&self) -> u64 {
-        self.crossings.load(Ordering::SeqCst)
-    }
-
     /// From here on nothing of the replica reaches the outside, and nothing it waits for returns.
     pub(super) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);

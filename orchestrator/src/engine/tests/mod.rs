@@ -8,3 +8,31 @@
 mod line;
 mod scenarios;
 mod world;
+
+use std::cell::Cell;
+
+use knarr_core::run::input::{Input, TaskOutcome};
+
+thread_local! {
+    static TURNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts rounds of all loops of this test.
+pub(super) fn turned() {
+    TURNS.set(TURNS.get() + 1);
+}
+
+fn turns() -> u64 {
+    TURNS.get()
+}
+
+/// Stands in for a bug of core: a failure of the type `panic` panics.
+pub(super) fn perhaps_panic(input: &Input) {
+    if let Input::TaskEnded {
+        outcome: TaskOutcome::Failed(error),
+        ..
+    } = input
+    {
+        assert!(&*error.error_type != "panic", "a panic in core, asked for by a test");
+    }
+}

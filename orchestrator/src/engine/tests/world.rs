@@ -98,7 +98,6 @@ pub(super) type Script = Arc<dyn Fn(&Delivery<'_>) -> Act + Send + Sync>;
 type Effects = Arc<Mutex<BTreeMap<(String, String), BTreeSet<&'static str>>>>;
 
 pub(super) struct Replica {
-    pub(super) name: String,
     pub(super) line: Arc<Line>,
     store: MemoryStore,
     bus: MemoryBus,
@@ -121,6 +120,15 @@ impl Replica {
         self.running.abort();
         self.store.kill_process();
         self.bus.kill_process();
+    }
+
+    /// Itself if it is needed; otherwise it was never there.
+    pub(super) fn checked(self, needed: bool) -> Option<Self> {
+        if needed {
+            return Some(self);
+        }
+        self.kill();
+        None
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -241,7 +249,6 @@ impl World {
             dying_bus.kill_process();
         });
         Replica {
-            name: name.to_owned(),
             line,
             store,
             bus,

@@ -1,0 +1,250 @@
+//! The gate: a timeout fires only when the log has been read past it and its queue is known to have delivered its task.
+//!
+//! Runs that are overdue wait here. The bus is asked for the end of their partitions' logs and for what their queues have
+//! delivered; a run is woken again once its partition has been read to the end that was named. Questions are short and
+//! paced; a partition that is far behind holds up nobody but itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_core::ids::{Namespace, QueueName, RunId};
+use knarr_core::run::input::Horizon;
+use knarr_core::time::Timestamp;
+use tokio::time::Instant;
+
+use super::job::{Job, JobKind};
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::store::Store;
+
+/// Between two questions at least.
+const PACE: Duration = Duration::from_millis(50);
+/// After a question that could not be answered.
+const PAUSE: Duration = Duration::from_millis(250);
+
+type Runs = BTreeSet<RunId>;
+
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Nothing has been asked for them yet.
+    waiting: BTreeMap<i16, Runs>,
+    /// A question about their partition is under way.
+    asked: BTreeMap<i16, Runs>,
+    /// Until their partition's log has been read that far.
+    reading: BTreeMap<i16, Reading>,
+    /// Of tasks of those runs: asked about with the next question. The runs themselves may leave the memory meanwhile.
+    queues: BTreeSet<(Namespace, QueueName)>,
+    delivered: HashMap<Namespace, BTreeMap<QueueName, Delivered>>,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    asked_at: Timestamp,
+    tail: u64,
+    runs: Runs,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Delivered {
+    asked_at: Timestamp,
+    /// Tasks published up to then have been delivered.
+    to: Timestamp,
+}
+
+impl Gate {
+    fn wait(&mut self, partition: i16, run_id: RunId) {
+        self.waiting.entry(partition).or_default().insert(run_id);
+    }
+
+    /// The next moment at which a question may be asked, if one is to be.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let due = !self.waiting.is_empty() && self.asked.is_empty();
+        self.not_before.filter(|_| due)
+    }
+
+    /// The partition's log is another one now, or is not ours any more: what was said of its end means nothing.
+    pub(super) fn log_changed(&mut self, partition: i16) {
+        let asked = self.asked.remove(&partition).unwrap_or_default();
+        let reading = self.reading.remove(&partition).map(|reading| reading.runs);
+        let runs: Runs = asked.into_iter().chain(reading.unwrap_or_default()).collect();
+        if !runs.is_empty() {
+            self.waiting.entry(partition).or_default().extend(runs);
+        }
+    }
+
+    pub(super) fn forget_partition(&mut self, partition: i16) {
+        self.waiting.remove(&partition);
+        self.asked.remove(&partition);
+        self.reading.remove(&partition);
+    }
+}
+
+/// What the bus said about the log and the queues, for everything that was due at `asked_at`.
+#[derive(Debug)]
+pub(super) struct HorizonAnswer {
+    asked_at: Timestamp,
+    /// The last message of each partition's log then.
+    tails: BTreeMap<i16, u64>,
+    delivered: Vec<(Namespace, QueueName, Timestamp)>,
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// How far the world is known to have been read, for a run that is awake; `None` while the queue of one of its overdue
+    /// tasks has yet to be asked about.
+    pub(super) fn horizon(&self, run_id: RunId, now: Timestamp) -> Option<Horizon> {
+        let live = self.live.get(run_id)?;
+        let log_read_to = match self.partitions.get(live.row.partition) {
+            Some(partition) if partition.grace_until <= now => partition.read_to,
+            _ => Timestamp(i64::MIN),
+        };
+        let due = live.state.wake_at().unwrap_or(now);
+        let known = self.gate.delivered.get(&live.row.namespace);
+        let mut delivered_to = BTreeMap::new();
+        for queue in live.state.overdue_queues(now) {
+            let delivered = known.and_then(|queues| queues.get(&queue))?;
+            if delivered.asked_at < due {
+                return None;
+            }
+            delivered_to.insert(queue, delivered.to);
+        }
+        Some(Horizon {
+            log_read_to,
+            delivered_to,
+        })
+    }
+
+    /// Lets a run wait until more is known of what it is overdue for.
+    pub(super) fn wait_at_gate(&mut self, run_id: RunId, now: Timestamp) {
+        let Some(live) = self.live.get(run_id) else { return };
+        let queues = live.state.overdue_queues(now).into_iter();
+        let namespace = &live.row.namespace;
+        self.gate.queues.extend(queues.map(|queue| (namespace.clone(), queue)));
+        self.gate.wait(live.row.partition, run_id);
+    }
+
+    /// Wakes the runs whose partition has been read far enough, and asks for those that nothing has been asked for.
+    pub(super) fn tend_gate(&mut self) {
+        self.open_gate();
+        let ready = self.gate.not_before.is_none_or(|at| at <= Instant::now());
+        if self.gate.waiting.is_empty() || !self.gate.asked.is_empty() || !ready {
+            return;
+        }
+        let now = self.clock.now();
+        let mut earliest_grace: Option<Timestamp> = None;
+        for (number, runs) in std::mem::take(&mut self.gate.waiting) {
+            let Some(partition) = self.partitions.get(number) else {
+                continue;
+            };
+            if partition.grace_until > now {
+                let left = partition.grace_until;
+                earliest_grace = Some(earliest_grace.map_or(left, |known| known.min(left)));
+                self.gate.waiting.insert(number, runs);
+                continue;
+            }
+            // One answer at a time for a partition: its log is being read as fast as it can.
+            if self.gate.reading.contains_key(&number) {
+                self.gate.waiting.insert(number, runs);
+                continue;
+            }
+            self.gate.asked.insert(number, runs);
+        }
+        self.gate.not_before = Some(Instant::now() + PACE);
+        if self.gate.asked.is_empty() {
+            if let Some(at) = earliest_grace {
+                self.gate.not_before = Some(Instant::now() + self.clock.until(at).max(PACE));
+            }
+            return;
+        }
+        let queues = std::mem::take(&mut self.gate.queues);
+        let partitions: Vec<i16> = self.gate.asked.keys().copied().collect();
+        let bus = Arc::clone(&self.bus);
+        let (done, life) = (self.done.clone(), self.life);
+        self.tasks.spawn(async move {
+            let answer = ask(&*bus, now, partitions, queues).await;
+            // The loop may have ended.
+            let _ = done.send(Done::Horizon { life, answer });
+        });
+    }
+
+    pub(super) fn horizon_answered(&mut self, answer: Option<HorizonAnswer>) {
+        let asked = std::mem::take(&mut self.gate.asked);
+        let Some(answer) = answer else {
+            self.gate.not_before = Some(Instant::now() + PAUSE);
+            for (number, runs) in asked {
+                self.gate.waiting.entry(number).or_default().extend(runs);
+            }
+            return;
+        };
+        let asked_at = answer.asked_at;
+        for (namespace, queue, to) in answer.delivered {
+            let queues = self.gate.delivered.entry(namespace).or_default();
+            queues.insert(queue, Delivered { asked_at, to });
+        }
+        for (number, runs) in asked {
+            match answer.tails.get(&number) {
+                Some(tail) => {
+                    let tail = *tail;
+                    self.gate.reading.insert(number, Reading { asked_at, tail, runs });
+                }
+                None => self.gate.waiting.entry(number).or_default().extend(runs),
+            }
+        }
+    }
+
+    fn open_gate(&mut self) {
+        let partitions = &self.partitions;
+        let read: Vec<i16> = self
+            .gate
+            .reading
+            .iter()
+            .filter(|(number, reading)| {
+                let partition = partitions.get(**number);
+                partition.is_none_or(|partition| partition.applied.sequence >= reading.tail)
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in read {
+            let reading = self.gate.reading.remove(&number);
+            if let (Some(reading), Some(partition)) = (reading, self.partitions.get_mut(number)) {
+                partition.read_to = partition.read_to.max(reading.asked_at);
+                let jobs = reading.runs.into_iter().map(|run_id| JobKind::Wake { run_id });
+                self.direct.extend(jobs.map(Job::internal));
+            }
+        }
+    }
+}
+
+async fn ask<B: Bus>(
+    bus: &B,
+    asked_at: Timestamp,
+    partitions: Vec<i16>,
+    queues: BTreeSet<(Namespace, QueueName)>,
+) -> Option<HorizonAnswer> {
+    let mut answer = HorizonAnswer {
+        asked_at,
+        tails: BTreeMap::new(),
+        delivered: Vec::new(),
+    };
+    for partition in partitions {
+        match bus.log_tail(partition).await {
+            Ok(tail) => {
+                answer.tails.insert(partition, tail);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "timeouts wait: the log's end is not known");
+                return None;
+            }
+        }
+    }
+    for (namespace, queue) in queues {
+        match bus.delivered_to(&namespace, &queue).await {
+            Ok(at) => answer.delivered.push((namespace, queue, at)),
+            Err(error) => {
+                tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known");
+            }
+        }
+    }
+    Some(answer)
+}
