@@ -11,6 +11,8 @@ pub mod binaries;
 pub mod child;
 pub mod eventually;
 pub mod jetstream;
+pub mod load;
+pub mod plain;
 pub mod proxy;
 pub mod random;
 pub mod record;
@@ -21,6 +23,7 @@ pub mod worker;
 
 pub use audit::{Audit, audit};
 pub use eventually::eventually;
+pub use load::Load;
 pub use proxy::Proxy;
 pub use random::Random;
 pub use replica::{Replica, ReplicaOptions};

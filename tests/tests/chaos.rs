@@ -4,13 +4,10 @@
 //! `KNARR_CHAOS_ROUNDS=20 cargo test -p knarr-tests --test chaos -- --nocapture`, with the figures it prints.
 //! `KNARR_SEED` replays the choices of a run.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use knarr::dev::Server;
-use knarr_tests::{Fault, Random, Replica, Stack, Starter, WorkerProcess, audit, eventually};
+use knarr_tests::{Fault, Load, Random, Replica, Stack, WorkerProcess, audit, eventually, load};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -36,41 +33,6 @@ fn rounds() -> usize {
         .unwrap_or(1)
 }
 
-/// Starts sagas one after the other until told to stop; each is confirmed by JetStream at least.
-struct Load {
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-    started: Arc<Mutex<BTreeMap<String, Fault>>>,
-}
-
-impl Load {
-    fn start(starter: Starter, mut random: Random, pause: Duration) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let started: Arc<Mutex<BTreeMap<String, Fault>>> = Arc::default();
-        let (stopped, begun) = (Arc::clone(&stop), Arc::clone(&started));
-        let task = tokio::spawn(async move {
-            let mut n = 0;
-            let mut pace = tokio::time::interval(pause);
-            pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            while !stopped.load(Ordering::Relaxed) {
-                pace.tick().await;
-                n += 1;
-                let (id, fault) = (format!("s-{n}"), *random.pick(&Fault::ALL));
-                // Before it is published: it may take effect without our hearing of it, and is repeated until we do.
-                begun.lock().unwrap().insert(id.clone(), fault);
-                starter.start(&id, fault).await;
-            }
-        });
-        Self { stop, task, started }
-    }
-
-    async fn end(self) -> BTreeMap<String, Fault> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
-        Arc::try_unwrap(self.started).unwrap().into_inner().unwrap()
-    }
-}
-
 /// Every victim once a round, in an order and at moments that the seed decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_saga_ends_as_it_must_whatever_is_killed() {
@@ -81,7 +43,7 @@ async fn every_saga_ends_as_it_must_whatever_is_killed() {
         WorkerProcess::start(&stack, "worker-one"),
         WorkerProcess::start(&stack, "worker-two"),
     ];
-    let load = Load::start(stack.starter(), random.clone(), Duration::from_millis(40));
+    let load = Load::start(stack.starter(), random.clone(), &Fault::ALL, Duration::from_millis(40));
     eventually("the first sagas", Duration::from_secs(30), || async {
         (stack.closed_runs().await >= 5).then_some(())
     })
@@ -138,7 +100,7 @@ async fn every_saga_ends_as_it_must_whatever_is_killed() {
         "{} sagas started; the last ended {rest:?} after the last start",
         started.len()
     );
-    println!("{:?}", audit(&stack, &started).await);
+    println!("{:?}", audit(&stack, &load::faults(&started)).await);
     let worst = resumed.iter().max_by_key(|(_, took)| *took);
     println!("slowest return: {worst:?}");
     if rounds() > 1 {
