@@ -64,6 +64,8 @@ pub(super) struct Gate {
     pub(super) waiting: BTreeMap<i16, BTreeSet<RunId>>,
     asking: bool,
     pub(super) answer: Option<HorizonAnswer>,
+    /// The answer has let go all it can; what waits now needs a newer one.
+    spent: bool,
     pub(super) not_before: Option<tokio::time::Instant>,
 }
 
@@ -137,7 +139,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             _ => Timestamp(i64::MIN),
         };
         let delivered_to = match (&self.gate.answer, self.live.get(run_id)) {
-            (Some(answer), Some(live)) => answer.delivered.get(&live.row.namespace).cloned().unwrap_or_default(),
+            // What was asked before it was due says nothing of a task that went out in between.
+            (Some(answer), Some(live)) if live.state.wake_at().is_none_or(|due| due <= answer.asked_at) => {
+                answer.delivered.get(&live.row.namespace).cloned().unwrap_or_default()
+            }
             _ => BTreeMap::new(),
         };
         Horizon {
@@ -155,7 +160,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.open_gate();
         let now = self.clock.now();
         let ready = self.gate.not_before.is_none_or(|at| at <= tokio::time::Instant::now());
-        if self.gate.asking || self.gate.answer.is_some() || self.gate.waiting.is_empty() || !ready {
+        let answered = self.gate.answer.is_some() && !self.gate.spent;
+        if self.gate.asking || answered || self.gate.waiting.is_empty() || !ready {
             return;
         }
         let mut partitions = Vec::new();
@@ -198,7 +204,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn horizon_answered(&mut self, answer: Option<HorizonAnswer>) {
         self.gate.asking = false;
         match answer {
-            Some(answer) => self.gate.answer = Some(answer),
+            Some(answer) => {
+                self.gate.answer = Some(answer);
+                self.gate.spent = false;
+            }
             None => {
                 self.gate.not_before = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(250));
             }
@@ -206,6 +215,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn open_gate(&mut self) {
+        if self.gate.spent {
+            return;
+        }
         let Some(answer) = self.gate.answer.clone() else { return };
         let mut all_read = true;
         for (number, tail) in &answer.tails {
@@ -222,12 +234,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
         if all_read {
-            // The jobs just made still need what the queues said; the answer goes once they have run.
-            if self.direct.is_empty() {
-                self.gate.answer = None;
-                // What is due again at once (nothing had been delivered, say) must not make a busy loop.
-                self.gate.not_before = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(100));
-            }
+            // The jobs just made still need what the queues said, so it is kept until there is a newer answer.
+            self.gate.spent = true;
+            // What is due again at once (nothing had been delivered, say) must not make a busy loop.
+            self.gate.not_before = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(100));
         }
     }
 }

@@ -173,7 +173,11 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let publications = CancellationToken::new();
         let upkeep = CancellationToken::new();
         let upkeep_ends = upkeep.clone().drop_guard();
-        let kept_up = tokio::spawn(super::upkeep::run(Arc::clone(&self.store), Arc::clone(&self.bus), upkeep));
+        let kept_up = tokio::spawn(super::upkeep::run(
+            Arc::clone(&self.store),
+            Arc::clone(&self.bus),
+            upkeep,
+        ));
         let run_loop = Loop {
             reader: JobReader::new(Arc::clone(&tokens), &self.config),
             publisher: Publisher {

@@ -29,7 +29,10 @@ pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: Canc
         }
         match store.all_cursors().await {
             Ok(cursors) => {
-                let cursors: Vec<_> = cursors.into_iter().map(|owned| (owned.partition, owned.cursor)).collect();
+                let cursors: Vec<_> = cursors
+                    .into_iter()
+                    .map(|owned| (owned.partition, owned.cursor))
+                    .collect();
                 if let Err(error) = bus.purge_log(&cursors).await {
                     tracing::debug!(%error, "the log is not purged this time");
                 }

@@ -156,7 +156,10 @@ async fn tasks_are_pulled_acknowledged_and_given_up() {
     assert_eq!(bus.task_count("a"), 0);
     let (into, mut from) = mpsc::channel(8);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
-    let Incoming::TaskLost { partition: 0, token, .. } = next(&mut from).await else {
+    let Incoming::TaskLost {
+        partition: 0, token, ..
+    } = next(&mut from).await
+    else {
         panic!()
     };
     assert_eq!(token, "t");

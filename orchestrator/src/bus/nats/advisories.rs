@@ -114,7 +114,10 @@ async fn read(js: &JetStream, payload: &[u8]) -> Option<Lost> {
     }
     let message = js.message_at(&advisory.stream, advisory.stream_seq).await.ok()??;
     // `knarr.direct.<ns>.<partition>`
-    let (namespace, partition) = message.header(header::DIRECT)?.strip_prefix("knarr.direct.")?.rsplit_once('.')?;
+    let (namespace, partition) = message
+        .header(header::DIRECT)?
+        .strip_prefix("knarr.direct.")?
+        .rsplit_once('.')?;
     let namespace = knarr_schemas::subject::decode_token(namespace).ok()?.into_owned();
     let partition = partition.parse().ok()?;
     Some(Lost {

@@ -401,7 +401,12 @@ impl Store for MemoryStore {
     async fn all_cursors(&self) -> Result<Vec<OwnedPartition>, StoreError> {
         let state = self.available()?;
         let every = state.partitions.iter();
-        Ok(every.map(|(partition, row)| OwnedPartition { partition: *partition, cursor: row.cursor.clone() }).collect())
+        Ok(every
+            .map(|(partition, row)| OwnedPartition {
+                partition: *partition,
+                cursor: row.cursor.clone(),
+            })
+            .collect())
     }
 
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
