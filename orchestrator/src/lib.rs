@@ -3,6 +3,7 @@
 //! Read `ARCHITECTURE.md` first.
 
 pub mod api;
+pub mod bench;
 pub mod bus;
 pub mod cli;
 pub mod config;

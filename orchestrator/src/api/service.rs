@@ -20,7 +20,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::client::max_payload;
@@ -44,28 +43,54 @@ const QUEUE_GROUP: &str = "knarr";
 #[error("the API cannot be served over NATS: {0}")]
 pub struct ServeError(String);
 
-/// The service while it is up. Dropping it ends it at once; [`ApiService::stop`] lets requests under way finish.
+/// The service while it is up; [`ApiService::stop`] ends it.
 #[derive(Debug)]
 pub struct ApiService {
+    nats: async_nats::Client,
     service: Service,
-    cancel: CancellationToken,
     requests: TaskTracker,
     accept: JoinHandle<()>,
 }
 
 impl ApiService {
+    /// Takes no more requests and lets those under way finish. When this returns, calls go to other replicas, or are told
+    /// that nobody is there.
+    ///
+    /// A request that the server routes here in the moment it takes to unsubscribe is lost to its caller, who times out:
+    /// the client library cannot drain an endpoint. No operation is harmed by being asked again.
     pub async fn stop(self) {
-        self.cancel.cancel();
-        if self.accept.await.is_err() {
-            tracing::error!("the API's accept loop panicked");
-        }
-        self.requests.close();
-        if tokio::time::timeout(DRAIN_LIMIT, self.requests.wait()).await.is_err() {
-            tracing::warn!(left = self.requests.len(), "requests of the API were still under way");
-        }
         if let Err(error) = self.service.stop().await {
             tracing::warn!(%error, "the API's service did not stop cleanly");
         }
+        let drained = async {
+            // The endpoints end once they have handed over what had come.
+            if self.accept.await.is_err() {
+                tracing::error!("the API's accept loop panicked");
+            }
+            self.requests.close();
+            self.requests.wait().await;
+        };
+        if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+            tracing::warn!(left = self.requests.len(), "requests of the API were still under way");
+        }
+        if let Err(error) = round_trip(&self.nats).await {
+            tracing::warn!(%error, "NATS did not confirm the end of the API");
+        }
+    }
+}
+
+/// Until the server has processed what was sent to it before. Flushing the client alone does not tell.
+async fn round_trip(nats: &async_nats::Client) -> Result<(), ServeError> {
+    let failed = |error: &dyn std::fmt::Display| ServeError(error.to_string());
+    let inbox = nats.new_inbox();
+    let mut echo = nats.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    nats.publish(inbox, Bytes::new())
+        .await
+        .map_err(|error| failed(&error))?;
+    match tokio::time::timeout(DRAIN_LIMIT, echo.next()).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(failed(&"the connection was closed")),
+        Err(_) => Err(failed(&"no answer in time")),
     }
 }
 
@@ -102,31 +127,24 @@ pub async fn serve<S: Store>(
         incoming.push(endpoint.map(move |request| (index, request)));
     }
     // The subscriptions are known to the server before the caller says that the API is up.
-    nats.flush().await.map_err(|error| ServeError(error.to_string()))?;
-    let cancel = CancellationToken::new();
+    round_trip(&nats).await?;
     let requests = TaskTracker::new();
     let acceptor = Acceptor {
-        nats,
+        nats: nats.clone(),
         operations,
         errors,
         admitted: Arc::new(Semaphore::new(ADMITTED)),
         running: Arc::new(Semaphore::new(RUNNING)),
         requests: requests.clone(),
     };
-    let stop = cancel.clone();
     let accept = tokio::spawn(async move {
-        loop {
-            let next = tokio::select! {
-                () = stop.cancelled() => None,
-                next = incoming.next() => next,
-            };
-            let Some((index, request)) = next else { return };
+        while let Some((index, request)) = incoming.next().await {
             acceptor.accept(index, request);
         }
     });
     Ok(ApiService {
+        nats,
         service,
-        cancel,
         requests,
         accept,
     })

@@ -56,6 +56,9 @@ codes! {
     UNKNOWN_CODE = "KN0354", "unknown_code",
         "There is no such error code.",
         "Codes are `KN` and four digits, as errors print them.";
+    DEMO_WENT_WRONG = "KN0359", "demo_went_wrong",
+        "The demonstration did not go as it had to.",
+        "Report it, with the output of `knarr history` for the order.";
 }
 
 #[cfg(test)]

@@ -20,7 +20,15 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
         cause: code.cause,
         remedy: code.remedy,
     });
-    let others = knarr_schemas::code::ALL.iter().chain(code::ALL).map(|code| Explained {
+    let tables = [
+        knarr_schemas::code::ALL,
+        crate::config::code::ALL,
+        crate::server::code::ALL,
+        code::ALL,
+        crate::dev::code::ALL,
+        crate::bench::CODES,
+    ];
+    let others = tables.into_iter().flatten().map(|code| Explained {
         id: code.id,
         cause: code.cause,
         remedy: code.remedy,

@@ -15,8 +15,8 @@ use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
-/// Where a running `knarr dev` in this directory records its addresses.
-const DEV_RECORD: &str = ".knarr/dev.json";
+/// Where `knarr dev` keeps its data unless told otherwise; also in its own flags.
+const DEV_DIRECTORY: &str = ".knarr";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -107,7 +107,7 @@ impl Globals {
     pub fn nats_url(&self) -> String {
         self.nats_url
             .clone()
-            .or_else(|| recorded_nats_url(Path::new(DEV_RECORD)))
+            .or_else(running_here)
             .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
     }
 
@@ -236,13 +236,25 @@ impl Api {
     }
 }
 
-fn recorded_nats_url(file: &Path) -> Option<String> {
+/// The NATS of a `knarr dev` or `knarr demo` that runs here.
+pub fn running_here() -> Option<String> {
+    let directory = std::env::var_os("KNARR_DATA_DIR").unwrap_or_else(|| DEV_DIRECTORY.into());
+    let directory = Path::new(&directory);
+    running_dev(directory).or_else(|| running_dev(&directory.join("demo")))
+}
+
+/// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does.
+fn running_dev(directory: &Path) -> Option<String> {
     #[derive(Deserialize)]
-    struct Record {
-        nats_url: String,
+    struct State {
+        nats_port: Option<u16>,
     }
-    let text = std::fs::read_to_string(file).ok()?;
-    Some(serde_json::from_str::<Record>(&text).ok()?.nats_url)
+    let lock = std::fs::File::open(directory.join("lock")).ok()?;
+    let running = matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
+    let text = std::fs::read_to_string(directory.join("state.json")).ok()?;
+    let state: State = serde_json::from_str(&text).ok()?;
+    let port = state.nats_port.filter(|_| running)?;
+    Some(format!("nats://127.0.0.1:{port}"))
 }
 
 /// Whether somebody can be asked.
@@ -311,13 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn a_running_dev_is_found_and_a_broken_record_is_not() {
+    fn a_running_dev_is_found_and_one_that_ended_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("dev.json");
-        assert_eq!(recorded_nats_url(&file), None);
-        std::fs::write(&file, r#"{"nats_url":"nats://127.0.0.1:1","more":2}"#).unwrap();
-        assert_eq!(recorded_nats_url(&file).as_deref(), Some("nats://127.0.0.1:1"));
-        std::fs::write(&file, "{").unwrap();
-        assert_eq!(recorded_nats_url(&file), None);
+        assert_eq!(running_dev(dir.path()), None);
+        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        std::fs::write(dir.path().join("state.json"), r#"{"nats_port":4321,"postgres_port":2}"#).unwrap();
+        assert_eq!(running_dev(dir.path()), None);
+        lock.try_lock().unwrap();
+        assert_eq!(running_dev(dir.path()).as_deref(), Some("nats://127.0.0.1:4321"));
+        std::fs::write(dir.path().join("state.json"), "{").unwrap();
+        assert_eq!(running_dev(dir.path()), None);
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod cancel;
 pub mod check;
 pub mod code;
@@ -23,6 +24,7 @@ pub mod server;
 pub mod show;
 pub mod stack;
 pub mod start;
+pub mod story;
 pub mod timeline;
 
 use error::CliError;
@@ -70,12 +72,24 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
+    /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
+    Bench(bench::BenchArgs),
+    /// The worker that `knarr bench` starts
+    #[command(hide = true)]
+    BenchWorker(bench::BenchWorkerArgs),
     /// Says what an error code means and what to do
     Explain(explain::ExplainArgs),
 }
 
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
+    match execute(cli).await {
+        (_, Ok(())) => ExitCode::SUCCESS,
+        (globals, Err(error)) => report(&error, &globals),
+    }
+}
+
+async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
     let globals = &cli.globals;
     let result = match cli.command {
         Command::Dev(args) => dev::run(args, globals).await,
@@ -90,12 +104,11 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Bench(args) => bench::run(args, globals).await,
+        Command::BenchWorker(args) => bench::work(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error, globals),
-    }
+    (cli.globals, result)
 }
 
 /// Prints the error, as JSON where JSON was asked for, and gives the status of the process.
@@ -109,7 +122,10 @@ pub fn report(error: &CliError, globals: &Globals) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod parsing {
     use clap::CommandFactory as _;
 
     use super::*;

@@ -26,3 +26,4 @@ pub use find::Search;
 pub use process::{cpu_time, process_tree};
 pub use progress::Progress;
 pub use servers::{PortChoice, Server, ServerOptions, Servers};
+pub(crate) use watchdog::Watchdog;

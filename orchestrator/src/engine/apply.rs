@@ -1,23 +1,24 @@
 //! Applying jobs to runs: the one place where core is called, and where a batch grows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use knarr_core::ids::{RunId, TaskNo};
-use knarr_core::run::input::{AnswerOn, AnswerRequest, Input};
-use knarr_core::run::{self, Transition};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, TaskOutcome};
+use knarr_core::run::{self, Event, Transition};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::body::{AnswerStage, BeatAnswer};
 use knarr_schemas::code;
 
-use super::batch::{BatchBuilder, Confirm};
+use super::batch::Confirm;
 use super::job::{self, Job, JobKind, Origin, Verb, VerbRequest};
 use super::live::IdKey;
 use super::outgoing;
+use super::poison::PoisonKey;
 use super::refusal::Refusal;
-use super::run_loop::{Loop, PoisonKey};
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{Append, Snapshot, Store, StoredTransition};
+use crate::telemetry::metric;
 
 /// What became of an input.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result {
                 task, outcome, letter, ..
             } => {
+                count_result(&origin, &outcome);
                 let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
                 if let (Some(refusal), Origin::Log(message)) = (letter, &origin) {
                     self.building.message(outgoing::dead_letter(message, &refusal));
@@ -238,6 +240,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Takes a transition into the batch: its events, its effects, and what of its row has changed.
     pub(super) fn record(&mut self, run_id: RunId, transition: &Transition, now: Timestamp) {
         let Some(live) = self.live.get_mut(run_id) else { return };
+        count_events(&transition.events);
         let effects = run::effects(&live.state, transition);
         let owes = !effects.is_empty();
         outgoing::publications(
@@ -350,9 +353,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// The input is not taken: whoever sent it is told, a message of the log goes to the dead letters, and its cursor moves.
     pub(super) fn refuse(&mut self, origin: &Origin, refusal: &Refusal) {
-        metrics::counter!(crate::telemetry::metric::REJECTED, "code" => refusal.code.id).increment(1);
+        metrics::counter!(metric::REJECTED, "code" => refusal.code.id).increment(1);
         if let Origin::Log(message) = origin {
-            metrics::counter!(crate::telemetry::metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
+            metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
             tracing::info!(code = refusal.code.id, subject = %message.subject, sequence = message.cursor.sequence, "{}", refusal.message);
             self.building.message(outgoing::dead_letter(message, refusal));
             if let Some(to) = job::answer_to(&self.reader, message) {
@@ -395,77 +398,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(outgoing::core(inbox.clone(), body));
         }
     }
+}
 
-    /// An input made core panic: drop everything that is not durable, read it again, and set this input aside then.
-    pub(super) fn poison(&mut self, key: Option<PoisonKey>) -> Step {
-        if let Some(key) = key {
-            self.poisoned.insert(key);
-        }
-        self.reset("an input could not be applied");
-        Step::Reset
-    }
+fn count_result(origin: &Origin, outcome: &TaskOutcome) {
+    let inlet = if matches!(origin, Origin::Log(_)) { "log" } else { "direct" };
+    let outcome = match outcome {
+        TaskOutcome::Completed { .. } => "completed",
+        TaskOutcome::Failed(_) => "failed",
+        TaskOutcome::Unknown(_) => "unknown",
+        TaskOutcome::Cancelled => "cancelled",
+        TaskOutcome::RetryLater { .. } => "retry_later",
+    };
+    metrics::counter!(metric::RESULTS, "inlet" => inlet, "outcome" => outcome).increment(1);
+}
 
-    /// An input known to break core or the store: its run is parked, the message goes to the dead letters, the cursor moves.
-    fn set_aside(&mut self, mut job: Job, key: &PoisonKey) -> Step {
-        let run_id = match &job.kind {
-            JobKind::Result { run_id, .. }
-            | JobKind::Wake { run_id }
-            | JobKind::TaskLost { run_id, .. }
-            | JobKind::Held { run_id, .. }
-            | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
-            JobKind::Verb(request) => {
-                let key = (request.namespace.clone(), request.workflow_id.clone());
-                match self.live.ids.get(&key) {
-                    None => return Step::Lacks(Box::new(job)),
-                    Some(info) => info.open().map(|known| known.row.run_id),
-                }
-            }
-            _ => None,
-        };
-        if let Some(run_id) = run_id
-            && !self.live.contains(run_id)
-            && job.asked_run.is_none_or(|fetch| fetch > self.fetches_done)
-        {
-            return Step::Lacks(Box::new(job));
+fn count_events(events: &[Event]) {
+    for event in events {
+        match event {
+            Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
+            _ => {}
         }
-        self.poisoned.remove(key);
-        let reason: Arc<str> =
-            Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
-        if let Some(run_id) = run_id
-            && let Applied::Panicked = self.apply(
-                run_id,
-                Input::Park {
-                    reason: Arc::clone(&reason),
-                },
-            )
-        {
-            // Not even parking works; the run stays as it is stored, and the input is let go.
-            self.live.remove(run_id);
-        }
-        if let JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } = job.kind {
-            self.settle_held(commit);
-        }
-        job.kind = JobKind::Refused(Refusal::new(&code::POISON, reason.as_ref()));
-        if let JobKind::Refused(refusal) = &job.kind {
-            self.refuse(&job.origin, refusal);
-        }
-        self.building.inputs += 1;
-        Step::Done
-    }
-
-    /// One task that a stream refused has been recorded; the commit it came from is published once all are.
-    pub(super) fn settle_held(&mut self, commit: crate::store::CommitId) {
-        if let Some(held) = self.held.get_mut(&commit) {
-            held.left = held.left.saturating_sub(1);
-            if held.left == 0 {
-                self.building.published([commit]);
-            }
-        }
-    }
-
-    /// A fresh batch, to be filled while the last one commits.
-    pub(super) fn next_batch(&mut self) -> BatchBuilder {
-        let number = self.building.number + 1;
-        std::mem::replace(&mut self.building, BatchBuilder::new(number))
     }
 }

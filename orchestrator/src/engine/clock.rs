@@ -1,8 +1,7 @@
 //! `now`: the database's clock by offset, carried on by this machine's monotonic clock, never going back.
 
-use std::time::Instant;
-
 use knarr_core::time::Timestamp;
+use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Clock {

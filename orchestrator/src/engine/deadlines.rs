@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use knarr_core::ids::{Namespace, QueueName, RunId};
 use knarr_core::run::input::{Horizon, Input};
@@ -15,7 +16,7 @@ use super::apply::Applied;
 use super::job::{Job, JobKind};
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Alarms of the near future. Entries are not removed when a deadline moves: a run that finds nothing due goes on.
 #[derive(Debug, Default)]
@@ -199,6 +200,63 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // The loop may have ended.
             let _ = done.send(Done::Horizon { life, answer });
         });
+    }
+
+    /// Asks the store for deadlines of the near future, now and then.
+    pub(super) fn scan(&mut self) {
+        let now = self.clock.now();
+        if self.scanning || now < self.scan_from || self.partitions.len() == 0 {
+            return;
+        }
+        self.scanning = true;
+        let store = Arc::clone(&self.store);
+        let partitions = self.partitions.served();
+        let until = now.plus(self.config.deadline_horizon);
+        let (life, done) = (self.life, self.done.clone());
+        self.tasks.spawn(async move {
+            const PAGE: u32 = 10_000;
+            let result = store.due(&partitions, until, PAGE).await;
+            let full = result.as_ref().is_ok_and(|due| due.len() >= PAGE as usize);
+            let _ = done.send(Done::Due {
+                life,
+                until,
+                result,
+                full,
+            });
+        });
+    }
+
+    pub(super) fn scanned(
+        &mut self,
+        until: Timestamp,
+        result: Result<Vec<(RunId, Timestamp)>, StoreError>,
+        full: bool,
+    ) {
+        self.scanning = false;
+        let now = self.clock.now();
+        match result {
+            Ok(due) => {
+                let last = due.last().map(|(_, at)| *at);
+                for (run_id, at) in due {
+                    if self.live.get(run_id).is_none_or(|live| live.alarm.is_none()) {
+                        self.alarms.set(at, run_id, now);
+                        if let Some(live) = self.live.get_mut(run_id) {
+                            live.alarm = Some(at);
+                        }
+                    }
+                }
+                let half = knarr_core::time::Span(self.config.deadline_horizon.0 / 2);
+                // A full page covers the time up to its last row; the rest is asked for when that is reached.
+                self.scan_from = match last {
+                    Some(last) if full => last.max(now.plus(knarr_core::time::Span::from_millis(200))).min(until),
+                    _ => now.plus(half),
+                };
+            }
+            Err(error) => {
+                tracing::warn!(%error, "deadlines cannot be read yet");
+                self.scan_from = now.plus(knarr_core::time::Span::from_secs(1));
+            }
+        }
     }
 
     pub(super) fn horizon_answered(&mut self, answer: Option<HorizonAnswer>) {

@@ -253,9 +253,11 @@ impl JobReader {
                 "claims are for activities that run at most once, which this version does not have",
             )),
         };
+        // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
         let confirm = bus::header(&message.headers, header::CONFIRM)
             .map(str::to_owned)
-            .or(message.reply);
+            .or(message.reply)
+            .filter(|to| self.may_answer(to));
         Job::new(Origin::Direct { confirm, token }, kind)
     }
 
@@ -336,7 +338,9 @@ impl JobReader {
                 "nothing may follow this verb in the subject",
             ));
         }
-        let expected = format!("{} {}", subject.verb, subject.namespace);
+        // As in the subject: one spelling in both places.
+        let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
+        let expected = format!("{} {namespace}", subject.verb);
         if bus::header(headers, header::VERB) != Some(&expected) {
             return Err(Refusal::new(
                 &code::VERB_HEADER,
@@ -470,17 +474,17 @@ impl JobReader {
         Ok(self.answer_to(headers)?.map(|to| AnswerRequest { to, on }))
     }
 
+    /// A plain subject under an allowed inbox prefix.
+    fn may_answer(&self, to: &str) -> bool {
+        let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
+        plain && self.answer_prefixes.iter().any(|prefix| to.starts_with(prefix.as_str()))
+    }
+
     fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
         let Some(to) = bus::header(headers, header::REPLY_TO) else {
             return Ok(None);
         };
-        let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
-        if plain
-            && self
-                .answer_prefixes
-                .iter()
-                .any(|prefix| to.starts_with(prefix.as_str()))
-        {
+        if self.may_answer(to) {
             Ok(Some(Arc::from(to)))
         } else {
             Err(Refusal::new(

@@ -23,10 +23,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             std::mem::take(&mut self.published)
         };
         self.tasks.spawn(async move {
-            let asked = std::time::Instant::now();
+            let asked = tokio::time::Instant::now();
             let share = store.keep(&session, &published).await;
             let clock = match &share {
-                Ok(_) => store.now().await.ok().map(|now| (now, std::time::Instant::now())),
+                Ok(_) => store.now().await.ok().map(|now| (now, tokio::time::Instant::now())),
                 Err(_) => None,
             };
             tracing::trace!(elapsed = ?asked.elapsed(), "lease kept");

@@ -11,22 +11,30 @@
 mod apply;
 mod batch;
 mod clock;
+mod commit;
 mod config;
 mod deadlines;
 mod definitions;
 mod failpoint;
 mod fetch;
+mod intake;
 mod job;
 mod lease;
 mod live;
+mod look_up;
 mod outgoing;
 mod partitions;
+mod poison;
 mod publication;
+mod recovery;
 mod refusal;
 mod run_loop;
 mod start;
 mod token;
 mod upkeep;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::EngineConfig;
 pub use definitions::Definitions;

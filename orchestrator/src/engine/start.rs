@@ -23,8 +23,9 @@ use super::apply::{Applied, Step};
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
 use super::live::{IdKey, Live};
 use super::outgoing::{self, RunRef};
+use super::poison::PoisonKey;
 use super::refusal::Refusal;
-use super::run_loop::{Loop, PoisonKey};
+use super::run_loop::Loop;
 use crate::bus::{Bus, Delivery, Outgoing};
 use crate::store::{RunRow, Store};
 

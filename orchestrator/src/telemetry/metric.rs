@@ -16,6 +16,8 @@ pub struct Metric {
     pub kind: Kind,
     pub unit: metrics::Unit,
     pub help: &'static str,
+    /// Each takes a handful of values, known when the code is written.
+    pub labels: &'static [&'static str],
 }
 
 /// From a commit on a quiet machine to one that is about to time out.
@@ -28,35 +30,35 @@ const COUNTS: &[f64] = &[
 ];
 
 macro_rules! metrics_table {
-    ($($name:ident = $text:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
+    ($($name:ident = $text:literal, $kind:expr, $unit:ident, [$($label:literal),*], $help:literal;)*) => {
         $(#[doc = $help] pub const $name: &str = $text;)*
         /// In the order of this file.
         pub const ALL: &[Metric] = &[
-            $(Metric { name: $text, kind: $kind, unit: metrics::Unit::$unit, help: $help }),*
+            $(Metric { name: $text, kind: $kind, unit: metrics::Unit::$unit, help: $help, labels: &[$($label),*] }),*
         ];
     };
 }
 
 metrics_table! {
-    TRANSITIONS = "knarr_transitions_total", Kind::Counter, Count, "Inputs applied to runs and committed.";
-    RUNS_STARTED = "knarr_runs_started_total", Kind::Counter, Count, "Runs started.";
-    RUNS_CLOSED = "knarr_runs_closed_total", Kind::Counter, Count, "Runs closed, by `status`.";
-    COMMIT_SECONDS = "knarr_commit_seconds", Kind::Histogram(SECONDS), Seconds, "Time of one commit, as its caller sees it.";
-    BATCH_TRANSITIONS = "knarr_batch_transitions", Kind::Histogram(COUNTS), Count, "Transitions in one commit.";
-    COMMIT_ERRORS = "knarr_commit_errors_total", Kind::Counter, Count, "Commits that failed, by `kind`: bad_data, unknown or fenced.";
-    TASKS_DISPATCHED = "knarr_tasks_dispatched_total", Kind::Counter, Count, "Tasks published to workers.";
-    RESULTS = "knarr_results_total", Kind::Counter, Count, "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
-    TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, "Attempts that ended because a deadline passed.";
-    UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, "Undos that were exhausted and wait for an operator.";
-    REJECTED = "knarr_rejected_total", Kind::Counter, Count, "Messages and calls refused, by `code`.";
-    DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, "Messages copied to the dead-letter stream, by `reason`.";
-    PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, "Publications that were not acknowledged, by `kind`; they are repeated or held.";
-    LOG_GAPS = "knarr_log_gaps_total", Kind::Counter, Count, "Times the log was found to lack messages: recreated, or put back in time.";
-    LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, "Messages the log is known to have lost, where the range is known.";
-    PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, "Partitions this replica owns.";
-    LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, "Runs held in memory.";
-    BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, "Direct messages dropped because the replica could not keep up; their senders repeat them.";
-    BUS_MALFORMED = "knarr_bus_malformed_direct_messages_total", Kind::Counter, Count, "Direct messages on no subject that Knarr knows.";
+    TRANSITIONS = "knarr_transitions_total", Kind::Counter, Count, [], "Inputs applied to runs and committed.";
+    RUNS_STARTED = "knarr_runs_started_total", Kind::Counter, Count, [], "Runs started.";
+    RUNS_CLOSED = "knarr_runs_closed_total", Kind::Counter, Count, ["status"], "Runs closed, by `status`.";
+    COMMIT_SECONDS = "knarr_commit_seconds", Kind::Histogram(SECONDS), Seconds, [], "Time of one commit, as its caller sees it.";
+    BATCH_TRANSITIONS = "knarr_batch_transitions", Kind::Histogram(COUNTS), Count, [], "Transitions in one commit.";
+    COMMIT_ERRORS = "knarr_commit_errors_total", Kind::Counter, Count, ["kind"], "Commits that failed, by `kind`: bad_data, unknown or fenced.";
+    TASKS_DISPATCHED = "knarr_tasks_dispatched_total", Kind::Counter, Count, [], "Tasks published to workers.";
+    RESULTS = "knarr_results_total", Kind::Counter, Count, ["inlet", "outcome"], "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
+    TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, [], "Attempts that ended because a deadline passed.";
+    UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
+    REJECTED = "knarr_rejected_total", Kind::Counter, Count, ["code"], "Messages and calls refused, by `code`.";
+    DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, ["reason"], "Messages copied to the dead-letter stream, by `reason`.";
+    PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, ["kind"], "Publications that were not acknowledged, by `kind`; they are repeated or held.";
+    LOG_GAPS = "knarr_log_gaps_total", Kind::Counter, Count, [], "Times the log was found to lack messages: recreated, or put back in time.";
+    LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
+    PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
+    LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
+    BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, [], "Direct messages dropped because the replica could not keep up; their senders repeat them.";
+    BUS_MALFORMED = "knarr_bus_malformed_direct_messages_total", Kind::Counter, Count, [], "Direct messages on no subject that Knarr knows.";
 }
 
 #[cfg(test)]
@@ -82,6 +84,13 @@ mod tests {
                 "{name}"
             );
             assert!(metric.help.ends_with('.'), "{name}");
+            assert!(
+                metric
+                    .labels
+                    .iter()
+                    .all(|label| metric.help.contains(&format!("`{label}`"))),
+                "{name}"
+            );
             if let Kind::Histogram(bounds) = metric.kind {
                 assert!(bounds.is_sorted() && !bounds.is_empty(), "{name}");
             }

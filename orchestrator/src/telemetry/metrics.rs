@@ -12,7 +12,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// Installs the recorder, once in the life of the process; later calls return the same one.
+/// Installs the recorder, once in the life of the process; later calls return the same one. What has
+/// no labels is there from the start, so that a rate is right from the first event on.
 ///
 /// # Errors
 /// When another recorder was installed by somebody else.
@@ -33,6 +34,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
             Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+    for metric in ALL.iter().filter(|metric| metric.labels.is_empty()) {
+        match metric.kind {
+            Kind::Counter => metrics::counter!(metric.name).absolute(0),
+            Kind::Gauge => metrics::gauge!(metric.name).set(0.0),
+            Kind::Histogram(_) => drop(metrics::histogram!(metric.name)),
         }
     }
     Ok(installed.insert(handle).clone())

@@ -16,7 +16,8 @@ use super::event::{Event, StepOutcome};
 use super::failure::Failure;
 use super::input::TaskOutcome;
 use super::retry::{self, Ended, Seed};
-use super::{activity, compensation};
+use super::{activity, compensation, late};
+use crate::definition::plan::Call;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Span;
 
@@ -26,6 +27,10 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
         return;
     };
     let (step, direction) = (view.step.clone(), view.direction);
+    // Asked first: an outcome that nothing can follow from is recorded and leaves the task open.
+    let Some(call) = d.call(&step, direction) else {
+        return late::result(d, task, outcome);
+    };
     match outcome {
         TaskOutcome::Completed { output } => match direction {
             Direction::Do => activity::completed(d, step, task, output),
@@ -42,7 +47,7 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
                 retryable: error.retryable,
                 retry_after: error.retry_after,
             };
-            retry_or_give_up(d, step, direction, ended, StepOutcome::Failed);
+            retry_or_give_up(d, (step, direction), call, ended, StepOutcome::Failed);
         }
         TaskOutcome::Unknown(error) => {
             d.emit(Event::TaskUnknown {
@@ -54,13 +59,13 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
                 retryable: error.retryable,
                 retry_after: error.retry_after,
             };
-            retry_or_give_up(d, step, direction, ended, StepOutcome::Unknown);
+            retry_or_give_up(d, (step, direction), call, ended, StepOutcome::Unknown);
         }
         TaskOutcome::Cancelled => {
             d.emit(Event::TaskCancelled { task });
-            retry_or_give_up(d, step, direction, Ended::SILENT, StepOutcome::Cancelled);
+            retry_or_give_up(d, (step, direction), call, Ended::SILENT, StepOutcome::Cancelled);
         }
-        TaskOutcome::RetryLater { after } => ask_again(d, step, direction, task, after),
+        TaskOutcome::RetryLater { after } => ask_again(d, (step, direction), call, task, after),
     }
     d.settle();
 }
@@ -91,18 +96,24 @@ fn silent(d: &mut Decider<'_>, task: TaskNo, event: fn(TaskNo, Failure) -> Event
         return;
     };
     let (step, direction, limit) = (view.step.clone(), view.direction, view.execution.start_to_close);
-    d.emit(event(task, error(limit)));
-    retry_or_give_up(d, step, direction, Ended::SILENT, StepOutcome::Unknown);
-}
-
-fn ask_again(d: &mut Decider<'_>, step: StepPath, direction: Direction, task: TaskNo, after: Option<Span>) {
-    let Some((policy, attempt)) = policy_and_attempt(d, &step, direction) else {
+    let Some(call) = d.call(&step, direction) else {
         return;
     };
-    let seed = seed(d, &step, direction, attempt);
+    d.emit(event(task, error(limit)));
+    retry_or_give_up(d, (step, direction), call, Ended::SILENT, StepOutcome::Unknown);
+}
+
+fn ask_again(
+    d: &mut Decider<'_>,
+    (step, direction): (StepPath, Direction),
+    call: &Call,
+    task: TaskNo,
+    after: Option<Span>,
+) {
+    let seed = seed(d, &step, direction);
     let pause = after
         .filter(|after| *after > Span::ZERO)
-        .unwrap_or_else(|| retry::interval(policy, seed));
+        .unwrap_or_else(|| retry::interval(&call.retry, seed));
     let until = d.at.plus(pause);
     d.emit(Event::TaskDeferred { task, until });
     if direction == Direction::Do && !d.state.is_running() {
@@ -112,16 +123,15 @@ fn ask_again(d: &mut Decider<'_>, step: StepPath, direction: Direction, task: Ta
 
 fn retry_or_give_up(
     d: &mut Decider<'_>,
-    step: StepPath,
-    direction: Direction,
+    (step, direction): (StepPath, Direction),
+    call: &Call,
     ended: Ended<'_>,
     otherwise: StepOutcome,
 ) {
-    let Some((policy, attempt)) = policy_and_attempt(d, &step, direction) else {
-        return;
-    };
     let goes_on = direction == Direction::Undo || d.state.is_running();
-    let pause = retry::pause(policy, seed(d, &step, direction, attempt), ended).filter(|_| goes_on);
+    let seed = seed(d, &step, direction);
+    let attempt = seed.attempt;
+    let pause = retry::pause(&call.retry, seed, ended).filter(|_| goes_on);
     match pause {
         Some(pause) => d.emit(Event::RetryScheduled {
             at: d.at.plus(pause),
@@ -158,20 +168,12 @@ pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction,
     }
 }
 
-fn policy_and_attempt<'a>(
-    d: &mut Decider<'a>,
-    step: &StepPath,
-    direction: Direction,
-) -> Option<(&'a crate::definition::plan::RetryPolicy, u32)> {
-    let attempt = d.state.executions(direction).get(step)?.attempt;
-    Some((d.retry_policy(step, direction)?, attempt))
-}
-
-fn seed<'s>(d: &Decider<'_>, step: &'s StepPath, direction: Direction, attempt: u32) -> Seed<'s> {
+fn seed<'s>(d: &Decider<'_>, step: &'s StepPath, direction: Direction) -> Seed<'s> {
+    let execution = d.state.executions(direction).get(step);
     Seed {
         run: d.state.run_id(),
         step,
         direction,
-        attempt,
+        attempt: execution.map_or(1, |execution| execution.attempt),
     }
 }

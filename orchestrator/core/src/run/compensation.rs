@@ -17,13 +17,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::decider::Decider;
+use super::effect::Direction;
 use super::event::Event;
 use super::failure::Failure;
 use super::ledger::UndoState;
 use super::scope::RunScope;
 use super::state::{Phase, Why};
 use super::status::Status;
-use crate::definition::plan::{Call, Undo};
+use crate::definition::plan::Call;
 use crate::expression::Template;
 use crate::ids::StepPath;
 
@@ -67,14 +68,6 @@ pub(super) fn park(d: &mut Decider<'_>, step: StepPath, error: Failure) {
     d.emit(Event::UndoParked { step, error });
 }
 
-/// The undo of a step, if the plan has one.
-pub(super) fn undo_call<'a>(d: &mut Decider<'a>, step: &StepPath) -> Option<&'a Call> {
-    match &d.activity(step)?.1.undo {
-        Undo::Compensate(call) => Some(call),
-        Undo::ReadOnly | Undo::None { .. } => None,
-    }
-}
-
 /// Goes on with undoing a run that stops: waits for what is in flight, dispatches what is next, or closes the run.
 pub(super) fn advance(d: &mut Decider<'_>) {
     if !d.state.doing.is_empty() || d.state.parked.is_some() {
@@ -85,7 +78,7 @@ pub(super) fn advance(d: &mut Decider<'_>) {
         entry.map(|entry| entry.step.clone())
     };
     while let Some(step) = needed(d) {
-        let Some(call) = undo_call(d, &step) else {
+        let Some(call) = d.call(&step, Direction::Undo) else {
             return;
         };
         prepare(d, &step, call, None);
@@ -102,7 +95,7 @@ pub(super) fn advance(d: &mut Decider<'_>) {
 }
 
 fn dispatch(d: &mut Decider<'_>, step: StepPath) {
-    let Some(call) = undo_call(d, &step) else {
+    let Some(call) = d.call(&step, Direction::Undo) else {
         return;
     };
     d.emit(Event::UndoScheduled {

@@ -11,7 +11,7 @@ use super::event::{Event, Transition};
 use super::evolve;
 use super::state::State;
 use super::tree;
-use crate::definition::plan::{Activity, NodeId, NodeKind, Plan, RetryPolicy, Undo};
+use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
 
@@ -118,21 +118,30 @@ impl<'a> Decider<'a> {
             NodeKind::Activity(activity) => Some((node, &**activity)),
             NodeKind::Sequence { .. } | NodeKind::Set(_) => None,
         });
-        if found.is_none() && self.state.parked.is_none() {
-            self.emit(Event::RunParked {
-                reason: Arc::from(format!("the definition has no activity at `{step}`")),
-            });
+        if found.is_none() {
+            self.park_for_lack_of("activity", step);
         }
         found
     }
 
-    /// How a do or an undo is retried.
-    pub(super) fn retry_policy(&mut self, step: &StepPath, direction: Direction) -> Option<&'a RetryPolicy> {
+    /// What a do or an undo calls; parks the run like [`Self::activity`].
+    pub(super) fn call(&mut self, step: &StepPath, direction: Direction) -> Option<&'a Call> {
         let (_, activity) = self.activity(step)?;
         match (direction, &activity.undo) {
-            (Direction::Do, _) => Some(&activity.call.retry),
-            (Direction::Undo, Undo::Compensate(call)) => Some(&call.retry),
-            (Direction::Undo, Undo::ReadOnly | Undo::None { .. }) => None,
+            (Direction::Do, _) => Some(&activity.call),
+            (Direction::Undo, Undo::Compensate(call)) => Some(call),
+            (Direction::Undo, Undo::ReadOnly | Undo::None { .. }) => {
+                self.park_for_lack_of("undo", step);
+                None
+            }
+        }
+    }
+
+    fn park_for_lack_of(&mut self, what: &str, step: &StepPath) {
+        if self.state.parked.is_none() {
+            self.emit(Event::RunParked {
+                reason: Arc::from(format!("the definition has no {what} at `{step}`")),
+            });
         }
     }
 }

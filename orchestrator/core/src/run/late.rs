@@ -72,12 +72,12 @@ fn reconsider(d: &mut Decider<'_>, step: &StepPath, output: &Arc<Value>) {
     };
     match was {
         UndoState::Dormant => {
-            if let Some(call) = compensation::undo_call(d, step) {
+            if let Some(call) = d.call(step, Direction::Undo) {
                 compensation::prepare(d, step, call, Some(output));
             }
         }
         UndoState::Ready | UndoState::Parked { prepared: false, .. } => {
-            if let Some(call) = compensation::undo_call(d, step)
+            if let Some(call) = d.call(step, Direction::Undo)
                 && let Ok(input) = compensation::evaluate(d, step, call, Some(output))
             {
                 d.emit(Event::UndoReady {

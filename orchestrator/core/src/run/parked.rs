@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::cancel::{is_repeat, refused};
 use super::compensation;
 use super::decider::Decider;
+use super::effect::Direction;
 use super::event::{Event, Resolution};
 use super::input::{Operation, ParkedAction, Rejected};
 use super::ledger::UndoState;
@@ -71,7 +72,7 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
 
 /// The input could not be evaluated before; what it reads may be there now.
 fn retry_unprepared(d: &mut Decider<'_>, step: StepPath, operation: Operation) -> Result<(), Rejected> {
-    let Some(call) = compensation::undo_call(d, &step) else {
+    let Some(call) = d.call(&step, Direction::Undo) else {
         return Ok(());
     };
     if compensation::reads_error(call.input.as_ref()) && d.state.failure().is_none() {

@@ -1,7 +1,8 @@
 //! The end of a run's forward part: completed, or stopped to be undone.
 //!
 //! A run that stops dispatches nothing forwards. Tasks that workers may hold are asked to cancel (an effect of the event
-//! that stops the run) and waited for, within their own timeouts; what is not with a worker ends at once.
+//! that stops the run) and waited for, within their own timeouts; what is not with a worker ends at once. A task still in
+//! its queue counts as one that a worker may hold: it is not late until it is delivered, and may then be refused or done.
 
 use super::attempt;
 use super::decider::Decider;

@@ -1,5 +1,7 @@
 //! What services, workers and faults do to the bus in memory.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use knarr_schemas::{header as names, subject};
 use tokio::sync::mpsc;
@@ -128,6 +130,11 @@ impl MemoryBus {
     /// Everything in the stream of lifecycle events.
     pub fn events(&self) -> Vec<Outgoing> {
         self.inner.state().events.clone()
+    }
+
+    /// The last message of each partition that has any.
+    pub fn log_ends(&self) -> BTreeMap<i16, u64> {
+        self.inner.state().log.ends()
     }
 
     /// Tasks in a namespace's stream, delivered or not.

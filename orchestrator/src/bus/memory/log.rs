@@ -1,6 +1,6 @@
 //! The log in memory: a stream with an identity, contiguous sequences and times that never go back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use knarr_core::time::Timestamp;
@@ -69,6 +69,11 @@ impl Log {
     pub(super) fn last_of(&self, partition: i16) -> u64 {
         let last = self.entries.iter().rposition(|entry| entry.partition == partition);
         last.map_or(0, |offset| self.first + offset as u64)
+    }
+
+    pub(super) fn ends(&self) -> BTreeMap<i16, u64> {
+        let numbered = (self.first..).zip(&self.entries);
+        numbered.map(|(sequence, entry)| (entry.partition, sequence)).collect()
     }
 
     /// Forgets what lies below `sequence`.

@@ -3,7 +3,8 @@
 //! **Invariant:** it behaves as the bus over NATS does, gaps and refusals included; on a single-threaded runtime, with a
 //! clock of the test's, the same calls lead to the same deliveries.
 //!
-//! What a worker, a service or a fault does is a method of [`MemoryBus`] outside of [`Bus`]. Clones share everything.
+//! What a worker, a service or a fault does is a method of [`MemoryBus`] outside of [`Bus`]. Clones are the same process;
+//! [`MemoryBus::another_process`] has readers of its own.
 
 mod controls;
 mod log;
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::controls::DirectFaults;
 pub use self::log::LogCopy;
 pub use self::queues::PulledTask;
-use self::state::{Open, State};
+use self::state::{Open, OpenKey, State};
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
 use crate::store::Cursor;
@@ -34,6 +35,7 @@ type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 #[derive(Clone)]
 pub struct MemoryBus {
     inner: Arc<Inner>,
+    process: u64,
 }
 
 struct Inner {
@@ -69,7 +71,25 @@ impl MemoryBus {
                 state: Mutex::new(State::new()),
                 changed: watch::channel(0).0,
             }),
+            process: 0,
         }
+    }
+
+    /// The same servers, seen from another process: a partition can be open in several at once.
+    #[must_use]
+    pub fn another_process(&self) -> Self {
+        let mut state = self.inner.state();
+        state.processes += 1;
+        Self {
+            inner: Arc::clone(&self.inner),
+            process: state.processes,
+        }
+    }
+
+    /// The process dies: nobody reads for it any more.
+    pub fn kill_process(&self) {
+        let process = self.process;
+        self.inner.state().open.retain(|(owner, _), _| *owner != process);
     }
 }
 
@@ -90,11 +110,11 @@ impl Inner {
 }
 
 /// Reads a partition for as long as it is open.
-async fn read(inner: Arc<Inner>, partition: i16, into: mpsc::Sender<Incoming>) {
+async fn read(inner: Arc<Inner>, key: OpenKey, into: mpsc::Sender<Incoming>) {
     let mut changed = inner.changed.subscribe();
     loop {
         changed.borrow_and_update();
-        let next = inner.state().step(partition);
+        let next = inner.state().step(key);
         let Some((incoming, cursor)) = next else {
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return },
@@ -106,7 +126,7 @@ async fn read(inner: Arc<Inner>, partition: i16, into: mpsc::Sender<Incoming>) {
             return;
         }
         // What was handed over counts, even if the log has become another one meanwhile: that is seen at the next step.
-        if let Some(open) = inner.state().open.get_mut(&partition) {
+        if let Some(open) = inner.state().open.get_mut(&key) {
             open.cursor = cursor;
         }
     }
@@ -155,9 +175,9 @@ impl Bus for MemoryBus {
                 }
             }
         });
-        let reading = TaskHandle::spawn(read(Arc::clone(&self.inner), partition, into.clone()));
+        let reading = TaskHandle::spawn(read(Arc::clone(&self.inner), (self.process, partition), into.clone()));
         state.open.insert(
-            partition,
+            (self.process, partition),
             Open {
                 into,
                 direct,
@@ -173,7 +193,7 @@ impl Bus for MemoryBus {
     }
 
     async fn close_partition(&self, partition: i16) {
-        let open = self.inner.state().open.remove(&partition);
+        let open = self.inner.state().open.remove(&(self.process, partition));
         if let Some(open) = open {
             for task in open.tasks {
                 task.stop().await;

@@ -1,6 +1,6 @@
 //! Everything the bus in memory holds, and what each message does to it. Synchronous: the lock is around all of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject;
@@ -26,7 +26,8 @@ pub(super) struct State {
     pub(super) full: HashSet<String>,
     /// Of the next publications into streams, and whether they are stored all the same.
     pub(super) unacknowledged: (u32, bool),
-    pub(super) open: HashMap<i16, Open>,
+    pub(super) processes: u64,
+    pub(super) open: BTreeMap<OpenKey, Open>,
     pub(super) listeners: Vec<(String, mpsc::UnboundedSender<Outgoing>)>,
     pub(super) faults: DirectFaults,
     pub(super) direct_count: u32,
@@ -36,6 +37,9 @@ pub(super) struct State {
     /// Partition, namespace and token of each.
     pub(super) lost_tasks: Vec<(i16, String, String)>,
 }
+
+/// A process and a partition it reads.
+pub(super) type OpenKey = (u64, i16);
 
 pub(super) struct Open {
     pub(super) into: mpsc::Sender<Incoming>,
@@ -62,7 +66,8 @@ impl State {
             events: Vec::new(),
             full: HashSet::new(),
             unacknowledged: (0, false),
-            open: HashMap::new(),
+            processes: 0,
+            open: BTreeMap::new(),
             listeners: Vec::new(),
             faults: DirectFaults::default(),
             direct_count: 0,
@@ -163,7 +168,7 @@ impl State {
     }
 
     pub(super) fn take_direct(&mut self, message: DirectMessage) -> bool {
-        if !self.connected || !self.open.contains_key(&message.partition) {
+        if !self.connected || self.of(message.partition).next().is_none() {
             return false;
         }
         self.direct_count = self.direct_count.wrapping_add(1);
@@ -187,15 +192,22 @@ impl State {
     }
 
     pub(super) fn deliver_direct(&self, message: DirectMessage) {
-        if let Some(open) = self.open.get(&message.partition) {
-            let _ = open.direct.send(Incoming::Direct(message));
+        for open in self.of(message.partition) {
+            let _ = open.direct.send(Incoming::Direct(message.clone()));
         }
+    }
+
+    /// Who has the partition open: more than one while an owner does not know yet that it is none any more.
+    fn of(&self, partition: i16) -> impl Iterator<Item = &Open> {
+        let of_partition = self.open.iter().filter(move |((_, number), _)| *number == partition);
+        of_partition.map(|(_, open)| open)
     }
 
     pub(super) fn tell_lost_tasks(&mut self) {
         let open = &self.open;
         self.lost_tasks.retain(|(partition, namespace, token)| {
-            let Some(owner) = open.get(partition) else { return true };
+            let mut owners = open.iter().filter(|((_, number), _)| number == partition);
+            let Some((_, owner)) = owners.next() else { return true };
             let lost = Incoming::TaskLost {
                 partition: *partition,
                 namespace: namespace.clone(),
@@ -206,8 +218,9 @@ impl State {
     }
 
     /// What a partition's reader hands over next, and the cursor after it.
-    pub(super) fn step(&mut self, partition: i16) -> Option<(Incoming, Cursor)> {
-        let open = self.open.get_mut(&partition)?;
+    pub(super) fn step(&mut self, key: OpenKey) -> Option<(Incoming, Cursor)> {
+        let (_, partition) = key;
+        let open = self.open.get_mut(&key)?;
         if !self.connected {
             return None;
         }

@@ -7,7 +7,7 @@
 //! takes, so whoever has moved the epoch afterwards knows that no older batch can still land. Locks are taken in one order
 //! everywhere: sessions by id, then partitions, then the rest.
 //!
-//! Sessions locks and prepared statements need real sessions: a pooler in transaction mode in between does not work.
+//! Session locks and prepared statements need real sessions: a pooler in transaction mode in between does not work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +114,16 @@ impl PostgresStore {
             PgPoolOptions::new()
                 .max_connections(size.max(1))
                 .acquire_timeout(config.connect_timeout)
+                // A round trip before every statement is spared where the connection has just been used.
+                .test_before_acquire(false)
+                .before_acquire(|connection, state| {
+                    Box::pin(async move {
+                        if state.idle_for > Duration::from_secs(1) {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
         };
         let store = Self {
             commits: Mutex::new(None),

@@ -291,17 +291,34 @@ fn a_parked_run_can_be_cancelled_and_terminated() {
 }
 
 #[test]
-fn a_run_loaded_with_a_definition_that_lacks_its_step_is_parked_with_the_reason() {
+fn a_run_loaded_with_a_definition_that_lacks_its_step_is_parked_and_goes_on_with_the_right_one() {
+    for outcome in [done(json!(1)), failed("X"), TaskOutcome::RetryLater { after: None }] {
+        let mut run = run(vec![act("a").attempts(Some(2))]);
+        let right = std::mem::replace(&mut run.plan, plan(vec![act("other")]));
+        run.end("do a", outcome);
+        assert_eq!(run.status(), Status::Parked);
+        assert!(run.state.parked_reason().unwrap().contains("`a`"));
+        assert_eq!(run.apply(Input::Wake(Horizon::default())), Ok(None));
+        run.plan = right;
+        run.operate("", ParkedAction::Retry);
+        run.time_out("do a");
+        run.wake_next();
+        run.complete("do a");
+        assert_eq!(run.status(), Status::Completed);
+    }
+}
+
+#[test]
+fn an_undo_that_the_definition_lacks_parks_the_run() {
     let mut run = run(vec![act("a"), act("b")]);
-    run.plan = plan(vec![act("other")]);
-    let task = run.task("do a");
-    run.take(Input::TaskEnded {
-        task,
-        outcome: done(json!(1)),
-    });
-    assert_eq!(run.status(), Status::Parked);
+    run.complete("do a");
+    let right = std::mem::replace(&mut run.plan, plan(vec![act("a").undo(UndoDef::ReadOnly), act("b")]));
+    run.fail("do b");
     assert!(run.state.parked_reason().unwrap().contains("`a`"));
-    assert_eq!(run.apply(Input::Wake(Horizon::default())), Ok(None));
+    run.plan = right;
+    run.operate("", ParkedAction::Retry);
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated);
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! `knarr bench`: measures, and checks what it measured. And `knarr bench-worker`, the process it starts for that.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::bench::{self, BenchOptions, Load, Scenario, WorkerOptions};
+use crate::cli::error::{CliError, Exit};
+use crate::cli::globals::{Globals, parse_duration};
+use crate::cli::{interrupt, output};
+use crate::dev::Progress;
+
+/// In flight where nothing else is said: enough for the machine to be busy.
+const IN_FLIGHT: u32 = 256;
+const SHORTEST: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a server named, private ones are started in a temporary directory, with fsync on, and removed at the end. With \
+--nats-url and --database-url orchestrators are started on those servers; with --nats-url alone one has to be there.
+
+Exit status: 0 measured, and every saga ended as it had to; 1 sagas were lost, ended wrongly, or steps ran too often, not \
+at all or out of order; 2 wrong usage; 3 there was no measurement.
+
+Examples:
+  knarr bench order
+  knarr bench order_failing --in-flight 64 --duration 1m
+  knarr bench order --rate 500 -o json
+  knarr bench order --idle")]
+pub struct BenchArgs {
+    /// What to run
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+
+    /// Closed loop: so many sagas at once [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with_all = ["rate", "idle"])]
+    pub in_flight: Option<u32>,
+
+    /// Open loop: so many starts a second; latency counts from when a start was due
+    #[arg(long, value_name = "PER SECOND", value_parser = parse_rate, conflicts_with = "idle")]
+    pub rate: Option<f64>,
+
+    /// One saga at a time: the latency of a system with nothing else to do
+    #[arg(long)]
+    pub idle: bool,
+
+    /// How long to measure
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "20s")]
+    pub duration: Duration,
+
+    /// How long to run before that
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
+    pub warmup: Duration,
+
+    /// Longest silence, once no more sagas are started, before those in flight are lost
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
+    pub drain: Duration,
+
+    /// Use this PostgreSQL [default: a private one]
+    #[arg(long, env = "KNARR_DATABASE_URL", value_name = "URL")]
+    pub database_url: Option<String>,
+
+    /// Orchestrators to start
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16), default_value_t = 1)]
+    pub replicas: u16,
+
+    /// Handlers at once in the worker
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value_t = 512)]
+    pub concurrency: u32,
+}
+
+impl BenchArgs {
+    fn options(&self, globals: &Globals) -> Result<BenchOptions, CliError> {
+        if self.duration < SHORTEST {
+            return Err(CliError::usage(format!(
+                "--duration is at least {} ms",
+                SHORTEST.as_millis()
+            )));
+        }
+        let load = match (self.rate, self.in_flight) {
+            (Some(rate), _) => Load::Rate(rate),
+            (None, _) if self.idle => Load::InFlight(1),
+            (None, in_flight) => Load::InFlight(in_flight.unwrap_or(IN_FLIGHT)),
+        };
+        Ok(BenchOptions {
+            scenario: self.scenario,
+            load,
+            duration: self.duration,
+            warmup: self.warmup,
+            drain: self.drain,
+            // Not the one of a `knarr dev` that happens to run here: that would measure something else unasked.
+            nats_url: globals.nats_url.clone(),
+            database_url: self.database_url.clone(),
+            namespace: globals.namespace.clone(),
+            concurrency: usize::try_from(self.concurrency).unwrap_or(usize::MAX),
+            replicas: self.replicas,
+        })
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.01..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err(format!(
+            "`{text}` is not a number of starts a second between 0.01 and 1000000"
+        )),
+    }
+}
+
+pub async fn run(args: BenchArgs, globals: &Globals) -> Result<(), CliError> {
+    let options = args.options(globals)?;
+    let progress = Progress::for_stderr();
+    let measured = bench::run(&options, &interrupt::token(), &progress).await;
+    progress.finish();
+    let report = measured?;
+    if globals.json() {
+        output::print_json(&report);
+    } else {
+        output::print(&report.render(&globals.look()));
+    }
+    if report.is_good() {
+        Ok(())
+    } else {
+        Err(CliError::silent(Exit::No))
+    }
+}
+
+/// Started by `knarr bench`, and not for people.
+#[derive(Debug, Args)]
+pub struct BenchWorkerArgs {
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+    /// Names the measurement.
+    pub nonce: String,
+    #[arg(long, default_value_t = 512)]
+    pub concurrency: usize,
+}
+
+pub async fn work(args: BenchWorkerArgs, globals: &Globals) -> Result<(), CliError> {
+    let options = WorkerOptions {
+        nats_url: globals.nats_url(),
+        namespace: globals.namespace.clone(),
+        scenario: args.scenario,
+        nonce: args.nonce,
+        concurrency: args.concurrency,
+    };
+    Ok(bench::work(options, interrupt::token()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+        #[command(flatten)]
+        globals: Globals,
+    }
+
+    fn options(line: &str) -> Result<BenchOptions, String> {
+        let line = Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace()));
+        let line = line.map_err(|error| error.to_string())?;
+        line.bench.options(&line.globals).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lines_are_understood() {
+        let table = [
+            ("order", Load::InFlight(256)),
+            ("order --in-flight 8", Load::InFlight(8)),
+            ("order_failing --rate 12.5", Load::Rate(12.5)),
+            ("order --idle", Load::InFlight(1)),
+        ];
+        for (line, load) in table {
+            assert_eq!(options(line).unwrap().load, load, "{line}");
+        }
+        let options = options("order_failing --duration 1m30s --warmup 0s --nats-url nats://h:1 --replicas 2").unwrap();
+        assert_eq!(
+            (options.scenario, options.duration),
+            (Scenario::OrderFailing, Duration::from_secs(90))
+        );
+        assert_eq!((options.warmup, options.replicas), (Duration::ZERO, 2));
+        assert_eq!(options.nats_url.as_deref(), Some("nats://h:1"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "",
+            "nothing",
+            "order --in-flight 0",
+            "order --rate 0",
+            "order --rate NaN",
+            "order --rate x",
+            "order --rate 5 --in-flight 5",
+            "order --idle --rate 5",
+            "order --duration 10",
+            "order --duration 50ms",
+            "order --replicas 0",
+        ] {
+            assert!(options(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Commands against a real nats-server, with a stand-in for the orchestrator where one has to answer.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use clap::Parser as _;
+use futures_util::StreamExt as _;
+use knarr_schemas::body::{Answer, AnswerStage, FailureBody};
+use knarr_schemas::header;
+use uuid::Uuid;
+
+use super::*;
+use crate::bus::nats::test_server::TestServer;
+
+async fn knarr(url: &str, arguments: &[&str]) -> Result<(), CliError> {
+    let line = [&["knarr", "--nats-url", url, "-o", "json"], arguments].concat();
+    execute(Cli::try_parse_from(line).unwrap()).await.1
+}
+
+/// Its code, and the status of the process.
+fn end(result: Result<(), CliError>) -> (String, u8) {
+    let error = result.unwrap_err();
+    (error.body.map(|body| body.code).unwrap_or_default(), error.exit as u8)
+}
+
+/// Answers every message of the log that asks for it.
+async fn stand_in(url: &str, answer: impl Fn(&str) -> Answer + Send + 'static) {
+    let nats = async_nats::connect(url).await.unwrap();
+    let config = jetstream::stream::Config {
+        name: "KNARR_IN".to_owned(),
+        subjects: vec!["knarr.run.>".to_owned(), "knarr.start.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream::new(nats.clone()).create_stream(config).await.unwrap();
+    let mut messages = nats.subscribe("knarr.run.>").await.unwrap();
+    nats.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(message) = messages.next().await {
+            let headers = message.headers.unwrap_or_default();
+            if let Some(to) = headers.get(header::REPLY_TO) {
+                let body = serde_json::to_vec(&answer(&message.subject)).unwrap();
+                nats.publish(to.as_str().to_owned(), body.into()).await.unwrap();
+            }
+        }
+    });
+}
+
+fn answer(stage: AnswerStage, status: Option<&str>) -> Answer {
+    Answer {
+        workflow_id: "o-1".to_owned(),
+        run_id: Some(Uuid::from_u128(1)),
+        stage,
+        status: status.map(ToOwned::to_owned),
+        output: None,
+        failure: None,
+        error: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_said() {
+    // Nothing listens on the port of a server that has ended.
+    let gone = TestServer::start().url();
+    assert_eq!(end(knarr(&gone, &["list"]).await), ("KN0341".to_owned(), 3));
+
+    let server = TestServer::start();
+    let url = server.url();
+    assert_eq!(end(knarr(&url, &["list"]).await), ("KN0342".to_owned(), 3));
+    assert_eq!(end(knarr(&url, &["show", "o-1"]).await), ("KN0342".to_owned(), 3));
+    assert_eq!(end(knarr(&url, &["start", "order"]).await), ("KN0344".to_owned(), 3));
+    assert_eq!(end(knarr(&url, &["cancel", "o-1"]).await), ("KN0344".to_owned(), 3));
+    // Nobody can be asked in a test.
+    assert_eq!(end(knarr(&url, &["terminate", "o-1"]).await), ("KN0349".to_owned(), 2));
+    assert_eq!(end(knarr("no url at all", &["list"]).await).1, 2);
+    assert_eq!(
+        end(knarr(&url, &["start", "order", "-i", "{"]).await),
+        ("KN0348".to_owned(), 2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_of_a_start_is_that_of_its_run() {
+    let server = TestServer::start();
+    let url = server.url();
+    stand_in(&url, |subject| match subject.split('.').nth(3) {
+        Some("good") => answer(AnswerStage::Closed, Some("completed")),
+        Some("undone") => answer(AnswerStage::Closed, Some("compensated")),
+        Some("new") => answer(AnswerStage::Started, Some("running")),
+        _ => Answer {
+            run_id: None,
+            error: Some(knarr_schemas::code::UNKNOWN_WORKFLOW.plain()),
+            ..answer(AnswerStage::Refused, None)
+        },
+    })
+    .await;
+    let start = |id| {
+        let url = url.clone();
+        async move { knarr(&url, &["start", "order", "--id", id, "--wait"]).await }
+    };
+    assert_eq!(start("good").await, Ok(()));
+    assert_eq!(start("new").await, Ok(()));
+    assert_eq!(end(start("undone").await), (String::new(), 1));
+    // In JSON the answer itself says why.
+    assert_eq!(end(start("refused").await), (String::new(), 1));
+    assert_eq!(knarr(&url, &["start", "order", "--wait", "stored"]).await, Ok(()));
+    // Un-keyed starts are not answered by this stand-in.
+    let unanswered = knarr(&url, &["--timeout", "50ms", "start", "order"]).await;
+    assert_eq!(end(unanswered), ("KN0347".to_owned(), 3));
+}
+
+#[test]
+fn answers_and_errors_look_like_this() {
+    let look = globals::Look {
+        color: false,
+        width: None,
+        now: chrono::DateTime::UNIX_EPOCH,
+    };
+    let completed = Answer {
+        output: Some(serde_json::json!({"order_id": "o-1", "lines": [1]})),
+        ..answer(AnswerStage::Closed, Some("completed"))
+    };
+    let compensated = Answer {
+        failure: Some(FailureBody {
+            step: Some("payment".to_owned()),
+            error_type: "card_declined".to_owned(),
+            message: "the card was declined".to_owned(),
+        }),
+        ..answer(AnswerStage::Closed, Some("compensated"))
+    };
+    let timed_out = crate::api::command::AnswerError::TimedOut(Duration::from_secs(10));
+    let texts = [
+        start::render(&answer(AnswerStage::Started, Some("running")), &look),
+        start::render(&answer(AnswerStage::Existing, Some("running")), &look),
+        start::render(&answer(AnswerStage::Accepted, Some("running")), &look),
+        start::render(&completed, &look),
+        start::render(&compensated, &look),
+        CliError::unanswered(&timed_out, "r-1").to_string(),
+        CliError::refused(knarr_schemas::code::WORKFLOW_ID_OPEN.error("`o-1` is open (run 7)")).to_string(),
+    ];
+    insta::assert_snapshot!("answers", texts.join("\n\n"));
+}

@@ -1,0 +1,211 @@
+//! Committing batches, one at a time, and letting out what they owe.
+//!
+//! **Invariant:** nothing is let out before its batch is known to be committed; a commit is struck off once everything it
+//! owes is acknowledged, or recorded in its runs by a committed batch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use knarr_core::ids::{RunId, TaskNo};
+
+use super::batch::{BatchBuilder, Outbound, SealedBatch};
+use super::failpoint::{self, Stage};
+use super::job::{Job, JobKind};
+use super::publication::Published;
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::store::{CommitError, CommitId, InheritedCommit, Store};
+use crate::telemetry::metric;
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Closes the batch and commits it, if no other commit is under way.
+    pub(super) fn commit(&mut self) {
+        if self.committing.is_some() || self.building.is_empty() {
+            return;
+        }
+        failpoint::pass(Stage::Applied);
+        if !self.building.needs_commit() {
+            // Only repeats: everything they are told is durable already.
+            let sealed = self.next_batch().seal(&self.live);
+            self.committed = sealed.number;
+            self.let_out(None, sealed.outbound);
+            return;
+        }
+        let published = std::mem::take(&mut self.published);
+        self.building.published(published);
+        let sealed = self.next_batch().seal(&self.live);
+        let store = Arc::clone(&self.store);
+        let batch = Arc::clone(&sealed.batch);
+        let (session, life, done) = (self.session, self.life, self.done.clone());
+        self.committing = Some(sealed);
+        self.tasks.spawn(async move {
+            let began = Instant::now();
+            let result = store.commit(&session, &batch).await;
+            let _ = done.send(Done::Committed {
+                life,
+                result,
+                took: began.elapsed(),
+            });
+        });
+    }
+
+    pub(super) fn commit_returned(&mut self, result: Result<(), CommitError>, took: Duration) {
+        let Some(sealed) = self.committing.take() else { return };
+        match result {
+            Ok(()) => {
+                metrics::histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
+                metrics::histogram!(metric::BATCH_TRANSITIONS).record(sealed.batch.appends.len() as f64);
+                metrics::counter!(metric::TRANSITIONS).increment(sealed.batch.appends.len() as u64);
+                self.health.set_store(true);
+                self.careful = self.careful.saturating_sub(sealed.inputs);
+                self.batch_landed(sealed);
+            }
+            Err(CommitError::BadData(problem)) => {
+                metrics::counter!(metric::COMMIT_ERRORS, "kind" => "bad_data").increment(1);
+                tracing::error!(%problem, inputs = sealed.inputs, "the store refuses a batch");
+                self.published.extend(sealed.batch.published.iter().copied());
+                if sealed.inputs <= 1 {
+                    if let Some(key) = self.suspect(&sealed) {
+                        self.poisoned.insert(key);
+                    }
+                    self.careful = self.careful.max(1);
+                } else {
+                    // One by one from here, until the culprit has been met.
+                    self.careful = sealed.inputs + self.building.inputs;
+                }
+                self.reset("the store refused a batch");
+            }
+            Err(CommitError::Fenced) => {
+                metrics::counter!(metric::COMMIT_ERRORS, "kind" => "fenced").increment(1);
+                self.published.extend(sealed.batch.published.iter().copied());
+                self.limbo = Some(sealed);
+                self.reset("a commit was fenced off");
+            }
+            Err(CommitError::Unknown(problem)) => {
+                metrics::counter!(metric::COMMIT_ERRORS, "kind" => "unknown").increment(1);
+                tracing::warn!(%problem, "the outcome of a commit is unknown");
+                self.published.extend(sealed.batch.published.iter().copied());
+                self.limbo = Some(sealed);
+                self.reset("a commit's outcome is unknown");
+            }
+        }
+    }
+
+    pub(super) fn batch_landed(&mut self, sealed: SealedBatch) {
+        failpoint::pass(Stage::Committed);
+        self.session.batch_no += 1;
+        self.committed = sealed.number;
+        for write in &sealed.batch.cursors {
+            if let Some(partition) = self.partitions.get_mut(write.partition) {
+                partition.committed = write.cursor.clone();
+            }
+        }
+        for commit in &sealed.batch.published {
+            self.held.remove(commit);
+        }
+        for run_id in &sealed.runs {
+            if let Some(live) = self.live.get(*run_id)
+                && live.state.is_closed()
+                && live.touched_in <= self.committed
+            {
+                metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                self.live.remove(*run_id);
+            }
+        }
+        self.live.shrink(self.config.live_runs, self.committed);
+        metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
+        let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
+            session: self.session.id,
+            batch_no: self.session.batch_no,
+        });
+        self.let_out(commit, sealed.outbound);
+    }
+
+    /// Publishes what a committed batch owes, beside the loop.
+    pub(super) fn let_out(&mut self, commit: Option<CommitId>, outbound: Outbound) {
+        let publisher = self.publisher.clone();
+        let done = self.done.clone();
+        self.tasks.spawn(async move {
+            let published = publisher.publish(commit, outbound).await;
+            let _ = done.send(Done::Published(published));
+        });
+    }
+
+    pub(super) fn inherit(&mut self, inherited: InheritedCommit) {
+        let (publisher, store, definitions) = (
+            self.publisher.clone(),
+            Arc::clone(&self.store),
+            Arc::clone(&self.definitions),
+        );
+        let done = self.done.clone();
+        self.tasks.spawn(async move {
+            let published = publisher
+                .inherit(&*store, &definitions, inherited, |row| row.partition)
+                .await;
+            let _ = done.send(Done::Published(published));
+        });
+    }
+
+    pub(super) fn publication_ended(&mut self, published: Published) {
+        failpoint::pass(Stage::Acknowledged);
+        let Some(commit) = published.commit else { return };
+        if published.held.is_empty() && published.unpublishable.is_empty() {
+            self.published.push(commit);
+            return;
+        }
+        let mut held = HeldCommit {
+            left: 0,
+            tasks: published.held,
+            unpublishable: published.unpublishable,
+        };
+        if !self.recovering {
+            self.direct.extend(held.jobs(commit));
+        }
+        self.held.insert(commit, held);
+    }
+
+    /// One task that a stream refused has been recorded; the commit it came from is published once all are.
+    pub(super) fn settle_held(&mut self, commit: crate::store::CommitId) {
+        if let Some(held) = self.held.get_mut(&commit) {
+            held.left = held.left.saturating_sub(1);
+            if held.left == 0 {
+                self.building.published([commit]);
+            }
+        }
+    }
+
+    /// A fresh batch, to be filled while the last one commits.
+    pub(super) fn next_batch(&mut self) -> BatchBuilder {
+        let number = self.building.number + 1;
+        std::mem::replace(&mut self.building, BatchBuilder::new(number))
+    }
+}
+
+/// What of a commit could not be published, and has to be recorded in its runs.
+#[derive(Debug, Default)]
+pub(super) struct HeldCommit {
+    /// Not yet recorded, not even in the batch that is being built.
+    pub(super) left: usize,
+    pub(super) tasks: Vec<(RunId, TaskNo)>,
+    pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+}
+
+impl HeldCommit {
+    pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
+        self.left = self.tasks.len() + self.unpublishable.len();
+        let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
+            run_id: *run_id,
+            task: *task,
+            commit,
+        });
+        let lost = self
+            .unpublishable
+            .iter()
+            .map(|(run_id, reason)| JobKind::Unpublishable {
+                run_id: *run_id,
+                reason: Arc::clone(reason),
+                commit,
+            });
+        held.chain(lost).map(Job::internal).collect()
+    }
+}

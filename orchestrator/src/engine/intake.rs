@@ -1,0 +1,101 @@
+//! Taking what the bus hands over: each message to its partition's queue, and what the log says of itself.
+
+use super::run_loop::Loop;
+use crate::bus::{Bus, Incoming};
+use crate::store::Store;
+use crate::telemetry::metric;
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Sorts a message to its queue.
+    pub(super) fn take(&mut self, message: Incoming) {
+        match message {
+            Incoming::Log(message) => {
+                let number = message.partition;
+                let Some(partition) = self.partitions.get(number) else {
+                    return;
+                };
+                if partition.reader != message.reader || partition.leaving_after.is_some() {
+                    return;
+                }
+                let job = self.reader.log(message);
+                if let Some(partition) = self.partitions.get_mut(number) {
+                    partition.queue.push_back(job);
+                }
+            }
+            // What is not owned any more is not confirmed: the worker finds the new owner.
+            Incoming::Direct(message) => {
+                if self.partitions.serves(message.partition) {
+                    let job = self.reader.direct(message);
+                    self.direct.push_back(job);
+                }
+            }
+            Incoming::Gap(gap) => self.gap(gap),
+            Incoming::TaskLost {
+                partition,
+                namespace,
+                token,
+            } => {
+                if self.partitions.serves(partition)
+                    && let Some(job) = self.reader.task_lost(&namespace, &token)
+                {
+                    self.direct.push_back(job);
+                }
+            }
+            Incoming::Idle {
+                partition,
+                cursor,
+                reader,
+            } => self.idle(partition, cursor, reader),
+            Incoming::Reconnected => {
+                let until = self.clock.now().plus(self.config.timeout_grace);
+                for (_, partition) in self.partitions.iter_mut() {
+                    partition.grace_until = until;
+                }
+            }
+        }
+    }
+
+    /// The log lost something: it is said once, by its range, and reading goes on behind it.
+    pub(super) fn gap(&mut self, gap: crate::bus::LogGap) {
+        let Some(partition) = self.partitions.get_mut(gap.partition) else {
+            return;
+        };
+        if partition.reader != gap.reader || partition.leaving_after.is_some() {
+            return;
+        }
+        let (from, to) = (gap.lost_after.sequence, gap.resumes_at.sequence);
+        metrics::counter!(metric::LOG_GAPS).increment(1);
+        if gap.lost_after.stream == gap.resumes_at.stream {
+            metrics::counter!(metric::LOG_GAP_MESSAGES).increment(from.saturating_sub(to));
+        }
+        tracing::error!(
+            code = "KN0340",
+            partition = gap.partition,
+            after_sequence = from,
+            after_time = %gap.lost_after.at.to_utc(),
+            stream = %gap.lost_after.stream,
+            resumes_after_sequence = to,
+            resumed_stream = %gap.resumes_at.stream,
+            "the log is not the one that was read: messages stored after this position and not yet taken are lost unless \
+             their publishers send them again"
+        );
+        partition.queue.clear();
+        partition.applied = gap.resumes_at.clone();
+        self.building.cursor(gap.partition, gap.resumes_at);
+    }
+
+    /// Nothing more lies in a partition's log: its cursor follows the stream, so that the log can be purged behind it.
+    pub(super) fn idle(&mut self, number: i16, cursor: crate::store::Cursor, reader: u64) {
+        let Some(partition) = self.partitions.get_mut(number) else {
+            return;
+        };
+        if partition.reader == reader
+            && partition.leaving_after.is_none()
+            && partition.queue.is_empty()
+            && cursor.sequence > partition.applied.sequence
+        {
+            partition.applied = cursor.clone();
+            self.building.cursor(number, cursor);
+        }
+    }
+}

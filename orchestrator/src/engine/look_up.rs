@@ -1,0 +1,194 @@
+//! What jobs lack, asked of the store beside the loop, and what becomes of the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fetch::{self, Fetched};
+use super::job::{Job, JobKind};
+use super::live::{IdKey, Live};
+use super::outgoing::RunRef;
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::store::{Store, StoreError};
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Everything that the jobs of a queue will ask for, in one look-up.
+    pub(super) fn want_queue(&mut self, partition: i16) {
+        let Some(owned) = self.partitions.get_mut(partition) else {
+            return;
+        };
+        let mut queue = std::mem::take(&mut owned.queue);
+        for job in &mut queue {
+            self.note_wants(job);
+        }
+        if let Some(owned) = self.partitions.get_mut(partition) {
+            owned.queue = queue;
+        }
+    }
+
+    /// Notes what a job lacks, unless a look-up that was asked for it has yet to return.
+    pub(super) fn note_wants(&mut self, job: &mut Job) {
+        let done = self.fetches_done;
+        if job.asked_in.max(job.asked_run).is_some_and(|fetch| fetch > done) {
+            return;
+        }
+        let next = Some(self.fetches + 1);
+        let (live, wanted) = (&self.live, &mut self.wanted);
+        // An id's open run, or that nothing is known of the id.
+        let open_run = |key: &IdKey| {
+            live.ids.get(key).map(|info| {
+                info.open()
+                    .map(|open| open.row.run_id)
+                    .filter(|run| !live.contains(*run))
+            })
+        };
+        match &job.kind {
+            JobKind::Start(start) => {
+                let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());
+                match open_run(&key) {
+                    None => {
+                        wanted.id(&key, Some(&start.request_id));
+                        job.asked_in = next;
+                    }
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) => {}
+                }
+                if let Some(version) = start.version
+                    && self
+                        .definitions
+                        .resolve(&start.namespace, &start.workflow, Some(version))
+                        .is_none()
+                {
+                    wanted.version(&start.namespace, &start.workflow, version);
+                    job.asked_in = next;
+                }
+            }
+            JobKind::UnkeyedStart(start) => {
+                wanted.definitions();
+                if let Some(version) = start.version {
+                    wanted.version(&start.namespace, &start.workflow, version);
+                }
+                job.asked_in = next;
+            }
+            JobKind::Verb(verb) => {
+                let key: IdKey = (verb.namespace.clone(), verb.workflow_id.clone());
+                match open_run(&key) {
+                    None => {
+                        wanted.open_run(&key);
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) => {}
+                }
+            }
+            JobKind::Result { run_id, .. }
+            | JobKind::Beat { run_id, .. }
+            | JobKind::Wake { run_id }
+            | JobKind::TaskLost { run_id, .. }
+            | JobKind::Held { run_id, .. }
+            | JobKind::Unpublishable { run_id, .. } => {
+                if !live.contains(*run_id) {
+                    wanted.run(*run_id);
+                    job.asked_run = next;
+                }
+            }
+            JobKind::Refused(_) => {}
+        }
+    }
+
+    /// Looks up what is wanted, beside the loop; one look-up at a time, so that an answer is never older than a change.
+    pub(super) fn look_up(&mut self) {
+        let now = tokio::time::Instant::now();
+        if self.fetching.is_some() || self.wanted.is_empty() || self.fetch_after.is_some_and(|at| at > now) {
+            return;
+        }
+        self.fetch_after = None;
+        self.live.forget_ids(self.committed);
+        self.fetches += 1;
+        let number = self.fetches;
+        self.fetching = Some(number);
+        self.fetch_readers = self.partitions.newest_reader();
+        let wanted = std::mem::take(&mut self.wanted);
+        let (store, definitions) = (Arc::clone(&self.store), Arc::clone(&self.definitions));
+        let (life, done) = (self.life, self.done.clone());
+        self.tasks.spawn(async move {
+            let result = fetch::fetch(&*store, &definitions, wanted).await;
+            let _ = done.send(Done::Fetched { life, number, result });
+        });
+    }
+
+    pub(super) fn fetched(&mut self, number: u64, result: Result<Fetched, StoreError>) {
+        self.fetching = None;
+        let fetched = match result {
+            Ok(fetched) => {
+                self.health.set_store(true);
+                fetched
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a look-up failed and is repeated");
+                self.fetch_after = Some(tokio::time::Instant::now() + Duration::from_millis(100));
+                self.forget_asked(number);
+                return;
+            }
+        };
+        self.fetches_done = number;
+        for (key, rows) in fetched.ids {
+            if !self
+                .partitions
+                .opened_since(self.partition_of(&key.0, &key.1), self.fetch_readers)
+            {
+                self.live.learn(key, rows);
+            }
+        }
+        for loaded in fetched.runs {
+            let run_id = loaded.row.run_id;
+            let partition = loaded.row.partition;
+            let stale = self.partitions.opened_since(partition, self.fetch_readers);
+            if self.live.contains(run_id) || !self.partitions.serves(partition) || stale {
+                continue;
+            }
+            if let Some(reference) = RunRef::new(&loaded.state, loaded.row.partition) {
+                let live = Live::new(loaded.state, loaded.plan, Arc::new(reference), loaded.row);
+                self.live.insert(run_id, live);
+                let now = self.clock.now();
+                self.raise_wake(run_id, now);
+            }
+        }
+        let lacking = std::mem::take(&mut self.lacking);
+        self.direct.extend(lacking);
+    }
+
+    /// A look-up that failed has told nothing: its jobs ask again.
+    pub(super) fn forget_asked(&mut self, number: u64) {
+        let forget = |job: &mut Job| {
+            if job.asked_in == Some(number) {
+                job.asked_in = None;
+            }
+            if job.asked_run == Some(number) {
+                job.asked_run = None;
+            }
+        };
+        self.lacking.iter_mut().for_each(forget);
+        self.direct.iter_mut().for_each(forget);
+        for (_, partition) in self.partitions.iter_mut() {
+            partition.queue.iter_mut().for_each(forget);
+        }
+        // Numbers are compared with the last that returned.
+        self.fetches_done = number;
+        let numbers: Vec<i16> = self.partitions.served();
+        for partition in numbers {
+            self.want_queue(partition);
+        }
+        let mut lacking = std::mem::take(&mut self.lacking);
+        for job in &mut lacking {
+            self.note_wants(job);
+        }
+        self.lacking = lacking;
+    }
+}

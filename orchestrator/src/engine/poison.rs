@@ -1,0 +1,124 @@
+//! Inputs that break core or the store: found, set aside, and their runs parked, so that a partition moves on.
+
+use std::sync::Arc;
+
+use knarr_core::ids::RunId;
+use knarr_core::run::input::Input;
+use knarr_schemas::code;
+
+use super::apply::{Applied, Step};
+use super::batch::SealedBatch;
+use super::job::{Job, JobKind, Origin};
+use super::refusal::Refusal;
+use super::run_loop::Loop;
+use crate::bus::Bus;
+use crate::store::Store;
+
+/// An input that is known to break core or the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum PoisonKey {
+    Log {
+        partition: i16,
+        sequence: u64,
+    },
+    Task {
+        token: String,
+    },
+    /// A deadline or word of a publication.
+    Internal(RunId),
+}
+
+impl PoisonKey {
+    pub(super) fn of(job: &Job) -> Option<Self> {
+        match (&job.origin, &job.kind) {
+            (Origin::Log(message), _) => Some(Self::Log {
+                partition: message.partition,
+                sequence: message.cursor.sequence,
+            }),
+            (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
+            (
+                Origin::Internal,
+                JobKind::Wake { run_id }
+                | JobKind::TaskLost { run_id, .. }
+                | JobKind::Held { run_id, .. }
+                | JobKind::Unpublishable { run_id, .. },
+            ) => Some(Self::Internal(*run_id)),
+            (Origin::Internal, _) => None,
+        }
+    }
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// The one input of a batch that the store refused.
+    pub(super) fn suspect(&self, sealed: &SealedBatch) -> Option<PoisonKey> {
+        if let Some(cursor) = sealed.batch.cursors.first() {
+            return Some(PoisonKey::Log {
+                partition: cursor.partition,
+                sequence: cursor.cursor.sequence,
+            });
+        }
+        if let Some(confirm) = sealed.outbound.confirms.first() {
+            return Some(PoisonKey::Task {
+                token: confirm.token.clone(),
+            });
+        }
+        sealed.runs.first().map(|run_id| PoisonKey::Internal(*run_id))
+    }
+
+    /// An input made core panic: drop everything that is not durable, read it again, and set this input aside then.
+    pub(super) fn poison(&mut self, key: Option<PoisonKey>) -> Step {
+        if let Some(key) = key {
+            self.poisoned.insert(key);
+        }
+        self.reset("an input could not be applied");
+        Step::Reset
+    }
+
+    /// An input known to break core or the store: its run is parked, the message goes to the dead letters, the cursor moves.
+    pub(super) fn set_aside(&mut self, mut job: Job, key: &PoisonKey) -> Step {
+        let run_id = match &job.kind {
+            JobKind::Result { run_id, .. }
+            | JobKind::Wake { run_id }
+            | JobKind::TaskLost { run_id, .. }
+            | JobKind::Held { run_id, .. }
+            | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
+            JobKind::Verb(request) => {
+                let key = (request.namespace.clone(), request.workflow_id.clone());
+                match self.live.ids.get(&key) {
+                    None => return Step::Lacks(Box::new(job)),
+                    Some(info) => info.open().map(|known| known.row.run_id),
+                }
+            }
+            _ => None,
+        };
+        if let Some(run_id) = run_id
+            && !self.live.contains(run_id)
+            && job.asked_run.is_none_or(|fetch| fetch > self.fetches_done)
+        {
+            return Step::Lacks(Box::new(job));
+        }
+        self.poisoned.remove(key);
+        let reason: Arc<str> =
+            Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
+        if let Some(run_id) = run_id
+            && let Applied::Panicked = self.apply(
+                run_id,
+                Input::Park {
+                    reason: Arc::clone(&reason),
+                },
+            )
+        {
+            // Not even parking works; the run stays as it is stored, and the input is let go.
+            self.live.remove(run_id);
+        }
+        if let JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } = job.kind {
+            self.settle_held(commit);
+        }
+        job.kind = JobKind::Refused(Refusal::new(&code::POISON, reason.as_ref()));
+        if let JobKind::Refused(refusal) = &job.kind {
+            self.refuse(&job.origin, refusal);
+        }
+        self.building.inputs += 1;
+        Step::Done
+    }
+}

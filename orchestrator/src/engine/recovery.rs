@@ -1,0 +1,113 @@
+//! Dropping what is not durable and beginning again from the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::BatchBuilder;
+use super::deadlines::Gate;
+use super::fetch::Wanted;
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::store::{CommitId, OwnedPartition, Session, Store, StoreError};
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Drops everything that is not durable and begins again from the store.
+    pub(super) fn reset(&mut self, why: &'static str) {
+        if self.recovering {
+            return;
+        }
+        tracing::warn!(why, "memory is dropped and read again");
+        self.life += 1;
+        self.recovering = true;
+        if let Some(sealed) = self.committing.take() {
+            self.published.extend(sealed.batch.published.iter().copied());
+            self.limbo = Some(sealed);
+        }
+        let number = self.building.number;
+        let dropped = std::mem::replace(&mut self.building, BatchBuilder::new(number + 1)).seal(&self.live);
+        self.published.extend(dropped.batch.published.iter().copied());
+        self.committed = number;
+        self.live.clear();
+        self.lacking.clear();
+        self.direct.clear();
+        // A commit is published once what was refused of it is recorded, and that has just been dropped.
+        let held = &self.held;
+        self.published.retain(|commit| !held.contains_key(commit));
+        self.wanted = Wanted::default();
+        self.fetching = None;
+        self.fetches_done = self.fetches;
+        self.fetch_after = None;
+        self.alarms.clear();
+        self.gate = Gate::default();
+        self.scanning = false;
+        self.partitions.clear();
+        self.recover();
+    }
+
+    pub(super) fn recover(&mut self) {
+        let store = Arc::clone(&self.store);
+        let (session, life, done) = (self.session, self.life, self.done.clone());
+        let replica = self.config.replica.clone();
+        let health = Arc::clone(&self.health);
+        self.tasks.spawn(async move {
+            let mut session = session;
+            let mut fenced = false;
+            loop {
+                if done.is_closed() {
+                    return;
+                }
+                let attempt = async {
+                    let next = if fenced {
+                        store.open_session(&replica).await?
+                    } else {
+                        store.recover(&session).await?
+                    };
+                    // A session of its own from here, so that a failure below does not open another.
+                    let owned = store.cursors(&next).await?;
+                    Ok::<_, StoreError>((next, owned))
+                };
+                match attempt.await {
+                    Ok((next, owned)) => {
+                        let _ = done.send(Done::Recovered {
+                            life,
+                            session: next,
+                            fenced,
+                            owned,
+                        });
+                        return;
+                    }
+                    Err(StoreError::Fenced) => fenced = true,
+                    Err(error) => {
+                        health.set_store(false);
+                        tracing::warn!(%error, "the store is not back yet");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+                session.epoch = session.epoch.max(0);
+            }
+        });
+    }
+
+    pub(super) fn recovered(&mut self, session: Session, fenced: bool, owned: Vec<OwnedPartition>) {
+        let before = std::mem::replace(&mut self.session, session);
+        self.recovering = false;
+        self.health.set_store(true);
+        tracing::info!(partitions = owned.len(), "recovered");
+        if let Some(limbo) = self.limbo.take()
+            && !fenced
+            && session.batch_no > before.batch_no
+        {
+            // It was committed after all: what it owes is published as for any other.
+            let commit = (!limbo.batch.owed.is_empty()).then_some(CommitId {
+                session: session.id,
+                batch_no: before.batch_no + 1,
+            });
+            self.let_out(commit, limbo.outbound);
+        }
+        for (commit, held) in &mut self.held {
+            self.direct.extend(held.jobs(*commit));
+        }
+        self.gained(owned);
+        self.keep();
+    }
+}

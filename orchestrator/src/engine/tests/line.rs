@@ -1,0 +1,438 @@
+//! Store and bus as one replica reaches them: every call takes a while, can be lost, and the replica can die at any of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::run::{Event, State};
+use knarr_core::time::Timestamp;
+use knarr_schemas::{body, header as names};
+use tokio::sync::{Notify, mpsc};
+
+use super::super::fetch;
+use crate::bus::memory::MemoryBus;
+use crate::bus::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, header};
+use crate::store::memory::{CommitFault, MemoryStore};
+use crate::store::*;
+
+/// A small generator: the same seed gives the same faults.
+#[derive(Debug)]
+pub(super) struct Random(Mutex<u64>);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        let mut state = self.0.lock().unwrap();
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    }
+
+    /// Below `limit`.
+    pub(super) fn below(&self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    pub(super) fn one_in(&self, n: u64) -> bool {
+        n > 0 && self.below(n) == 0
+    }
+}
+
+/// What a replica's calls meet with.
+#[derive(Debug, Default)]
+pub(super) struct Weather {
+    /// The most that each half of a call takes, in milliseconds.
+    pub(super) latency_ms: AtomicU64,
+    /// One in so many commits is lost, before or after its effect; 0 = none.
+    pub(super) lose_commit: AtomicU64,
+    /// One in so many reads of the store fails.
+    pub(super) fail_read: AtomicU64,
+    /// One in so many publications is not acknowledged, stored or not.
+    pub(super) lose_publication: AtomicU64,
+    /// A batch with this in one of its events is refused.
+    pub(super) refuses: Mutex<Option<String>>,
+}
+
+/// The line from one replica to everything outside of it.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) random: Random,
+    pub(super) weather: Arc<Weather>,
+    crossings: AtomicU64,
+    /// The replica dies at this crossing; 0 = never.
+    pub(super) dies_at: AtomicU64,
+    dead: AtomicBool,
+    pub(super) died: Notify,
+    pub(super) commits: AtomicU64,
+    pub(super) keeps: AtomicU64,
+    /// What must never happen and did.
+    pub(super) crimes: Mutex<Vec<String>>,
+}
+
+impl Line {
+    pub(super) fn new(seed: u64, weather: Arc<Weather>) -> Arc<Self> {
+        Arc::new(Self {
+            random: Random::new(seed),
+            weather,
+            crossings: AtomicU64::new(0),
+            dies_at: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            died: Notify::new(),
+            commits: AtomicU64::new(0),
+            keeps: AtomicU64::new(0),
+            crimes: Mutex::default(),
+        })
+    }
+
+    pub(super) fn crossings(&self) -> u64 {
+        self.crossings.load(Ordering::SeqCst)
+    }
+
+    /// From here on nothing of the replica reaches the outside, and nothing it waits for returns.
+    pub(super) fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.died.notify_one();
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    async fn cross(&self) {
+        let number = self.crossings.fetch_add(1, Ordering::SeqCst) + 1;
+        if number == self.dies_at.load(Ordering::SeqCst) {
+            self.die();
+        }
+        let latency = self.weather.latency_ms.load(Ordering::SeqCst);
+        if latency > 0 && !self.is_dead() {
+            tokio::time::sleep(Duration::from_millis(self.random.below(latency + 1))).await;
+        }
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.cross().await;
+        if self.random.one_in(self.weather.fail_read.load(Ordering::SeqCst)) {
+            return Err(StoreError::Unavailable("the line is down".to_owned()));
+        }
+        let answer = call.await;
+        self.cross().await;
+        answer
+    }
+
+    fn crime(&self, what: String) {
+        self.crimes.lock().unwrap().push(what);
+    }
+}
+
+/// The store, by a line.
+#[derive(Debug)]
+pub(super) struct LineStore {
+    pub(super) line: Arc<Line>,
+    pub(super) store: MemoryStore,
+}
+
+impl Store for LineStore {
+    async fn prepare(&self, partitions: u16) -> Result<Cluster, StoreError> {
+        self.store.prepare(partitions).await
+    }
+
+    async fn ensure_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.line.read(self.store.ensure_partitions(now)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        if self.line.is_dead() {
+            std::future::pending::<()>().await;
+        }
+        self.store.now().await
+    }
+
+    async fn open_session(&self, replica: &str) -> Result<Session, StoreError> {
+        self.store.open_session(replica).await
+    }
+
+    async fn keep(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
+        self.line.keeps.fetch_add(1, Ordering::SeqCst);
+        self.line.cross().await;
+        let share = self.store.keep(session, published).await;
+        self.line.cross().await;
+        share
+    }
+
+    async fn release(&self, session: &Session, partitions: &[i16]) -> Result<(), StoreError> {
+        self.line.cross().await;
+        let released = self.store.release(session, partitions).await;
+        self.line.cross().await;
+        released
+    }
+
+    async fn close_session(&self, session: &Session) -> Result<(), StoreError> {
+        self.line.cross().await;
+        self.store.close_session(session).await
+    }
+
+    async fn recover(&self, session: &Session) -> Result<Session, StoreError> {
+        self.line.read(self.store.recover(session)).await
+    }
+
+    async fn cursors(&self, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
+        self.line.read(self.store.cursors(session)).await
+    }
+
+    async fn all_cursors(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        self.line.read(self.store.all_cursors()).await
+    }
+
+    async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
+        self.line.cross().await;
+        if let Some(poison) = &*self.line.weather.refuses.lock().unwrap()
+            && batch
+                .appends
+                .iter()
+                .any(|append| append.transition.body.contains(poison.as_str()))
+        {
+            return Err(CommitError::BadData("it is poison".to_owned()));
+        }
+        if self
+            .line
+            .random
+            .one_in(self.line.weather.lose_commit.load(Ordering::SeqCst))
+        {
+            let fault = if self.line.random.one_in(2) {
+                CommitFault::LostBefore
+            } else {
+                CommitFault::LostAfter
+            };
+            self.store.fail_next_commit(fault);
+        }
+        let result = self.store.commit(session, batch).await;
+        self.line.commits.fetch_add(1, Ordering::SeqCst);
+        if let Err(CommitError::BadData(problem)) = &result
+            && problem != "refused on request"
+        {
+            self.line.crime(format!("a batch was refused: {problem}"));
+        }
+        self.line.cross().await;
+        result
+    }
+
+    async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
+        self.line.read(self.store.find_runs(ids)).await
+    }
+
+    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
+        self.line.read(self.store.load_runs(ids)).await
+    }
+
+    async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
+        self.line.read(self.store.history(run, after, limit)).await
+    }
+
+    async fn due(
+        &self,
+        partitions: &[i16],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+        self.line.read(self.store.due(partitions, until, limit)).await
+    }
+
+    async fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {
+        self.line.read(self.store.definition_heads()).await
+    }
+
+    async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
+        self.store.register_definition(definition).await
+    }
+
+    async fn definition(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: Option<i32>,
+    ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        self.line
+            .read(self.store.definition(namespace, workflow, version))
+            .await
+    }
+
+    async fn definition_by_hash(&self, hash: &DefinitionHash) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        self.line.read(self.store.definition_by_hash(hash)).await
+    }
+
+    async fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+        self.store.list_definitions(namespace).await
+    }
+
+    async fn create_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
+        self.store.create_namespace(namespace).await
+    }
+
+    async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
+        self.line.read(self.store.namespaces()).await
+    }
+
+    async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        self.store.list_runs(namespace, filter).await
+    }
+}
+
+/// The bus, by a line. Whatever leaves is held against what is committed.
+#[derive(Debug)]
+pub(super) struct LineBus {
+    pub(super) line: Arc<Line>,
+    pub(super) bus: MemoryBus,
+    /// To look at what is committed; not reached by the line.
+    pub(super) truth: MemoryStore,
+}
+
+impl Bus for LineBus {
+    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+        self.bus.prepare(partitions).await
+    }
+
+    async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
+        self.line.cross().await;
+        self.bus.ensure_queues(namespace, queues).await
+    }
+
+    async fn open_partition(
+        &self,
+        partition: i16,
+        cursor: Cursor,
+        reader: u64,
+        into: mpsc::Sender<Incoming>,
+    ) -> Result<(), BusError> {
+        self.line.cross().await;
+        if self
+            .line
+            .random
+            .one_in(self.line.weather.fail_read.load(Ordering::SeqCst))
+        {
+            return Err(BusError::Unavailable("the line is down".to_owned()));
+        }
+        self.bus.open_partition(partition, cursor, reader, into).await
+    }
+
+    async fn close_partition(&self, partition: i16) {
+        self.line.cross().await;
+        self.bus.close_partition(partition).await;
+    }
+
+    async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
+        self.line.cross().await;
+        let tail = self.bus.log_tail(partition).await;
+        self.line.cross().await;
+        tail
+    }
+
+    async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
+        self.line.cross().await;
+        self.bus.purge_log(cursors).await
+    }
+
+    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+        self.line.cross().await;
+        let at = self.bus.delivered_to(namespace, queue).await;
+        self.line.cross().await;
+        at
+    }
+
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        let mut results = Vec::with_capacity(messages.len());
+        self.line.cross().await;
+        for message in messages {
+            if self.line.is_dead() {
+                std::future::pending::<()>().await;
+            }
+            self.check(&message).await;
+            let stream = message.delivery == crate::bus::Delivery::Stream;
+            if stream
+                && self
+                    .line
+                    .random
+                    .one_in(self.line.weather.lose_publication.load(Ordering::SeqCst))
+            {
+                self.bus.lose_acknowledgements(1, self.line.random.one_in(2));
+            }
+            results.extend(self.bus.publish(vec![message]).await);
+        }
+        self.line.cross().await;
+        results
+    }
+}
+
+impl LineBus {
+    /// Nothing may be said that is not committed.
+    async fn check(&self, message: &Outgoing) {
+        if let Some(task) = header(&message.headers, names::TASK) {
+            let run = RunId(header(&message.headers, names::RUN_ID).unwrap().parse().unwrap());
+            let task = TaskNo(task.parse().unwrap());
+            if !opened(&self.truth, run).await.contains(&task) {
+                self.line
+                    .crime(format!("task {} of {run} left before it was committed", task.0));
+            }
+        } else if let Ok(confirmation) = serde_json::from_slice::<body::Confirmation>(&message.payload) {
+            for result in confirmation.results.iter().filter(|result| result.refused.is_none()) {
+                let token = knarr_schemas::token::TaskToken::decode(&result.token).unwrap();
+                if let Some(state) = state_of(&self.truth, RunId(token.run_id)).await
+                    && state.is_open(TaskNo(token.task))
+                    && state.parked_reason().is_none()
+                {
+                    self.line.crime(format!(
+                        "a result of {} was confirmed and is not committed",
+                        token.run_id
+                    ));
+                }
+            }
+        } else if let Ok(answer) = serde_json::from_slice::<body::Answer>(&message.payload)
+            && let Some(run) = answer.run_id
+        {
+            match state_of(&self.truth, RunId(run)).await {
+                None => self
+                    .line
+                    .crime(format!("an answer names {run}, which is not committed")),
+                Some(state) => {
+                    if answer.stage == body::AnswerStage::Closed && !state.is_closed() {
+                        self.line.crime(format!("{run} was said to be closed and is not"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The tasks that the committed events of a run have opened.
+async fn opened(store: &MemoryStore, run: RunId) -> Vec<TaskNo> {
+    events_of(store, run)
+        .await
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::ActivityScheduled(scheduled) => Some(scheduled.task),
+            Event::TaskOpened { task, .. } | Event::UndoScheduled { task, .. } => Some(task),
+            _ => None,
+        })
+        .collect()
+}
+
+pub(super) async fn events_of(store: &MemoryStore, run: RunId) -> Vec<Event> {
+    let transitions = store.history(run, 0, HISTORY_LIMIT).await.unwrap_or_default();
+    let read = |row: StoredTransition| serde_json::from_str::<Vec<Event>>(&row.body).unwrap();
+    transitions.into_iter().flat_map(read).collect()
+}
+
+/// The committed state of a run, folded from its first event.
+pub(super) async fn state_of(store: &MemoryStore, run: RunId) -> Option<State> {
+    let mut stored = store.load_runs(&[run]).await.ok()?.pop()?;
+    stored.snapshot = None;
+    stored.transitions = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
+    Some(fetch::rebuild(&stored).unwrap())
+}
