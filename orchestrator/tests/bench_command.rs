@@ -1,5 +1,7 @@
 //! `knarr bench` and `knarr demo` as a person runs them, on private servers.
 
+#![expect(clippy::unwrap_used, reason = "outside of #[test] functions clippy does not see that this is a test")]
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,6 +65,7 @@ fn processes(text: &str, other_than: u32) -> usize {
 #[test]
 fn nothing_outlives_a_measurement_that_is_killed() {
     let namespace = format!("killed{}", std::process::id());
+    #[expect(clippy::zombie_processes, reason = "it is awaited unless the test has failed")]
     let mut bench = knarr(&["bench", "order", "--duration", "10m", "--namespace", &namespace])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
