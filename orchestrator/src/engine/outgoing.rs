@@ -92,8 +92,8 @@ pub(super) fn publications(
     }
 }
 
-/// The message of a task. `None` only for names that cannot be subjects, which registration refuses.
-pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Option<Outgoing> {
+/// The message of a task. Registration has seen to it that its names are tokens and its input is JSON.
+pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Outgoing {
     let namespace = run.namespace.as_str();
     let mut headers: Headers = Vec::with_capacity(20);
     let mut put = |name: &'static str, value: String| headers.push((name.into(), value));
@@ -128,12 +128,12 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Opti
     if let Some(traceparent) = &run.traceparent {
         put(header::TRACEPARENT, traceparent.to_string());
     }
-    Some(Outgoing {
-        subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).ok()?,
+    Outgoing {
+        subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).unwrap_or_default(),
         headers,
-        payload: Bytes::from(serde_json::to_vec(&*dispatch.input).ok()?),
+        payload: Bytes::from(serde_json::to_vec(&*dispatch.input).unwrap_or_default()),
         delivery: Delivery::Stream,
-    })
+    }
 }
 
 /// What somebody who waits for a run is told.

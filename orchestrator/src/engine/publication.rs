@@ -50,80 +50,48 @@ impl<B> Clone for Publisher<B> {
     }
 }
 
-/// A message and the task it carries, if it does.
-struct Offer {
-    message: Outgoing,
-    task: Option<(Arc<RunRef>, TaskNo, knarr_core::ids::QueueName)>,
-}
-
 impl<B: Bus> Publisher<B> {
     /// `None` if the engine stopped first: the commit's row stays, and whoever takes over publishes again.
     pub(super) async fn publish(&self, commit: Option<CommitId>, outbound: Outbound) -> Option<Published> {
         let mut offers = Vec::with_capacity(outbound.publications.len() + outbound.messages.len() + 4);
-        offers.extend(
-            confirmations(outbound.confirms)
-                .into_iter()
-                .map(|message| Offer { message, task: None }),
-        );
-        offers.extend(
-            outbound
-                .answers
-                .into_iter()
-                .map(|message| Offer { message, task: None }),
-        );
-        offers.extend(
-            outbound
-                .messages
-                .into_iter()
-                .map(|message| Offer { message, task: None }),
-        );
+        let messages = confirmations(outbound.confirms).into_iter();
+        let messages = messages.chain(outbound.answers).chain(outbound.messages);
+        offers.extend(messages.map(Publication::Message));
+        offers.extend(outbound.publications);
         let mut published = Published {
             commit,
             held: Vec::new(),
             unpublishable: Vec::new(),
         };
-        for publication in outbound.publications {
-            match publication {
-                Publication::Message(message) => offers.push(Offer { message, task: None }),
-                Publication::Task { run, dispatch } => match outgoing::task(&run, &dispatch, &self.tokens) {
-                    Some(message) => {
-                        let queue = dispatch.queue.clone();
-                        offers.push(Offer {
-                            message,
-                            task: Some((run, dispatch.task, queue)),
-                        });
-                    }
-                    None => published
-                        .unpublishable
-                        .push((run.run_id, Arc::from("a task's subject cannot be composed"))),
-                },
-            }
-        }
         let mut pause = Duration::from_millis(50);
         while !offers.is_empty() {
-            let messages = offers.iter().map(|offer| offer.message.clone()).collect();
+            // A task is composed anew if it has to be offered again: that is rarer than a copy of each would be.
+            let messages = offers.iter().map(|offer| self.compose(offer)).collect();
             let results = self.bus.publish(messages).await;
             let mut again = Vec::new();
             let mut tasks = 0;
             for (offer, result) in offers.into_iter().zip(results) {
-                match (result, &offer.task) {
-                    (Ok(()), task) => tasks += u64::from(task.is_some()),
-                    (Err(PublishError::Full), Some((run, task, _))) => published.held.push((run.run_id, *task)),
-                    (Err(PublishError::NoStream), Some((run, task, queue))) => {
-                        self.restore_queue(run, queue).await;
-                        published.held.push((run.run_id, *task));
+                match (result, &offer) {
+                    (Ok(()), Publication::Task { .. }) => tasks += 1,
+                    (Ok(()), Publication::Message(_)) => {}
+                    (Err(PublishError::Full), Publication::Task { run, dispatch }) => {
+                        published.held.push((run.run_id, dispatch.task));
                     }
-                    (Err(PublishError::Refused(problem)), Some((run, ..))) => {
+                    (Err(PublishError::NoStream), Publication::Task { run, dispatch }) => {
+                        self.restore_queue(run, &dispatch.queue).await;
+                        published.held.push((run.run_id, dispatch.task));
+                    }
+                    (Err(PublishError::Refused(problem)), Publication::Task { run, .. }) => {
                         let reason = format!("a task cannot be published: {problem}");
                         published.unpublishable.push((run.run_id, Arc::from(reason)));
                     }
-                    (Err(PublishError::Refused(problem)), None) => {
+                    (Err(PublishError::Refused(problem)), Publication::Message(message)) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "refused").increment(1);
-                        tracing::error!(subject = %offer.message.subject, %problem, "a message is refused by NATS and dropped");
+                        tracing::error!(subject = %message.subject, %problem, "a message is refused by NATS and dropped");
                     }
                     (Err(error), _) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "retried").increment(1);
-                        tracing::debug!(subject = %offer.message.subject, %error, "will be published again");
+                        tracing::debug!(%error, "a message will be published again");
                         again.push(offer);
                     }
                 }
@@ -140,6 +108,13 @@ impl<B: Bus> Publisher<B> {
         }
         failpoint::pass(Stage::Published);
         Some(published)
+    }
+
+    fn compose(&self, offer: &Publication) -> Outgoing {
+        match offer {
+            Publication::Message(message) => message.clone(),
+            Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens),
+        }
     }
 
     /// The task stream of a namespace has gone, or has never been: it is made again, and the task offered later.
