@@ -440,7 +440,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
 }
 
 fn count_result(origin: &Origin, outcome: &TaskOutcome) {
-    let inlet = if matches!(origin, Origin::Log(_)) { "log" } else { "direct" };
+    let inlet = if matches!(origin, Origin::Log(_)) {
+        "log"
+    } else {
+        "direct"
+    };
     let outcome = match outcome {
         TaskOutcome::Completed { .. } => "completed",
         TaskOutcome::Failed(_) => "failed",

@@ -6,12 +6,14 @@
 //! `KNARR_SIM_SEED=S` that one alone.
 
 mod line;
+mod random;
 mod scenarios;
 mod world;
 
 use std::cell::Cell;
 
 use knarr_core::run::input::{Input, TaskOutcome};
+
 
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
