@@ -1,4 +1,5 @@
 //! `knarr dev` as a person runs it: started, disturbed, killed, started again.
+#![expect(clippy::unwrap_used, reason = "what a test rests on may fail it")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,10 +1,11 @@
 //! Private servers, on whatever real ones this machine has or can install.
+#![expect(clippy::unwrap_used, reason = "what a test rests on may fail it")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use knarr::dev::{DevError, PortChoice, Progress, Server, ServerOptions, Servers};
+use knarr::dev::{DevError, PortChoice, Progress, Search, Server, ServerOptions, Servers};
 use sqlx::{Connection, PgConnection};
 
 async fn start(data_dir: Option<&Path>) -> Servers {
@@ -186,4 +187,35 @@ async fn a_data_directory_that_postgres_may_not_enter_keeps_its_files_elsewhere(
     assert_eq!(second.postgres_home().unwrap(), home);
     second.stop().await;
     fs::remove_dir_all(home).unwrap();
+}
+
+/// As on a machine that has neither server: both are installed by two at once, into a cache that PostgreSQL may reach.
+#[tokio::test]
+#[ignore = "downloads 30 MB"]
+async fn servers_are_installed_where_there_are_none() {
+    let cache = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let options = || ServerOptions {
+        search: Search {
+            nats_server: None,
+            postgres_bin: None,
+            path: "/nowhere".into(),
+            postgres_roots: Vec::new(),
+            cache: cache.path().to_owned(),
+        },
+        ..ServerOptions::default()
+    };
+    let silent = Progress::Silent;
+    let (first, second) = tokio::join!(Servers::start(options(), &silent), Servers::start(options(), &silent));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let mut connection = PgConnection::connect(second.postgres_url()).await.unwrap();
+    let (version,): (String,) = sqlx::query_as("show server_version")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert!(version.starts_with("18."), "{version}");
+    first.stop().await;
+    second.stop().await;
 }

@@ -3,7 +3,7 @@
 //! if both orders ended as they had to.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,7 +71,7 @@ pub async fn run(args: DemoArgs, globals: &Globals) -> Result<(), CliError> {
     let stay = std::io::stdout().is_terminal() && !globals.json();
     let addresses = stack.addresses();
     let told = tokio::select! {
-        told = tell(&addresses, globals, stay) => told,
+        told = tell(&addresses, stack.data_dir(), globals, stay) => told,
         () = shutdown.cancelled() => Ok(None),
     };
     let kept = match &told {
@@ -112,7 +112,12 @@ const ORDERS: [Order; 2] = [
 ];
 
 /// Tells both orders on a stack that is up. `None` = there was nothing to keep.
-async fn tell(addresses: &Addresses, globals: &Globals, stay: bool) -> Result<Option<RunningWorker>, CliError> {
+async fn tell(
+    addresses: &Addresses,
+    data_dir: &Path,
+    globals: &Globals,
+    stay: bool,
+) -> Result<Option<RunningWorker>, CliError> {
     let look = globals.look();
     let say = |text: &str| {
         if !globals.json() {
@@ -120,8 +125,9 @@ async fn tell(addresses: &Addresses, globals: &Globals, stay: bool) -> Result<Op
         }
     };
     say(&format!(
-        "\n{}  a NATS, a PostgreSQL and an orchestrator of your own; everything is in this directory.\n",
-        output::bold(&look, "Knarr is up:")
+        "\n{}  a NATS, a PostgreSQL and an orchestrator of your own; the data is kept in {}.\n\n",
+        output::bold(&look, "Knarr is up:"),
+        data_dir.display()
     ));
     let failed = |error: String| CliError::new(Exit::Environment, &code::NATS_REFUSED, error);
     let nats = knarr_worker::connect(&addresses.nats_url)
@@ -159,7 +165,7 @@ async fn tell(addresses: &Addresses, globals: &Globals, stay: bool) -> Result<Op
     for (order, number) in ORDERS.iter().zip(first..) {
         let workflow_id = format!("order-{number}");
         say(&format!(
-            "\n{}\n{}\n",
+            "\n{}\n{}\n\n",
             output::bold(&look, order.title),
             output::dim(&look, order.introduction)
         ));
@@ -295,19 +301,19 @@ fn outlook(addresses: &Addresses, look: &Look, program: &str, failed: &str, stay
         ),
         (format!("{http_url}/metrics"), "for Prometheus"),
     ];
+    let width = rows
+        .iter()
+        .filter(|(_, why)| !why.is_empty())
+        .map(|(command, _)| command.len())
+        .max()
+        .unwrap_or(0);
     let mut lines = vec![String::new(), output::bold(look, head), String::new()];
     // Commands find by themselves what runs in this directory.
     for (command, why) in rows.into_iter().skip(usize::from(is_found)) {
-        let comment = if why.is_empty() {
-            String::new()
-        } else {
-            format!("  # {why}")
-        };
-        lines.push(
-            format!("  {command:<34}{}", output::dim(look, &comment))
-                .trim_end()
-                .to_owned(),
-        );
+        lines.push(match why {
+            "" => format!("  {command}"),
+            why => format!("  {command:<width$}   {}", output::dim(look, &format!("# {why}"))),
+        });
     }
     lines.push(String::new());
     let end = if stay {

@@ -10,7 +10,7 @@ use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId, WorkflowN
 use knarr_core::json;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation, TaskOutcome, WorkerError};
 use knarr_core::time::{Span, Timestamp};
-use knarr_schemas::subject::{LogSubject, RunSubject, parse_log_subject};
+use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_subject};
 use knarr_schemas::{code, header};
 use serde_json::Value;
 
@@ -158,6 +158,14 @@ pub(super) enum Verb {
     Terminate,
 }
 
+fn bad_subject(error: &SubjectError, subject: &str) -> Refusal {
+    let code = match error {
+        SubjectError::Shape => &code::BAD_SUBJECT,
+        SubjectError::Token { .. } => &code::BAD_TOKEN,
+    };
+    Refusal::new(code, format!("{error}: {subject}"))
+}
+
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
 pub(super) struct JobReader {
@@ -185,9 +193,7 @@ impl JobReader {
 
     fn log_kind(&self, message: &LogMessage) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
-        match parse_log_subject(&message.subject)
-            .map_err(|error| Refusal::new(&code::BAD_SUBJECT, format!("{error}: {}", message.subject)))?
-        {
+        match parse_log_subject(&message.subject).map_err(|error| bad_subject(&error, &message.subject))? {
             LogSubject::UnkeyedStart { namespace, workflow } => {
                 refuse_task_headers(headers)?;
                 Ok(JobKind::UnkeyedStart(Box::new(UnkeyedStart {
@@ -473,7 +479,11 @@ impl JobReader {
     /// A plain subject under an allowed inbox prefix.
     fn may_answer(&self, to: &str) -> bool {
         let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
-        plain && self.answer_prefixes.iter().any(|prefix| to.starts_with(prefix.as_str()))
+        plain
+            && self
+                .answer_prefixes
+                .iter()
+                .any(|prefix| to.starts_with(prefix.as_str()))
     }
 
     fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | pause between attempts | its end | – |
 //! | held dispatch | the end of its pause | – |
-//! | task, nobody known to have it | start-to-close after it was offered | never: it is found delivered, and start-to-close counts from now, or it is looked at again later |
+//! | task, nobody known to have it | start-to-close after it was offered | never: once it is known how far its queue has delivered, start-to-close counts from now, or it is looked at again later |
 //! | task, delivered or begun | start-to-close after that | the log has been read that far |
 //! | timeout of the run | from its start | the log has been read that far |
 //!
@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::input::Horizon;
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::{attempt, stop};
-use crate::ids::{QueueName, StepPath, TaskNo};
+use crate::ids::{StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// Something that may be due.
@@ -85,8 +85,11 @@ fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, hor
                 offer: open.offer.saturating_add(1),
             }),
             Known::Offered => {
-                let event = find(open, &execution.queue, execution.start_to_close, d.at, horizon);
-                d.emit(event);
+                // Where nothing is known of the queue, it stays due until something is.
+                if let Some(delivered_to) = horizon.delivered_to.get(&execution.queue) {
+                    let event = find(open, *delivered_to, execution.start_to_close, d.at);
+                    d.emit(event);
+                }
             }
             Known::Delivered | Known::Started => {
                 if horizon.log_read_to >= open.due {
@@ -99,20 +102,18 @@ fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, hor
 }
 
 /// What the queue's horizon says of a task that nobody is known to have.
-fn find(open: &OpenTask, queue: &QueueName, start_to_close: Span, now: Timestamp, horizon: &Horizon) -> Event {
+fn find(open: &OpenTask, delivered_to: Timestamp, start_to_close: Span, now: Timestamp) -> Event {
     let task = open.task;
-    match horizon.delivered_to.get(queue) {
-        Some(delivered_to) if *delivered_to >= open.opened_at => Event::TaskDelivered { task },
-        // Looked at again after as long as it has waited, so that a long backlog costs few looks, but not too late.
-        _ => {
-            let shortest = start_to_close.max(HELD_PAUSE_FIRST);
-            let longest = shortest.max(UNDELIVERED_PAUSE_LONGEST);
-            let pause = now.since(open.opened_at).clamp(shortest, longest);
-            Event::DeadlineDeferred {
-                task,
-                until: now.plus(pause),
-            }
-        }
+    if delivered_to >= open.opened_at {
+        return Event::TaskDelivered { task };
+    }
+    // Looked at again after as long as it has waited, so that a long backlog costs few looks, but not too late.
+    let shortest = start_to_close.max(HELD_PAUSE_FIRST);
+    let longest = shortest.max(UNDELIVERED_PAUSE_LONGEST);
+    let pause = now.since(open.opened_at).clamp(shortest, longest);
+    Event::DeadlineDeferred {
+        task,
+        until: now.plus(pause),
     }
 }
 

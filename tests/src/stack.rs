@@ -1,0 +1,219 @@
+//! A private PostgreSQL and nats-server, and what tests ask of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use knarr::api::client::ApiClient;
+use knarr::dev::{Progress, Server, ServerOptions, Servers};
+use knarr_schemas::api::{CreateNamespace, NamespaceInfo, RegisterDefinition, RegisteredDefinition, verb};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::record::{self, Execution};
+use crate::{Replica, Starter, eventually};
+
+/// Stacks alive at once in one test binary: each is several busy processes.
+static STACKS: Semaphore = Semaphore::const_new(2);
+
+pub const ORDER: &str = include_str!("../definitions/order.yaml");
+
+#[derive(Debug)]
+pub struct Stack {
+    servers: Arc<Servers>,
+    client: Client,
+    pool: PgPool,
+    directory: tempfile::TempDir,
+    partitions: u16,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Stack {
+    pub async fn start() -> Self {
+        Self::start_with(8).await
+    }
+
+    pub async fn start_with(partitions: u16) -> Self {
+        let permit = STACKS.acquire().await.unwrap();
+        let servers = Servers::start(ServerOptions::default(), &Progress::Silent)
+            .await
+            .unwrap();
+        let client = knarr_worker::connect(servers.nats_url()).await.unwrap();
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy(servers.postgres_url())
+            .unwrap();
+        Self {
+            servers: Arc::new(servers),
+            client,
+            pool,
+            directory: tempfile::tempdir().unwrap(),
+            partitions,
+            _permit: permit,
+        }
+    }
+
+    pub fn nats_url(&self) -> &str {
+        self.servers.nats_url()
+    }
+
+    pub fn postgres_url(&self) -> &str {
+        self.servers.postgres_url()
+    }
+
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// Records and logs.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    pub fn nats(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn starter(&self) -> Starter {
+        Starter::new(&self.client, "default")
+    }
+
+    pub fn executions(&self) -> Vec<Execution> {
+        record::read_all(self.directory.path())
+    }
+
+    /// A replica that serves the order saga.
+    pub async fn first_replica(&self, name: &str) -> Replica {
+        let replica = Replica::start(self, name).await;
+        self.register("default", ORDER).await;
+        replica
+    }
+
+    pub async fn register(&self, namespace: &str, source: &str) -> RegisteredDefinition {
+        let request = RegisterDefinition {
+            source: source.to_owned(),
+            file_name: None,
+            files: std::collections::BTreeMap::new(),
+        };
+        let answer: RegisteredDefinition = self
+            .api(namespace)
+            .call(verb::DEFINITION_REGISTER, &request)
+            .await
+            .unwrap();
+        assert!(answer.definition.is_some(), "{answer:?}");
+        answer
+    }
+
+    pub async fn create_namespace(&self, namespace: &str) {
+        let request = CreateNamespace::default();
+        let _: NamespaceInfo = self
+            .api(namespace)
+            .call(verb::NAMESPACE_CREATE, &request)
+            .await
+            .unwrap();
+    }
+
+    pub fn api(&self, namespace: &str) -> ApiClient {
+        ApiClient::new(self.client.clone(), namespace, Duration::from_secs(10))
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// One number; asked again while PostgreSQL is away.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        let ask = || async { sqlx::query_scalar::<_, i64>(query).fetch_one(&self.pool).await.ok() };
+        eventually(query, Duration::from_secs(30), ask).await.0
+    }
+
+    pub async fn closed_runs(&self) -> i64 {
+        self.number("select count(*) from runs where closed_at is not null")
+            .await
+    }
+
+    pub async fn transitions(&self) -> i64 {
+        self.number("select count(*) from events").await
+    }
+
+    /// Until so many runs are closed and none is open.
+    pub async fn all_closed(&self, runs: usize, limit: Duration) -> Duration {
+        let ask = || async {
+            let open = self.number("select count(*) from runs where closed_at is null").await;
+            let closed = self.closed_runs().await;
+            (open == 0 && closed >= i64::try_from(runs).unwrap()).then_some(())
+        };
+        let began = std::time::Instant::now();
+        loop {
+            if ask().await.is_some() {
+                return began.elapsed();
+            }
+            if began.elapsed() > limit {
+                panic!("{}", self.open_runs(runs).await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What is stuck, for the message of a failed test.
+    async fn open_runs(&self, wanted: usize) -> String {
+        let stuck: Vec<(String, String, i16, Option<String>, String)> = sqlx::query_as(
+            "select r.workflow_id, r.status, r.partition, r.wake_at::text,
+                    (select string_agg(e.seq || '@' || e.at::time || ' ' || left(e.body, 300), E'\n    ' order by e.seq)
+                     from events e where e.run_id = r.run_id)
+             from runs r where r.closed_at is null order by r.run_id limit 3",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap_or_default();
+        let total = self.number("select count(*) from runs").await;
+        let mut text = format!(
+            "{total} runs of {wanted} are there; open at {}:",
+            chrono_now(&self.pool).await
+        );
+        for (id, status, partition, wake, events) in stuck {
+            text.push_str(&format!(
+                "\n  {id} {status} in partition {partition}, wakes {wake:?}\n    {events}"
+            ));
+            let done: Vec<_> = self
+                .executions()
+                .into_iter()
+                .filter(|execution| execution.workflow_id == id)
+                .map(|execution| format!("{}#{}.{}", execution.key, execution.attempt, execution.delivery))
+                .collect();
+            text.push_str(&format!("\n    executed: {done:?}"));
+        }
+        text
+    }
+
+    pub async fn kill9(&self, server: Server) {
+        self.servers.kill9(server).await.unwrap();
+    }
+
+    /// Returns when it is ready.
+    pub async fn restart(&self, server: Server) {
+        self.servers.restart(server).await.unwrap();
+    }
+
+    pub async fn halt(&self, server: Server) {
+        self.servers.halt(server).await.unwrap();
+    }
+
+    pub async fn stop(self) {
+        self.pool.close().await;
+        self.servers.stop().await;
+    }
+}
+
+async fn chrono_now(pool: &PgPool) -> String {
+    sqlx::query_scalar("select clock_timestamp()::time::text")
+        .fetch_one(pool)
+        .await
+        .unwrap_or_default()
+}

@@ -1,0 +1,91 @@
+//! Two replicas: they share the partitions, hand over without a pause, and take over from the dead.
+
+use std::time::Duration;
+
+use knarr_tests::{Fault, Load, Random, Replica, Stack, WorkerProcess, audit, eventually, load};
+
+/// The longest time from a start's publication to its saga's end, of sagas that nothing else delays.
+async fn slowest(stack: &Stack, started: &std::collections::BTreeMap<String, load::Started>) -> Duration {
+    let ends: Vec<(String, i64)> = sqlx::query_as(
+        "select workflow_id, (extract(epoch from closed_at) * 1000000)::bigint from runs where closed_at is not null",
+    )
+    .fetch_all(stack.pool())
+    .await
+    .unwrap();
+    let took = ends.iter().map(|(id, end)| end - started[id].at).max().unwrap();
+    Duration::from_micros(took.try_into().unwrap_or(0))
+}
+
+async fn share(stack: &Stack, one: &Replica, two: &Replica) {
+    let all = f64::from(stack.partitions()) + 1.0;
+    eventually("a fair share", Duration::from_secs(20), || async {
+        let (first, second) = (
+            one.metric("knarr_partitions_owned").await,
+            two.metric("knarr_partitions_owned").await,
+        );
+        (first + second == all && (first - second).abs() <= 1.0).then_some(())
+    })
+    .await;
+}
+
+async fn progress(stack: &Stack, load: &Load, sagas: i64) {
+    let wanted = stack.closed_runs().await + sagas;
+    eventually("sagas that end", Duration::from_secs(60), || async {
+        (stack.closed_runs().await >= wanted).then_some(())
+    })
+    .await;
+    println!("{} sagas started so far", load.count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_hands_over_on_sigterm_without_a_pause() {
+    let stack = Stack::start_with(16).await;
+    let mut one = stack.first_replica("one").await;
+    let two = Replica::start(&stack, "two").await;
+    share(&stack, &one, &two).await;
+    let _worker = WorkerProcess::start(&stack, "worker");
+    let faults = &[Fault::None, Fault::Stock, Fault::Order];
+    let load = Load::start(stack.starter(), Random::seeded(3), faults, Duration::from_millis(30));
+    progress(&stack, &load, 20).await;
+    for _ in 0..2 {
+        let status = one.terminate().await;
+        assert!(status.success(), "{status}\n{}", one.log());
+        progress(&stack, &load, 20).await;
+        one.respawn();
+        one.ready().await;
+        share(&stack, &one, &two).await;
+        progress(&stack, &load, 20).await;
+    }
+    let started = load.end().await;
+    stack.all_closed(started.len(), Duration::from_secs(30)).await;
+    let summary = audit(&stack, &load::faults(&started)).await;
+    let slowest = slowest(&stack, &started).await;
+    println!("{summary:?}; the slowest saga took {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_takes_over_from_one_that_was_killed() {
+    let stack = Stack::start_with(16).await;
+    let mut one = stack.first_replica("one").await;
+    let two = Replica::start(&stack, "two").await;
+    share(&stack, &one, &two).await;
+    let _worker = WorkerProcess::start(&stack, "worker");
+    let faults = &[Fault::None, Fault::Stock, Fault::Order];
+    let load = Load::start(stack.starter(), Random::seeded(4), faults, Duration::from_millis(30));
+    progress(&stack, &load, 20).await;
+    one.kill9();
+    let all = f64::from(stack.partitions()) + 1.0;
+    two.wait_for_metric("knarr_partitions_owned", all, Duration::from_secs(10))
+        .await;
+    progress(&stack, &load, 20).await;
+    let started = load.end().await;
+    stack.all_closed(started.len(), Duration::from_secs(60)).await;
+    let summary = audit(&stack, &load::faults(&started)).await;
+    let slowest = slowest(&stack, &started).await;
+    println!("{summary:?}; the slowest saga took {slowest:?}");
+    // A lease of 1.5 s, and what was in flight.
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+    stack.stop().await;
+}
