@@ -14,7 +14,6 @@ use std::cell::Cell;
 
 use knarr_core::run::input::{Input, TaskOutcome};
 
-
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
 }
