@@ -85,7 +85,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         Some(Absent::Elsewhere) => self.run_is_elsewhere(&job, run_id),
                     }
                 } else {
-                    return self.to_run(job, run_id);
+                    return self.perform_on(job, run_id);
                 }
             }
         }
@@ -94,7 +94,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     /// A job for a run that is in memory.
-    fn to_run(&mut self, job: Job, run_id: RunId) -> Step {
+    fn perform_on(&mut self, job: Job, run_id: RunId) -> Step {
         let partition = self.live.get(run_id).map(|live| live.row.partition);
         if partition.is_some_and(|partition| !self.partitions.serves(partition)) {
             // It is being given away: nothing of it may change here any more.

@@ -133,7 +133,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
         let store = Arc::clone(&self.store);
         let (session, life, done) = (self.session, self.life, self.done.clone());
-        let partitions = ready.iter().map(|partition| *partition);
+        let partitions = ready.iter().copied();
         let closing: Vec<_> = partitions
             .map(|partition| self.readers.close(&self.bus, &self.tasks, partition))
             .collect();

@@ -65,7 +65,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     } else {
                         session = store.recover(&session).await?;
                     }
-                    Ok::<_, StoreError>(store.cursors(&session).await?)
+                    store.cursors(&session).await
                 };
                 match attempt.await {
                     Ok(owned) => {

@@ -454,12 +454,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Done::Released {
                 life,
                 partitions,
-                result,
+                result: Err(error),
             } if life == self.life => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, ?partitions, "partitions could not be released");
-                    self.reset("a release failed");
-                }
+                tracing::warn!(%error, ?partitions, "partitions could not be released");
+                self.reset("a release failed");
             }
             Done::Due {
                 life,

@@ -6,6 +6,7 @@
 //! `KNARR_SIM_SEED=S` that one alone.
 
 mod line;
+mod random;
 mod scenarios;
 mod world;
 

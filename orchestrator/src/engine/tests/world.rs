@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use knarr_core::definition;
 use knarr_core::ids::{Namespace, QueueName, RunId};
 use knarr_core::run::{Event, State};
@@ -21,7 +22,7 @@ use super::line::{Line, LineBus, LineStore, Random, Weather, events_of, state_of
 use crate::bus::memory::{MemoryBus, PulledTask};
 use crate::bus::{Bus, Headers, QueueSettings, header};
 use crate::store::memory::MemoryStore;
-use crate::store::{RunRow, Store, StoredDefinition};
+use crate::store::{RunFilter, RunRow, Store, StoredDefinition};
 
 pub(super) const ORDER: &str = r#"
 workflow: order
@@ -186,7 +187,7 @@ impl World {
         tokio::spawn(async move {
             while !alive.is_cancelled() {
                 ticking.set_now(clock());
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
         world
@@ -320,7 +321,12 @@ impl World {
     }
 
     pub(super) fn rows(&self) -> Vec<RunRow> {
-        self.store.dump(|_| 0).runs
+        let filter = RunFilter {
+            limit: 1_000,
+            ..RunFilter::default()
+        };
+        let rows = self.store.list_runs(&Namespace::new("default"), &filter).now_or_never();
+        rows.expect("the memory store does not wait").unwrap()
     }
 
     pub(super) fn rows_of(&self, id: &str) -> Vec<RunRow> {
@@ -360,7 +366,7 @@ impl World {
                 self.statuses(),
                 self.store.dump(|_| 0).commits
             );
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
