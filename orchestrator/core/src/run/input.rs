@@ -83,7 +83,7 @@ pub struct Horizon {
     /// The partition's log has been read up to here; a timeout due later does not fire yet. User timers and retries are exempt.
     pub log_read_to: Timestamp,
     /// For each queue asked about: tasks published up to here have been delivered to a worker. A queue that is not named
-    /// was not asked about: its undelivered tasks are not late.
+    /// was not asked about: what is due of its tasks stays due until it is.
     pub delivered_to: BTreeMap<QueueName, Timestamp>,
 }
 

@@ -48,7 +48,10 @@ fn the_rarer_events() {
     run.take(Input::DispatchHeld { task });
     run.wake_next();
     run.later(10);
-    run.take(Input::Wake(crate::run::input::Horizon::default()));
+    run.take(Input::Wake(crate::run::input::Horizon {
+        delivered_to: std::collections::BTreeMap::from([("main".into(), crate::time::Timestamp(0))]),
+        ..Default::default()
+    }));
     run.time_out("do a");
     run.wake_next();
     run.end(

@@ -210,7 +210,7 @@ fn input(run: &mut Run, op: &Op) -> Option<Input> {
             run.later(*seconds);
             Input::Wake(Horizon {
                 log_read_to: Timestamp(run.now.0 - i64::try_from(Span::from_secs(*log_behind).0).unwrap()),
-                delivered_to: delivered.then(|| ("main".into(), run.now)).into_iter().collect(),
+                delivered_to: BTreeMap::from([("main".into(), if *delivered { run.now } else { Timestamp(0) })]),
             })
         }
         Op::WakeNext => {
