@@ -1,6 +1,9 @@
 //! `knarr bench` and `knarr demo` as a person runs them, on private servers.
 
-#![expect(clippy::unwrap_used, reason = "outside of #[test] functions clippy does not see that this is a test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside of #[test] functions clippy does not see that this is a test"
+)]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

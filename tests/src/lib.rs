@@ -6,6 +6,11 @@
 //!
 //! Not here: unit tests of the parts, and throughput.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "this is test code: a failure is to stop it, where it happens"
+)]
+
 pub mod audit;
 pub mod binaries;
 pub mod child;

@@ -10,11 +10,7 @@ use std::time::Instant;
 use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{RunId, TaskNo};
 use knarr_core::run::input::{Input, Start, TaskOutcome};
-<<<<<<< HEAD
-use knarr_core::run::{Transition, apply, effects, start};
-=======
 use knarr_core::run::{State, Transition, apply, effects, start};
->>>>>>> core-run
 use knarr_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -54,13 +50,6 @@ fn saga(plan: &Plan, number: u128, input: &Arc<Value>, output: &Arc<Value>) -> R
         answer: None,
         traceparent: None,
     };
-<<<<<<< HEAD
-    let publish = |state, transition: &Transition| {
-        std::hint::black_box(effects(state, transition));
-        serde_json::to_string(&transition.events).map(|body| body.len())
-    };
-=======
->>>>>>> core-run
     let (mut state, transition) = start(plan, begin, Timestamp(0))?;
     let mut bytes = publish(&state, &transition)?;
     for task in 1..=4 {
@@ -78,14 +67,11 @@ fn saga(plan: &Plan, number: u128, input: &Arc<Value>, output: &Arc<Value>) -> R
     Ok(bytes)
 }
 
-<<<<<<< HEAD
-=======
 fn publish(state: &State, transition: &Transition) -> serde_json::Result<usize> {
     std::hint::black_box(effects(state, transition));
     serde_json::to_string(&transition.events).map(|body| body.len())
 }
 
->>>>>>> core-run
 fn main() -> Result<(), Box<dyn Error>> {
     let sagas = std::env::args().nth(1).map_or(Ok(20_000), |text| text.parse())?;
     let checked = knarr_core::definition::read(DEFINITION, &|name| Err(format!("there is no file {name}")))
