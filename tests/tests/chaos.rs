@@ -38,8 +38,8 @@ fn rounds() -> usize {
 async fn every_saga_ends_as_it_must_whatever_is_killed() {
     let mut random = Random::seeded(7);
     let stack = Stack::start_with(16).await;
-    let mut replicas = vec![stack.first_replica("one").await, Replica::start(&stack, "two").await];
-    let mut workers = vec![
+    let mut replicas = [stack.first_replica("one").await, Replica::start(&stack, "two").await];
+    let mut workers = [
         WorkerProcess::start(&stack, "worker-one"),
         WorkerProcess::start(&stack, "worker-two"),
     ];
