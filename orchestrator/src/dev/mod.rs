@@ -12,6 +12,8 @@ mod account;
 pub mod code;
 mod error;
 mod find;
+#[cfg(test)]
+pub(crate) mod for_tests;
 mod install;
 mod nats;
 mod postgres;

@@ -45,12 +45,12 @@ impl TestServer {
 
     pub(crate) fn run(&mut self) {
         assert!(self.guard.is_none());
-        let binary = std::env::var("KNARR_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         let mut guard = Command::new("sh")
             .arg("-c")
             .arg("\"$@\" >/dev/null 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null")
             .arg("sh")
-            .args([&binary, "-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .arg(crate::dev::for_tests::nats_server())
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
             .args(&self.arguments)
             .arg("-sd")
             .arg(self.store())
@@ -66,7 +66,7 @@ impl TestServer {
         self.guard = Some((guard, pid));
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < deadline, "{binary} does not listen");
+            assert!(Instant::now() < deadline, "nats-server does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,4 +1,4 @@
-//! Against a real nats-server: `KNARR_NATS_SERVER` names it, else `PATH` does.
+//! Against a real nats-server, found as `knarr dev` finds it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

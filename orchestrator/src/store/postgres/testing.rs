@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,7 +42,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
     fn start() -> Self {
-        let bin = find_bin();
+        let bin = crate::dev::for_tests::postgres_bin();
         let dir = tempfile::Builder::new().prefix("knarr-test-").tempdir().unwrap().keep();
         let user = unprivileged();
         if let Some(user) = &user {
@@ -116,24 +116,6 @@ fn answers(port: u16) -> bool {
         Ok(kind[0])
     };
     ask().is_ok_and(|kind| kind == b'R')
-}
-
-fn find_bin() -> PathBuf {
-    let named = std::env::var_os("KNARR_POSTGRES_BIN").map(PathBuf::from).into_iter();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::split_paths(&path).collect::<Vec<_>>();
-    let mut packaged: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .collect();
-    packaged.sort();
-    named
-        .chain(path)
-        .chain(packaged.into_iter().rev())
-        .find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
-        .expect("these tests need PostgreSQL; name its bin directory in KNARR_POSTGRES_BIN")
 }
 
 /// PostgreSQL refuses to run as root.
