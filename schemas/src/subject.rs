@@ -158,6 +158,17 @@ pub fn parse_log_subject(subject: &str) -> Result<LogSubject<'_>, SubjectError> 
     }))
 }
 
+/// The namespace of a subject of the log whose other parts may make no sense.
+pub fn namespace_of(subject: &str) -> Option<Cow<'_, str>> {
+    let rest = match subject.strip_prefix("knarr.in.") {
+        Some(rest) => rest.split_once('.')?.1,
+        None => subject
+            .strip_prefix("knarr.run.")
+            .or_else(|| subject.strip_prefix("knarr.start."))?,
+    };
+    decode_token(rest.split('.').next()?).ok()
+}
+
 /// `knarr.run.<ns>.<workflow id>.start.<workflow>`
 pub fn start(namespace: &str, workflow_id: &str, workflow: &str) -> Result<String, TokenError> {
     Ok(format!(
@@ -269,6 +280,12 @@ mod tests {
         );
         assert_eq!(run("knarr.run.default.o-1.result").name, None);
         assert_eq!(parse_log_subject("knarr.run.default.o-1"), Err(SubjectError::Shape));
+        assert_eq!(
+            namespace_of("knarr.in.7.default.%61.start.x").as_deref(),
+            Some("default")
+        );
+        assert_eq!(namespace_of("knarr.start.a%2Fb").as_deref(), Some("a/b"));
+        assert_eq!(namespace_of("knarr.run.%2f.a.start.x"), None);
         assert_eq!(parse_log_subject("other.run.default.o-1.x"), Err(SubjectError::Shape));
     }
 }

@@ -163,31 +163,59 @@ impl Stack {
 
     /// What is stuck, for the message of a failed test.
     async fn open_runs(&self, wanted: usize) -> String {
-        let stuck: Vec<(String, String, i16, Option<String>, String)> = sqlx::query_as(
-            "select r.workflow_id, r.status, r.partition, r.wake_at::text,
-                    (select string_agg(e.seq || '@' || e.at::time || ' ' || left(e.body, 300), E'\n    ' order by e.seq)
-                     from events e where e.run_id = r.run_id)
-             from runs r where r.closed_at is null order by r.run_id limit 3",
+        let stuck: Vec<String> =
+            sqlx::query_scalar("select workflow_id from runs where closed_at is null order by run_id limit 3")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap_or_default();
+        let total = self.number("select count(*) from runs").await;
+        let mut text = format!("{total} runs of {wanted} are there; open are:");
+        for id in stuck {
+            text.push_str(&self.timeline(&id).await);
+        }
+        text
+    }
+
+    /// All that is known of the runs of a workflow id, for the message of a failed test.
+    pub async fn timeline(&self, id: &str) -> String {
+        let events: Vec<(String, String)> = sqlx::query_as(
+            "select e.at::time::text || ' #' || e.seq, left(e.body, 300) from runs r join events e using (run_id)
+             where r.workflow_id = $1 order by r.run_id, e.seq",
         )
+        .bind(id)
         .fetch_all(&self.pool)
         .await
         .unwrap_or_default();
-        let total = self.number("select count(*) from runs").await;
-        let mut text = format!(
-            "{total} runs of {wanted} are there; open at {}:",
-            chrono_now(&self.pool).await
-        );
-        for (id, status, partition, wake, events) in stuck {
+        let runs: Vec<(String, i16, Option<String>, String)> = sqlx::query_as(
+            "select status, partition, wake_at::time::text, clock_timestamp()::time::text from runs where workflow_id = $1",
+        )
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await
+        .unwrap_or_default();
+        let mut text = format!("\n{id}: (status, partition, wakes, now) {runs:?}");
+        for (at, body) in events {
+            text.push_str(&format!("\n    {at} {body}"));
+        }
+        for execution in self.executions().iter().filter(|execution| execution.workflow_id == id) {
+            let Execution {
+                at,
+                key,
+                attempt,
+                delivery,
+                ..
+            } = execution;
+            let seconds = (at / 1_000) % 86_400_000;
+            let (hours, rest) = (seconds / 3_600_000, seconds % 3_600_000);
+            let at = format!(
+                "{hours:02}:{:02}:{:02}.{:03}",
+                rest / 60_000,
+                rest / 1_000 % 60,
+                rest % 1_000
+            );
             text.push_str(&format!(
-                "\n  {id} {status} in partition {partition}, wakes {wake:?}\n    {events}"
+                "\n    {at} executed {key} attempt {attempt} delivery {delivery}"
             ));
-            let done: Vec<_> = self
-                .executions()
-                .into_iter()
-                .filter(|execution| execution.workflow_id == id)
-                .map(|execution| format!("{}#{}.{}", execution.key, execution.attempt, execution.delivery))
-                .collect();
-            text.push_str(&format!("\n    executed: {done:?}"));
         }
         text
     }
@@ -209,11 +237,4 @@ impl Stack {
         self.pool.close().await;
         self.servers.stop().await;
     }
-}
-
-async fn chrono_now(pool: &PgPool) -> String {
-    sqlx::query_scalar("select clock_timestamp()::time::text")
-        .fetch_one(pool)
-        .await
-        .unwrap_or_default()
 }

@@ -8,13 +8,25 @@ use knarr_tests::{Fault, Stack, WorkerProcess, audit};
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_ends_as_it_must() {
     let stack = Stack::start().await;
+    let began = std::time::Instant::now();
     let replica = stack.first_replica("one").await;
+    println!("a replica and its definition: {:?}", began.elapsed());
     let _worker = WorkerProcess::start(&stack, "worker");
     let starter = stack.starter();
     let mut expected = BTreeMap::new();
     for (n, fault) in Fault::ALL.into_iter().enumerate() {
         let id = format!("o-{n}");
+        let began = std::time::Instant::now();
         let answer = starter.run(&id, fault).await;
+        println!("{fault:?}: {:?}", began.elapsed());
+        // Nothing is killed, so nothing waits for a lease or a timeout.
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(8),
+            "{took:?}{}\n{}",
+            stack.timeline(&id).await,
+            replica.log()
+        );
         assert!(
             fault.ends().contains(&answer.status.as_deref().unwrap()),
             "{fault:?}: {answer:?}"

@@ -229,7 +229,8 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
     let namespace = match subject::parse_log_subject(&message.subject) {
         Ok(subject::LogSubject::Run(run)) => Some(run.namespace.into_owned()),
         Ok(subject::LogSubject::UnkeyedStart { namespace, .. }) => Some(namespace.into_owned()),
-        Err(_) => None,
+        // What is wrong may be another part.
+        Err(_) => subject::namespace_of(&message.subject).map(std::borrow::Cow::into_owned),
     };
     let sequence = message.cursor.sequence;
     let mut headers: Headers = vec![
