@@ -19,6 +19,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("api/definition-page", schema_for!(api::DefinitionPage)),
         ("api/show-definition", schema_for!(api::ShowDefinition)),
         ("api/definition-detail", schema_for!(api::DefinitionDetail)),
+        ("api/check-report", schema_for!(api::CheckReport)),
         ("api/list-runs", schema_for!(api::ListRuns)),
         ("api/run-page", schema_for!(api::RunPage)),
         ("api/show-run", schema_for!(api::ShowRun)),
