@@ -15,7 +15,8 @@ use crate::record::{self, Execution};
 use crate::{Replica, Starter, eventually};
 
 /// Stacks alive at once in one test binary: each is several busy processes.
-static STACKS: Semaphore = Semaphore::const_new(2);
+static STACKS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+const AT_ONCE: u32 = 2;
 
 pub const ORDER: &str = include_str!("../definitions/order.yaml");
 
@@ -35,7 +36,15 @@ impl Stack {
     }
 
     pub async fn start_with(partitions: u16) -> Self {
-        let permit = STACKS.acquire().await.unwrap();
+        Self::with_permit(partitions, STACKS.acquire().await.unwrap()).await
+    }
+
+    /// With no other stack beside it, for tests that look at times.
+    pub async fn alone(partitions: u16) -> Self {
+        Self::with_permit(partitions, STACKS.acquire_many(AT_ONCE).await.unwrap()).await
+    }
+
+    async fn with_permit(partitions: u16, permit: SemaphorePermit<'static>) -> Self {
         let servers = Servers::start(ServerOptions::default(), &Progress::Silent)
             .await
             .unwrap();

@@ -1,4 +1,7 @@
 //! Two replicas: they share the partitions, hand over without a pause, and take over from the dead.
+//!
+//! The times are asserted as they must be when `KNARR_CHAOS_ROUNDS` is set (to any number: a machine with nothing else to
+//! do), and generously otherwise.
 
 use std::time::Duration;
 
@@ -20,6 +23,15 @@ async fn slowest(stack: &Stack, started: &std::collections::BTreeMap<String, loa
         stack.timeline(id).await
     );
     took
+}
+
+fn limit(seconds: u64) -> Duration {
+    let factor = if std::env::var_os("KNARR_CHAOS_ROUNDS").is_some() {
+        1
+    } else {
+        3
+    };
+    Duration::from_secs(seconds * factor)
 }
 
 async fn share(stack: &Stack, one: &Replica, two: &Replica) {
@@ -45,7 +57,7 @@ async fn progress(stack: &Stack, load: &Load, sagas: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_hands_over_on_sigterm_without_a_pause() {
-    let stack = Stack::start_with(16).await;
+    let stack = Stack::alone(16).await;
     let mut one = stack.first_replica("one").await;
     let two = Replica::start(&stack, "two").await;
     share(&stack, &one, &two).await;
@@ -78,7 +90,7 @@ async fn a_replica_hands_over_on_sigterm_without_a_pause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_from_one_that_was_killed() {
-    let stack = Stack::start_with(16).await;
+    let stack = Stack::alone(16).await;
     let mut one = stack.first_replica("one").await;
     let two = Replica::start(&stack, "two").await;
     share(&stack, &one, &two).await;
@@ -97,6 +109,6 @@ async fn a_replica_takes_over_from_one_that_was_killed() {
     let slowest = slowest(&stack, &started).await;
     println!("{summary:?}; the slowest saga took {slowest:?}");
     // A lease of 1.5 s, and what was in flight.
-    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+    assert!(slowest < limit(4), "{slowest:?}");
     stack.stop().await;
 }
