@@ -37,12 +37,14 @@ async fn gap_is_reported(replica: &Replica) {
 
 /// Sagas that are confirmed by PostgreSQL and in flight: nobody works yet.
 async fn confirm(stack: &Stack, prefix: &str, count: usize, expected: &mut BTreeMap<String, Fault>) {
+    let began = std::time::Instant::now();
     for n in 0..count {
         let fault = if n % 2 == 0 { Fault::None } else { Fault::Stock };
         let id = format!("{prefix}-{n}");
         stack.starter().start_confirmed(&id, fault).await;
         expected.insert(id, fault);
     }
+    println!("{prefix}: confirmed within {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +58,8 @@ async fn a_log_that_is_deleted_is_made_again_and_reported() {
     gap_is_reported(&replica).await;
     confirm(&stack, "between", 12, &mut expected).await;
     let mut worker = WorkerProcess::start(&stack, "worker");
-    stack.all_closed(expected.len(), Duration::from_secs(60)).await;
+    let took = stack.all_closed(expected.len(), Duration::from_secs(60)).await;
+    println!("deleted while it runs: all ended within {took:?}");
     worker.kill9();
 
     confirm(&stack, "running", 12, &mut expected).await;
@@ -68,7 +71,8 @@ async fn a_log_that_is_deleted_is_made_again_and_reported() {
     gap_is_reported(&replica).await;
     worker.restart();
     confirm(&stack, "after", 12, &mut expected).await;
-    stack.all_closed(expected.len(), Duration::from_secs(60)).await;
+    let took = stack.all_closed(expected.len(), Duration::from_secs(60)).await;
+    println!("deleted while it is stopped: all ended within {took:?}");
     println!("{:?}", audit(&stack, &expected).await);
     stack.stop().await;
 }
