@@ -9,6 +9,7 @@ use super::live::LiveRuns;
 use super::outgoing::Publication;
 use crate::bus::Outgoing;
 use crate::store::{Append, Batch, CommitId, Cursor, CursorWrite, Owed, OwedSpan, RunWrite, Snapshot};
+use crate::telemetry::span::Ended;
 
 /// Word to a worker that waits for its result to be durable.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(super) struct BatchBuilder {
     /// Dead letters and forwarded starts: stored with the commit until they are published.
     messages: Vec<Outgoing>,
     published: Vec<CommitId>,
+    /// Of what has ended, where spans are exported.
+    spans: Vec<Ended>,
 }
 
 /// A closed batch, on its way to the store.
@@ -62,6 +65,7 @@ pub(super) struct Outbound {
     pub(super) answers: Vec<Outgoing>,
     pub(super) messages: Vec<Outgoing>,
     pub(super) publications: Vec<Publication>,
+    pub(super) spans: Vec<Ended>,
 }
 
 impl BatchBuilder {
@@ -79,6 +83,7 @@ impl BatchBuilder {
             answers: Vec::new(),
             messages: Vec::new(),
             published: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -105,6 +110,10 @@ impl BatchBuilder {
     /// Where effects of applied transitions go.
     pub(super) fn publications(&mut self) -> &mut Vec<Publication> {
         &mut self.publications
+    }
+
+    pub(super) fn spans(&mut self) -> &mut Vec<Ended> {
+        &mut self.spans
     }
 
     pub(super) fn row_changed(&mut self, run_id: RunId) {
@@ -188,6 +197,7 @@ impl BatchBuilder {
                 answers: self.answers,
                 messages: self.messages,
                 publications: self.publications,
+                spans: self.spans,
             },
         }
     }

@@ -8,6 +8,7 @@ use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
 use super::run_loop::{Done, Loop};
+use super::spans;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
@@ -182,7 +183,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 continue;
             }
             if let Some(reference) = RunRef::new(&loaded.state, loaded.row.partition) {
-                let live = Live::new(loaded.state, loaded.plan, Arc::new(reference), loaded.row);
+                let mut live = Live::new(loaded.state, loaded.plan, Arc::new(reference), loaded.row);
+                if self.spans.is_some() {
+                    spans::resume(&live.state, &mut live.attempts);
+                }
                 self.live.insert(run_id, live);
                 let now = self.clock.now();
                 self.raise_wake(run_id, now);

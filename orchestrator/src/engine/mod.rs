@@ -31,6 +31,7 @@ mod readers;
 mod recovery;
 mod refusal;
 mod run_loop;
+mod spans;
 mod start;
 mod token;
 mod upkeep;

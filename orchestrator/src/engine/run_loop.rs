@@ -32,6 +32,7 @@ use super::readers::Readers;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
 use crate::store::{Batch, Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
+use crate::telemetry::span::SpanSink;
 
 /// Why an engine could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,8 @@ pub struct Engine<S, B> {
     pub bus: Arc<B>,
     pub definitions: Arc<Definitions>,
     pub health: Arc<Health>,
+    /// Where spans of runs go; `None` = nowhere.
+    pub spans: Option<SpanSink>,
 }
 
 impl<S: Store, B: Bus> Engine<S, B> {
@@ -121,6 +124,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             bus,
             definitions: Arc::default(),
             health: Arc::default(),
+            spans: None,
         }
     }
 
@@ -146,6 +150,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),
+                spans: self.spans.clone(),
                 stop: publications,
             },
             alarms: Alarms::new(self.config.deadline_horizon),
@@ -154,6 +159,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             bus: self.bus,
             definitions: self.definitions,
             health: self.health,
+            spans: self.spans,
             tokens,
             clock,
             cluster,
@@ -213,6 +219,7 @@ pub(super) struct Loop<S, B> {
     pub(super) bus: Arc<B>,
     pub(super) definitions: Arc<Definitions>,
     pub(super) health: Arc<Health>,
+    pub(super) spans: Option<SpanSink>,
     pub(super) tokens: Arc<TokenKey>,
     pub(super) reader: JobReader,
     pub(super) publisher: Publisher<B>,
