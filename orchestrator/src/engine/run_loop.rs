@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use knarr_core::ids::RunId;
@@ -12,7 +11,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::apply::Step;
 use super::batch::{BatchBuilder, SealedBatch};
 use super::clock::Clock;
 use super::commit::HeldCommit;
@@ -22,43 +20,19 @@ use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch::{Fetched, Wanted};
 use super::gate::{Gate, HorizonAnswer};
-use super::job::{Job, JobReader};
+use super::job::Job;
+use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::look_up::Absent;
 use super::partitions::Partitions;
+use super::perform::Step;
 use super::poison::PoisonKey;
 use super::publication::{Published, Publisher};
 use super::readers::Readers;
+use super::replica::Health;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
-use crate::store::{Batch, Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
-
-/// Why an engine could not begin or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Bus(#[from] crate::bus::BusError),
-}
-
-/// What readiness asks.
-#[derive(Debug, Default)]
-pub struct Health {
-    store: AtomicBool,
-    serving: AtomicBool,
-}
-
-impl Health {
-    /// The store answered last time, and this replica holds a session.
-    pub fn ready(&self) -> bool {
-        self.store.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_store(&self, up: bool) {
-        self.store.store(up, Ordering::Relaxed);
-    }
-}
+use crate::store::{Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
 #[derive(Debug)]
@@ -102,109 +76,6 @@ pub(super) enum Done {
         owned: Vec<OwnedPartition>,
     },
 }
-
-/// A replica's engine, before it runs.
-#[derive(Debug)]
-pub struct Engine<S, B> {
-    pub config: EngineConfig,
-    pub store: Arc<S>,
-    pub bus: Arc<B>,
-    pub definitions: Arc<Definitions>,
-    pub health: Arc<Health>,
-}
-
-impl<S: Store, B: Bus> Engine<S, B> {
-    pub fn new(config: EngineConfig, store: Arc<S>, bus: Arc<B>) -> Self {
-        Self {
-            config,
-            store,
-            bus,
-            definitions: Arc::default(),
-            health: Arc::default(),
-        }
-    }
-
-    /// Prepares store and bus, then runs until `shutdown`; hands its partitions over before it returns.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        let cluster = self.store.prepare(self.config.partitions).await?;
-        self.bus.prepare(cluster.partitions).await?;
-        let session = self.store.open_session(&self.config.replica).await?;
-        let clock = Clock::new(self.store.now().await?, Instant::now());
-        let tokens = Arc::new(TokenKey::new(&cluster.secret));
-        let (intake, incoming) = mpsc::channel(self.config.intake);
-        let (done, reports) = mpsc::unbounded_channel();
-        let publications = CancellationToken::new();
-        let upkeep = CancellationToken::new();
-        let upkeep_ends = upkeep.clone().drop_guard();
-        let kept_up = tokio::spawn(super::upkeep::run(
-            Arc::clone(&self.store),
-            Arc::clone(&self.bus),
-            upkeep,
-        ));
-        let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config),
-            publisher: Publisher {
-                bus: Arc::clone(&self.bus),
-                tokens: Arc::clone(&tokens),
-                stop: publications,
-            },
-            alarms: Alarms::new(self.config.deadline_horizon),
-            config: self.config,
-            store: self.store,
-            bus: self.bus,
-            definitions: self.definitions,
-            health: self.health,
-            tokens,
-            clock,
-            cluster,
-            session,
-            random: ring::rand::SystemRandom::new(),
-            minted: Timestamp(0),
-            partitions: Partitions::default(),
-            live: LiveRuns::default(),
-            direct: VecDeque::new(),
-            lacking: Vec::new(),
-            wanted: Wanted::default(),
-            absent: HashMap::new(),
-            fetching: None,
-            fetches: 0,
-            fetches_done: 0,
-            fetch_after: None,
-            fetch_readers: 0,
-            building: BatchBuilder::new(1),
-            committing: None,
-            committed: 0,
-            gate: Gate::default(),
-            scanning: false,
-            scan_readers: 0,
-            scan_from: Timestamp(i64::MIN),
-            published: Vec::new(),
-            held: HashMap::new(),
-            poisoned: HashSet::new(),
-            careful: 0,
-            careful_until: None,
-            set_aside_before: HashSet::new(),
-            readers: Readers::default(),
-            keeping: false,
-            recovering: false,
-            stopping: false,
-            stop_by: None,
-            life: 1,
-            limbo: None,
-            intake,
-            done,
-            tasks: TaskTracker::new(),
-        };
-        run_loop.run(incoming, reports, shutdown).await;
-        drop(upkeep_ends);
-        // A panic there has been logged; it must not hide that the engine has ended well.
-        let _ = kept_up.await;
-        Ok(())
-    }
-}
-
-/// For the last commits; what is not committed by then comes again to whoever takes over.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything one replica knows; touched by one task alone.
 pub(super) struct Loop<S, B> {
@@ -276,14 +147,14 @@ pub(super) struct Loop<S, B> {
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
-    async fn run(
+    pub(super) async fn run(
         mut self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut reports: mpsc::UnboundedReceiver<Done>,
         shutdown: CancellationToken,
     ) {
         self.health.set_store(true);
-        self.health.serving.store(true, Ordering::Relaxed);
+        self.health.set_serving(true);
         let mut renewals = tokio::time::interval(self.config.keep_every);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut taken = Vec::new();
@@ -317,7 +188,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 () = sleep_until(self.stop_by), if self.stop_by.is_some() => break,
             }
         }
-        self.health.serving.store(false, Ordering::Relaxed);
+        self.health.set_serving(false);
         self.leave(reports).await;
     }
 
@@ -475,48 +346,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.recovered(session, fenced, owned);
             }
             _ => {}
-        }
-    }
-
-    /// Begins the end: nothing more is taken, what was taken is committed.
-    fn stop(&mut self) {
-        tracing::info!("stopping: handing over");
-        self.stopping = true;
-        self.stop_by = Some(Instant::now() + STOP_WITHIN);
-        for partition in self.readers.opened() {
-            drop(self.readers.close(&self.bus, &self.tasks, partition));
-        }
-    }
-
-    /// Waits for publications, a while, and ends the session.
-    async fn leave(mut self, mut reports: mpsc::UnboundedReceiver<Done>) {
-        self.tasks.close();
-        let publishing = self.tasks.wait();
-        if tokio::time::timeout(Duration::from_secs(3), publishing).await.is_err() {
-            // The commit's row stays: whoever takes over publishes again.
-            self.publisher.stop.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
-        }
-        while let Ok(report) = reports.try_recv() {
-            if let Done::Published(Some(published)) = report {
-                self.publication_ended(published);
-            }
-        }
-        let ending = async {
-            if !self.published.is_empty() && self.committing.is_none() && !self.recovering {
-                let batch = Batch {
-                    published: std::mem::take(&mut self.published),
-                    ..Batch::default()
-                };
-                // If it fails they are published once more.
-                let _ = self.store.commit(&self.session, &batch).await;
-            }
-            self.store.close_session(&self.session).await
-        };
-        match tokio::time::timeout(Duration::from_secs(3), ending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the session could not be ended; its lease will"),
-            Err(_) => tracing::warn!("the session could not be ended in time; its lease will"),
         }
     }
 }

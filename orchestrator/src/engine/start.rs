@@ -19,10 +19,11 @@ use ring::rand::SecureRandom as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::apply::{Applied, Step};
+use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
 use super::live::{IdKey, Live};
 use super::outgoing::{self, RunRef};
+use super::perform::Step;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;

@@ -24,11 +24,13 @@ use super::{
 };
 
 mod commit;
+mod cursors;
 mod definitions;
 mod error;
 mod lease;
 mod runs;
 mod schema;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -77,7 +79,7 @@ pub struct PostgresStore {
     options: PgConnectOptions,
     /// Taken out while a batch is under way, so that a cancelled commit closes its connection.
     commits: Mutex<Option<PgConnection>>,
-    lease: Mutex<lease::Lease>,
+    lease: Mutex<session::Lease>,
     engine: PgPool,
     readers: PgPool,
 }
@@ -127,7 +129,7 @@ impl PostgresStore {
         };
         let store = Self {
             commits: Mutex::new(None),
-            lease: Mutex::new(lease::Lease::default()),
+            lease: Mutex::new(session::Lease::default()),
             engine: pool(config.engine_connections).connect_lazy_with(options.clone().options(HOT.iter().copied())),
             readers: pool(config.reader_connections).connect_lazy_with(options.clone()),
             options,
