@@ -73,13 +73,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
         // Events are maps with text keys and numbers that came from JSON: serialising cannot fail.
         let body = serde_json::to_string(&transition.events).unwrap_or_default();
         let seq = i32::try_from(transition.seq).unwrap_or(i32::MAX);
-        let retention_class = live.row.retention_class;
+        let (retention_class, partition) = (live.row.retention_class, live.row.partition);
         let stored = StoredTransition {
             seq,
             at: transition.at,
             body,
         };
         self.building.append(
+            partition,
             Append {
                 retention_class,
                 run_id,
@@ -135,7 +136,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if changed {
             let row = live.row.clone();
             live.touched_in = self.building.number;
-            self.building.row_changed(run_id);
+            self.building.row_changed(run_id, row.partition);
             let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
             if row.closed_at.is_some() || self.live.ids.contains_key(&key) {
                 let number = self.building.number;

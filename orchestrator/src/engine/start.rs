@@ -234,7 +234,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
         self.live
             .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
-        self.building.inserted(run_id);
+        self.building.inserted(run_id, partition);
         self.record(run_id, &transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
         Ok(true)

@@ -180,6 +180,7 @@ conformance!(
     an_old_epoch_writes_nothing,
     an_old_batch_number_writes_nothing,
     a_foreign_cursor_fences,
+    a_foreign_partition_fences,
     bad_data_leaves_nothing,
     limits_of_values_are_accepted,
     one_open_run_a_workflow_id,
@@ -321,6 +322,7 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
     first.search_attributes = Some(r#"{"customer":"7"}"#.to_owned());
     first.request_id = Some(RequestId::new("r1"));
     let batch = Batch {
+        partitions: vec![0],
         appends: vec![append(1, 1, "[1]"), append(1, 2, "[2]"), append(2, 1, "[\"\\u0000\"]")],
         runs: vec![RunWrite::Insert(first.clone()), RunWrite::Insert(run(2, "two"))],
         cursors: vec![cursor(0, 17), cursor(3, u64::try_from(i64::MAX).unwrap())],
@@ -435,6 +437,31 @@ async fn a_foreign_cursor_fences(rig: impl Rig) {
         ));
     }
     assert_eq!(rig.dump(|_| 0).await, before);
+}
+
+async fn a_foreign_partition_fences(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    store.release(&session, &[2]).await.unwrap();
+    let before = rig.dump(|_| 0).await;
+    for partitions in [vec![0, 2], vec![77], vec![2]] {
+        let batch = Batch {
+            partitions,
+            appends: vec![append(1, 1, "[]")],
+            ..inserts([run(1, "one")])
+        };
+        assert!(matches!(
+            commit_error(store, &session, &batch).await,
+            CommitError::Fenced
+        ));
+    }
+    assert_eq!(rig.dump(|_| 0).await, before);
+    let batch = Batch {
+        partitions: vec![0, 1, 3, 4],
+        ..inserts([run(1, "one")])
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(rig.dump(|_| 0).await.runs.len(), 1);
 }
 
 async fn bad_data_leaves_nothing(rig: impl Rig) {

@@ -421,6 +421,12 @@ impl World {
             };
             batch.cursors.push(CursorWrite { partition, cursor });
         }
+        if self.random.one_in(2) {
+            batch.partitions.clone_from(&owned);
+        }
+        if self.random.one_in(20) {
+            batch.partitions.push(self.random.partition());
+        }
         let (memory, postgres) = self.published(index);
         (
             Batch {

@@ -2,7 +2,7 @@
 //! reference model it is held against.
 //!
 //! **Invariant:** a replica changes runs, events and cursors only through [`Store::commit`], and only while its session's
-//! epoch and batch number are the ones the store holds.
+//! epoch and batch number are the ones the store holds and every partition the batch touches is the session's.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -183,6 +183,8 @@ pub struct CommitId {
 /// Everything one commit makes durable, in one statement.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
+    /// Those of every run the batch touches, each once. If one of them is not the session's, the batch is fenced.
+    pub partitions: Vec<i16>,
     pub appends: Vec<Append>,
     pub runs: Vec<RunWrite>,
     pub cursors: Vec<CursorWrite>,
@@ -195,7 +197,8 @@ pub struct Batch {
 /// How a commit can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The session's epoch or batch number is not the one the store holds: nothing was written.
+    /// The session's epoch or batch number is not the one the store holds, or a partition of the batch is not the
+    /// session's: nothing was written.
     #[error("the session has been fenced off")]
     Fenced,
     /// The store refuses the data (SQLSTATE classes 22, 23, 54): nothing was written; bisect to the culprit.

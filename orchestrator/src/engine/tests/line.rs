@@ -211,6 +211,15 @@ impl Store for LineStore {
         }
         let result = self.store.commit(session, batch).await;
         self.line.commits.fetch_add(1, Ordering::SeqCst);
+        if result.is_ok() {
+            for append in &batch.appends {
+                let partition = self.store.partition_of(append.run_id);
+                if !partition.is_some_and(|partition| batch.partitions.contains(&partition)) {
+                    self.line
+                        .crime(format!("a batch does not name the partition of {}", append.run_id));
+                }
+            }
+        }
         if let Err(CommitError::BadData(problem)) = &result
             && problem != "refused on request"
         {

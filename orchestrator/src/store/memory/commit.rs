@@ -24,10 +24,13 @@ impl State {
         if fenced {
             return Err(CommitError::Fenced);
         }
+        let owns = |partition: i16| self.partitions.get(&partition).and_then(|row| row.owner) == Some(session.id);
+        if !batch.partitions.iter().all(|partition| owns(*partition)) {
+            return Err(CommitError::Fenced);
+        }
         let mut moved = BTreeSet::new();
         for write in &batch.cursors {
-            let owner = self.partitions.get(&write.partition).and_then(|row| row.owner);
-            if owner != Some(session.id) || !moved.insert(write.partition) {
+            if !owns(write.partition) || !moved.insert(write.partition) {
                 return Err(CommitError::Fenced);
             }
         }

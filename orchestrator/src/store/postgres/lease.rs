@@ -71,7 +71,7 @@ impl PostgresStore {
         let mut connection = lease.take(self).await?;
         let mine = sqlx::query_scalar!(
             r#"with me as (
-                   select id from sessions where id = $1 and epoch = $2 for update
+                   update sessions set releases = releases + 1 where id = $1 and epoch = $2 returning id
                ), freed as (
                    update partitions p set owner = null from me where p.owner = me.id and p.partition = any($3)
                )

@@ -179,17 +179,55 @@ async fn recovery_waits_for_a_backend_that_still_executes() {
     let recovered = async { store.recover(&session).await.unwrap() };
     let unblock = async {
         // The moment at which recovery waits behind the commit's lock on the session.
-        let waiting =
-            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
-        while scalar::<i64>(&url, waiting).await < 2 {
-            assert!(tokio::time::Instant::now() < deadline, "recovery did not wait");
-        }
+        waiting_for_locks(&url, 2).await;
         blocker.execute("rollback").await.unwrap();
     };
     let (recovered, ()) = tokio::join!(recovered, unblock);
     assert_eq!(recovered.batch_no, session.batch_no + 1);
     assert_eq!(store.load_runs(&[run_id(1)]).await.unwrap().len(), 1);
+}
+
+/// Waits until so many statements of this database wait for a lock.
+async fn waiting_for_locks(url: &str, count: i64) {
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
+    while scalar::<i64>(url, waiting).await < count {
+        assert!(tokio::time::Instant::now() < deadline, "nobody waits");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_waited_behind_a_release_is_fenced() {
+    let (url, store) = prepared().await;
+    let session = session(&store).await;
+    store.commit(&session, &Batch::default()).await.unwrap();
+    let session = next(session);
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    blocker
+        .execute("begin; select from partitions where partition = 0 for update")
+        .await
+        .unwrap();
+    // The release has the session's row and waits for the partition's; the commit has read what was owned, and waits.
+    let release = store.release(&session, &[0]);
+    let late = Batch {
+        partitions: vec![0],
+        ..batch(1)
+    };
+    let commit = async {
+        waiting_for_locks(&url, 1).await;
+        store.commit(&session, &late).await
+    };
+    let unblock = async {
+        waiting_for_locks(&url, 2).await;
+        blocker.execute("rollback").await.unwrap();
+    };
+    let (released, committed, ()) = tokio::join!(release, commit, unblock);
+    released.unwrap();
+    assert!(matches!(committed, Err(CommitError::Fenced)), "{committed:?}");
+    assert_eq!(scalar::<i64>(&url, "select count(*) from runs").await, 0);
+    let session = store.recover(&session).await.unwrap();
+    assert_eq!(session.batch_no, 1);
 }
 
 #[tokio::test]
@@ -397,7 +435,8 @@ async fn a_server_that_is_not_there_is_unavailable_and_a_wrong_url_is_refused() 
 }
 
 /// Not a test but a measurement, on a server with fsync: `KNARR_MEASURE_URL=postgres://… cargo test --release -p knarr --lib
-/// measure_commits -- --ignored --nocapture`. `KNARR_MEASURE_ROWS=appends,inserts,updates,cursors` sets the size of a batch.
+/// measure_commits -- --ignored --nocapture`. `KNARR_MEASURE_ROWS=appends,inserts,updates,cursors` sets the size of a batch,
+/// `KNARR_MEASURE_ROUNDS` how many there are.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_commits() {
@@ -423,7 +462,8 @@ async fn measure_commits() {
             (ms << 80) | (0x7 << 76) | (0x8 << 60) | u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4),
         ))
     };
-    let (rounds, mut previous, mut times) = (200, Vec::new(), Vec::new());
+    let rounds = std::env::var("KNARR_MEASURE_ROUNDS").map_or(200, |rounds| rounds.parse().unwrap());
+    let (mut previous, mut times) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let mut batch = Batch::default();
         let rows: Vec<_> = (0..inserts)
@@ -459,6 +499,7 @@ async fn measure_commits() {
                 stream: "2026-01-01T00:00:00Z".to_owned(),
             },
         }));
+        batch.partitions = (0..cursors).collect();
         if round > 0 {
             batch.published.push(crate::store::CommitId {
                 session: session.id,
