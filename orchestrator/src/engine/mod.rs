@@ -10,6 +10,7 @@
 
 mod apply;
 mod batch;
+mod beside;
 mod clock;
 mod commit;
 mod config;
@@ -25,11 +26,13 @@ mod lease;
 mod leaving;
 mod live;
 mod look_up;
+mod offers;
 mod outgoing;
 mod partitions;
 mod perform;
 mod poison;
 mod publication;
+mod queues;
 mod readers;
 mod recovery;
 mod refusal;

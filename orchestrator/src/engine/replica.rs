@@ -19,6 +19,7 @@ use super::fetch::Wanted;
 use super::gate::Gate;
 use super::job_reader::JobReader;
 use super::live::LiveRuns;
+use super::offers::Offers;
 use super::partitions::Partitions;
 use super::publication::Publisher;
 use super::readers::Readers;
@@ -135,6 +136,8 @@ impl<S: Store, B: Bus> Engine<S, B> {
             scan_from: Timestamp(i64::MIN),
             published: Vec::new(),
             held: HashMap::new(),
+            offers: Offers::default(),
+            restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,
             careful_until: None,

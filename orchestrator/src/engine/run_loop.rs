@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_core::ids::RunId;
+use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use super::job::Job;
 use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::look_up::Absent;
+use super::offers::{Left, Offers};
 use super::partitions::Partitions;
 use super::perform::Step;
 use super::poison::PoisonKey;
@@ -48,6 +49,8 @@ pub(super) enum Done {
         result: Result<Fetched, StoreError>,
     },
     Published(Option<Published>),
+    Offered(Vec<Published>),
+    QueuesRestored(Namespace),
     Kept {
         life: u64,
         share: Result<Share, StoreError>,
@@ -74,6 +77,10 @@ pub(super) enum Done {
         session: Session,
         fenced: bool,
         owned: Vec<OwnedPartition>,
+    },
+    /// It ended without having recovered.
+    RecoveryLost {
+        life: u64,
     },
 }
 
@@ -124,6 +131,10 @@ pub(super) struct Loop<S, B> {
     pub(super) published: Vec<CommitId>,
     /// Commits of which a task was refused, until that is recorded in a committed batch.
     pub(super) held: HashMap<CommitId, HeldCommit>,
+    /// Commits of which something was not acknowledged.
+    pub(super) offers: Offers,
+    /// Namespaces whose task queues are being made.
+    pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
     /// Inputs still to be committed one by one, after the store refused a batch.
     pub(super) careful: usize,
@@ -205,6 +216,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.perform_all();
             self.look_up();
             self.scan();
+            self.offer_again();
         }
         if !self.recovering {
             self.commit();
@@ -241,6 +253,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         };
         sooner(self.gate.next().filter(|at| *at > now));
+        sooner(self.offers.next().filter(|at| *at > now));
         if !self.wanted.is_empty() {
             sooner(self.fetch_after.filter(|at| *at > now));
         }
@@ -298,6 +311,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match report {
             Done::Published(Some(published)) => self.publication_ended(published),
             Done::Published(None) => {}
+            Done::Offered(ended) => self.offered(ended),
+            Done::QueuesRestored(namespace) => {
+                self.restoring.remove(&namespace);
+            }
             Done::Committed { life, result, took } if life == self.life => self.commit_returned(result, took),
             Done::Fetched { life, number, result } if life == self.life => self.fetched(number, result),
             Done::Kept {
@@ -317,8 +334,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.kept(share);
                 } else if let Ok(share) = share {
                     // What was owed by the dead is not said twice; the partitions are in the recovered list.
-                    for inherited in share.inherited {
-                        self.inherit(inherited);
+                    for commit in share.inherited {
+                        self.offers.put(commit, Left::All);
                     }
                 }
             }
@@ -345,6 +362,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
+            Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}
         }
     }

@@ -946,12 +946,16 @@ async fn a_lapsed_session_is_taken_over_as_a_whole(rig: impl Rig) {
     assert_eq!(share.live_sessions, 1);
     assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
     assert_eq!(share.gained[1].cursor, cursor(1, 5).cursor);
-    let inherited: Vec<_> = share.inherited.iter().map(|commit| (commit.id, &commit.owed)).collect();
     let id = CommitId {
         session: session.id,
         batch_no: 1,
     };
-    assert_eq!(inherited, [(id, &batch.owed)]);
+    assert_eq!(share.inherited, [id]);
+    let stranger = CommitId { session: heir.id, ..id };
+    let owed = store.owed(&heir, &[stranger, id]).await.unwrap();
+    let owed: Vec<_> = owed.iter().map(|commit| (commit.id, &commit.owed)).collect();
+    assert_eq!(owed, [(id, &batch.owed)]);
+    assert_eq!(store.owed(&session, &[id]).await.unwrap(), []);
 
     // The dead one comes back too late for everything.
     assert!(matches!(
@@ -1083,7 +1087,7 @@ async fn a_closed_session_leaves_its_commits(rig: impl Rig) {
         (share.gained.len(), share.inherited.len(), share.live_sessions),
         (5, 1, 1)
     );
-    store.keep(&second, &[share.inherited[0].id]).await.unwrap();
+    store.keep(&second, &[share.inherited[0]]).await.unwrap();
     store.close_session(&second).await.unwrap();
     let dump = rig.dump(|_| 0).await;
     assert_eq!((dump.sessions, dump.commits), (vec![], vec![]));

@@ -238,9 +238,10 @@ pub struct Share {
     /// Sessions whose lease is alive, this one included.
     pub live_sessions: usize,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
-    pub inherited: Vec<InheritedCommit>,
+    pub inherited: Vec<CommitId>,
 }
 
+/// A commit that is to be published by somebody else than its session was then, or once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InheritedCommit {
     pub id: CommitId,
@@ -381,6 +382,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a batch durable, or nothing of it. On success the session's batch number is `session.batch_no + 1`.
     fn commit(&self, session: &Session, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// What commits of which this session is the holder still owe; the others are absent from the answer.
+    fn owed(
+        &self,
+        session: &Session,
+        commits: &[CommitId],
+    ) -> impl Future<Output = Result<Vec<InheritedCommit>, StoreError>> + Send;
 
     /// For each workflow id its open run if there is one, its newest closed run, and any run with the request id given.
     fn find_runs(

@@ -146,12 +146,13 @@ impl Bus for MemoryBus {
         }
     }
 
-    async fn ensure_queues(&self, namespace: &Namespace, _queues: &[QueueSettings]) -> Result<(), BusError> {
-        self.inner
-            .state()
-            .tasks
-            .entry(namespace.as_str().to_owned())
-            .or_default();
+    async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
+        let mut state = self.inner.state();
+        let stream = state.tasks.entry(namespace.as_str().to_owned()).or_default();
+        let settings = queues
+            .iter()
+            .map(|settings| (settings.queue.clone(), settings.ack_wait));
+        stream.ack_waits.extend(settings);
         Ok(())
     }
 

@@ -7,7 +7,9 @@
 
 mod line;
 mod random;
+mod robustness;
 mod scenarios;
+mod scripts;
 mod world;
 
 use std::cell::Cell;

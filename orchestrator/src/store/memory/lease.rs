@@ -88,18 +88,15 @@ impl State {
         self.claim_free(session.id, share.saturating_sub(owned));
 
         let owned = self.owned(session.id);
-        let inherited: Vec<InheritedCommit> = self
+        let inherited: Vec<CommitId> = self
             .commits
             .iter()
             .filter(|(id, row)| row.holder == session.id && id.session != session.id)
-            .map(|(id, row)| InheritedCommit {
-                id: *id,
-                owed: row.owed.clone(),
-            })
+            .map(|(id, _)| *id)
             .collect();
         let row = self.session(session)?;
         let partitions = owned.iter().map(|owned| owned.partition).collect();
-        let commits = inherited.iter().map(|commit| commit.id).collect();
+        let commits = inherited.iter().copied().collect();
         let told_partitions = std::mem::replace(&mut row.told_partitions, partitions);
         let told_commits = std::mem::replace(&mut row.told_commits, commits);
         Ok(Share {
@@ -111,9 +108,20 @@ impl State {
                 .collect(),
             inherited: inherited
                 .into_iter()
-                .filter(|commit| !told_commits.contains(&commit.id))
+                .filter(|commit| !told_commits.contains(commit))
                 .collect(),
         })
+    }
+
+    pub(super) fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
+        let held = commits.iter().filter_map(|id| self.commits.get_key_value(id));
+        Ok(held
+            .filter(|(_, row)| row.holder == session.id)
+            .map(|(id, row)| InheritedCommit {
+                id: *id,
+                owed: row.owed.clone(),
+            })
+            .collect())
     }
 
     pub(super) fn release(&mut self, session: &Session, partitions: &[i16]) -> Result<(), StoreError> {

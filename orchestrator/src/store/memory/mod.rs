@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, NamespaceRow, OwnedPartition, Registered, RunFilter,
-    RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, InheritedCommit, NamespaceRow, OwnedPartition,
+    Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -171,6 +171,10 @@ impl Store for MemoryStore {
             }
             Some(CommitFault::Refused) => Err(CommitError::BadData("refused on request".to_owned())),
         }
+    }
+
+    async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
+        self.available()?.owed(session, commits)
     }
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {

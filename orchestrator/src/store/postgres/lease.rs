@@ -12,7 +12,6 @@
 //!
 //! **Invariant:** only the session itself raises its epoch while `claimed_by` is null; so `recover` may be repeated.
 
-use knarr_core::ids::RunId;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -21,7 +20,7 @@ use super::PostgresStore;
 use super::cursors::owned;
 use super::error::to_store_error;
 use super::session::Told;
-use crate::store::{CommitId, InheritedCommit, Owed, OwedSpan, OwnedPartition, Session, Share, StoreError, fair_share};
+use crate::store::{CommitId, OwnedPartition, Session, Share, StoreError, fair_share};
 
 impl PostgresStore {
     pub(super) async fn keep_share(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
@@ -48,14 +47,14 @@ impl PostgresStore {
         let told = lease.told.entry(session.id).or_default();
         let surplus = owned.len().saturating_sub(share);
         let partitions = owned.iter().map(|owned| owned.partition).collect();
-        let commits = inherited.iter().map(|commit| commit.id).collect();
+        let commits = inherited.iter().copied().collect();
         let gained = owned
             .into_iter()
             .filter(|owned| !told.partitions.contains(&owned.partition))
             .collect();
         let inherited = inherited
             .into_iter()
-            .filter(|commit| !told.commits.contains(&commit.id))
+            .filter(|commit| !told.commits.contains(commit))
             .collect();
         *told = Told { partitions, commits };
         Ok(Share {
@@ -99,7 +98,7 @@ struct Kept {
     live: usize,
     share: usize,
     owned: Vec<OwnedPartition>,
-    inherited: Vec<InheritedCommit>,
+    inherited: Vec<CommitId>,
 }
 
 async fn keep(
@@ -251,37 +250,17 @@ async fn claim_free(connection: &mut PgConnection, session: &Session, wanted: i6
     Ok(claimed.rows_affected() > 0)
 }
 
-async fn inherited(connection: &mut PgConnection, session: &Session) -> Result<Vec<InheritedCommit>, StoreError> {
+async fn inherited(connection: &mut PgConnection, session: &Session) -> Result<Vec<CommitId>, StoreError> {
     let rows = sqlx::query!(
-        r#"select session as "session!", batch_no as "batch_no!", run_ids as "run_ids!", first_seqs as "first_seqs!",
-                  last_seqs as "last_seqs!", messages as "messages?"
-           from commits where holder = $1 and session <> $1
-           order by session, batch_no"#,
+        "select session, batch_no from commits where holder = $1 and session <> $1 order by session, batch_no",
         session.id
     )
     .fetch_all(connection)
     .await
     .map_err(to_store_error)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| InheritedCommit {
-            id: CommitId {
-                session: row.session,
-                batch_no: row.batch_no,
-            },
-            owed: Owed {
-                spans: row
-                    .run_ids
-                    .into_iter()
-                    .zip(row.first_seqs.into_iter().zip(row.last_seqs))
-                    .map(|(run_id, (first_seq, last_seq))| OwedSpan {
-                        run_id: RunId(run_id),
-                        first_seq,
-                        last_seq,
-                    })
-                    .collect(),
-                messages: row.messages,
-            },
-        })
-        .collect())
+    let ids = rows.into_iter().map(|row| CommitId {
+        session: row.session,
+        batch_no: row.batch_no,
+    });
+    Ok(ids.collect())
 }

@@ -19,8 +19,8 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, NamespaceRow, OwnedPartition, Registered, RunFilter,
-    RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, InheritedCommit, NamespaceRow, OwnedPartition,
+    Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -28,6 +28,7 @@ mod cursors;
 mod definitions;
 mod error;
 mod lease;
+mod owed;
 mod runs;
 mod schema;
 mod session;
@@ -201,6 +202,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         self.commit_batch(session, batch).await
+    }
+
+    async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
+        self.owed_by(session, commits).await
     }
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
