@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
-use knarr_core::json;
+use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::time::Span;
+use knarr_schemas::code::{self, Code};
+use knarr_schemas::header;
 use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_subject};
-use knarr_schemas::{code, header};
 use serde_json::Value;
 
 use super::config::EngineConfig;
@@ -226,7 +227,7 @@ impl JobReader {
         }
         json::parse(payload, &self.limits)
             .map(Arc::new)
-            .map_err(|error| Refusal::new(&code::BAD_JSON, error.to_string()))
+            .map_err(|error| Refusal::new(code_of(error.kind), error.to_string()))
     }
 
     fn answer(&self, headers: &Headers) -> Result<Option<AnswerRequest>, Refusal> {
@@ -310,6 +311,15 @@ fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
             "{}#{}@{}",
             message.cursor.stream, message.cursor.sequence, message.cursor.at.0
         ))),
+    }
+}
+
+fn code_of(kind: BadJsonKind) -> &'static Code {
+    match kind {
+        BadJsonKind::Syntax => &code::BAD_JSON,
+        BadJsonKind::Size => &code::BODY_TOO_LARGE,
+        BadJsonKind::Nul => &code::NUL_CHARACTER,
+        BadJsonKind::Number => &code::NUMBER_RANGE,
     }
 }
 

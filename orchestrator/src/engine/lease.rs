@@ -112,6 +112,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 owned.leaving_after = Some(number);
                 owned.queue.clear();
             }
+            // At once, so that workers are told that nobody listens, and not only when the last batch is committed.
+            drop(self.readers.close(&self.bus, &self.tasks, partition));
         }
     }
 

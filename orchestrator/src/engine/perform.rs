@@ -148,16 +148,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
-            // A worker that hears nothing hands in by the log, which is read by whoever owns the run.
             JobKind::Result { .. } if matches!(job.origin, Origin::Log(_)) => {
                 let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
                 self.refuse(&job.origin, &refusal);
             }
-            _ => {}
+            // The log is read by whoever owns the run.
+            _ => self.turn_away(&job),
         }
     }
 
-    /// Another replica owns the run, or is about to. A worker that hears nothing finds it; a deadline is its matter.
+    /// Another replica owns the run, or is about to. A worker finds it by the log; a deadline is the owner's matter.
     fn run_is_elsewhere(&mut self, job: &Job, run_id: RunId) {
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => {
@@ -173,7 +173,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 );
                 self.refuse(&job.origin, &refusal);
             }
-            _ => {}
+            _ => self.turn_away(job),
         }
     }
 

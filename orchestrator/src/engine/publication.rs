@@ -232,7 +232,11 @@ fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
         // A message stays well below NATS's limit: a confirmed token takes about 70 bytes.
         while !results.is_empty() {
             let rest = results.split_off(results.len().min(4_000));
-            let body = serde_json::to_vec(&Confirmation { results }).unwrap_or_default();
+            let body = serde_json::to_vec(&Confirmation {
+                results,
+                moved: Vec::new(),
+            })
+            .unwrap_or_default();
             messages.push(outgoing::core(inbox.clone(), body));
             results = rest;
         }

@@ -143,6 +143,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             careful_until: None,
             set_aside_before: HashSet::new(),
             readers: Readers::default(),
+            moved: HashMap::new(),
             keeping: false,
             recovering: false,
             stopping: false,

@@ -143,6 +143,8 @@ pub(super) struct Loop<S, B> {
     /// What has been set aside by parking its run; where even that is refused, the run is left alone.
     pub(super) set_aside_before: HashSet<PoisonKey>,
     pub(super) readers: Readers,
+    /// Workers to be told that results of theirs are taken elsewhere: tokens by inbox.
+    pub(super) moved: HashMap<String, Vec<String>>,
     pub(super) keeping: bool,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
@@ -192,7 +194,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 _ = incoming.recv_many(&mut taken, room.max(1)), if room > 0 => {
                     failpoint::pass(Stage::Taken);
                     for message in taken.drain(..) {
-                        self.take(message);
+                        if self.stopping {
+                            self.take_no_more(message);
+                        } else {
+                            self.take(message);
+                        }
                     }
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {}
@@ -200,13 +206,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
         self.health.set_serving(false);
-        self.leave(reports).await;
+        self.leave(incoming, reports).await;
     }
 
     /// One round: everything that can be done without waiting.
     fn turn(&mut self) {
         #[cfg(test)]
         super::tests::turned();
+        self.send_on();
         if self.recovering {
             return;
         }
@@ -226,7 +233,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// How many more messages may be taken now. Zero is back-pressure: the bus keeps what it has.
     fn room(&self) -> usize {
-        if self.recovering || self.stopping || self.batch_is_full() {
+        if self.stopping {
+            return self.config.intake;
+        }
+        if self.recovering || self.batch_is_full() {
             return 0;
         }
         let waiting: usize =

@@ -1,14 +1,18 @@
 //! What breaks beside the loop: work that panics, streams that take nothing for a while.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use knarr_schemas::subject;
+use bytes::Bytes;
+use knarr_schemas::body::Confirmation;
+use knarr_schemas::{header as names, subject};
 use serde_json::json;
 
 use super::scripts::{forgotten, honest};
-use super::world::World;
+use super::world::{World, headers_of};
+use crate::bus::header;
+use crate::bus::memory::PulledTask;
 use crate::store::memory::CommitFault;
 
 /// Whatever panics, the loop hears of it and does the work again.
@@ -32,9 +36,7 @@ async fn a_panic_beside_the_loop_costs_nothing_but_time() {
         *world.weather.panics.lock().unwrap() = Some(call);
         // Each has its cause: a look-up, deadlines asked for anew, a commit of unknown outcome, something owed.
         world.start("o-2", &[]).await;
-        world
-            .start("o-2", &[(knarr_schemas::header::ID_CONFLICT, "terminate_existing")])
-            .await;
+        world.start("o-2", &[(names::ID_CONFLICT, "terminate_existing")]).await;
         match call {
             "recover" => world.store.fail_next_commit(CommitFault::LostBefore),
             "owed" => *world.weather.loses_subject.lock().unwrap() = Some("knarr.task."),
@@ -149,4 +151,69 @@ async fn queues_are_made_as_their_definitions_ask() {
         .until("offered again", |world| world.bus.task_count("default") == 1)
         .await;
     replica.stop().await;
+}
+
+/// Results that arrive while a replica leaves, or that it has received and does not take any more, are sent on at once.
+#[tokio::test(start_paused = true)]
+async fn a_leaving_owner_sends_results_on() {
+    let mut world = World::new(65).await;
+    world.weather.latency_ms.store(40, Ordering::SeqCst);
+    let replica = world.replica("r0");
+    for n in 0..30 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 30)
+        .await;
+    let mut inbox = world.bus.subscribe("_INBOX.w");
+    let hand_in = |task: &PulledTask| {
+        let text = |name| header(&task.headers, name).unwrap().to_owned();
+        let headers = headers_of(&[(names::TOKEN, &text(names::TOKEN)), (names::CONFIRM, "_INBOX.w")]);
+        let direct = format!("{}.result", text(names::DIRECT));
+        world.bus.send_direct(&direct, headers, Bytes::new(), None)
+    };
+    let tasks = world.bus.pull_tasks("default", "orders", 30);
+    assert!(tasks.iter().take(10).all(hand_in));
+    let stopping = tokio::spawn(replica.stop());
+    let mut received = 10;
+    for task in &tasks[10..] {
+        received += usize::from(hand_in(task));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (mut confirmed, mut moved) = (0, 0);
+    while confirmed + moved < received {
+        let message = tokio::time::timeout(Duration::from_millis(500), inbox.recv()).await;
+        let message = message.expect("a worker hears nothing").unwrap();
+        let confirmation: Confirmation = serde_json::from_slice(&message.payload).unwrap();
+        confirmed += confirmation.results.len();
+        moved += confirmation.moved.len();
+    }
+    assert!(moved > 0, "{received} received, {confirmed} confirmed");
+    stopping.await.unwrap();
+}
+
+/// The same where partitions are given to another replica.
+#[tokio::test(start_paused = true)]
+async fn partitions_that_are_given_back_send_results_on() {
+    for seed in 66..72 {
+        let mut world = World::new(seed).await;
+        world.weather.latency_ms.store(20, Ordering::SeqCst);
+        let first = world.replica("r0");
+        let longest = Arc::new(AtomicU64::new(0));
+        world.watch_hand_in(&longest);
+        world.work(honest());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let second = world.replica("r1");
+        for n in 0..60 {
+            world.start(&format!("o-{n}"), &[]).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        world.until("closed", |world| world.closed() == 60).await;
+        let longest = longest.load(Ordering::SeqCst);
+        assert!(longest < 900, "a worker waited {longest} ms for a word");
+        world.weather.latency_ms.store(0, Ordering::SeqCst);
+        world.quiet().await;
+        second.stop().await;
+        first.stop().await;
+    }
 }
