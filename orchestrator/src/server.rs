@@ -25,9 +25,15 @@ use crate::telemetry::{http, metrics};
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
 pub mod code {
-    //! Codes of what can keep a server from starting (`KN0332`–`KN0337`). Causes that are known more closely have their own.
+    //! Codes of what can keep a server from starting (`KN0311`, `KN0332`–`KN0337`). Causes that are known more closely have their own.
     use knarr_schemas::code::Code;
 
+    pub const TOO_OLD: Code = Code {
+        id: "KN0311",
+        title: "format_too_new",
+        cause: "The cluster writes a storage format that this knarr cannot read.",
+        remedy: "Run the version that the other replicas run, or a newer one.",
+    };
     pub const HTTP_LISTEN: Code = Code {
         id: "KN0332",
         title: "http_listen",
@@ -64,7 +70,7 @@ pub mod code {
         cause: "The engine ended without having been asked to.",
         remedy: "Report this with the log: it is a mistake in Knarr. What was committed is safe; a restart goes on from there.",
     };
-    pub const ALL: &[&Code] = &[&HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS, &ENGINE];
+    pub const ALL: &[&Code] = &[&TOO_OLD, &HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS, &ENGINE];
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +106,7 @@ impl ServerError {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Listen { .. } => &code::HTTP_LISTEN,
+            Self::Store(StoreError::TooOld { .. }) => &code::TOO_OLD,
             Self::Store(_) => &code::STORE,
             Self::Bus(_) => &code::BUS,
             Self::Serve(_) => &code::SERVE,

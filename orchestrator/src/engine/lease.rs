@@ -51,6 +51,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match share {
             Ok(share) => {
                 self.health.set_store(true);
+                self.cluster.format_level = share.format_level;
+                metrics::gauge!(crate::telemetry::metric::FORMAT_LEVEL).set(f64::from(share.format_level));
                 self.gained(share.gained);
                 for commit in share.inherited {
                     self.offers.put(commit, Left::All);

@@ -78,6 +78,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         };
                     }
                     Err(StoreError::Fenced) => (opens, fenced) = (true, true),
+                    Err(error @ StoreError::TooOld { .. }) => return Done::TooOld(error),
                     Err(error) => {
                         health.set_store(false);
                         tracing::warn!(%error, "the store is not back yet");

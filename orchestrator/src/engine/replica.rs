@@ -147,6 +147,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             keeping: false,
             recovering: false,
             stopping: false,
+            over: None,
             stop_by: None,
             life: 1,
             limbo: None,
@@ -154,10 +155,10 @@ impl<S: Store, B: Bus> Engine<S, B> {
             done,
             tasks: TaskTracker::new(),
         };
-        run_loop.run(incoming, reports, shutdown).await;
+        let ended = run_loop.run(incoming, reports, shutdown).await;
         drop(upkeep_ends);
         // A panic there has been logged; it must not hide that the engine has ended well.
         let _ = kept_up.await;
-        Ok(())
+        Ok(ended?)
     }
 }

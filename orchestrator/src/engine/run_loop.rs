@@ -82,6 +82,8 @@ pub(super) enum Done {
     RecoveryLost {
         life: u64,
     },
+    /// This replica cannot go on: the cluster writes what it cannot read.
+    TooOld(StoreError),
 }
 
 /// Everything one replica knows; touched by one task alone.
@@ -148,6 +150,8 @@ pub(super) struct Loop<S, B> {
     pub(super) keeping: bool,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
+    /// Why this replica ends without having been asked to.
+    pub(super) over: Option<StoreError>,
     /// The end is not waited for longer than that.
     pub(super) stop_by: Option<Instant>,
     /// Counts resets.
@@ -165,7 +169,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         mut incoming: mpsc::Receiver<Incoming>,
         mut reports: mpsc::UnboundedReceiver<Done>,
         shutdown: CancellationToken,
-    ) {
+    ) -> Result<(), StoreError> {
         self.health.set_store(true);
         self.health.set_serving(true);
         let mut renewals = tokio::time::interval(self.config.keep_every);
@@ -175,7 +179,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.turn();
             // Where the store is gone there is nothing to be saved: what is committed is taken over by others.
             let drained = self.committing.is_none() && self.building.is_empty();
-            if self.stopping && (drained || self.recovering) {
+            if self.stopping && (drained || self.recovering) || self.over.is_some() {
                 break;
             }
             let room = self.room();
@@ -206,7 +210,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
         self.health.set_serving(false);
+        let over = self.over.take();
         self.leave(incoming, reports).await;
+        over.map_or(Ok(()), Err)
     }
 
     /// One round: everything that can be done without waiting.
@@ -372,6 +378,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
+            Done::TooOld(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}
         }

@@ -81,6 +81,8 @@ pub(crate) trait Rig: Sized {
     fn store(&self) -> &Self::Kind;
     /// The same store as another process sees it.
     async fn another(&self) -> Self::Kind;
+    /// Another process whose binary reads storage formats up to this one.
+    async fn reading(&self, format: i32) -> Self::Kind;
     /// That process dies.
     async fn kill(&self, process: Self::Kind);
     /// The session was not renewed in time.
@@ -105,6 +107,10 @@ impl Rig for MemoryRig {
 
     async fn another(&self) -> MemoryStore {
         self.0.another_process()
+    }
+
+    async fn reading(&self, format: i32) -> MemoryStore {
+        self.0.another_process().reading(format)
     }
 
     async fn kill(&self, process: MemoryStore) {
@@ -141,6 +147,10 @@ impl Rig for PostgresRig {
 
     async fn another(&self) -> PostgresStore {
         testing::connect(&self.url).await
+    }
+
+    async fn reading(&self, format: i32) -> PostgresStore {
+        testing::reading(&self.url, format).await
     }
 
     async fn kill(&self, process: PostgresStore) {
@@ -200,6 +210,7 @@ conformance!(
     recovery_raises_the_epoch_and_may_be_repeated,
     recovery_after_a_takeover_is_fenced,
     published_commits_go,
+    the_format_level_follows_the_oldest_session,
 );
 
 pub(crate) fn run_id(n: u64) -> RunId {
@@ -1159,4 +1170,27 @@ async fn published_commits_go(rig: impl Rig) {
     let other = store.open_session("b").await.unwrap();
     store.keep(&other, &[id(1)]).await.unwrap();
     assert_eq!(left().await, [1]);
+}
+
+async fn the_format_level_follows_the_oldest_session(rig: impl Rig) {
+    let (old, new) = (rig.reading(1).await, rig.reading(2).await);
+    let level = async |session: &Session| new.keep(session, &[]).await.unwrap().format_level;
+    let old_session = old.open_session("old").await.unwrap();
+    let session = new.open_session("new").await.unwrap();
+    assert_eq!(level(&session).await, 1);
+    // An owner whose lease has ended may still renew it.
+    rig.lapse(old_session.id).await;
+    old.keep(&old_session, &[]).await.unwrap();
+    assert_eq!(level(&session).await, 1);
+
+    old.close_session(&old_session).await.unwrap();
+    assert_eq!(level(&session).await, 2);
+    let too_old = |error: StoreError| matches!(error, StoreError::TooOld { level: 2, reads: 1 });
+    assert!(too_old(old.prepare(PARTITIONS).await.unwrap_err()));
+    assert!(too_old(old.open_session("old").await.unwrap_err()));
+    let newer = rig.reading(3).await;
+    newer.open_session("newer").await.unwrap();
+    assert_eq!(newer.prepare(PARTITIONS).await.unwrap().format_level, 2);
+    // It never falls.
+    assert_eq!(level(&session).await, 2);
 }

@@ -102,6 +102,7 @@ fn outcome<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(StoreError::Fenced) => "fenced".to_owned(),
+        Err(StoreError::TooOld { .. }) => "too old".to_owned(),
         Err(StoreError::Rejected(_)) => "rejected".to_owned(),
         Err(StoreError::Unavailable(text)) => panic!("unavailable: {text}"),
     }

@@ -35,9 +35,13 @@ pub struct Cluster {
     pub partitions: u16,
     /// Key of the task tokens' HMAC.
     pub secret: [u8; 32],
-    /// The storage format every replica can read.
+    /// What is written is of this format: every replica that has a session can read it.
     pub format_level: i32,
 }
+
+/// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
+/// every session's binary can read more, and never falls.
+pub const FORMAT_LEVEL: i32 = 1;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -216,6 +220,9 @@ pub enum StoreError {
     Unavailable(String),
     #[error("the session has been fenced off")]
     Fenced,
+    /// What the cluster writes cannot be read by this binary; not retryable.
+    #[error("KN0311: the database is at format {level}, this knarr reads up to {reads}; use a newer one")]
+    TooOld { level: i32, reads: i32 },
     /// A rule of the store is broken; not retryable.
     #[error("{0}")]
     Rejected(String),
@@ -237,6 +244,8 @@ pub struct Share {
     pub surplus: usize,
     /// Sessions whose lease is alive, this one included.
     pub live_sessions: usize,
+    /// The cluster's format level, as it is now.
+    pub format_level: i32,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
     pub inherited: Vec<CommitId>,
 }
@@ -344,7 +353,8 @@ pub fn fair_share(partitions: usize, live: usize) -> usize {
 
 /// Where everything durable is. Futures are `Send`; every method is one or two round trips.
 pub trait Store: Send + Sync + 'static {
-    /// Creates or migrates the schema and initialises the cluster if nobody has.
+    /// Creates or migrates the schema and initialises the cluster if nobody has. Fails with `TooOld` where the cluster's
+    /// level is beyond what this binary can read.
     fn prepare(&self, partitions: u16) -> impl Future<Output = Result<Cluster, StoreError>> + Send;
 
     /// Creates the partitions of `events` for the days around `now`, ahead of need; call it every hour or so. Commits
@@ -355,11 +365,13 @@ pub trait Store: Send + Sync + 'static {
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 
     /// Begins a session. A dead predecessor of the same replica name (its session lock is free) is fenced and inherited
-    /// from at the first [`Store::keep`], without waiting for its lease.
+    /// from at the first [`Store::keep`], without waiting for its lease. From here on the cluster's level does not rise above
+    /// what this binary can read; `TooOld` if it has.
     fn open_session(&self, replica: &str) -> impl Future<Output = Result<Session, StoreError>> + Send;
 
     /// Renews the lease, takes over dead sessions (epoch first, then with a fresh snapshot their partitions and commits),
-    /// claims free partitions up to the fair share, and drops rows of `published` commits. Fails with `Fenced` when this
+    /// claims free partitions up to the fair share, drops rows of `published` commits, and raises the cluster's format level
+    /// as far as every session can read it. Fails with `Fenced` when this
     /// session's epoch has moved.
     fn keep(&self, session: &Session, published: &[CommitId])
     -> impl Future<Output = Result<Share, StoreError>> + Send;

@@ -71,6 +71,7 @@ pub(super) struct Line {
     /// The replica dies at this crossing; 0 = never.
     pub(super) dies_at: AtomicU64,
     dead: AtomicBool,
+    stalls_until: Mutex<Option<tokio::time::Instant>>,
     pub(super) died: Notify,
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
@@ -87,6 +88,7 @@ impl Line {
             crossings: AtomicU64::new(0),
             dies_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            stalls_until: Mutex::default(),
             died: Notify::new(),
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
@@ -101,6 +103,11 @@ impl Line {
         self.died.notify_one();
     }
 
+    /// Every call from now on takes until then.
+    pub(super) fn stall(&self, time: Duration) {
+        *self.stalls_until.lock().unwrap() = Some(tokio::time::Instant::now() + time);
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
@@ -109,6 +116,10 @@ impl Line {
         let number = self.crossings.fetch_add(1, Ordering::SeqCst) + 1;
         if number == self.dies_at.load(Ordering::SeqCst) {
             self.die();
+        }
+        let stalls = *self.stalls_until.lock().unwrap();
+        if let Some(end) = stalls {
+            tokio::time::sleep_until(end).await;
         }
         let latency = self.weather.latency_ms.load(Ordering::SeqCst);
         if latency > 0 && !self.is_dead() {

@@ -10,6 +10,7 @@ mod random;
 mod robustness;
 mod scenarios;
 mod scripts;
+mod upgrade;
 mod world;
 
 use std::cell::Cell;

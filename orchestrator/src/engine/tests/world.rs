@@ -22,7 +22,7 @@ use super::line::{Line, LineBus, LineStore, Random, Weather, events_of, state_of
 use crate::bus::memory::{MemoryBus, PulledTask};
 use crate::bus::{Bus, Headers, QueueSettings, header};
 use crate::store::memory::MemoryStore;
-use crate::store::{RunFilter, RunRow, Store, StoredDefinition};
+use crate::store::{FORMAT_LEVEL, RunFilter, RunRow, Store, StoredDefinition};
 
 pub(super) const ORDER: &str = r#"
 workflow: order
@@ -103,7 +103,7 @@ pub(super) struct Replica {
     store: MemoryStore,
     bus: MemoryBus,
     shutdown: CancellationToken,
-    running: JoinHandle<Result<(), EngineError>>,
+    pub(super) running: JoinHandle<Result<(), EngineError>>,
 }
 
 impl Replica {
@@ -150,6 +150,8 @@ pub(super) struct World {
     pub(super) config: EngineConfig,
     effects: Effects,
     lines: Vec<Arc<Line>>,
+    /// Of the binaries of replicas that are started from here on.
+    pub(super) reads_format: i32,
     longest_wait: Arc<AtomicU64>,
     alive: CancellationToken,
 }
@@ -183,6 +185,7 @@ impl World {
             config,
             effects: Arc::default(),
             lines: Vec::new(),
+            reads_format: FORMAT_LEVEL,
             longest_wait: Arc::default(),
             alive: CancellationToken::new(),
         };
@@ -230,7 +233,10 @@ impl World {
         let line = Line::new(self.random.next(), Arc::clone(&self.weather));
         line.dies_at.store(crossing, Ordering::SeqCst);
         self.lines.push(Arc::clone(&line));
-        let (store, bus) = (self.store.another_process(), self.bus.another_process());
+        let (store, bus) = (
+            self.store.another_process().reading(self.reads_format),
+            self.bus.another_process(),
+        );
         let mut config = self.config.clone();
         config.replica = name.to_owned();
         let engine = Engine::new(
@@ -336,6 +342,11 @@ impl World {
             .unwrap_or_else(|_| panic!("no answer"))
             .unwrap();
         serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    pub(super) async fn format_level(&self) -> i32 {
+        let newest = self.store.another_process().reading(i32::MAX);
+        newest.prepare(3).await.unwrap().format_level
     }
 
     pub(super) fn rows(&self) -> Vec<RunRow> {

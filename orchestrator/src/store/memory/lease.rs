@@ -13,19 +13,20 @@ use crate::store::{Cluster, CommitId, InheritedCommit, OwnedPartition, Session, 
 pub(super) const LEASE: Span = Span::from_millis(1_500);
 
 impl State {
-    pub(super) fn prepare(&mut self, partitions: u16) -> Result<Cluster, StoreError> {
+    pub(super) fn prepare(&mut self, partitions: u16, reads: i32) -> Result<Cluster, StoreError> {
         let last = i16::try_from(partitions)
             .ok()
             .filter(|count| (1..i16::MAX).contains(count))
             .ok_or_else(|| StoreError::Rejected("KN0314: a cluster has 1 to 32,766 partitions".to_owned()))?;
         if let Some(cluster) = &self.cluster {
+            readable(cluster.format_level, reads)?;
             return Ok(cluster.clone());
         }
         let cluster = Cluster {
             id: Uuid::from_u128(1),
             partitions,
             secret: [7; 32],
-            format_level: 1,
+            format_level: reads,
         };
         self.partitions = (0..=last)
             .map(|partition| (partition, PartitionRow::default()))
@@ -35,7 +36,7 @@ impl State {
         Ok(cluster)
     }
 
-    pub(super) fn open_session(&mut self, process: u64, replica: &str) -> Result<Session, StoreError> {
+    pub(super) fn open_session(&mut self, process: u64, reads: i32, replica: &str) -> Result<Session, StoreError> {
         let locked = self.locks.get(replica).is_none_or(|holder| *holder == process);
         if !locked
             && self
@@ -47,6 +48,7 @@ impl State {
                 "KN0312: a replica named `{replica}` is running; give this one another name"
             )));
         }
+        readable(self.format_level(), reads)?;
         self.sessions_opened += 1;
         let id = Uuid::from_u128((1 << 64) | u128::from(self.sessions_opened));
         if locked {
@@ -64,6 +66,7 @@ impl State {
                 epoch: 1,
                 batch_no: 0,
                 lease_until,
+                reads_format: reads,
                 claimed_by: None,
                 told_partitions: BTreeSet::new(),
                 told_commits: BTreeSet::new(),
@@ -94,6 +97,11 @@ impl State {
             .filter(|(id, row)| row.holder == session.id && id.session != session.id)
             .map(|(id, _)| *id)
             .collect();
+        let all_read = self.sessions.values().map(|row| row.reads_format).min();
+        if let (Some(cluster), Some(all_read)) = (&mut self.cluster, all_read) {
+            cluster.format_level = cluster.format_level.max(all_read);
+        }
+        let format_level = self.format_level();
         let row = self.session(session)?;
         let partitions = owned.iter().map(|owned| owned.partition).collect();
         let commits = inherited.iter().copied().collect();
@@ -102,6 +110,7 @@ impl State {
         Ok(Share {
             surplus: owned.len().saturating_sub(share),
             live_sessions,
+            format_level,
             gained: owned
                 .into_iter()
                 .filter(|owned| !told_partitions.contains(&owned.partition))
@@ -194,6 +203,10 @@ impl State {
             .ok_or(StoreError::Fenced)
     }
 
+    fn format_level(&self) -> i32 {
+        self.cluster.as_ref().map_or(1, |cluster| cluster.format_level)
+    }
+
     fn is_live(&self, row: &SessionRow) -> bool {
         row.lease_until >= self.now
     }
@@ -245,4 +258,11 @@ impl State {
             }
         }
     }
+}
+
+fn readable(level: i32, reads: i32) -> Result<(), StoreError> {
+    if level > reads {
+        return Err(StoreError::TooOld { level, reads });
+    }
+    Ok(())
 }

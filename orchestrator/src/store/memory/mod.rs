@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, InheritedCommit, NamespaceRow, OwnedPartition,
-    Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
+    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
+    StoredTransition,
 };
 
 mod commit;
@@ -40,6 +41,8 @@ pub enum CommitFault {
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     process: u64,
+    /// The newest storage format that this process can read.
+    reads_format: i32,
 }
 
 impl Default for MemoryStore {
@@ -54,6 +57,7 @@ impl MemoryStore {
         Self {
             state: Arc::default(),
             process: 0,
+            reads_format: FORMAT_LEVEL,
         }
     }
 
@@ -65,7 +69,15 @@ impl MemoryStore {
         Self {
             state: Arc::clone(&self.state),
             process: state.processes,
+            reads_format: self.reads_format,
         }
+    }
+
+    /// The same process with a binary that reads storage formats up to this one.
+    #[must_use]
+    pub fn reading(mut self, format: i32) -> Self {
+        self.reads_format = format;
+        self
     }
 
     /// The process dies: its session locks fall. Its leases stay until they end.
@@ -118,7 +130,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     async fn prepare(&self, partitions: u16) -> Result<Cluster, StoreError> {
-        self.available()?.prepare(partitions)
+        self.available()?.prepare(partitions, self.reads_format)
     }
 
     async fn ensure_partitions(&self, _now: Timestamp) -> Result<(), StoreError> {
@@ -130,7 +142,7 @@ impl Store for MemoryStore {
     }
 
     async fn open_session(&self, replica: &str) -> Result<Session, StoreError> {
-        self.available()?.open_session(self.process, replica)
+        self.available()?.open_session(self.process, self.reads_format, replica)
     }
 
     async fn keep(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {

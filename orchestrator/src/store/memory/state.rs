@@ -37,6 +37,7 @@ pub(super) struct SessionRow {
     pub(super) epoch: i64,
     pub(super) batch_no: i64,
     pub(super) lease_until: Timestamp,
+    pub(super) reads_format: i32,
     pub(super) claimed_by: Option<Uuid>,
     /// What the owner has been told; see the PostgreSQL store.
     pub(super) told_partitions: BTreeSet<i16>,

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::PostgresStore;
 use super::cursors::owned;
 use super::error::to_store_error;
+use super::format;
 use super::session::Told;
 use crate::store::{CommitId, OwnedPartition, Session, Share, StoreError, fair_share};
 
@@ -28,6 +29,7 @@ impl PostgresStore {
         let mut connection = lease.take(self).await?;
         let kept = keep(&mut connection, session, published, self.lease_us()).await;
         let Kept {
+            format_level,
             live,
             share,
             owned,
@@ -61,6 +63,7 @@ impl PostgresStore {
             gained,
             surplus,
             live_sessions: live,
+            format_level,
             inherited,
         })
     }
@@ -95,6 +98,7 @@ impl PostgresStore {
 
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
+    format_level: i32,
     live: usize,
     share: usize,
     owned: Vec<OwnedPartition>,
@@ -122,7 +126,9 @@ async fn keep(
                   (select count(*) from partitions) as "partitions!",
                   array(select id from sessions
                         where id <> $1 and (lease_until < clock_timestamp() or claimed_by = $1)
-                        order by id) as "dead!""#,
+                        order by id) as "dead!",
+                  (select format_level from cluster) as "format_level!",
+                  (select min(reads_format) from sessions) as "all_read!""#,
         session.id,
         session.epoch,
         lease_us,
@@ -152,7 +158,12 @@ async fn keep(
         }
     }
     let inherited = inherited(connection, session).await?;
+    let format_level = match state.all_read > state.format_level {
+        true => format::raise(connection).await?,
+        false => state.format_level,
+    };
     Ok(Kept {
+        format_level,
         live,
         share,
         owned: mine,

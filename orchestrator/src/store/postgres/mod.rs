@@ -19,14 +19,16 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, InheritedCommit, NamespaceRow, OwnedPartition,
-    Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
+    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
+    StoredTransition,
 };
 
 mod commit;
 mod cursors;
 mod definitions;
 mod error;
+mod format;
 mod lease;
 mod owed;
 mod runs;
@@ -37,8 +39,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
-
-pub use schema::FORMAT_LEVEL;
 
 /// How to reach PostgreSQL, and how much of it to use.
 #[derive(Debug, Clone)]
@@ -57,6 +57,8 @@ pub struct PostgresConfig {
     pub commit_timeout: Duration,
     /// For a new connection, and for a free one of a pool.
     pub connect_timeout: Duration,
+    /// The newest storage format that is read.
+    pub reads_format: i32,
 }
 
 impl PostgresConfig {
@@ -69,6 +71,7 @@ impl PostgresConfig {
             replica_lock_wait: Duration::from_secs(3),
             commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            reads_format: FORMAT_LEVEL,
         }
     }
 }

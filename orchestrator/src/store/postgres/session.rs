@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::error::to_store_error;
+use super::format;
 use super::{HOT, PostgresStore};
 use crate::store::{CommitId, Session, StoreError};
 
@@ -64,9 +65,12 @@ impl PostgresStore {
             )));
         }
         let row = sqlx::query!(
-            r#"with born as (
-                 insert into sessions (id, replica, epoch, lease_until)
-                 values (gen_random_uuid(), $1, 1, clock_timestamp() + $2::bigint * interval '1 microsecond')
+            r#"with readable as (
+                 select from cluster where format_level <= $4 for share
+             ), born as (
+                 insert into sessions (id, replica, epoch, lease_until, reads_format)
+                 select gen_random_uuid(), $1, 1, clock_timestamp() + $2::bigint * interval '1 microsecond', $4
+                 from readable
                  returning id, epoch, batch_no
              ), predecessors as (
                  update sessions s set epoch = s.epoch + 1, claimed_by = born.id
@@ -76,10 +80,19 @@ impl PostgresStore {
             replica,
             self.lease_us(),
             locked,
+            self.config.reads_format,
         )
-        .fetch_one(&mut connection)
+        .fetch_optional(&mut connection)
         .await
         .map_err(to_store_error)?;
+        let Some(row) = row else {
+            let level = format::level(&mut connection).await?;
+            lease.put(connection);
+            return Err(StoreError::TooOld {
+                level,
+                reads: self.config.reads_format,
+            });
+        };
         if locked {
             lease.replicas.insert(replica.to_owned());
         }

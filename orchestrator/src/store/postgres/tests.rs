@@ -414,12 +414,53 @@ async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused() {
+async fn a_newer_format_is_refused_with_a_code() {
     let (url, store) = prepared().await;
     let mut admin = PgConnection::connect(&url).await.unwrap();
     admin.execute("update cluster set format_level = 99").await.unwrap();
     let error = store.prepare(PARTITIONS).await.unwrap_err().to_string();
-    assert!(error.starts_with("KN0311"), "{error}");
+    assert!(error.starts_with("KN0311") && error.contains("99"), "{error}");
+}
+
+/// Of a binary that begins and one that raises the level at the same moment, one sees the other.
+#[tokio::test]
+async fn a_level_is_not_raised_under_a_session_that_begins() {
+    let (url, _) = prepared().await;
+    let (old, new) = (testing::reading(&url, 1).await, testing::reading(&url, 2).await);
+    let session = new.open_session("new").await.unwrap();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    other
+        .execute(
+            "begin; select from cluster for share;
+             insert into sessions (id, replica, epoch, lease_until)
+             values (gen_random_uuid(), 'beginning', 1, clock_timestamp() + interval '1 hour')",
+        )
+        .await
+        .unwrap();
+    let begun = async {
+        waiting_for_locks(&url, 1).await;
+        other.execute("commit").await.unwrap();
+    };
+    let (share, ()) = tokio::join!(new.keep(&session, &[]), begun);
+    assert_eq!(share.unwrap().format_level, 1);
+
+    other
+        .execute("delete from sessions where replica = 'beginning'")
+        .await
+        .unwrap();
+    other
+        .execute("begin; update cluster set format_level = 2")
+        .await
+        .unwrap();
+    let raised = async {
+        waiting_for_locks(&url, 1).await;
+        other.execute("commit").await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(old.open_session("old"), raised);
+    assert!(
+        matches!(opened, Err(StoreError::TooOld { level: 2, reads: 1 })),
+        "{opened:?}"
+    );
 }
 
 #[tokio::test]
