@@ -101,6 +101,7 @@ impl Load {
             });
             batch.runs.push(RunWrite::Insert(row.clone()));
         }
+        batch.partitions = (0..i16::try_from(starts.min(usize::from(PARTITIONS))).unwrap()).collect();
         batch.runs.sort_unstable_by_key(|write| write.row().run_id);
         let touched = starts.min(usize::from(PARTITIONS));
         batch.cursors = (0..i16::try_from(touched).unwrap())

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod engine;
+mod queues;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -25,9 +25,15 @@ use crate::telemetry::{self, http, metrics};
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
 pub mod code {
-    //! Codes of what can keep a server from starting (`KN0332`–`KN0336`). Causes that are known more closely have their own.
+    //! Codes of what can keep a server from starting (`KN0311`, `KN0332`–`KN0337`). Causes that are known more closely have their own.
     use knarr_schemas::code::Code;
 
+    pub const TOO_OLD: Code = Code {
+        id: "KN0311",
+        title: "format_too_new",
+        cause: "The cluster writes a storage format that this knarr cannot read.",
+        remedy: "Run the version that the other replicas run, or a newer one.",
+    };
     pub const HTTP_LISTEN: Code = Code {
         id: "KN0332",
         title: "http_listen",
@@ -58,7 +64,13 @@ pub mod code {
         cause: "Metrics cannot be recorded.",
         remedy: "Report this: it is a mistake in Knarr.",
     };
-    pub const ALL: &[&Code] = &[&HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS];
+    pub const ENGINE: Code = Code {
+        id: "KN0337",
+        title: "engine_ended",
+        cause: "The engine ended without having been asked to.",
+        remedy: "Report this with the log: it is a mistake in Knarr. What was committed is safe; a restart goes on from there.",
+    };
+    pub const ALL: &[&Code] = &[&TOO_OLD, &HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS, &ENGINE];
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -94,10 +106,12 @@ impl ServerError {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Listen { .. } => &code::HTTP_LISTEN,
+            Self::Store(StoreError::TooOld { .. }) => &code::TOO_OLD,
             Self::Store(_) => &code::STORE,
             Self::Bus(_) => &code::BUS,
             Self::Serve(_) => &code::SERVE,
-            Self::Metrics(_) | Self::Engine(_) => &code::METRICS,
+            Self::Metrics(_) => &code::METRICS,
+            Self::Engine(_) => &code::ENGINE,
         }
     }
 }
@@ -239,4 +253,17 @@ fn serve_http(listener: TcpListener, router: Router, shutdown: CancellationToken
             tracing::error!(%error, "the HTTP server ended");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_ended_is_not_taken_for_metrics_that_failed() {
+        let ended = ServerError::Engine("a panic".to_owned());
+        assert_eq!(ended.code().id, "KN0337");
+        let ids: Vec<_> = code::ALL.iter().map(|code| code.id).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+    }
 }

@@ -69,6 +69,10 @@ pub struct FailureBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmation {
     pub results: Vec<ConfirmedResult>,
+    /// Tokens of results that were not taken because their runs are about to have another owner: hand them in by the log,
+    /// at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -69,6 +69,8 @@ fn bodies_read_as_they_were_written() {
             .iter()
             .all(|result| TaskToken::decode(&result.token).is_some())
     );
+    let moved: body::Confirmation = body_of("confirmation-moved");
+    assert!(moved.results.is_empty() && TaskToken::decode(&moved.moved[0]).is_some());
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);

@@ -57,8 +57,8 @@ fn cases() -> Vec<Case> {
             "NUL in an input",
             &start("b-1"),
             r#"{"a": "\u0000"}"#,
-            "KN0203",
-            "bad_json",
+            "KN0218",
+            "nul_character",
         ),
         case(
             "a raw NUL in an input",
@@ -71,8 +71,8 @@ fn cases() -> Vec<Case> {
             "400 digits in an input",
             &start("b-3"),
             format!("{{\"a\": {many_digits}}}"),
-            "KN0203",
-            "bad_json",
+            "KN0219",
+            "number_range",
         ),
         case(
             "NUL in a search attribute",

@@ -25,10 +25,24 @@ impl Default for Limits {
     }
 }
 
+/// Which rule bytes break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadJsonKind {
+    /// Not JSON, or nested too deeply.
+    Syntax,
+    /// More bytes than are allowed.
+    Size,
+    /// A string holds the escape of the NUL character.
+    Nul,
+    /// A number that does not fit into 64 bits.
+    Number,
+}
+
 /// Why bytes are not JSON that can be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{cause} at line {line}, column {column}")]
 pub struct BadJson {
+    pub kind: BadJsonKind,
     /// One sentence fragment, lower case.
     pub cause: String,
     pub offset: usize,
@@ -39,10 +53,11 @@ pub struct BadJson {
 }
 
 impl BadJson {
-    fn at(bytes: &[u8], offset: usize, cause: impl Into<String>) -> Self {
+    fn at(kind: BadJsonKind, bytes: &[u8], offset: usize, cause: impl Into<String>) -> Self {
         let before = &bytes[..offset.min(bytes.len())];
         let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         Self {
+            kind,
             cause: cause.into(),
             offset,
             line: 1 + before.iter().filter(|b| **b == b'\n').count(),
@@ -55,7 +70,7 @@ impl BadJson {
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
     if bytes.len() > limits.bytes {
         let cause = format!("the body has {} bytes; the limit is {}", bytes.len(), limits.bytes);
-        return Err(BadJson::at(bytes, limits.bytes, cause));
+        return Err(BadJson::at(BadJsonKind::Size, bytes, limits.bytes, cause));
     }
     scan(bytes, limits.depth.min(MAX_DEPTH))?;
     serde_json::from_slice(bytes).map_err(|error| {
@@ -63,7 +78,11 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
         let text = error.to_string();
         // The position is given beside the cause.
         let cause = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
-        BadJson::at(bytes, offset, cause)
+        let kind = match cause {
+            "number out of range" => BadJsonKind::Number,
+            _ => BadJsonKind::Syntax,
+        };
+        BadJson::at(kind, bytes, offset, cause)
     })
 }
 
@@ -78,7 +97,12 @@ fn scan(bytes: &[u8], max_depth: usize) -> Result<(), BadJson> {
                 b'"' => in_string = false,
                 b'\\' => {
                     if bytes[at + 1..].starts_with(b"u0000") {
-                        return Err(BadJson::at(bytes, at, "a string holds the NUL character `\\u0000`"));
+                        return Err(BadJson::at(
+                            BadJsonKind::Nul,
+                            bytes,
+                            at,
+                            "a string holds the NUL character `\\u0000`",
+                        ));
                     }
                     at += 1;
                 }
@@ -91,7 +115,7 @@ fn scan(bytes: &[u8], max_depth: usize) -> Result<(), BadJson> {
                     depth += 1;
                     if depth > max_depth {
                         let cause = format!("nested deeper than {max_depth} levels");
-                        return Err(BadJson::at(bytes, at, cause));
+                        return Err(BadJson::at(BadJsonKind::Syntax, bytes, at, cause));
                     }
                 }
                 b']' | b'}' => depth = depth.saturating_sub(1),
@@ -208,6 +232,21 @@ mod tests {
         assert!(refuse("\"a\u{0}b\"").0.contains("control character"));
         assert!(parse(b"\"\xff\"", &Limits::default()).is_err());
         assert!(parse(b"\"\\", &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn refusals_name_the_rule_that_is_broken() {
+        let small = Limits { bytes: 500, depth: 2 };
+        for (text, kind) in [
+            ("[1", BadJsonKind::Syntax),
+            ("[[[]]]", BadJsonKind::Syntax),
+            (&" ".repeat(501), BadJsonKind::Size),
+            (r#""a\u0000""#, BadJsonKind::Nul),
+            (&"9".repeat(400), BadJsonKind::Number),
+            ("-1e999", BadJsonKind::Number),
+        ] {
+            assert_eq!(parse(text.as_bytes(), &small).expect_err(text).kind, kind, "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,6 @@
 //! Definitions: registering one after checking it anew, listing them, showing one.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use knarr_core::definition;
-use knarr_core::definition::plan::{Call, NodeKind, Plan, Undo};
-use knarr_core::ids::{Namespace, QueueName, WorkflowName};
+use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
     RegisteredDefinition, RegistrationOutcome, ShowDefinition,
@@ -14,12 +9,10 @@ use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
-use crate::bus::QueueSettings;
+use crate::queues;
 use crate::store::{Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
-/// The shortest lease of plain workers.
-const MIN_ACK_WAIT: Duration = Duration::from_secs(30);
 
 impl<S: Store> Operations<S> {
     /// Checks, stores, and has the task queues set up. Registering the same again does the last alone.
@@ -80,7 +73,8 @@ impl<S: Store> Operations<S> {
         };
         let registered_at = self.registered_at(&stored, outcome).await?;
         let queues = plan.queues();
-        let settings = self.queue_settings(namespace, &queues).await?;
+        let mut settings = queues::settings_of(&*self.store, namespace).await?;
+        settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
         Ok(RegisteredDefinition {
             outcome,
@@ -92,15 +86,6 @@ impl<S: Store> Operations<S> {
             findings: read.findings,
             error: None,
         })
-    }
-
-    /// Has the task streams and consumers of all namespaces set up: at the start of a replica, and after NATS lost them.
-    pub async fn ensure_queues(&self) -> Result<(), Refusal> {
-        for row in self.store.namespaces().await? {
-            let all = self.all_queues(&row.name).await?;
-            (self.on_registered)(row.name, settings(all)).await?;
-        }
-        Ok(())
     }
 
     /// By name and version.
@@ -176,54 +161,6 @@ impl<S: Store> Operations<S> {
         Ok(before
             .map_or(stored.registered_at, |before| before.registered_at)
             .to_utc())
-    }
-
-    /// Of the queues given, over every version there is: runs of older ones still send tasks.
-    async fn queue_settings(&self, namespace: &Namespace, queues: &[QueueName]) -> Result<Vec<QueueSettings>, Refusal> {
-        let mut all = self.all_queues(namespace).await?;
-        all.retain(|queue, _| queues.contains(queue));
-        Ok(settings(all))
-    }
-
-    async fn all_queues(&self, namespace: &Namespace) -> Result<BTreeMap<QueueName, Duration>, Refusal> {
-        let mut longest = BTreeMap::new();
-        for stored in self.store.list_definitions(namespace).await? {
-            match definition::from_canonical(&stored.body) {
-                Ok(plan) => collect_queues(&plan, &mut longest),
-                Err(error) => tracing::error!(
-                    workflow = %stored.workflow,
-                    version = stored.version,
-                    %error,
-                    "a stored definition cannot be used any more"
-                ),
-            }
-        }
-        Ok(longest)
-    }
-}
-
-fn settings(queues: BTreeMap<QueueName, Duration>) -> Vec<QueueSettings> {
-    queues
-        .into_iter()
-        .map(|(queue, longest)| QueueSettings {
-            queue,
-            ack_wait: longest.max(MIN_ACK_WAIT),
-        })
-        .collect()
-}
-
-fn collect_queues(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {
-    let mut add = |call: &Call| {
-        let known = longest.entry(call.queue.clone()).or_default();
-        *known = (*known).max(call.start_to_close.into());
-    };
-    for node in &plan.nodes {
-        if let NodeKind::Activity(activity) = &node.kind {
-            add(&activity.call);
-            if let Undo::Compensate(call) = &activity.undo {
-                add(call);
-            }
-        }
     }
 }
 

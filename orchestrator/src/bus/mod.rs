@@ -170,7 +170,8 @@ pub trait Bus: Send + Sync + 'static {
         into: mpsc::Sender<Incoming>,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Stops both inlets of a partition; nothing of it is handed over after this returns.
+    /// Stops both inlets of a partition; nothing of it is handed over after this returns. What the direct inlet has
+    /// received is handed over before: its senders were not told that nobody listens.
     fn close_partition(&self, partition: i16) -> impl Future<Output = ()> + Send;
 
     /// The sequence of the last message the partition's log holds now; 0 if it holds none.

@@ -22,6 +22,15 @@ impl TaskHandle {
         Self { stop, task }
     }
 
+    /// For work that has something to bring to its end: it is told, and is waited for.
+    pub(super) fn spawn_with<W: Future<Output = ()> + Send + 'static>(
+        work: impl FnOnce(CancellationToken) -> W,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(work(stop.clone()));
+        Self { stop, task }
+    }
+
     /// Returns when the task has ended.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();

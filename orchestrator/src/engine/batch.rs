@@ -1,6 +1,6 @@
 //! A batch under construction: what one commit will make durable, and what may leave the replica once it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
@@ -19,8 +19,9 @@ pub(super) struct Confirm {
     pub(super) refused: Option<knarr_schemas::body::ErrorBody>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Touched {
+    partition: i16,
     insert: bool,
     row_changed: bool,
     /// Transitions with effects.
@@ -97,9 +98,9 @@ impl BatchBuilder {
     }
 
     /// `owes` says whether the transition has effects, which stand in `publications`.
-    pub(super) fn append(&mut self, append: Append, owes: bool) {
+    pub(super) fn append(&mut self, partition: i16, append: Append, owes: bool) {
         self.bytes += append.transition.body.len();
-        let touched = self.touched.entry(append.run_id).or_default();
+        let touched = self.touch(append.run_id, partition);
         if owes {
             let seq = append.transition.seq;
             touched.owed = Some(touched.owed.map_or((seq, seq), |(first, _)| (first, seq)));
@@ -116,12 +117,21 @@ impl BatchBuilder {
         &mut self.spans
     }
 
-    pub(super) fn row_changed(&mut self, run_id: RunId) {
-        self.touched.entry(run_id).or_default().row_changed = true;
+    pub(super) fn row_changed(&mut self, run_id: RunId, partition: i16) {
+        self.touch(run_id, partition).row_changed = true;
     }
 
-    pub(super) fn inserted(&mut self, run_id: RunId) {
-        self.touched.entry(run_id).or_default().insert = true;
+    pub(super) fn inserted(&mut self, run_id: RunId, partition: i16) {
+        self.touch(run_id, partition).insert = true;
+    }
+
+    fn touch(&mut self, run_id: RunId, partition: i16) -> &mut Touched {
+        self.touched.entry(run_id).or_insert(Touched {
+            partition,
+            insert: false,
+            row_changed: false,
+            owed: None,
+        })
     }
 
     pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
@@ -154,7 +164,9 @@ impl BatchBuilder {
     pub(super) fn seal(self, live: &LiveRuns) -> SealedBatch {
         let mut runs = Vec::new();
         let mut spans = Vec::new();
+        let mut partitions = BTreeSet::new();
         for (run_id, touched) in &self.touched {
+            partitions.insert(touched.partition);
             if let Some((first_seq, last_seq)) = touched.owed {
                 spans.push(OwedSpan {
                     run_id: *run_id,
@@ -181,6 +193,7 @@ impl BatchBuilder {
             inputs: self.inputs,
             runs: self.touched.into_keys().collect(),
             batch: Arc::new(Batch {
+                partitions: partitions.into_iter().collect(),
                 appends: self.appends,
                 runs,
                 cursors: self

@@ -12,13 +12,13 @@ use knarr_core::ids::{RunId, TaskNo};
 use super::batch::{BatchBuilder, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
+use super::offers::Left;
 use super::publication::Published;
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
-use crate::store::{CommitError, CommitId, InheritedCommit, Owed, OwedSpan, Store};
+use crate::store::{CommitError, CommitId, Store};
 use crate::telemetry::metric;
 
-const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Workers that were not confirmed hand in again within that time, and the culprit with them.
 const CAREFUL_FOR: Duration = Duration::from_secs(3);
 
@@ -41,16 +41,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let sealed = self.next_batch().seal(&self.live);
         let store = Arc::clone(&self.store);
         let batch = Arc::clone(&sealed.batch);
-        let (session, life, done) = (self.session, self.life, self.done.clone());
+        let (session, life) = (self.session, self.life);
         self.committing = Some(sealed);
-        self.tasks.spawn(async move {
+        let panicked = Done::Committed {
+            life,
+            result: Err(CommitError::Unknown("the commit panicked".to_owned())),
+            took: Duration::ZERO,
+        };
+        self.beside(panicked, async move {
             let began = Instant::now();
             let result = store.commit(&session, &batch).await;
-            let _ = done.send(Done::Committed {
+            Done::Committed {
                 life,
                 result,
                 took: began.elapsed(),
-            });
+            }
         });
     }
 
@@ -130,69 +135,29 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Publishes what a committed batch owes, beside the loop.
     pub(super) fn let_out(&mut self, commit: Option<CommitId>, outbound: Outbound) {
         let publisher = self.publisher.clone();
-        let done = self.done.clone();
-        self.tasks.spawn(async move {
-            let published = publisher.publish(commit, outbound).await;
-            let _ = done.send(Done::Published(published));
-        });
-    }
-
-    /// What was refused cannot be recorded in runs that others own: all of it is offered again, as if it were inherited.
-    fn offer_again(&mut self, commit: CommitId) {
-        let Some(held) = self.held.remove(&commit) else { return };
-        let tasks = held.tasks.iter().map(|(run_id, _)| *run_id);
-        let runs: BTreeSet<RunId> = tasks
-            .chain(held.unpublishable.iter().map(|(run_id, _)| *run_id))
-            .collect();
-        let whole = |run_id| OwedSpan {
-            run_id,
-            first_seq: 1,
-            last_seq: i32::MAX,
-        };
-        let owed = Owed {
-            spans: runs.into_iter().map(whole).collect(),
-            messages: None,
-        };
-        self.publish_inherited(InheritedCommit { id: commit, owed }, OFFER_AGAIN_AFTER);
-    }
-
-    pub(super) fn inherit(&mut self, inherited: InheritedCommit) {
-        self.publish_inherited(inherited, Duration::ZERO);
-    }
-
-    fn publish_inherited(&mut self, inherited: InheritedCommit, after: Duration) {
-        let (publisher, store, definitions) = (
-            self.publisher.clone(),
-            Arc::clone(&self.store),
-            Arc::clone(&self.definitions),
-        );
-        let done = self.done.clone();
-        self.tasks.spawn(async move {
-            if !after.is_zero() {
-                tokio::select! {
-                    () = publisher.stop.cancelled() => return,
-                    () = tokio::time::sleep(after) => {}
-                }
-            }
-            let published = publisher
-                .inherit(&*store, &definitions, inherited, |row| row.partition)
-                .await;
-            let _ = done.send(Done::Published(published));
+        let panicked = commit.map(|commit| Published::unsettled(commit, Left::All));
+        self.beside(Done::Published(panicked), async move {
+            Done::Published(publisher.publish(commit, outbound).await)
         });
     }
 
     pub(super) fn publication_ended(&mut self, published: Published) {
         failpoint::pass(Stage::Acknowledged);
+        self.restore_queues(published.missing);
         let Some(commit) = published.commit else { return };
         if published.held.is_empty() && published.unpublishable.is_empty() {
-            self.published.push(commit);
+            match published.left {
+                Left::Nothing => self.published.push(commit),
+                left => self.offers.put(commit, left),
+            }
             return;
         }
         let mut held = HeldCommit {
-            left: 0,
+            unrecorded: 0,
             elsewhere: false,
             tasks: published.held,
             unpublishable: published.unpublishable,
+            left: published.left,
         };
         if !self.recovering {
             self.direct.extend(held.jobs(commit));
@@ -203,14 +168,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// One task that a stream refused has been recorded; the commit it came from is published once all are.
     pub(super) fn settle_held(&mut self, commit: crate::store::CommitId) {
         if let Some(held) = self.held.get_mut(&commit) {
-            held.left = held.left.saturating_sub(1);
-            if held.left > 0 {
+            held.unrecorded = held.unrecorded.saturating_sub(1);
+            if held.unrecorded > 0 {
                 return;
             }
-            if held.elsewhere {
-                self.offer_again(commit);
-            } else {
+            if !held.elsewhere && held.left == Left::Nothing {
                 self.building.published([commit]);
+                return;
+            }
+            // What was refused cannot be recorded in a run that another owns. What has been recorded here is offered in
+            // vain, unless the batch that says so is dropped.
+            if let Some(mut held) = self.held.remove(&commit) {
+                held.left.add_runs(held.runs());
+                self.offers.put(commit, held.left);
             }
         }
     }
@@ -225,17 +195,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
 /// What of a commit could not be published, and has to be recorded in its runs.
 #[derive(Debug, Default)]
 pub(super) struct HeldCommit {
-    /// Not yet recorded, not even in the batch that is being built.
-    pub(super) left: usize,
+    /// How many are not yet recorded, not even in the batch that is being built.
+    pub(super) unrecorded: usize,
     /// A run of these has another owner by now, who does not know what was refused.
     pub(super) elsewhere: bool,
     pub(super) tasks: Vec<(RunId, TaskNo)>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+    /// What was neither refused nor acknowledged.
+    pub(super) left: Left,
 }
 
 impl HeldCommit {
+    fn runs(&self) -> BTreeSet<RunId> {
+        let tasks = self.tasks.iter().map(|(run_id, _)| *run_id);
+        tasks
+            .chain(self.unpublishable.iter().map(|(run_id, _)| *run_id))
+            .collect()
+    }
+
     pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
-        self.left = self.tasks.len() + self.unpublishable.len();
+        self.unrecorded = self.tasks.len() + self.unpublishable.len();
         self.elsewhere = false;
         let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
             run_id: *run_id,

@@ -126,18 +126,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let store = Arc::clone(&self.store);
         let partitions = self.partitions.served();
         let until = now.plus(self.config.deadline_horizon);
-        let (life, done) = (self.life, self.done.clone());
+        let life = self.life;
         self.scan_readers = self.partitions.newest_reader();
-        self.tasks.spawn(async move {
+        let panicked = Done::Due {
+            life,
+            until,
+            result: Err(StoreError::Unavailable("the question panicked".to_owned())),
+            full: false,
+        };
+        self.beside(panicked, async move {
             const PAGE: u32 = 10_000;
             let result = store.due(&partitions, until, PAGE).await;
             let full = result.as_ref().is_ok_and(|due| due.len() >= PAGE as usize);
-            let _ = done.send(Done::Due {
+            Done::Due {
                 life,
                 until,
                 result,
                 full,
-            });
+            }
         });
     }
 

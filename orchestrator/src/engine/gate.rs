@@ -160,11 +160,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let queues = std::mem::take(&mut self.gate.queues);
         let partitions: Vec<i16> = self.gate.asked.keys().copied().collect();
         let bus = Arc::clone(&self.bus);
-        let (done, life) = (self.done.clone(), self.life);
-        self.tasks.spawn(async move {
+        let life = self.life;
+        let panicked = Done::Horizon { life, answer: None };
+        self.beside(panicked, async move {
             let answer = ask(&*bus, now, partitions, queues).await;
-            // The loop may have ended.
-            let _ = done.send(Done::Horizon { life, answer });
+            Done::Horizon { life, answer }
         });
     }
 

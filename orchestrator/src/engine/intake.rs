@@ -23,11 +23,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     partition.queue.push_back(job);
                 }
             }
-            // What is not owned any more is not confirmed: the worker finds the new owner.
             Incoming::Direct(message) => {
-                if self.partitions.serves(message.partition) {
-                    let job = self.reader.direct(message);
+                let serves = self.partitions.serves(message.partition);
+                let job = self.reader.direct(message);
+                if serves {
                     self.direct.push_back(job);
+                } else {
+                    self.turn_away(&job);
                 }
             }
             Incoming::Gap(gap) => self.gap(gap),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use knarr_core::time::Timestamp;
 
+use super::offers::Left;
 use super::readers::Opening;
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
@@ -17,13 +18,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         self.keeping = true;
         let store = Arc::clone(&self.store);
-        let (session, life, done) = (self.session, self.life, self.done.clone());
+        let (session, life) = (self.session, self.life);
         let published = if self.building.needs_commit() {
             Vec::new()
         } else {
             std::mem::take(&mut self.published)
         };
-        self.tasks.spawn(async move {
+        let panicked = Done::Kept {
+            life,
+            share: Err(StoreError::Unavailable("the renewal panicked".to_owned())),
+            published: published.clone(),
+            clock: None,
+        };
+        self.beside(panicked, async move {
             let asked = tokio::time::Instant::now();
             let share = store.keep(&session, &published).await;
             let clock = match &share {
@@ -31,13 +38,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Err(_) => None,
             };
             tracing::trace!(elapsed = ?asked.elapsed(), "lease kept");
-            // The loop may have ended.
-            let _ = done.send(Done::Kept {
+            Done::Kept {
                 life,
                 share,
                 published,
                 clock,
-            });
+            }
         });
     }
 
@@ -45,9 +51,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match share {
             Ok(share) => {
                 self.health.set_store(true);
+                self.cluster.format_level = share.format_level;
+                metrics::gauge!(crate::telemetry::metric::FORMAT_LEVEL).set(f64::from(share.format_level));
                 self.gained(share.gained);
-                for inherited in share.inherited {
-                    self.inherit(inherited);
+                for commit in share.inherited {
+                    self.offers.put(commit, Left::All);
                 }
                 self.give_back(share.surplus);
             }
@@ -106,6 +114,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 owned.leaving_after = Some(number);
                 owned.queue.clear();
             }
+            // At once, so that workers are told that nobody listens, and not only when the last batch is committed.
+            drop(self.readers.close(&self.bus, &self.tasks, partition));
         }
     }
 
@@ -132,22 +142,27 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
         let store = Arc::clone(&self.store);
-        let (session, life, done) = (self.session, self.life, self.done.clone());
+        let (session, life) = (self.session, self.life);
         let partitions = ready.iter().copied();
         let closing: Vec<_> = partitions
             .map(|partition| self.readers.close(&self.bus, &self.tasks, partition))
             .collect();
-        self.tasks.spawn(async move {
+        let panicked = Done::Released {
+            life,
+            partitions: ready.clone(),
+            result: Err(StoreError::Unavailable("the release panicked".to_owned())),
+        };
+        self.beside(panicked, async move {
             for closed in closing {
                 closed.await;
             }
             // A release that fails is found out by the next renewal: the partition is still counted as owned there.
             let result = store.release(&session, &ready).await;
-            let _ = done.send(Done::Released {
+            Done::Released {
                 life,
                 partitions: ready,
                 result,
-            });
+            }
         });
     }
 }

@@ -133,10 +133,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
         wanted.forget_runs(|run_id| self.live.contains(run_id));
         self.live.watch_leaving();
         let (store, definitions) = (Arc::clone(&self.store), Arc::clone(&self.definitions));
-        let (life, done) = (self.life, self.done.clone());
-        self.tasks.spawn(async move {
+        let life = self.life;
+        let panicked = Done::Fetched {
+            life,
+            number,
+            result: Err(StoreError::Unavailable("the look-up panicked".to_owned())),
+        };
+        self.beside(panicked, async move {
             let result = fetch::fetch(&*store, &definitions, wanted).await;
-            let _ = done.send(Done::Fetched { life, number, result });
+            Done::Fetched { life, number, result }
         });
     }
 

@@ -10,6 +10,7 @@
 
 mod apply;
 mod batch;
+mod beside;
 mod clock;
 mod commit;
 mod config;
@@ -20,25 +21,33 @@ mod fetch;
 mod gate;
 mod intake;
 mod job;
+mod job_reader;
 mod lease;
+mod leaving;
 mod live;
 mod look_up;
+mod offers;
 mod outgoing;
 mod partitions;
+mod perform;
 mod poison;
 mod publication;
+mod queues;
 mod readers;
 mod recovery;
 mod refusal;
+mod replica;
+mod result;
 mod run_loop;
 mod spans;
 mod start;
 mod token;
 mod upkeep;
+mod verb;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::EngineConfig;
 pub use definitions::Definitions;
-pub use run_loop::{Engine, EngineError, Health};
+pub use replica::{Engine, EngineError, Health};

@@ -9,7 +9,7 @@ use knarr_core::ids::{Namespace, RunId, WorkflowName};
 use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
-use knarr_schemas::body::{Answer, AnswerStage, CancelTasks, FailureBody};
+use knarr_schemas::body::{Answer, AnswerStage, CancelTasks, Confirmation, FailureBody};
 use knarr_schemas::{header, subject};
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,15 @@ pub(super) fn refused(workflow_id: &str, refusal: &Refusal) -> Answer {
 pub(super) fn answer(to: &str, answer: &Answer) -> Outgoing {
     // Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
     core(to.to_owned(), serde_json::to_vec(answer).unwrap_or_default())
+}
+
+/// Word to a worker that its results are taken elsewhere.
+pub(super) fn moved(inbox: String, moved: Vec<String>) -> Outgoing {
+    let confirmation = Confirmation {
+        results: Vec::new(),
+        moved,
+    };
+    core(inbox, serde_json::to_vec(&confirmation).unwrap_or_default())
 }
 
 pub(super) fn core(subject: String, body: Vec<u8>) -> Outgoing {

@@ -6,9 +6,10 @@ use knarr_core::ids::RunId;
 use knarr_core::run::input::Input;
 use knarr_schemas::code;
 
-use super::apply::{Applied, Step};
+use super::apply::Applied;
 use super::batch::SealedBatch;
 use super::job::{Job, JobKind, Origin};
+use super::perform::Step;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;

@@ -1,13 +1,14 @@
 //! Publishing what committed batches owe, beside the loop: confirmations first, then answers, messages and tasks.
 //!
-//! A message is offered until its stream has it, with two exceptions that go back to the loop: a task that a full stream
-//! refuses (it is *held* in its run) and one that no stream will ever take (its run is parked).
+//! A message is offered a few times. What its stream has not acknowledged by then goes back to the loop, to be offered again
+//! by one task for all commits; so do a task that a full stream refuses (it is *held* in its run) and one that no stream will
+//! ever take (its run is parked).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::ids::{Namespace, RunId, TaskNo};
 use knarr_core::run;
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +17,16 @@ use super::batch::{Confirm, Outbound};
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch;
+use super::offers::Left;
 use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
-use crate::bus::{Bus, Outgoing, PublishError, QueueSettings};
+use crate::bus::{Bus, Delivery, Outgoing, PublishError};
 use crate::store::{CommitId, InheritedCommit, Store};
 use crate::telemetry::metric;
 use crate::telemetry::span::SpanSink;
+
+/// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
+const ROUNDS: u32 = 6;
 
 /// How the publications of one commit ended.
 #[derive(Debug)]
@@ -30,6 +35,23 @@ pub(super) struct Published {
     pub(super) commit: Option<CommitId>,
     pub(super) held: Vec<(RunId, TaskNo)>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+    /// What was not acknowledged in time, to be offered again.
+    pub(super) left: Left,
+    /// Namespaces whose task stream is not there.
+    pub(super) missing: HashSet<Namespace>,
+}
+
+impl Published {
+    /// Nothing is known of what became of it.
+    pub(super) fn unsettled(commit: CommitId, left: Left) -> Self {
+        Self {
+            commit: Some(commit),
+            held: Vec::new(),
+            unpublishable: Vec::new(),
+            left,
+            missing: HashSet::new(),
+        }
+    }
 }
 
 /// What a publication needs to know beside its messages.
@@ -57,6 +79,10 @@ impl<B> Clone for Publisher<B> {
 impl<B: Bus> Publisher<B> {
     /// `None` if the engine stopped first: the commit's row stays, and whoever takes over publishes again.
     pub(super) async fn publish(&self, commit: Option<CommitId>, outbound: Outbound) -> Option<Published> {
+        self.offer(commit, outbound, ROUNDS).await
+    }
+
+    async fn offer(&self, commit: Option<CommitId>, outbound: Outbound, rounds: u32) -> Option<Published> {
         let mut offers = Vec::with_capacity(outbound.publications.len() + outbound.messages.len() + 4);
         let messages = confirmations(outbound.confirms).into_iter();
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
@@ -69,9 +95,17 @@ impl<B: Bus> Publisher<B> {
             commit,
             held: Vec::new(),
             unpublishable: Vec::new(),
+            left: Left::Nothing,
+            missing: HashSet::new(),
         };
         let mut pause = Duration::from_millis(50);
+        let mut round = 0;
         while !offers.is_empty() {
+            if round == rounds {
+                published.left = left(&offers);
+                break;
+            }
+            round += 1;
             // A task is composed anew if it has to be offered again: that is rarer than a copy of each would be.
             let messages = offers.iter().map(|offer| self.compose(offer)).collect();
             let results = self.bus.publish(messages).await;
@@ -85,7 +119,8 @@ impl<B: Bus> Publisher<B> {
                         published.held.push((run.run_id, dispatch.task));
                     }
                     (Err(PublishError::NoStream), Publication::Task { run, dispatch }) => {
-                        self.restore_queue(run, &dispatch.queue).await;
+                        metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "no_stream").increment(1);
+                        published.missing.insert(run.namespace.clone());
                         published.held.push((run.run_id, dispatch.task));
                     }
                     (Err(PublishError::Refused(problem)), Publication::Task { run, .. }) => {
@@ -105,12 +140,12 @@ impl<B: Bus> Publisher<B> {
             }
             metrics::counter!(metric::TASKS_DISPATCHED).increment(tasks);
             offers = again;
-            if !offers.is_empty() {
+            if !offers.is_empty() && round < rounds {
                 tokio::select! {
                     () = self.stop.cancelled() => return None,
                     () = tokio::time::sleep(pause) => {}
                 }
-                pause = (pause * 2).min(Duration::from_secs(2));
+                pause *= 2;
             }
         }
         failpoint::pass(Stage::Published);
@@ -124,25 +159,12 @@ impl<B: Bus> Publisher<B> {
         }
     }
 
-    /// The task stream of a namespace has gone, or has never been: it is made again, and the task offered later.
-    async fn restore_queue(&self, run: &RunRef, queue: &knarr_core::ids::QueueName) {
-        metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "no_stream").increment(1);
-        let settings = QueueSettings {
-            queue: queue.clone(),
-            ack_wait: Duration::from_secs(30),
-        };
-        if let Err(error) = self.bus.ensure_queues(&run.namespace, &[settings]).await {
-            tracing::warn!(%error, namespace = %run.namespace, %queue, "the task queue cannot be made");
-        }
-    }
-
     /// Publishes what a dead session's commits still owe, as far as it is still wanted.
     pub(super) async fn inherit<S: Store>(
         &self,
         store: &S,
         definitions: &Definitions,
         inherited: InheritedCommit,
-        partition_of: impl Fn(&crate::store::RunRow) -> i16,
     ) -> Option<Published> {
         let mut outbound = Outbound::default();
         if let Some(text) = &inherited.owed.messages {
@@ -173,7 +195,7 @@ impl<B: Bus> Publisher<B> {
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
                 let effects = run::effects_still_wanted(&run.state, first, last);
-                if let Some(reference) = RunRef::new(&run.state, partition_of(&run.row)) {
+                if let Some(reference) = RunRef::new(&run.state, run.row.partition) {
                     let reference = Arc::new(reference);
                     outgoing::publications(
                         &run.state,
@@ -185,8 +207,22 @@ impl<B: Bus> Publisher<B> {
                 }
             }
         }
-        self.publish(Some(inherited.id), outbound).await
+        self.offer(Some(inherited.id), outbound, 1).await
     }
+}
+
+/// What has to be offered again of these. A message to whoever listens is not acknowledged at all, so that it is left only
+/// where nothing can be sent: then nobody knows what has arrived.
+fn left(offers: &[Publication]) -> Left {
+    let mut left = Left::Nothing;
+    for offer in offers {
+        match offer {
+            Publication::Task { run, .. } => left.add_runs([run.run_id]),
+            Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
+            Publication::Message(_) => return Left::All,
+        }
+    }
+    left
 }
 
 /// One message for all results of a commit that came from one worker.
@@ -203,7 +239,11 @@ fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
         // A message stays well below NATS's limit: a confirmed token takes about 70 bytes.
         while !results.is_empty() {
             let rest = results.split_off(results.len().min(4_000));
-            let body = serde_json::to_vec(&Confirmation { results }).unwrap_or_default();
+            let body = serde_json::to_vec(&Confirmation {
+                results,
+                moved: Vec::new(),
+            })
+            .unwrap_or_default();
             messages.push(outgoing::core(inbox.clone(), body));
             results = rest;
         }

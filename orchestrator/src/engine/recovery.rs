@@ -50,12 +50,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (session, life, done) = (self.session, self.life, self.done.clone());
         let replica = self.config.replica.clone();
         let health = Arc::clone(&self.health);
-        self.tasks.spawn(async move {
+        let lost = Done::RecoveryLost { life };
+        self.beside(lost, async move {
             let mut session = session;
             let (mut opens, mut fenced) = (false, false);
             loop {
                 if done.is_closed() {
-                    return;
+                    return Done::RecoveryLost { life };
                 }
                 let attempt = async {
                     if opens {
@@ -69,15 +70,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 };
                 match attempt.await {
                     Ok(owned) => {
-                        let _ = done.send(Done::Recovered {
+                        return Done::Recovered {
                             life,
                             session,
                             fenced,
                             owned,
-                        });
-                        return;
+                        };
                     }
                     Err(StoreError::Fenced) => (opens, fenced) = (true, true),
+                    Err(error @ StoreError::TooOld { .. }) => return Done::TooOld(error),
                     Err(error) => {
                         health.set_store(false);
                         tracing::warn!(%error, "the store is not back yet");

@@ -2,17 +2,15 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use knarr_core::ids::RunId;
+use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::apply::Step;
 use super::batch::{BatchBuilder, SealedBatch};
 use super::clock::Clock;
 use super::commit::HeldCommit;
@@ -22,44 +20,21 @@ use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch::{Fetched, Wanted};
 use super::gate::{Gate, HorizonAnswer};
-use super::job::{Job, JobReader};
+use super::job::Job;
+use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::look_up::Absent;
+use super::offers::{Left, Offers};
 use super::partitions::Partitions;
+use super::perform::Step;
 use super::poison::PoisonKey;
 use super::publication::{Published, Publisher};
 use super::readers::Readers;
+use super::replica::Health;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
-use crate::store::{Batch, Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
+use crate::store::{Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
 use crate::telemetry::span::SpanSink;
-
-/// Why an engine could not begin or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Bus(#[from] crate::bus::BusError),
-}
-
-/// What readiness asks.
-#[derive(Debug, Default)]
-pub struct Health {
-    store: AtomicBool,
-    serving: AtomicBool,
-}
-
-impl Health {
-    /// The store answered last time, and this replica holds a session.
-    pub fn ready(&self) -> bool {
-        self.store.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_store(&self, up: bool) {
-        self.store.store(up, Ordering::Relaxed);
-    }
-}
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
 #[derive(Debug)]
@@ -75,6 +50,8 @@ pub(super) enum Done {
         result: Result<Fetched, StoreError>,
     },
     Published(Option<Published>),
+    Offered(Vec<Published>),
+    QueuesRestored(Namespace),
     Kept {
         life: u64,
         share: Result<Share, StoreError>,
@@ -102,115 +79,13 @@ pub(super) enum Done {
         fenced: bool,
         owned: Vec<OwnedPartition>,
     },
+    /// It ended without having recovered.
+    RecoveryLost {
+        life: u64,
+    },
+    /// This replica cannot go on: the cluster writes what it cannot read.
+    TooOld(StoreError),
 }
-
-/// A replica's engine, before it runs.
-#[derive(Debug)]
-pub struct Engine<S, B> {
-    pub config: EngineConfig,
-    pub store: Arc<S>,
-    pub bus: Arc<B>,
-    pub definitions: Arc<Definitions>,
-    pub health: Arc<Health>,
-    /// Where spans of runs go; `None` = nowhere.
-    pub spans: Option<SpanSink>,
-}
-
-impl<S: Store, B: Bus> Engine<S, B> {
-    pub fn new(config: EngineConfig, store: Arc<S>, bus: Arc<B>) -> Self {
-        Self {
-            config,
-            store,
-            bus,
-            definitions: Arc::default(),
-            health: Arc::default(),
-            spans: None,
-        }
-    }
-
-    /// Prepares store and bus, then runs until `shutdown`; hands its partitions over before it returns.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        let cluster = self.store.prepare(self.config.partitions).await?;
-        self.bus.prepare(cluster.partitions).await?;
-        let session = self.store.open_session(&self.config.replica).await?;
-        let clock = Clock::new(self.store.now().await?, Instant::now());
-        let tokens = Arc::new(TokenKey::new(&cluster.secret));
-        let (intake, incoming) = mpsc::channel(self.config.intake);
-        let (done, reports) = mpsc::unbounded_channel();
-        let publications = CancellationToken::new();
-        let upkeep = CancellationToken::new();
-        let upkeep_ends = upkeep.clone().drop_guard();
-        let kept_up = tokio::spawn(super::upkeep::run(
-            Arc::clone(&self.store),
-            Arc::clone(&self.bus),
-            upkeep,
-        ));
-        let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config),
-            publisher: Publisher {
-                bus: Arc::clone(&self.bus),
-                tokens: Arc::clone(&tokens),
-                spans: self.spans.clone(),
-                stop: publications,
-            },
-            alarms: Alarms::new(self.config.deadline_horizon),
-            config: self.config,
-            store: self.store,
-            bus: self.bus,
-            definitions: self.definitions,
-            health: self.health,
-            spans: self.spans,
-            tokens,
-            clock,
-            cluster,
-            session,
-            random: ring::rand::SystemRandom::new(),
-            minted: Timestamp(0),
-            partitions: Partitions::default(),
-            live: LiveRuns::default(),
-            direct: VecDeque::new(),
-            lacking: Vec::new(),
-            wanted: Wanted::default(),
-            absent: HashMap::new(),
-            fetching: None,
-            fetches: 0,
-            fetches_done: 0,
-            fetch_after: None,
-            fetch_readers: 0,
-            building: BatchBuilder::new(1),
-            committing: None,
-            committed: 0,
-            gate: Gate::default(),
-            scanning: false,
-            scan_readers: 0,
-            scan_from: Timestamp(i64::MIN),
-            published: Vec::new(),
-            held: HashMap::new(),
-            poisoned: HashSet::new(),
-            careful: 0,
-            careful_until: None,
-            set_aside_before: HashSet::new(),
-            readers: Readers::default(),
-            keeping: false,
-            recovering: false,
-            stopping: false,
-            stop_by: None,
-            life: 1,
-            limbo: None,
-            intake,
-            done,
-            tasks: TaskTracker::new(),
-        };
-        run_loop.run(incoming, reports, shutdown).await;
-        drop(upkeep_ends);
-        // A panic there has been logged; it must not hide that the engine has ended well.
-        let _ = kept_up.await;
-        Ok(())
-    }
-}
-
-/// For the last commits; what is not committed by then comes again to whoever takes over.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything one replica knows; touched by one task alone.
 pub(super) struct Loop<S, B> {
@@ -260,6 +135,10 @@ pub(super) struct Loop<S, B> {
     pub(super) published: Vec<CommitId>,
     /// Commits of which a task was refused, until that is recorded in a committed batch.
     pub(super) held: HashMap<CommitId, HeldCommit>,
+    /// Commits of which something was not acknowledged.
+    pub(super) offers: Offers,
+    /// Namespaces whose task queues are being made.
+    pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
     /// Inputs still to be committed one by one, after the store refused a batch.
     pub(super) careful: usize,
@@ -268,9 +147,13 @@ pub(super) struct Loop<S, B> {
     /// What has been set aside by parking its run; where even that is refused, the run is left alone.
     pub(super) set_aside_before: HashSet<PoisonKey>,
     pub(super) readers: Readers,
+    /// Workers to be told that results of theirs are taken elsewhere: tokens by inbox.
+    pub(super) moved: HashMap<String, Vec<String>>,
     pub(super) keeping: bool,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
+    /// Why this replica ends without having been asked to.
+    pub(super) over: Option<StoreError>,
     /// The end is not waited for longer than that.
     pub(super) stop_by: Option<Instant>,
     /// Counts resets.
@@ -283,14 +166,14 @@ pub(super) struct Loop<S, B> {
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
-    async fn run(
+    pub(super) async fn run(
         mut self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut reports: mpsc::UnboundedReceiver<Done>,
         shutdown: CancellationToken,
-    ) {
+    ) -> Result<(), StoreError> {
         self.health.set_store(true);
-        self.health.serving.store(true, Ordering::Relaxed);
+        self.health.set_serving(true);
         let mut renewals = tokio::time::interval(self.config.keep_every);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut taken = Vec::new();
@@ -298,7 +181,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.turn();
             // Where the store is gone there is nothing to be saved: what is committed is taken over by others.
             let drained = self.committing.is_none() && self.building.is_empty();
-            if self.stopping && (drained || self.recovering) {
+            if self.stopping && (drained || self.recovering) || self.over.is_some() {
                 break;
             }
             let room = self.room();
@@ -317,21 +200,28 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 _ = incoming.recv_many(&mut taken, room.max(1)), if room > 0 => {
                     failpoint::pass(Stage::Taken);
                     for message in taken.drain(..) {
-                        self.take(message);
+                        if self.stopping {
+                            self.take_no_more(message);
+                        } else {
+                            self.take(message);
+                        }
                     }
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {}
                 () = sleep_until(self.stop_by), if self.stop_by.is_some() => break,
             }
         }
-        self.health.serving.store(false, Ordering::Relaxed);
-        self.leave(reports).await;
+        self.health.set_serving(false);
+        let over = self.over.take();
+        self.leave(incoming, reports).await;
+        over.map_or(Ok(()), Err)
     }
 
     /// One round: everything that can be done without waiting.
     fn turn(&mut self) {
         #[cfg(test)]
         super::tests::turned();
+        self.send_on();
         if self.recovering {
             return;
         }
@@ -341,6 +231,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.perform_all();
             self.look_up();
             self.scan();
+            self.offer_again();
         }
         if !self.recovering {
             self.commit();
@@ -350,7 +241,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// How many more messages may be taken now. Zero is back-pressure: the bus keeps what it has.
     fn room(&self) -> usize {
-        if self.recovering || self.stopping || self.batch_is_full() {
+        if self.stopping {
+            return self.config.intake;
+        }
+        if self.recovering || self.batch_is_full() {
             return 0;
         }
         let waiting: usize =
@@ -377,6 +271,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         };
         sooner(self.gate.next().filter(|at| *at > now));
+        sooner(self.offers.next().filter(|at| *at > now));
         if !self.wanted.is_empty() {
             sooner(self.fetch_after.filter(|at| *at > now));
         }
@@ -434,6 +329,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match report {
             Done::Published(Some(published)) => self.publication_ended(published),
             Done::Published(None) => {}
+            Done::Offered(ended) => self.offered(ended),
+            Done::QueuesRestored(namespace) => {
+                self.restoring.remove(&namespace);
+            }
             Done::Committed { life, result, took } if life == self.life => self.commit_returned(result, took),
             Done::Fetched { life, number, result } if life == self.life => self.fetched(number, result),
             Done::Kept {
@@ -453,8 +352,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.kept(share);
                 } else if let Ok(share) = share {
                     // What was owed by the dead is not said twice; the partitions are in the recovered list.
-                    for inherited in share.inherited {
-                        self.inherit(inherited);
+                    for commit in share.inherited {
+                        self.offers.put(commit, Left::All);
                     }
                 }
             }
@@ -481,49 +380,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
+            Done::TooOld(error) => self.over = Some(error),
+            Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}
-        }
-    }
-
-    /// Begins the end: nothing more is taken, what was taken is committed.
-    fn stop(&mut self) {
-        tracing::info!("stopping: handing over");
-        self.stopping = true;
-        self.stop_by = Some(Instant::now() + STOP_WITHIN);
-        for partition in self.readers.opened() {
-            drop(self.readers.close(&self.bus, &self.tasks, partition));
-        }
-    }
-
-    /// Waits for publications, a while, and ends the session.
-    async fn leave(mut self, mut reports: mpsc::UnboundedReceiver<Done>) {
-        self.tasks.close();
-        let publishing = self.tasks.wait();
-        if tokio::time::timeout(Duration::from_secs(3), publishing).await.is_err() {
-            // The commit's row stays: whoever takes over publishes again.
-            self.publisher.stop.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
-        }
-        while let Ok(report) = reports.try_recv() {
-            if let Done::Published(Some(published)) = report {
-                self.publication_ended(published);
-            }
-        }
-        let ending = async {
-            if !self.published.is_empty() && self.committing.is_none() && !self.recovering {
-                let batch = Batch {
-                    published: std::mem::take(&mut self.published),
-                    ..Batch::default()
-                };
-                // If it fails they are published once more.
-                let _ = self.store.commit(&self.session, &batch).await;
-            }
-            self.store.close_session(&self.session).await
-        };
-        match tokio::time::timeout(Duration::from_secs(3), ending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the session could not be ended; its lease will"),
-            Err(_) => tracing::warn!("the session could not be ended in time; its lease will"),
         }
     }
 }

@@ -19,10 +19,11 @@ use ring::rand::SecureRandom as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::apply::{Applied, Step};
+use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
 use super::live::{IdKey, Live};
 use super::outgoing::{self, RunRef};
+use super::perform::Step;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
@@ -233,7 +234,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
         self.live
             .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
-        self.building.inserted(run_id);
+        self.building.inserted(run_id, partition);
         self.record(run_id, &transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
         Ok(true)

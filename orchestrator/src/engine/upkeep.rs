@@ -1,5 +1,6 @@
-//! What has to be done now and then, beside the loop: letting the log forget what is committed, and making partitions of
-//! `events` ahead of their days. Every replica does it; doing it twice is harmless.
+//! What has to be done at the start and now and then, beside the loop: seeing to the task queues, letting the log forget
+//! what is committed, and making partitions of `events` ahead of their days. Every replica does it; doing it twice is
+//! harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use knarr_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::queues;
 use crate::bus::Bus;
 use crate::store::Store;
 
@@ -16,7 +18,14 @@ const PARTITIONS_EVERY: u32 = 720;
 
 pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: CancellationToken) {
     let mut round: u32 = 0;
+    let mut ensured = false;
     loop {
+        if !ensured {
+            match queues::ensure_all(&*store, &*bus).await {
+                Ok(()) => ensured = true,
+                Err(error) => tracing::warn!(%error, "the task queues cannot be made yet"),
+            }
+        }
         if round.is_multiple_of(PARTITIONS_EVERY)
             && let Err(error) = make_partitions(&*store).await
         {

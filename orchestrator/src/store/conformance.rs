@@ -81,6 +81,8 @@ pub(crate) trait Rig: Sized {
     fn store(&self) -> &Self::Kind;
     /// The same store as another process sees it.
     async fn another(&self) -> Self::Kind;
+    /// Another process whose binary reads storage formats up to this one.
+    async fn reading(&self, format: i32) -> Self::Kind;
     /// That process dies.
     async fn kill(&self, process: Self::Kind);
     /// The session was not renewed in time.
@@ -105,6 +107,10 @@ impl Rig for MemoryRig {
 
     async fn another(&self) -> MemoryStore {
         self.0.another_process()
+    }
+
+    async fn reading(&self, format: i32) -> MemoryStore {
+        self.0.another_process().reading(format)
     }
 
     async fn kill(&self, process: MemoryStore) {
@@ -141,6 +147,10 @@ impl Rig for PostgresRig {
 
     async fn another(&self) -> PostgresStore {
         testing::connect(&self.url).await
+    }
+
+    async fn reading(&self, format: i32) -> PostgresStore {
+        testing::reading(&self.url, format).await
     }
 
     async fn kill(&self, process: PostgresStore) {
@@ -180,6 +190,7 @@ conformance!(
     an_old_epoch_writes_nothing,
     an_old_batch_number_writes_nothing,
     a_foreign_cursor_fences,
+    a_foreign_partition_fences,
     bad_data_leaves_nothing,
     limits_of_values_are_accepted,
     one_open_run_a_workflow_id,
@@ -199,6 +210,7 @@ conformance!(
     recovery_raises_the_epoch_and_may_be_repeated,
     recovery_after_a_takeover_is_fenced,
     published_commits_go,
+    the_format_level_follows_the_oldest_session,
 );
 
 pub(crate) fn run_id(n: u64) -> RunId {
@@ -321,6 +333,7 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
     first.search_attributes = Some(r#"{"customer":"7"}"#.to_owned());
     first.request_id = Some(RequestId::new("r1"));
     let batch = Batch {
+        partitions: vec![0],
         appends: vec![append(1, 1, "[1]"), append(1, 2, "[2]"), append(2, 1, "[\"\\u0000\"]")],
         runs: vec![RunWrite::Insert(first.clone()), RunWrite::Insert(run(2, "two"))],
         cursors: vec![cursor(0, 17), cursor(3, u64::try_from(i64::MAX).unwrap())],
@@ -435,6 +448,31 @@ async fn a_foreign_cursor_fences(rig: impl Rig) {
         ));
     }
     assert_eq!(rig.dump(|_| 0).await, before);
+}
+
+async fn a_foreign_partition_fences(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    store.release(&session, &[2]).await.unwrap();
+    let before = rig.dump(|_| 0).await;
+    for partitions in [vec![0, 2], vec![77], vec![2]] {
+        let batch = Batch {
+            partitions,
+            appends: vec![append(1, 1, "[]")],
+            ..inserts([run(1, "one")])
+        };
+        assert!(matches!(
+            commit_error(store, &session, &batch).await,
+            CommitError::Fenced
+        ));
+    }
+    assert_eq!(rig.dump(|_| 0).await, before);
+    let batch = Batch {
+        partitions: vec![0, 1, 3, 4],
+        ..inserts([run(1, "one")])
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(rig.dump(|_| 0).await.runs.len(), 1);
 }
 
 async fn bad_data_leaves_nothing(rig: impl Rig) {
@@ -919,12 +957,16 @@ async fn a_lapsed_session_is_taken_over_as_a_whole(rig: impl Rig) {
     assert_eq!(share.live_sessions, 1);
     assert_eq!(share.gained.len(), usize::from(PARTITIONS) + 1);
     assert_eq!(share.gained[1].cursor, cursor(1, 5).cursor);
-    let inherited: Vec<_> = share.inherited.iter().map(|commit| (commit.id, &commit.owed)).collect();
     let id = CommitId {
         session: session.id,
         batch_no: 1,
     };
-    assert_eq!(inherited, [(id, &batch.owed)]);
+    assert_eq!(share.inherited, [id]);
+    let stranger = CommitId { session: heir.id, ..id };
+    let owed = store.owed(&heir, &[stranger, id]).await.unwrap();
+    let owed: Vec<_> = owed.iter().map(|commit| (commit.id, &commit.owed)).collect();
+    assert_eq!(owed, [(id, &batch.owed)]);
+    assert_eq!(store.owed(&session, &[id]).await.unwrap(), []);
 
     // The dead one comes back too late for everything.
     assert!(matches!(
@@ -1056,7 +1098,7 @@ async fn a_closed_session_leaves_its_commits(rig: impl Rig) {
         (share.gained.len(), share.inherited.len(), share.live_sessions),
         (5, 1, 1)
     );
-    store.keep(&second, &[share.inherited[0].id]).await.unwrap();
+    store.keep(&second, &[share.inherited[0]]).await.unwrap();
     store.close_session(&second).await.unwrap();
     let dump = rig.dump(|_| 0).await;
     assert_eq!((dump.sessions, dump.commits), (vec![], vec![]));
@@ -1128,4 +1170,27 @@ async fn published_commits_go(rig: impl Rig) {
     let other = store.open_session("b").await.unwrap();
     store.keep(&other, &[id(1)]).await.unwrap();
     assert_eq!(left().await, [1]);
+}
+
+async fn the_format_level_follows_the_oldest_session(rig: impl Rig) {
+    let (old, new) = (rig.reading(1).await, rig.reading(2).await);
+    let level = async |session: &Session| new.keep(session, &[]).await.unwrap().format_level;
+    let old_session = old.open_session("old").await.unwrap();
+    let session = new.open_session("new").await.unwrap();
+    assert_eq!(level(&session).await, 1);
+    // An owner whose lease has ended may still renew it.
+    rig.lapse(old_session.id).await;
+    old.keep(&old_session, &[]).await.unwrap();
+    assert_eq!(level(&session).await, 1);
+
+    old.close_session(&old_session).await.unwrap();
+    assert_eq!(level(&session).await, 2);
+    let too_old = |error: StoreError| matches!(error, StoreError::TooOld { level: 2, reads: 1 });
+    assert!(too_old(old.prepare(PARTITIONS).await.unwrap_err()));
+    assert!(too_old(old.open_session("old").await.unwrap_err()));
+    let newer = rig.reading(3).await;
+    newer.open_session("newer").await.unwrap();
+    assert_eq!(newer.prepare(PARTITIONS).await.unwrap().format_level, 2);
+    // It never falls.
+    assert_eq!(level(&session).await, 2);
 }

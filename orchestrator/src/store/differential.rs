@@ -12,8 +12,8 @@ use super::conformance::{MemoryRig, PARTITIONS, append, closed, definition, next
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Batch, CommitError, CommitId, Cursor, CursorWrite, NamespaceRow, RunFilter, RunRow, RunWrite, Session, Share,
-    Snapshot, Store, StoreError,
+    Batch, CommitError, CommitId, Cursor, CursorWrite, InheritedCommit, NamespaceRow, RunFilter, RunRow, RunWrite,
+    Session, Share, Snapshot, Store, StoreError,
 };
 use crate::store::conformance::Rig;
 
@@ -71,11 +71,12 @@ struct World {
     succeeded: BTreeMap<&'static str, usize>,
 }
 
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "open",
     "keep",
     "keep gained",
     "keep inherited",
+    "owed",
     "release",
     "close",
     "recover",
@@ -101,6 +102,7 @@ fn outcome<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(StoreError::Fenced) => "fenced".to_owned(),
+        Err(StoreError::TooOld { .. }) => "too old".to_owned(),
         Err(StoreError::Rejected(_)) => "rejected".to_owned(),
         Err(StoreError::Unavailable(text)) => panic!("unavailable: {text}"),
     }
@@ -167,9 +169,9 @@ impl World {
             let mut inherited: Vec<_> = share
                 .inherited
                 .iter()
-                .map(|commit| (self.name(commit.id.session), commit.id.batch_no, &commit.owed))
+                .map(|commit| (self.name(commit.session), commit.batch_no))
                 .collect();
-            inherited.sort_by_key(|(session, batch_no, _)| (*session, *batch_no));
+            inherited.sort_unstable();
             format!(
                 "{:?} {} {} {inherited:?}",
                 share.gained, share.surplus, share.live_sessions
@@ -221,6 +223,36 @@ impl World {
         }
     }
 
+    /// Everything that some commit owes, as far as this session is to publish it.
+    async fn owed(&mut self, index: usize) {
+        let pair = self.sessions[index];
+        let commits = self.model.0.dump(|id| self.name(id)).commits;
+        let ids = |of: fn(&Pair) -> Uuid| -> Vec<CommitId> {
+            let id = |row: &super::conformance::CommitDump| CommitId {
+                session: of(&self.sessions[row.session]),
+                batch_no: row.batch_no,
+            };
+            commits.iter().map(id).collect()
+        };
+        let (in_memory, in_postgres) = (ids(|pair| pair.memory.id), ids(|pair| pair.postgres.id));
+        let there = &self.processes[pair.process];
+        let memory = there.memory.owed(&pair.memory, &in_memory).await.unwrap();
+        let postgres = there.postgres.owed(&pair.postgres, &in_postgres).await.unwrap();
+        let named = |owing: Vec<InheritedCommit>| {
+            let owing = owing.into_iter();
+            let mut named: Vec<_> = owing
+                .map(|commit| ((self.name(commit.id.session), commit.id.batch_no), commit.owed))
+                .collect();
+            named.sort_by_key(|(name, _)| *name);
+            named
+        };
+        let (memory, postgres) = (named(memory), named(postgres));
+        assert_eq!(memory, postgres);
+        if !memory.is_empty() {
+            self.count("owed");
+        }
+    }
+
     async fn keep(&mut self) {
         let Some(index) = self.some_session() else { return };
         let pair = self.sessions[index];
@@ -242,6 +274,7 @@ impl World {
         }
         let (memory, postgres) = (self.share(memory), self.share(postgres));
         self.counted("keep", outcome(&memory), outcome(&postgres));
+        self.owed(index).await;
     }
 
     /// Some of the commits that the session holds.
@@ -420,6 +453,12 @@ impl World {
                 stream: "s".to_owned(),
             };
             batch.cursors.push(CursorWrite { partition, cursor });
+        }
+        if self.random.one_in(2) {
+            batch.partitions.clone_from(&owned);
+        }
+        if self.random.one_in(20) {
+            batch.partitions.push(self.random.partition());
         }
         let (memory, postgres) = self.published(index);
         (

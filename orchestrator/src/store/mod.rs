@@ -2,7 +2,7 @@
 //! reference model it is held against.
 //!
 //! **Invariant:** a replica changes runs, events and cursors only through [`Store::commit`], and only while its session's
-//! epoch and batch number are the ones the store holds.
+//! epoch and batch number are the ones the store holds and every partition the batch touches is the session's.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -35,9 +35,13 @@ pub struct Cluster {
     pub partitions: u16,
     /// Key of the task tokens' HMAC.
     pub secret: [u8; 32],
-    /// The storage format every replica can read.
+    /// What is written is of this format: every replica that has a session can read it.
     pub format_level: i32,
 }
+
+/// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
+/// every session's binary can read more, and never falls.
+pub const FORMAT_LEVEL: i32 = 1;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -183,6 +187,8 @@ pub struct CommitId {
 /// Everything one commit makes durable, in one statement.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
+    /// Those of every run the batch touches, each once. If one of them is not the session's, the batch is fenced.
+    pub partitions: Vec<i16>,
     pub appends: Vec<Append>,
     pub runs: Vec<RunWrite>,
     pub cursors: Vec<CursorWrite>,
@@ -195,7 +201,8 @@ pub struct Batch {
 /// How a commit can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The session's epoch or batch number is not the one the store holds: nothing was written.
+    /// The session's epoch or batch number is not the one the store holds, or a partition of the batch is not the
+    /// session's: nothing was written.
     #[error("the session has been fenced off")]
     Fenced,
     /// The store refuses the data (SQLSTATE classes 22, 23, 54): nothing was written; bisect to the culprit.
@@ -213,6 +220,9 @@ pub enum StoreError {
     Unavailable(String),
     #[error("the session has been fenced off")]
     Fenced,
+    /// What the cluster writes cannot be read by this binary; not retryable.
+    #[error("KN0311: the database is at format {level}, this knarr reads up to {reads}; use a newer one")]
+    TooOld { level: i32, reads: i32 },
     /// A rule of the store is broken; not retryable.
     #[error("{0}")]
     Rejected(String),
@@ -234,10 +244,13 @@ pub struct Share {
     pub surplus: usize,
     /// Sessions whose lease is alive, this one included.
     pub live_sessions: usize,
+    /// The cluster's format level, as it is now.
+    pub format_level: i32,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
-    pub inherited: Vec<InheritedCommit>,
+    pub inherited: Vec<CommitId>,
 }
 
+/// A commit that is to be published by somebody else than its session was then, or once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InheritedCommit {
     pub id: CommitId,
@@ -340,7 +353,8 @@ pub fn fair_share(partitions: usize, live: usize) -> usize {
 
 /// Where everything durable is. Futures are `Send`; every method is one or two round trips.
 pub trait Store: Send + Sync + 'static {
-    /// Creates or migrates the schema and initialises the cluster if nobody has.
+    /// Creates or migrates the schema and initialises the cluster if nobody has. Fails with `TooOld` where the cluster's
+    /// level is beyond what this binary can read.
     fn prepare(&self, partitions: u16) -> impl Future<Output = Result<Cluster, StoreError>> + Send;
 
     /// Creates the partitions of `events` for the days around `now`, ahead of need; call it every hour or so. Commits
@@ -351,11 +365,13 @@ pub trait Store: Send + Sync + 'static {
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 
     /// Begins a session. A dead predecessor of the same replica name (its session lock is free) is fenced and inherited
-    /// from at the first [`Store::keep`], without waiting for its lease.
+    /// from at the first [`Store::keep`], without waiting for its lease. From here on the cluster's level does not rise above
+    /// what this binary can read; `TooOld` if it has.
     fn open_session(&self, replica: &str) -> impl Future<Output = Result<Session, StoreError>> + Send;
 
     /// Renews the lease, takes over dead sessions (epoch first, then with a fresh snapshot their partitions and commits),
-    /// claims free partitions up to the fair share, and drops rows of `published` commits. Fails with `Fenced` when this
+    /// claims free partitions up to the fair share, drops rows of `published` commits, and raises the cluster's format level
+    /// as far as every session can read it. Fails with `Fenced` when this
     /// session's epoch has moved.
     fn keep(&self, session: &Session, published: &[CommitId])
     -> impl Future<Output = Result<Share, StoreError>> + Send;
@@ -378,6 +394,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a batch durable, or nothing of it. On success the session's batch number is `session.batch_no + 1`.
     fn commit(&self, session: &Session, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// What commits of which this session is the holder still owe; the others are absent from the answer.
+    fn owed(
+        &self,
+        session: &Session,
+        commits: &[CommitId],
+    ) -> impl Future<Output = Result<Vec<InheritedCommit>, StoreError>> + Send;
 
     /// For each workflow id its open run if there is one, its newest closed run, and any run with the request id given.
     fn find_runs(

@@ -56,6 +56,7 @@ metrics_table! {
     LOG_GAPS = "knarr_log_gaps_total", Kind::Counter, Count, [], "Times the log was found to lack messages: recreated, or put back in time.";
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
+    FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
     BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, [], "Direct messages dropped because the replica could not keep up; their senders repeat them.";
     BUS_MALFORMED = "knarr_bus_malformed_direct_messages_total", Kind::Counter, Count, [], "Direct messages on no subject that Knarr knows.";

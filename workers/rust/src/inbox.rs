@@ -17,6 +17,8 @@ use crate::flight::{Flight, State, Way};
 struct Confirmation<'a> {
     #[serde(borrow)]
     results: Vec<Confirmed<'a>>,
+    #[serde(borrow, default)]
+    moved: Vec<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -80,9 +82,12 @@ async fn confirmed(flight: &Flight, message: &Message) {
         }
         flight.settle(&result.token).await;
     }
+    for token in confirmation.moved {
+        no_owner(flight, &token).await;
+    }
 }
 
-/// No owner listens: the log takes the result at once.
+/// No owner listens, or not for long: the log takes the result at once.
 async fn no_owner(flight: &Flight, token: &str) {
     let resend = {
         let mut entries = flight.entries();

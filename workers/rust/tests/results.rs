@@ -58,6 +58,23 @@ async fn without_an_owner_the_result_goes_to_the_log_at_once() {
 }
 
 #[tokio::test]
+async fn a_result_whose_owner_leaves_goes_to_the_log_at_once() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    let running = Running::start(worker(&nats).await.activity("pay", |_: Context, _: ()| async { Ok(7) }));
+    let token = orchestrator.task("pay", "", &[]).await;
+    let result = owner.result().await;
+    let began = Instant::now();
+    owner.turn_away(&result).await;
+    let logged = orchestrator.logged(1).await;
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    assert_eq!(logged[0].headers.get(header::TOKEN).unwrap().as_str(), token);
+    orchestrator.until_tasks(0, 0).await;
+    running.drained().await;
+}
+
+#[tokio::test]
 async fn a_lost_confirmation_is_repeated_once_and_then_the_log_takes_the_result() {
     let nats = Nats::start().await;
     let orchestrator = Orchestrator::start(&nats).await;

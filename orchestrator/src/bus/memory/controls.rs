@@ -1,8 +1,10 @@
 //! What services, workers and faults do to the bus in memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use knarr_core::ids::QueueName;
 use knarr_schemas::{header as names, subject};
 use tokio::sync::mpsc;
 
@@ -142,6 +144,13 @@ impl MemoryBus {
         self.inner.state().tasks.get(namespace).map_or(0, Tasks::len)
     }
 
+    /// The lease of a queue's tasks, if the queue is there.
+    pub fn ack_wait(&self, namespace: &str, queue: &str) -> Option<Duration> {
+        let state = self.inner.state();
+        let stream = state.tasks.get(namespace)?;
+        stream.ack_waits.get(&QueueName::new(queue)).copied()
+    }
+
     /// Makes a stream (by name) refuse publications, or take them again.
     pub fn set_full(&self, stream: &str, full: bool) {
         let mut state = self.inner.state();
@@ -181,8 +190,15 @@ impl MemoryBus {
     /// Deletes all tasks of a namespace; its stream and queues stay.
     pub fn lose_tasks(&self, namespace: &str) {
         if let Some(tasks) = self.inner.state().tasks.get_mut(namespace) {
+            let ack_waits = std::mem::take(&mut tasks.ack_waits);
             *tasks = Tasks::default();
+            tasks.ack_waits = ack_waits;
         }
+    }
+
+    /// Deletes a namespace's stream with its tasks and queues.
+    pub fn lose_task_stream(&self, namespace: &str) {
+        self.inner.state().tasks.remove(namespace);
     }
 
     /// Cuts the connection, or restores it.

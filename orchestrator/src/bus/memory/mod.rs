@@ -146,12 +146,13 @@ impl Bus for MemoryBus {
         }
     }
 
-    async fn ensure_queues(&self, namespace: &Namespace, _queues: &[QueueSettings]) -> Result<(), BusError> {
-        self.inner
-            .state()
-            .tasks
-            .entry(namespace.as_str().to_owned())
-            .or_default();
+    async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
+        let mut state = self.inner.state();
+        let stream = state.tasks.entry(namespace.as_str().to_owned()).or_default();
+        let settings = queues
+            .iter()
+            .map(|settings| (settings.queue.clone(), settings.ack_wait));
+        stream.ack_waits.extend(settings);
         Ok(())
     }
 
@@ -165,7 +166,8 @@ impl Bus for MemoryBus {
         self.close_partition(partition).await;
         let (direct, mut from_direct) = mpsc::unbounded_channel();
         let mut state = self.inner.state();
-        let forwarding = TaskHandle::spawn({
+        // Its sender is dropped when the partition is closed; what was sent before follows.
+        let forwarding = TaskHandle::spawn_with(|_| {
             let into = into.clone();
             async move {
                 while let Some(incoming) = from_direct.recv().await {
@@ -194,8 +196,9 @@ impl Bus for MemoryBus {
 
     async fn close_partition(&self, partition: i16) {
         let open = self.inner.state().open.remove(&(self.process, partition));
-        if let Some(open) = open {
-            for task in open.tasks {
+        if let Some(Open { tasks, direct, .. }) = open {
+            drop(direct);
+            for task in tasks {
                 task.stop().await;
             }
         }

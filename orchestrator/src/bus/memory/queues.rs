@@ -1,8 +1,10 @@
 //! Task queues in memory: a work-queue stream for each namespace, pulled by tests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
+use knarr_core::ids::QueueName;
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::header;
 
@@ -37,6 +39,8 @@ pub(super) struct Tasks {
     delivered: BTreeMap<u64, (String, PulledTask)>,
     /// Ids of publications, until the window has passed.
     ids: HashMap<String, Timestamp>,
+    /// Of its queues.
+    pub(super) ack_waits: HashMap<QueueName, Duration>,
 }
 
 impl Tasks {

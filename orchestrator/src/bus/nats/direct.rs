@@ -3,17 +3,25 @@
 //! Core NATS knows no back-pressure: what the engine cannot take yet waits in the subscription's buffer
 //! (65,536 messages); what does not fit there is dropped and counted (`knarr_bus_dropped_messages_total`), and its sender
 //! repeats it after a second.
+//!
+//! **Invariant:** what was received is handed over, also when the partition is closed: first nothing more is sent here, so
+//! that whoever comes now is told that nobody listens, and then what lies in the buffer follows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Message;
 use futures_util::StreamExt as _;
 use knarr_schemas::subject;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Shared, header_map};
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{BusError, DirectKind, DirectMessage, Incoming};
+
+/// Not connected, the end of what was received is not heard of.
+const DRAIN_WITHIN: Duration = Duration::from_millis(500);
 
 pub(super) async fn open(
     shared: &Arc<Shared>,
@@ -26,12 +34,21 @@ pub(super) async fn open(
         .subscribe(format!("knarr.direct.*.{partition}.*"))
         .await
         .map_err(|error| BusError::Unavailable(error.to_string()))?;
-    Ok(TaskHandle::spawn(async move {
-        // The subscription ends with this task: dropping it unsubscribes.
+    Ok(TaskHandle::spawn_with(|stop| async move {
+        let mut ends: Option<Instant> = None;
         loop {
             let message = tokio::select! {
                 message = subscription.next() => message,
                 () = into.closed() => return,
+                () = stop.cancelled(), if ends.is_none() => {
+                    // A connection that is gone delivers nothing more.
+                    if subscription.drain().await.is_err() {
+                        return;
+                    }
+                    ends = Some(Instant::now() + DRAIN_WITHIN);
+                    continue;
+                }
+                () = tokio::time::sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => return,
             };
             let Some(message) = message else { return };
             let Some(direct) = read(partition, message) else {

@@ -56,6 +56,10 @@ pub(super) struct Weather {
     pub(super) lose_publication: AtomicU64,
     /// A batch with this in one of its events is refused.
     pub(super) refuses: Mutex<Option<String>>,
+    /// The next call of this name panics.
+    pub(super) panics: Mutex<Option<&'static str>>,
+    /// Publications whose subject begins with this are not acknowledged.
+    pub(super) loses_subject: Mutex<Option<&'static str>>,
 }
 
 /// The line from one replica to everything outside of it.
@@ -67,9 +71,11 @@ pub(super) struct Line {
     /// The replica dies at this crossing; 0 = never.
     pub(super) dies_at: AtomicU64,
     dead: AtomicBool,
+    stalls_until: Mutex<Option<tokio::time::Instant>>,
     pub(super) died: Notify,
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
+    pub(super) publications: AtomicU64,
     /// What must never happen and did.
     pub(super) crimes: Mutex<Vec<String>>,
 }
@@ -82,9 +88,11 @@ impl Line {
             crossings: AtomicU64::new(0),
             dies_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            stalls_until: Mutex::default(),
             died: Notify::new(),
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
+            publications: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
     }
@@ -93,6 +101,11 @@ impl Line {
     pub(super) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);
         self.died.notify_one();
+    }
+
+    /// Every call from now on takes until then.
+    pub(super) fn stall(&self, time: Duration) {
+        *self.stalls_until.lock().unwrap() = Some(tokio::time::Instant::now() + time);
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -104,12 +117,26 @@ impl Line {
         if number == self.dies_at.load(Ordering::SeqCst) {
             self.die();
         }
+        let stalls = *self.stalls_until.lock().unwrap();
+        if let Some(end) = stalls {
+            tokio::time::sleep_until(end).await;
+        }
         let latency = self.weather.latency_ms.load(Ordering::SeqCst);
         if latency > 0 && !self.is_dead() {
             tokio::time::sleep(Duration::from_millis(self.random.below(latency + 1))).await;
         }
         if self.is_dead() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stands in for a bug of store or bus.
+    fn perhaps_panic(&self, call: &'static str) {
+        let mut panics = self.weather.panics.lock().unwrap();
+        if *panics == Some(call) {
+            *panics = None;
+            drop(panics);
+            panic!("a panic in {call}, asked for by a test");
         }
     }
 
@@ -156,6 +183,7 @@ impl Store for LineStore {
     }
 
     async fn keep(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
+        self.line.perhaps_panic("keep");
         self.line.keeps.fetch_add(1, Ordering::SeqCst);
         self.line.cross().await;
         let share = self.store.keep(session, published).await;
@@ -164,6 +192,7 @@ impl Store for LineStore {
     }
 
     async fn release(&self, session: &Session, partitions: &[i16]) -> Result<(), StoreError> {
+        self.line.perhaps_panic("release");
         self.line.cross().await;
         let released = self.store.release(session, partitions).await;
         self.line.cross().await;
@@ -176,6 +205,7 @@ impl Store for LineStore {
     }
 
     async fn recover(&self, session: &Session) -> Result<Session, StoreError> {
+        self.line.perhaps_panic("recover");
         self.line.read(self.store.recover(session)).await
     }
 
@@ -188,6 +218,7 @@ impl Store for LineStore {
     }
 
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
+        self.line.perhaps_panic("commit");
         self.line.cross().await;
         if let Some(poison) = &*self.line.weather.refuses.lock().unwrap()
             && batch
@@ -211,6 +242,15 @@ impl Store for LineStore {
         }
         let result = self.store.commit(session, batch).await;
         self.line.commits.fetch_add(1, Ordering::SeqCst);
+        if result.is_ok() {
+            for append in &batch.appends {
+                let partition = self.store.partition_of(append.run_id);
+                if !partition.is_some_and(|partition| batch.partitions.contains(&partition)) {
+                    self.line
+                        .crime(format!("a batch does not name the partition of {}", append.run_id));
+                }
+            }
+        }
         if let Err(CommitError::BadData(problem)) = &result
             && problem != "refused on request"
         {
@@ -220,11 +260,18 @@ impl Store for LineStore {
         result
     }
 
+    async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
+        self.line.perhaps_panic("owed");
+        self.line.read(self.store.owed(session, commits)).await
+    }
+
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
+        self.line.perhaps_panic("find_runs");
         self.line.read(self.store.find_runs(ids)).await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
+        self.line.perhaps_panic("load_runs");
         self.line.read(self.store.load_runs(ids)).await
     }
 
@@ -238,6 +285,7 @@ impl Store for LineStore {
         until: Timestamp,
         limit: u32,
     ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+        self.line.perhaps_panic("due");
         self.line.read(self.store.due(partitions, until, limit)).await
     }
 
@@ -324,6 +372,7 @@ impl Bus for LineBus {
     }
 
     async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
+        self.line.perhaps_panic("log_tail");
         self.line.cross().await;
         let tail = self.bus.log_tail(partition).await;
         self.line.cross().await;
@@ -343,6 +392,8 @@ impl Bus for LineBus {
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        self.line.perhaps_panic("publish");
+        self.line.publications.fetch_add(1, Ordering::SeqCst);
         let mut results = Vec::with_capacity(messages.len());
         self.line.cross().await;
         for message in messages {
@@ -358,6 +409,11 @@ impl Bus for LineBus {
                     .one_in(self.line.weather.lose_publication.load(Ordering::SeqCst))
             {
                 self.bus.lose_acknowledgements(1, self.line.random.one_in(2));
+            }
+            let loses = *self.line.weather.loses_subject.lock().unwrap();
+            if loses.is_some_and(|prefix| message.subject.starts_with(prefix)) {
+                results.push(Err(PublishError::Unacknowledged("asked for by a test".to_owned())));
+                continue;
             }
             results.extend(self.bus.publish(vec![message]).await);
         }

@@ -7,7 +7,10 @@
 
 mod line;
 mod random;
+mod robustness;
 mod scenarios;
+mod scripts;
+mod upgrade;
 mod world;
 
 use std::cell::Cell;

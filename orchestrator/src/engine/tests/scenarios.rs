@@ -9,47 +9,10 @@ use knarr_schemas::body::AnswerStage;
 use knarr_schemas::{header as names, subject};
 use serde_json::json;
 
-use super::world::{Act, Script, World, done, failed};
+use super::scripts::{by_log, forgotten, honest, out_of_stock, unknown_payment};
+use super::world::{Act, World, done, failed};
 use crate::bus::header;
 use crate::store::memory::CommitFault;
-
-fn honest() -> Script {
-    Arc::new(|_| done())
-}
-
-fn out_of_stock() -> Script {
-    Arc::new(|task| match task.activity {
-        "reserve-inventory" => failed(),
-        _ => done(),
-    })
-}
-
-/// Payments take place and nobody says so.
-fn unknown_payment() -> Script {
-    Arc::new(|task| match task.activity {
-        "process-payment" => Act {
-            forgets: true,
-            ..done()
-        },
-        _ => done(),
-    })
-}
-
-/// Workers take the first task and are never heard of again.
-fn forgotten() -> Script {
-    Arc::new(|task| Act {
-        forgets: task.activity == "create-order",
-        effect: task.activity != "create-order",
-        ..Act::default()
-    })
-}
-
-fn by_log(script: Script) -> Script {
-    Arc::new(move |task| Act {
-        by_log: true,
-        ..script(task)
-    })
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_order_ends_as_it_must() {

@@ -2,7 +2,7 @@
 //! start sagas; and what must hold of all of it once it is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::line::{Line, LineBus, LineStore, Random, Weather, events_of, state_of
 use crate::bus::memory::{MemoryBus, PulledTask};
 use crate::bus::{Bus, Headers, QueueSettings, header};
 use crate::store::memory::MemoryStore;
-use crate::store::{RunFilter, RunRow, Store, StoredDefinition};
+use crate::store::{FORMAT_LEVEL, RunFilter, RunRow, Store, StoredDefinition};
 
 pub(super) const ORDER: &str = r#"
 workflow: order
@@ -103,7 +103,7 @@ pub(super) struct Replica {
     store: MemoryStore,
     bus: MemoryBus,
     shutdown: CancellationToken,
-    running: JoinHandle<Result<(), EngineError>>,
+    pub(super) running: JoinHandle<Result<(), EngineError>>,
 }
 
 impl Replica {
@@ -150,6 +150,9 @@ pub(super) struct World {
     pub(super) config: EngineConfig,
     effects: Effects,
     lines: Vec<Arc<Line>>,
+    /// Of the binaries of replicas that are started from here on.
+    pub(super) reads_format: i32,
+    longest_wait: Arc<AtomicU64>,
     alive: CancellationToken,
 }
 
@@ -182,6 +185,8 @@ impl World {
             config,
             effects: Arc::default(),
             lines: Vec::new(),
+            reads_format: FORMAT_LEVEL,
+            longest_wait: Arc::default(),
             alive: CancellationToken::new(),
         };
         world.store.prepare(3).await.unwrap();
@@ -228,7 +233,10 @@ impl World {
         let line = Line::new(self.random.next(), Arc::clone(&self.weather));
         line.dies_at.store(crossing, Ordering::SeqCst);
         self.lines.push(Arc::clone(&line));
-        let (store, bus) = (self.store.another_process(), self.bus.another_process());
+        let (store, bus) = (
+            self.store.another_process().reading(self.reads_format),
+            self.bus.another_process(),
+        );
         let mut config = self.config.clone();
         config.replica = name.to_owned();
         let engine = Engine::new(
@@ -262,8 +270,14 @@ impl World {
         }
     }
 
+    /// Notes the longest time, in milliseconds, that a worker waited for word of a result handed in.
+    pub(super) fn watch_hand_in(&mut self, longest: &Arc<AtomicU64>) {
+        self.longest_wait = Arc::clone(longest);
+    }
+
     /// A pool of workers that pull everything and behave as the script says.
     pub(super) fn work(&self, script: Script) {
+        let longest_wait = Arc::clone(&self.longest_wait);
         let (bus, effects, random, alive) = (
             self.bus.clone(),
             Arc::clone(&self.effects),
@@ -284,7 +298,13 @@ impl World {
                             random: &random,
                         })
                     };
-                    tokio::spawn(work_on(bus.clone(), task, act, Arc::clone(&effects)));
+                    tokio::spawn(work_on(
+                        bus.clone(),
+                        task,
+                        act,
+                        Arc::clone(&effects),
+                        Arc::clone(&longest_wait),
+                    ));
                 }
             }
         });
@@ -322,6 +342,11 @@ impl World {
             .unwrap_or_else(|_| panic!("no answer"))
             .unwrap();
         serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    pub(super) async fn format_level(&self) -> i32 {
+        let newest = self.store.another_process().reading(i32::MAX);
+        newest.prepare(3).await.unwrap().format_level
     }
 
     pub(super) fn rows(&self) -> Vec<RunRow> {
@@ -508,7 +533,7 @@ async fn publish(bus: &MemoryBus, subject: &str, headers: &Headers, body: &str) 
 }
 
 /// One delivery, as the SDK handles it.
-async fn work_on(bus: MemoryBus, task: PulledTask, act: Act, effects: Effects) {
+async fn work_on(bus: MemoryBus, task: PulledTask, act: Act, effects: Effects, longest_wait: Arc<AtomicU64>) {
     let text = |name| header(&task.headers, name).unwrap().to_owned();
     tokio::time::sleep(Duration::from_millis(act.takes_ms)).await;
     if act.effect {
@@ -536,7 +561,7 @@ async fn work_on(bus: MemoryBus, task: PulledTask, act: Act, effects: Effects) {
     for (name, value) in [(names::OUTCOME, act.outcome), (names::ERROR_TYPE, act.error_type)] {
         headers.extend(value.map(|value| (Arc::from(name), value.to_owned())));
     }
-    let body = match act.outcome {
+    let output = match act.outcome {
         None => act
             .output
             .unwrap_or_else(|| json!({ "by": text(names::TASK) }))
@@ -547,20 +572,29 @@ async fn work_on(bus: MemoryBus, task: PulledTask, act: Act, effects: Effects) {
     let direct = format!("{}.result", text(names::DIRECT));
     let mut confirmed = false;
     for _ in 0..if act.by_log { 0 } else { 2 } {
+        let mut listens = false;
         for _ in 0..=act.repeats {
-            bus.send_direct(&direct, headers.clone(), Bytes::from(body.clone()), None);
+            listens |= bus.send_direct(&direct, headers.clone(), Bytes::from(output.clone()), None);
         }
-        if tokio::time::timeout(Duration::from_secs(1), confirmations.recv())
-            .await
-            .is_ok()
-        {
-            confirmed = true;
+        if !listens {
+            break;
+        }
+        let handed_in = tokio::time::Instant::now();
+        let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), confirmations.recv()).await else {
+            longest_wait.fetch_max(1_000, Ordering::SeqCst);
+            continue;
+        };
+        let waited = u64::try_from(handed_in.elapsed().as_millis()).unwrap();
+        longest_wait.fetch_max(waited, Ordering::SeqCst);
+        let confirmation: body::Confirmation = serde_json::from_slice(&message.payload).unwrap();
+        confirmed = confirmation.results.iter().any(|result| result.token == token);
+        if confirmed || confirmation.moved.contains(&token) {
             break;
         }
     }
     if !confirmed {
         for _ in 0..=act.repeats {
-            publish(&bus, &text(names::REPLY), &headers, &body).await;
+            publish(&bus, &text(names::REPLY), &headers, &output).await;
         }
     }
     bus.acknowledge(&task);

@@ -7,7 +7,8 @@ use knarr_core::ids::{Namespace, RunId, WorkflowId};
 use knarr_core::time::Timestamp;
 use serde_json::Value;
 
-use super::{CommitRow, State};
+use super::lease::LEASE;
+use super::state::{CommitRow, State};
 use crate::store::{Batch, CLOSED_STATUSES, CommitError, CommitId, OPEN_STATUSES, RunRow, RunWrite, Session};
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -23,10 +24,13 @@ impl State {
         if fenced {
             return Err(CommitError::Fenced);
         }
+        let owns = |partition: i16| self.partitions.get(&partition).and_then(|row| row.owner) == Some(session.id);
+        if !batch.partitions.iter().all(|partition| owns(*partition)) {
+            return Err(CommitError::Fenced);
+        }
         let mut moved = BTreeSet::new();
         for write in &batch.cursors {
-            let owner = self.partitions.get(&write.partition).and_then(|row| row.owner);
-            if owner != Some(session.id) || !moved.insert(write.partition) {
+            if !owns(write.partition) || !moved.insert(write.partition) {
                 return Err(CommitError::Fenced);
             }
         }
@@ -100,7 +104,7 @@ impl State {
     }
 
     fn apply(&mut self, session: &Session, batch: &Batch) {
-        let lease_until = self.now.plus(super::LEASE);
+        let lease_until = self.now.plus(LEASE);
         if let Some(row) = self.sessions.get_mut(&session.id) {
             row.batch_no += 1;
             row.lease_until = lease_until;

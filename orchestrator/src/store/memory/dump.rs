@@ -1,5 +1,6 @@
 //! Everything the model holds, for comparison with PostgreSQL.
 
+use knarr_core::ids::RunId;
 use uuid::Uuid;
 
 use super::MemoryStore;
@@ -7,6 +8,10 @@ use crate::store::conformance::{CommitDump, Dump, PartitionDump, SessionDump};
 use crate::store::{Append, StoredDefinition, StoredTransition};
 
 impl MemoryStore {
+    pub(crate) fn partition_of(&self, run: RunId) -> Option<i16> {
+        self.lock().runs.get(&run).map(|row| row.partition)
+    }
+
     pub(crate) fn dump(&self, name: impl Fn(Uuid) -> usize) -> Dump {
         let state = self.lock();
         Dump {

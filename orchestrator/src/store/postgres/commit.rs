@@ -1,8 +1,12 @@
 //! The group commit: one statement, one round trip, all or nothing.
 //!
 //! **Invariant:** every part joins on the fence, the one row of `sessions` that still has the epoch and batch number the
-//! caller believes in. Without that row nothing is written. A cursor of a partition that is not the session's, or an update
-//! of a run that is not there, raises an error from within the statement, so that nothing of it stays.
+//! caller believes in. Without that row nothing is written. A partition that is not the session's, or an update of a run
+//! that is not there, raises an error from within the statement, so that nothing of it stays.
+//!
+//! Only a session itself can lose a partition without losing its epoch, by giving it back. A commit that waited behind
+//! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
+//! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
@@ -62,6 +66,7 @@ async fn execute(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| CommitError::BadData("a cursor's sequence is out of range".to_owned()))?;
     let Batch {
+        partitions,
         appends,
         runs,
         cursors,
@@ -79,7 +84,7 @@ async fn execute(
             update sessions
             set batch_no = batch_no + 1, lease_until = clock_timestamp() + $4::bigint * interval '1 microsecond'
             where id = $1 and epoch = $2 and batch_no = $3
-            returning id, batch_no
+            returning id, batch_no, releases
         ), appended as (
             insert into events (retention_class, run_id, seq, at, body)
             select a.* from fence,
@@ -127,6 +132,9 @@ async fn execute(
         )
         select case
             when not exists (select from fence) then 0
+            when (select releases from fence) <> (select releases from sessions where id = $1)
+                or not $44::smallint[] <@ array(select partition from partitions where owner = $1)
+                then refuse_commit('KN001', 'a run belongs to a partition of another session')
             when (select count(*) from moved) <> cardinality($31::smallint[])
                 then refuse_commit('KN001', 'a cursor belongs to a partition of another session')
             when (select count(*) from updated) <> cardinality($10::uuid[])
@@ -177,6 +185,7 @@ async fn execute(
         owed.messages.as_deref(),
         published.iter().map(|id| id.session).bind_iter() as _,
         published.iter().map(|id| id.batch_no).bind_iter() as _,
+        partitions,
     )
     .fetch_one(connection)
     .await

@@ -4,7 +4,7 @@ use sqlx::Error;
 
 use crate::store::{CommitError, StoreError};
 
-/// Raised by the commit statement: a cursor's partition is not the session's.
+/// Raised by the commit statement: a partition is not the session's.
 pub(super) const NOT_OWNER: &str = "KN001";
 /// Raised by the commit statement: an update of a run that is not there.
 pub(super) const NO_SUCH_RUN: &str = "KN002";

@@ -1,4 +1,4 @@
-//! Sessions, their leases, and who owns which partition.
+//! Leases of sessions, and who owns which partition.
 //!
 //! A session is *live* while `lease_until` lies ahead of the database's clock. It is taken over in two steps, each a
 //! transaction of its own:
@@ -12,145 +12,24 @@
 //!
 //! **Invariant:** only the session itself raises its epoch while `claimed_by` is null; so `recover` may be repeated.
 
-use std::collections::{BTreeSet, HashMap};
-
-use knarr_core::ids::RunId;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::PostgresStore;
+use super::cursors::owned;
 use super::error::to_store_error;
-use super::time::At;
-use super::{HOT, PostgresStore};
-use crate::store::{
-    CommitId, Cursor, InheritedCommit, Owed, OwedSpan, OwnedPartition, Session, Share, StoreError, fair_share,
-};
-
-/// What belongs to the connection that holds the session locks.
-#[derive(Debug, Default)]
-pub(super) struct Lease {
-    pub(super) connection: Option<PgConnection>,
-    /// Replica names whose lock this process has taken.
-    replicas: BTreeSet<String>,
-    /// What each session's owner has been told. An answer that never arrived is given again: what is owned in the tables
-    /// and not here counts as gained.
-    told: HashMap<Uuid, Told>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    partitions: BTreeSet<i16>,
-    commits: BTreeSet<CommitId>,
-}
-
-/// Statements of this connection wait for a row lock so long, then the caller tries again.
-const LEASE: &[(&str, &str)] = &[("lock_timeout", "5s")];
-
-impl Lease {
-    /// Takes the connection out, so that a failed or cancelled use closes it; put it back with [`Lease::put`].
-    async fn take(&mut self, store: &PostgresStore) -> Result<PgConnection, StoreError> {
-        if let Some(connection) = self.connection.take() {
-            return Ok(connection);
-        }
-        let mut settings = HOT.to_vec();
-        settings.extend_from_slice(LEASE);
-        let mut connection = store.open(&settings).await?;
-        // If somebody else has them by now, the leases decide.
-        for replica in &self.replicas {
-            try_lock(&mut connection, replica).await?;
-        }
-        Ok(connection)
-    }
-
-    fn put(&mut self, connection: PgConnection) {
-        self.connection = Some(connection);
-    }
-}
-
-async fn try_lock(connection: &mut PgConnection, replica: &str) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"select pg_try_advisory_lock(hashtextextended('knarr replica ' || $1, 0)) as "locked!""#,
-        replica
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(to_store_error)
-}
+use super::format;
+use super::session::Told;
+use crate::store::{CommitId, OwnedPartition, Session, Share, StoreError, fair_share};
 
 impl PostgresStore {
-    pub(super) async fn begin_session(&self, replica: &str) -> Result<Session, StoreError> {
-        let mut lease = self.lease.lock().await;
-        let mut connection = lease.take(self).await?;
-        // Whoever asks again in the same process has given up its earlier session.
-        let locked = lease.replicas.contains(replica) || self.lock_replica(&mut connection, replica).await?;
-        if !locked && live_namesake(&mut connection, replica).await? {
-            lease.put(connection);
-            return Err(StoreError::Rejected(format!(
-                "KN0312: a replica named `{replica}` is running; give this one another name"
-            )));
-        }
-        let row = sqlx::query!(
-            r#"with born as (
-                 insert into sessions (id, replica, epoch, lease_until)
-                 values (gen_random_uuid(), $1, 1, clock_timestamp() + $2::bigint * interval '1 microsecond')
-                 returning id, epoch, batch_no
-             ), predecessors as (
-                 update sessions s set epoch = s.epoch + 1, claimed_by = born.id
-                 from born where s.replica = $1 and $3
-             )
-             select id as "id!", epoch as "epoch!", batch_no as "batch_no!" from born"#,
-            replica,
-            self.lease_us(),
-            locked,
-        )
-        .fetch_one(&mut connection)
-        .await
-        .map_err(to_store_error)?;
-        if locked {
-            lease.replicas.insert(replica.to_owned());
-        }
-        lease.told.insert(row.id, Told::default());
-        lease.put(connection);
-        Ok(Session {
-            id: row.id,
-            epoch: row.epoch,
-            batch_no: row.batch_no,
-        })
-    }
-
-    /// Waits a moment for the backend of a process that has just died to notice.
-    async fn lock_replica(&self, connection: &mut PgConnection, replica: &str) -> Result<bool, StoreError> {
-        if try_lock(connection, replica).await? {
-            return Ok(true);
-        }
-        let wait = format!("{}ms", self.config.replica_lock_wait.as_millis().max(1));
-        sqlx::query!("select set_config('lock_timeout', $1, false)", wait)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(to_store_error)?;
-        let waited = sqlx::query!(
-            "select pg_advisory_lock(hashtextextended('knarr replica ' || $1, 0))",
-            replica
-        )
-        .fetch_one(&mut *connection)
-        .await;
-        sqlx::query!("select set_config('lock_timeout', '5s', false)")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(to_store_error)?;
-        match waited {
-            Ok(_) => Ok(true),
-            // lock_not_available
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => Ok(false),
-            Err(error) => Err(to_store_error(error)),
-        }
-    }
-
     pub(super) async fn keep_share(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
         let mut lease = self.lease.lock().await;
         let mut connection = lease.take(self).await?;
         let kept = keep(&mut connection, session, published, self.lease_us()).await;
         let Kept {
+            format_level,
             live,
             share,
             owned,
@@ -170,20 +49,21 @@ impl PostgresStore {
         let told = lease.told.entry(session.id).or_default();
         let surplus = owned.len().saturating_sub(share);
         let partitions = owned.iter().map(|owned| owned.partition).collect();
-        let commits = inherited.iter().map(|commit| commit.id).collect();
+        let commits = inherited.iter().copied().collect();
         let gained = owned
             .into_iter()
             .filter(|owned| !told.partitions.contains(&owned.partition))
             .collect();
         let inherited = inherited
             .into_iter()
-            .filter(|commit| !told.commits.contains(&commit.id))
+            .filter(|commit| !told.commits.contains(commit))
             .collect();
         *told = Told { partitions, commits };
         Ok(Share {
             gained,
             surplus,
             live_sessions: live,
+            format_level,
             inherited,
         })
     }
@@ -193,7 +73,7 @@ impl PostgresStore {
         let mut connection = lease.take(self).await?;
         let mine = sqlx::query_scalar!(
             r#"with me as (
-                   select id from sessions where id = $1 and epoch = $2 for update
+                   update sessions set releases = releases + 1 where id = $1 and epoch = $2 returning id
                ), freed as (
                    update partitions p set owner = null from me where p.owner = me.id and p.partition = any($3)
                )
@@ -214,124 +94,15 @@ impl PostgresStore {
         }
         Ok(())
     }
-
-    pub(super) async fn end_session(&self, session: &Session) -> Result<(), StoreError> {
-        let mut lease = self.lease.lock().await;
-        let mut connection = lease.take(self).await?;
-        let mut transaction = connection.begin().await.map_err(to_store_error)?;
-        // The epoch goes up, so that nothing the session may still have under way can land.
-        let replica = sqlx::query_scalar!(
-            "update sessions set epoch = epoch + 1, lease_until = '-infinity' where id = $1 and epoch = $2
-             returning replica",
-            session.id,
-            session.epoch,
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(to_store_error)?;
-        sqlx::query!(
-            "update partitions set owner = null where owner = $1 and $2",
-            session.id,
-            replica.is_some()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(to_store_error)?;
-        // With commits to be inherited the row stays, as a session whose lease is over.
-        sqlx::query!(
-            "delete from sessions where id = $1 and $2 and not exists (select from commits where holder = $1)",
-            session.id,
-            replica.is_some()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(to_store_error)?;
-        transaction.commit().await.map_err(to_store_error)?;
-        lease.told.remove(&session.id);
-        let Some(replica) = replica else {
-            lease.put(connection);
-            return Err(StoreError::Fenced);
-        };
-        if lease.replicas.remove(&replica) {
-            sqlx::query!(
-                "select pg_advisory_unlock(hashtextextended('knarr replica ' || $1, 0))",
-                replica
-            )
-            .fetch_one(&mut connection)
-            .await
-            .map_err(to_store_error)?;
-        }
-        lease.put(connection);
-        Ok(())
-    }
-
-    pub(super) async fn recover_session(&self, session: &Session) -> Result<Session, StoreError> {
-        let mut lease = self.lease.lock().await;
-        let mut connection = lease.take(self).await?;
-        let row = sqlx::query!(
-            "update sessions
-             set epoch = epoch + 1, lease_until = clock_timestamp() + $3::bigint * interval '1 microsecond'
-             where id = $1 and epoch >= $2 and claimed_by is null
-             returning epoch, batch_no",
-            session.id,
-            session.epoch,
-            self.lease_us(),
-        )
-        .fetch_optional(&mut connection)
-        .await
-        .map_err(to_store_error)?;
-        lease.put(connection);
-        let row = row.ok_or(StoreError::Fenced)?;
-        Ok(Session {
-            id: session.id,
-            epoch: row.epoch,
-            batch_no: row.batch_no,
-        })
-    }
-
-    pub(super) async fn owned_cursors(&self, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
-        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
-        owned(&mut connection, session).await
-    }
-
-    pub(super) async fn every_cursor(&self) -> Result<Vec<OwnedPartition>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select partition, cursor_seq, cursor_at as "cursor_at!: At", cursor_stream from partitions order by partition"#
-        )
-        .fetch_all(&self.engine)
-        .await
-        .map_err(to_store_error)?;
-        Ok(rows
-            .into_iter()
-            .map(|row| OwnedPartition {
-                partition: row.partition,
-                cursor: Cursor {
-                    // The column's check says that it is not negative.
-                    sequence: u64::try_from(row.cursor_seq).unwrap_or_default(),
-                    at: row.cursor_at.0,
-                    stream: row.cursor_stream,
-                },
-            })
-            .collect())
-    }
-}
-
-async fn live_namesake(connection: &mut PgConnection, replica: &str) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"select exists (select from sessions where replica = $1 and lease_until >= clock_timestamp()) as "live!""#,
-        replica
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(to_store_error)
 }
 
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
+    format_level: i32,
     live: usize,
     share: usize,
     owned: Vec<OwnedPartition>,
-    inherited: Vec<InheritedCommit>,
+    inherited: Vec<CommitId>,
 }
 
 async fn keep(
@@ -355,7 +126,9 @@ async fn keep(
                   (select count(*) from partitions) as "partitions!",
                   array(select id from sessions
                         where id <> $1 and (lease_until < clock_timestamp() or claimed_by = $1)
-                        order by id) as "dead!""#,
+                        order by id) as "dead!",
+                  (select format_level from cluster) as "format_level!",
+                  (select min(reads_format) from sessions) as "all_read!""#,
         session.id,
         session.epoch,
         lease_us,
@@ -385,7 +158,12 @@ async fn keep(
         }
     }
     let inherited = inherited(connection, session).await?;
+    let format_level = match state.all_read > state.format_level {
+        true => format::raise(connection).await?,
+        false => state.format_level,
+    };
     Ok(Kept {
+        format_level,
         live,
         share,
         owned: mine,
@@ -483,64 +261,17 @@ async fn claim_free(connection: &mut PgConnection, session: &Session, wanted: i6
     Ok(claimed.rows_affected() > 0)
 }
 
-async fn owned(connection: &mut PgConnection, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
+async fn inherited(connection: &mut PgConnection, session: &Session) -> Result<Vec<CommitId>, StoreError> {
     let rows = sqlx::query!(
-        r#"select p.partition as "partition!", p.cursor_seq as "cursor_seq!", p.cursor_at as "cursor_at!: At",
-                  p.cursor_stream as "cursor_stream!"
-           from partitions p join sessions s on s.id = p.owner
-           where s.id = $1 and s.epoch = $2
-           order by p.partition"#,
-        session.id,
-        session.epoch,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(to_store_error)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| OwnedPartition {
-            partition: row.partition,
-            cursor: Cursor {
-                // The column's check says that it is not negative.
-                sequence: u64::try_from(row.cursor_seq).unwrap_or_default(),
-                at: row.cursor_at.0,
-                stream: row.cursor_stream,
-            },
-        })
-        .collect())
-}
-
-async fn inherited(connection: &mut PgConnection, session: &Session) -> Result<Vec<InheritedCommit>, StoreError> {
-    let rows = sqlx::query!(
-        r#"select session as "session!", batch_no as "batch_no!", run_ids as "run_ids!", first_seqs as "first_seqs!",
-                  last_seqs as "last_seqs!", messages as "messages?"
-           from commits where holder = $1 and session <> $1
-           order by session, batch_no"#,
+        "select session, batch_no from commits where holder = $1 and session <> $1 order by session, batch_no",
         session.id
     )
     .fetch_all(connection)
     .await
     .map_err(to_store_error)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| InheritedCommit {
-            id: CommitId {
-                session: row.session,
-                batch_no: row.batch_no,
-            },
-            owed: Owed {
-                spans: row
-                    .run_ids
-                    .into_iter()
-                    .zip(row.first_seqs.into_iter().zip(row.last_seqs))
-                    .map(|(run_id, (first_seq, last_seq))| OwedSpan {
-                        run_id: RunId(run_id),
-                        first_seq,
-                        last_seq,
-                    })
-                    .collect(),
-                messages: row.messages,
-            },
-        })
-        .collect())
+    let ids = rows.into_iter().map(|row| CommitId {
+        session: row.session,
+        batch_no: row.batch_no,
+    });
+    Ok(ids.collect())
 }

@@ -19,23 +19,26 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, Found, NamespaceRow, OwnedPartition, Registered, RunFilter,
-    RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
+    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
+    StoredTransition,
 };
 
 mod commit;
+mod cursors;
 mod definitions;
 mod error;
+mod format;
 mod lease;
+mod owed;
 mod runs;
 mod schema;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
-
-pub use schema::FORMAT_LEVEL;
 
 /// How to reach PostgreSQL, and how much of it to use.
 #[derive(Debug, Clone)]
@@ -54,6 +57,8 @@ pub struct PostgresConfig {
     pub commit_timeout: Duration,
     /// For a new connection, and for a free one of a pool.
     pub connect_timeout: Duration,
+    /// The newest storage format that is read.
+    pub reads_format: i32,
 }
 
 impl PostgresConfig {
@@ -66,6 +71,7 @@ impl PostgresConfig {
             replica_lock_wait: Duration::from_secs(3),
             commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            reads_format: FORMAT_LEVEL,
         }
     }
 }
@@ -77,7 +83,7 @@ pub struct PostgresStore {
     options: PgConnectOptions,
     /// Taken out while a batch is under way, so that a cancelled commit closes its connection.
     commits: Mutex<Option<PgConnection>>,
-    lease: Mutex<lease::Lease>,
+    lease: Mutex<session::Lease>,
     engine: PgPool,
     readers: PgPool,
 }
@@ -127,7 +133,7 @@ impl PostgresStore {
         };
         let store = Self {
             commits: Mutex::new(None),
-            lease: Mutex::new(lease::Lease::default()),
+            lease: Mutex::new(session::Lease::default()),
             engine: pool(config.engine_connections).connect_lazy_with(options.clone().options(HOT.iter().copied())),
             readers: pool(config.reader_connections).connect_lazy_with(options.clone()),
             options,
@@ -199,6 +205,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         self.commit_batch(session, batch).await
+    }
+
+    async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
+        self.owed_by(session, commits).await
     }
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {

@@ -10,8 +10,6 @@ use super::error::to_store_error;
 use super::time::At;
 use crate::store::{Cluster, StoreError};
 
-/// The storage format this binary writes, and the newest it can read.
-pub const FORMAT_LEVEL: i32 = 1;
 const OLDEST_SERVER: i32 = 150_000;
 
 /// Migrations of a newer binary are left alone: whether this one can live with them is the format level's to say.
@@ -63,7 +61,7 @@ impl PostgresStore {
              insert into partitions (partition) select generate_series(0, founded.partitions) from founded",
             partitions,
             secret.as_slice(),
-            FORMAT_LEVEL,
+            self.config.reads_format,
         )
         .execute(&self.readers)
         .await
@@ -75,11 +73,11 @@ impl PostgresStore {
         .fetch_one(&self.readers)
         .await
         .map_err(to_store_error)?;
-        if row.format_level > FORMAT_LEVEL {
-            return Err(StoreError::Rejected(format!(
-                "KN0311: the database is at format {}, this knarr reads up to {FORMAT_LEVEL}; use a newer one",
-                row.format_level
-            )));
+        if row.format_level > self.config.reads_format {
+            return Err(StoreError::TooOld {
+                level: row.format_level,
+                reads: self.config.reads_format,
+            });
         }
         let cluster = Cluster {
             id: row.id,

@@ -149,6 +149,13 @@ pub(crate) async fn connect(url: &str) -> PostgresStore {
     PostgresStore::connect(config(url)).await.unwrap()
 }
 
+/// A store of a binary that reads storage formats up to this one.
+pub(crate) async fn reading(url: &str, format: i32) -> PostgresStore {
+    let mut config = config(url);
+    config.reads_format = format;
+    PostgresStore::connect(config).await.unwrap()
+}
+
 pub(crate) async fn lapse(url: &str, session: Uuid) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::query("update sessions set lease_until = clock_timestamp() - interval '1 s' where id = $1")

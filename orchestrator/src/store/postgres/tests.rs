@@ -179,17 +179,55 @@ async fn recovery_waits_for_a_backend_that_still_executes() {
     let recovered = async { store.recover(&session).await.unwrap() };
     let unblock = async {
         // The moment at which recovery waits behind the commit's lock on the session.
-        let waiting =
-            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
-        while scalar::<i64>(&url, waiting).await < 2 {
-            assert!(tokio::time::Instant::now() < deadline, "recovery did not wait");
-        }
+        waiting_for_locks(&url, 2).await;
         blocker.execute("rollback").await.unwrap();
     };
     let (recovered, ()) = tokio::join!(recovered, unblock);
     assert_eq!(recovered.batch_no, session.batch_no + 1);
     assert_eq!(store.load_runs(&[run_id(1)]).await.unwrap().len(), 1);
+}
+
+/// Waits until so many statements of this database wait for a lock.
+async fn waiting_for_locks(url: &str, count: i64) {
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
+    while scalar::<i64>(url, waiting).await < count {
+        assert!(tokio::time::Instant::now() < deadline, "nobody waits");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_waited_behind_a_release_is_fenced() {
+    let (url, store) = prepared().await;
+    let session = session(&store).await;
+    store.commit(&session, &Batch::default()).await.unwrap();
+    let session = next(session);
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    blocker
+        .execute("begin; select from partitions where partition = 0 for update")
+        .await
+        .unwrap();
+    // The release has the session's row and waits for the partition's; the commit has read what was owned, and waits.
+    let release = store.release(&session, &[0]);
+    let late = Batch {
+        partitions: vec![0],
+        ..batch(1)
+    };
+    let commit = async {
+        waiting_for_locks(&url, 1).await;
+        store.commit(&session, &late).await
+    };
+    let unblock = async {
+        waiting_for_locks(&url, 2).await;
+        blocker.execute("rollback").await.unwrap();
+    };
+    let (released, committed, ()) = tokio::join!(release, commit, unblock);
+    released.unwrap();
+    assert!(matches!(committed, Err(CommitError::Fenced)), "{committed:?}");
+    assert_eq!(scalar::<i64>(&url, "select count(*) from runs").await, 0);
+    let session = store.recover(&session).await.unwrap();
+    assert_eq!(session.batch_no, 1);
 }
 
 #[tokio::test]
@@ -376,12 +414,53 @@ async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused() {
+async fn a_newer_format_is_refused_with_a_code() {
     let (url, store) = prepared().await;
     let mut admin = PgConnection::connect(&url).await.unwrap();
     admin.execute("update cluster set format_level = 99").await.unwrap();
     let error = store.prepare(PARTITIONS).await.unwrap_err().to_string();
-    assert!(error.starts_with("KN0311"), "{error}");
+    assert!(error.starts_with("KN0311") && error.contains("99"), "{error}");
+}
+
+/// Of a binary that begins and one that raises the level at the same moment, one sees the other.
+#[tokio::test]
+async fn a_level_is_not_raised_under_a_session_that_begins() {
+    let (url, _) = prepared().await;
+    let (old, new) = (testing::reading(&url, 1).await, testing::reading(&url, 2).await);
+    let session = new.open_session("new").await.unwrap();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    other
+        .execute(
+            "begin; select from cluster for share;
+             insert into sessions (id, replica, epoch, lease_until)
+             values (gen_random_uuid(), 'beginning', 1, clock_timestamp() + interval '1 hour')",
+        )
+        .await
+        .unwrap();
+    let begun = async {
+        waiting_for_locks(&url, 1).await;
+        other.execute("commit").await.unwrap();
+    };
+    let (share, ()) = tokio::join!(new.keep(&session, &[]), begun);
+    assert_eq!(share.unwrap().format_level, 1);
+
+    other
+        .execute("delete from sessions where replica = 'beginning'")
+        .await
+        .unwrap();
+    other
+        .execute("begin; update cluster set format_level = 2")
+        .await
+        .unwrap();
+    let raised = async {
+        waiting_for_locks(&url, 1).await;
+        other.execute("commit").await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(old.open_session("old"), raised);
+    assert!(
+        matches!(opened, Err(StoreError::TooOld { level: 2, reads: 1 })),
+        "{opened:?}"
+    );
 }
 
 #[tokio::test]

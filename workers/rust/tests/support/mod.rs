@@ -364,12 +364,23 @@ impl Owner {
                     refused: None,
                 })
                 .collect(),
+            moved: Vec::new(),
         };
-        let body = serde_json::to_vec(&confirmation).unwrap();
-        self.client
-            .publish(handed[0].confirm.clone(), body.into())
-            .await
-            .unwrap();
+        self.say(&handed[0].confirm, &confirmation).await;
+    }
+
+    /// Sends a result on, as an owner does that leaves.
+    pub async fn turn_away(&self, handed: &Handed) {
+        let confirmation = Confirmation {
+            results: Vec::new(),
+            moved: vec![handed.token.clone()],
+        };
+        self.say(&handed.confirm, &confirmation).await;
+    }
+
+    async fn say(&self, inbox: &str, confirmation: &Confirmation) {
+        let body = serde_json::to_vec(confirmation).unwrap();
+        self.client.publish(inbox.to_owned(), body.into()).await.unwrap();
     }
 }
 

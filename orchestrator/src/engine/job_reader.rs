@@ -1,0 +1,336 @@
+//! From a message to a job.
+//!
+//! **Invariant:** every message becomes a job; one that makes no sense becomes a refusal, so that its partition moves on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
+use knarr_core::json::{self, BadJsonKind};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
+use knarr_core::time::Span;
+use knarr_schemas::code::{self, Code};
+use knarr_schemas::header;
+use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_subject};
+use serde_json::Value;
+
+use super::config::EngineConfig;
+use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
+use super::refusal::Refusal;
+use super::token::TokenKey;
+use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
+
+/// Reads messages by one cluster's rules.
+#[derive(Debug)]
+pub(super) struct JobReader {
+    pub(super) tokens: Arc<TokenKey>,
+    pub(super) limits: json::Limits,
+    pub(super) answer_prefixes: Vec<String>,
+}
+
+impl JobReader {
+    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig) -> Self {
+        Self {
+            tokens,
+            limits: json::Limits {
+                bytes: config.max_body_bytes,
+                ..json::Limits::default()
+            },
+            answer_prefixes: config.answer_prefixes.clone(),
+        }
+    }
+
+    pub(super) fn log(&self, message: LogMessage) -> Job {
+        let kind = self.log_kind(&message).unwrap_or_else(JobKind::Refused);
+        Job::new(Origin::Log(Box::new(message)), kind)
+    }
+
+    fn log_kind(&self, message: &LogMessage) -> Result<JobKind, Refusal> {
+        let headers = &message.headers;
+        match parse_log_subject(&message.subject).map_err(|error| bad_subject(&error, &message.subject))? {
+            LogSubject::UnkeyedStart { namespace, workflow } => {
+                refuse_task_headers(headers)?;
+                Ok(JobKind::UnkeyedStart(Box::new(UnkeyedStart {
+                    namespace: Namespace::new(&namespace),
+                    workflow: WorkflowName::new(&workflow),
+                    version: version(headers)?,
+                    input: self.body(&message.payload)?,
+                    workflow_id: bus::header(headers, header::WORKFLOW_ID).map(str::to_owned),
+                    message_id: bus::header(headers, header::NATS_MSG_ID).map(str::to_owned),
+                    request_id: request_id(message)?,
+                })))
+            }
+            LogSubject::Run(subject) => match subject.verb {
+                "start" => self
+                    .start(&subject, message)
+                    .map(|start| JobKind::Start(Box::new(start))),
+                "result" => {
+                    if subject.name.is_some() {
+                        return Err(Refusal::new(
+                            &code::BAD_SUBJECT,
+                            "a result's subject ends with `.result`",
+                        ));
+                    }
+                    self.result(headers, &message.payload, &subject.namespace)
+                }
+                "cancel" => self.verb(&subject, message, Verb::Cancel),
+                "terminate" => self.verb(&subject, message, Verb::Terminate),
+                other => Err(Refusal::new(
+                    &code::UNKNOWN_VERB,
+                    format!("`{other}` is not a verb that a run understands"),
+                )),
+            },
+        }
+    }
+
+    /// A message of the direct inlet. What it cannot be read as is told to the worker, not to the dead-letter stream:
+    /// the worker still has the task and the log.
+    pub(super) fn direct(&self, message: DirectMessage) -> Job {
+        let token = bus::header(&message.headers, header::TOKEN)
+            .unwrap_or_default()
+            .to_owned();
+        let kind = match message.kind {
+            DirectKind::Result => self
+                .result(&message.headers, &message.payload, &message.namespace)
+                .unwrap_or_else(JobKind::Refused),
+            DirectKind::Beat => match self.task(&message.headers, &message.namespace) {
+                Ok((run_id, task)) => {
+                    let running = bus::header(&message.headers, header::RUNNING_MS).and_then(|ms| ms.parse().ok());
+                    JobKind::Beat {
+                        run_id,
+                        task,
+                        running: Span::from_millis(running.unwrap_or(0)),
+                    }
+                }
+                Err(refusal) => JobKind::Refused(refusal),
+            },
+            DirectKind::Claim => JobKind::Refused(Refusal::new(
+                &code::BAD_SUBJECT,
+                "claims are for activities that run at most once, which this version does not have",
+            )),
+        };
+        // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
+        let confirm = bus::header(&message.headers, header::CONFIRM)
+            .map(str::to_owned)
+            .or(message.reply)
+            .filter(|to| self.may_answer(to));
+        Job::new(Origin::Direct { confirm, token }, kind)
+    }
+
+    /// A task that the server gave up; `None` if its token is not one of ours.
+    pub(super) fn task_lost(&self, namespace: &str, token: &str) -> Option<Job> {
+        let (run_id, task) = self.tokens.verify(token, namespace)?;
+        Some(Job::internal(JobKind::TaskLost { run_id, task }))
+    }
+
+    fn start(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<StartRequest, Refusal> {
+        let headers = &message.headers;
+        refuse_task_headers(headers)?;
+        let workflow = subject
+            .name
+            .and_then(|name| knarr_schemas::subject::decode_token(name).ok())
+            .ok_or_else(|| Refusal::new(&code::BAD_SUBJECT, "a start's subject ends with `.start.<workflow>`"))?;
+        let choice = |name: &str, allowed: &[&'static str]| match bus::header(headers, name) {
+            None => Ok(allowed[0]),
+            Some(text) => allowed.iter().find(|a| **a == text).copied().ok_or_else(|| {
+                Refusal::new(
+                    &code::BAD_HEADER,
+                    format!("`{name}: {text}` is none of {}", allowed.join(", ")),
+                )
+            }),
+        };
+        let reuse = match choice(
+            header::ID_REUSE,
+            &["allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate"],
+        )? {
+            "allow_duplicate_failed_only" => Reuse::FailedOnly,
+            "reject_duplicate" => Reuse::Reject,
+            _ => Reuse::AllowDuplicate,
+        };
+        let conflict = match choice(header::ID_CONFLICT, &["fail", "use_existing", "terminate_existing"])? {
+            "use_existing" => Conflict::UseExisting,
+            "terminate_existing" => Conflict::TerminateExisting,
+            _ => Conflict::Fail,
+        };
+        let search_attributes = match bus::header(headers, header::SEARCH_ATTRIBUTES) {
+            None => BTreeMap::new(),
+            Some(text) => match json::parse(text.as_bytes(), &self.limits) {
+                Ok(Value::Object(map)) => map.into_iter().collect(),
+                Ok(_) => {
+                    return Err(Refusal::new(
+                        &code::SEARCH_ATTRIBUTE,
+                        format!("`{}` is not a JSON object", header::SEARCH_ATTRIBUTES),
+                    ));
+                }
+                Err(error) => {
+                    return Err(Refusal::new(
+                        &code::SEARCH_ATTRIBUTE,
+                        format!("`{}`: {error}", header::SEARCH_ATTRIBUTES),
+                    ));
+                }
+            },
+        };
+        Ok(StartRequest {
+            namespace: Namespace::new(&subject.namespace),
+            workflow_id: WorkflowId::new(&subject.workflow_id),
+            workflow: WorkflowName::new(&workflow),
+            version: version(headers)?,
+            input: self.body(&message.payload)?,
+            request_id: request_id(message)?,
+            reuse,
+            conflict,
+            search_attributes,
+            answer: self.answer(headers)?,
+            traceparent: bus::header(headers, header::TRACEPARENT).map(Arc::from),
+        })
+    }
+
+    fn verb(&self, subject: &RunSubject<'_>, message: &LogMessage, verb: Verb) -> Result<JobKind, Refusal> {
+        let headers = &message.headers;
+        refuse_task_headers(headers)?;
+        if subject.name.is_some() {
+            return Err(Refusal::new(
+                &code::BAD_SUBJECT,
+                "nothing may follow this verb in the subject",
+            ));
+        }
+        // As in the subject: one spelling in both places.
+        let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
+        let expected = format!("{} {namespace}", subject.verb);
+        if bus::header(headers, header::VERB) != Some(&expected) {
+            return Err(Refusal::new(
+                &code::VERB_HEADER,
+                format!(
+                    "the header `{}: {expected}` is missing or says something else",
+                    header::VERB
+                ),
+            ));
+        }
+        let text = |name: &str| bus::header(headers, name).map(|text| Arc::from(shorten(text, 1_024)));
+        Ok(JobKind::Verb(Box::new(VerbRequest {
+            namespace: Namespace::new(&subject.namespace),
+            workflow_id: WorkflowId::new(&subject.workflow_id),
+            verb,
+            operation: Operation {
+                request_id: Some(request_id(message)?),
+                by: text(header::BY),
+                reason: text(header::REASON),
+            },
+            answer_to: self.answer_to(headers)?,
+        })))
+    }
+
+    /// An empty body is `null`.
+    pub(super) fn body(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
+        if payload.is_empty() {
+            return Ok(Arc::new(Value::Null));
+        }
+        json::parse(payload, &self.limits)
+            .map(Arc::new)
+            .map_err(|error| Refusal::new(code_of(error.kind), error.to_string()))
+    }
+
+    fn answer(&self, headers: &Headers) -> Result<Option<AnswerRequest>, Refusal> {
+        let on = match bus::header(headers, header::REPLY_ON) {
+            None | Some("started") => AnswerOn::Started,
+            Some("closed") => AnswerOn::Closed,
+            Some(other) => {
+                return Err(Refusal::new(
+                    &code::BAD_HEADER,
+                    format!("`{}: {other}` is neither started nor closed", header::REPLY_ON),
+                ));
+            }
+        };
+        Ok(self.answer_to(headers)?.map(|to| AnswerRequest { to, on }))
+    }
+
+    /// A plain subject under an allowed inbox prefix.
+    fn may_answer(&self, to: &str) -> bool {
+        let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
+        plain
+            && self
+                .answer_prefixes
+                .iter()
+                .any(|prefix| to.starts_with(prefix.as_str()))
+    }
+
+    fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
+        let Some(to) = bus::header(headers, header::REPLY_TO) else {
+            return Ok(None);
+        };
+        if self.may_answer(to) {
+            Ok(Some(Arc::from(to)))
+        } else {
+            Err(Refusal::new(
+                &code::ANSWER_SUBJECT,
+                format!("answers may not go to `{}`", shorten(to, 256)),
+            ))
+        }
+    }
+}
+
+/// Where an answer may go, as far as it can be told from a message that is otherwise refused.
+pub(super) fn answer_to(reader: &JobReader, message: &LogMessage) -> Option<Arc<str>> {
+    reader.answer_to(&message.headers).ok().flatten()
+}
+
+/// A task or an acknowledgement that a reply subject carried into the log is not a request.
+fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
+    if bus::header(headers, header::TASK).is_some() || bus::header(headers, header::TOKEN).is_some() {
+        return Err(Refusal::new(
+            &code::TASK_HEADERS,
+            "a message with a task's headers can only be a result",
+        ));
+    }
+    Ok(())
+}
+
+fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
+    match bus::header(headers, header::VERSION) {
+        None => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Refusal::new(
+                &code::BAD_HEADER,
+                format!("`{}: {text}` is not a version number", header::VERSION),
+            )
+        }),
+    }
+}
+
+/// The caller's own id, or one derived from the message's place in the log.
+fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
+    let headers = &message.headers;
+    match bus::header(headers, header::REQUEST_ID).or_else(|| bus::header(headers, header::NATS_MSG_ID)) {
+        Some(id) if id.len() <= 512 => Ok(RequestId::new(id)),
+        Some(id) => Err(Refusal::new(
+            &code::BAD_HEADER,
+            format!("the request id is {} bytes long; the limit is 512", id.len()),
+        )),
+        // With its time: a log that went back in time gives a sequence out again.
+        None => Ok(RequestId::new(&format!(
+            "{}#{}@{}",
+            message.cursor.stream, message.cursor.sequence, message.cursor.at.0
+        ))),
+    }
+}
+
+fn code_of(kind: BadJsonKind) -> &'static Code {
+    match kind {
+        BadJsonKind::Syntax => &code::BAD_JSON,
+        BadJsonKind::Size => &code::BODY_TOO_LARGE,
+        BadJsonKind::Nul => &code::NUL_CHARACTER,
+        BadJsonKind::Number => &code::NUMBER_RANGE,
+    }
+}
+
+fn bad_subject(error: &SubjectError, subject: &str) -> Refusal {
+    let code = match error {
+        SubjectError::Shape => &code::BAD_SUBJECT,
+        SubjectError::Token { .. } => &code::BAD_TOKEN,
+    };
+    Refusal::new(code, format!("{error}: {subject}"))
+}
+
+pub(super) fn shorten(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}

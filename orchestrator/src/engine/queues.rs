@@ -1,0 +1,45 @@
+//! Seeing to it that task queues are there: at the start of a replica, and where one turns out to be missing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use knarr_core::ids::Namespace;
+
+use super::replica::EngineError;
+use super::run_loop::{Done, Loop};
+use crate::bus::Bus;
+use crate::queues::settings_of;
+use crate::store::Store;
+
+/// The bus knows from here on what a stream that it finds missing is to look like.
+pub(super) async fn ensure_all<S: Store, B: Bus>(store: &S, bus: &B) -> Result<(), EngineError> {
+    for row in store.namespaces().await? {
+        ensure(store, bus, &row.name).await?;
+    }
+    Ok(())
+}
+
+async fn ensure<S: Store, B: Bus>(store: &S, bus: &B, namespace: &Namespace) -> Result<(), EngineError> {
+    let queues = settings_of(store, namespace).await?;
+    Ok(bus.ensure_queues(namespace, &queues).await?)
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// The task stream of a namespace has gone, or has never been: it is made again, once for all who miss it. Their tasks
+    /// are offered later.
+    pub(super) fn restore_queues(&mut self, missing: HashSet<Namespace>) {
+        for namespace in missing {
+            if !self.restoring.insert(namespace.clone()) {
+                continue;
+            }
+            let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
+            let panicked = Done::QueuesRestored(namespace.clone());
+            self.beside(panicked, async move {
+                if let Err(error) = ensure(&*store, &*bus, &namespace).await {
+                    tracing::warn!(%error, %namespace, "the task queues of a namespace cannot be made");
+                }
+                Done::QueuesRestored(namespace)
+            });
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A replica's engine: what it is made of, and how its loop begins.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use knarr_core::time::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::batch::BatchBuilder;
+use super::clock::Clock;
+use super::config::EngineConfig;
+use super::deadlines::Alarms;
+use super::definitions::Definitions;
+use super::fetch::Wanted;
+use super::gate::Gate;
+use super::job_reader::JobReader;
+use super::live::LiveRuns;
+use super::offers::Offers;
+use super::partitions::Partitions;
+use super::publication::Publisher;
+use super::readers::Readers;
+use super::run_loop::Loop;
+use super::token::TokenKey;
+use crate::bus::Bus;
+use crate::store::{Store, StoreError};
+use crate::telemetry::span::SpanSink;
+
+/// Why an engine could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] crate::bus::BusError),
+}
+
+/// What readiness asks.
+#[derive(Debug, Default)]
+pub struct Health {
+    store: AtomicBool,
+    serving: AtomicBool,
+}
+
+impl Health {
+    /// The store answered last time, and this replica holds a session.
+    pub fn ready(&self) -> bool {
+        self.store.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_store(&self, up: bool) {
+        self.store.store(up, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+}
+
+/// A replica's engine, before it runs.
+#[derive(Debug)]
+pub struct Engine<S, B> {
+    pub config: EngineConfig,
+    pub store: Arc<S>,
+    pub bus: Arc<B>,
+    pub definitions: Arc<Definitions>,
+    pub health: Arc<Health>,
+    /// Where spans of runs go; `None` = nowhere.
+    pub spans: Option<SpanSink>,
+}
+
+impl<S: Store, B: Bus> Engine<S, B> {
+    pub fn new(config: EngineConfig, store: Arc<S>, bus: Arc<B>) -> Self {
+        Self {
+            config,
+            store,
+            bus,
+            definitions: Arc::default(),
+            health: Arc::default(),
+            spans: None,
+        }
+    }
+
+    /// Prepares store and bus, then runs until `shutdown`; hands its partitions over before it returns.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), EngineError> {
+        let cluster = self.store.prepare(self.config.partitions).await?;
+        self.bus.prepare(cluster.partitions).await?;
+        let session = self.store.open_session(&self.config.replica).await?;
+        let clock = Clock::new(self.store.now().await?, Instant::now());
+        let tokens = Arc::new(TokenKey::new(&cluster.secret));
+        let (intake, incoming) = mpsc::channel(self.config.intake);
+        let (done, reports) = mpsc::unbounded_channel();
+        let publications = CancellationToken::new();
+        let upkeep = CancellationToken::new();
+        let upkeep_ends = upkeep.clone().drop_guard();
+        let kept_up = tokio::spawn(super::upkeep::run(
+            Arc::clone(&self.store),
+            Arc::clone(&self.bus),
+            upkeep,
+        ));
+        let run_loop = Loop {
+            reader: JobReader::new(Arc::clone(&tokens), &self.config),
+            publisher: Publisher {
+                bus: Arc::clone(&self.bus),
+                tokens: Arc::clone(&tokens),
+                spans: self.spans.clone(),
+                stop: publications,
+            },
+            alarms: Alarms::new(self.config.deadline_horizon),
+            config: self.config,
+            store: self.store,
+            bus: self.bus,
+            definitions: self.definitions,
+            health: self.health,
+            spans: self.spans,
+            tokens,
+            clock,
+            cluster,
+            session,
+            random: ring::rand::SystemRandom::new(),
+            minted: Timestamp(0),
+            partitions: Partitions::default(),
+            live: LiveRuns::default(),
+            direct: VecDeque::new(),
+            lacking: Vec::new(),
+            wanted: Wanted::default(),
+            absent: HashMap::new(),
+            fetching: None,
+            fetches: 0,
+            fetches_done: 0,
+            fetch_after: None,
+            fetch_readers: 0,
+            building: BatchBuilder::new(1),
+            committing: None,
+            committed: 0,
+            gate: Gate::default(),
+            scanning: false,
+            scan_readers: 0,
+            scan_from: Timestamp(i64::MIN),
+            published: Vec::new(),
+            held: HashMap::new(),
+            offers: Offers::default(),
+            restoring: HashSet::new(),
+            poisoned: HashSet::new(),
+            careful: 0,
+            careful_until: None,
+            set_aside_before: HashSet::new(),
+            readers: Readers::default(),
+            moved: HashMap::new(),
+            keeping: false,
+            recovering: false,
+            stopping: false,
+            over: None,
+            stop_by: None,
+            life: 1,
+            limbo: None,
+            intake,
+            done,
+            tasks: TaskTracker::new(),
+        };
+        let ended = run_loop.run(incoming, reports, shutdown).await;
+        drop(upkeep_ends);
+        // A panic there has been logged; it must not hide that the engine has ended well.
+        let _ = kept_up.await;
+        Ok(ended?)
+    }
+}

@@ -1,0 +1,77 @@
+//! What operators and services ask of an open run.
+
+use knarr_core::ids::RunId;
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input};
+use knarr_schemas::body::AnswerStage;
+use knarr_schemas::code;
+
+use super::apply::Applied;
+use super::job::{Job, Verb, VerbRequest};
+use super::live::IdKey;
+use super::outgoing;
+use super::perform::Step;
+use super::poison::PoisonKey;
+use super::refusal::Refusal;
+use super::run_loop::Loop;
+use crate::bus::Bus;
+use crate::store::Store;
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    pub(super) fn verb(&mut self, job: Job, request: &VerbRequest) -> Step {
+        let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        let Some(info) = self.live.ids.get(&key) else {
+            return Step::Lacks(Box::new(job));
+        };
+        let Some(open) = info.open().map(|known| known.row.run_id) else {
+            let refusal = match info.newest_closed() {
+                Some(known) => Refusal::new(
+                    &code::RUN_CLOSED,
+                    format!("the run {} is closed ({})", known.row.run_id, known.row.status),
+                ),
+                None => Refusal::new(
+                    &code::UNKNOWN_RUN,
+                    format!(
+                        "no run in `{}` has the workflow id `{}`",
+                        request.namespace, request.workflow_id
+                    ),
+                ),
+            };
+            self.refuse(&job.origin, &refusal);
+            self.building.inputs += 1;
+            return Step::Done;
+        };
+        if !self.live.contains(open) {
+            if !self.absent.contains_key(&open) {
+                return Step::Lacks(Box::new(job));
+            }
+            // It was there a moment ago and cannot be read: an operator has to look at it.
+            let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+            self.refuse(&job.origin, &refusal);
+            self.building.inputs += 1;
+            return Step::Done;
+        }
+        let input = match request.verb {
+            Verb::Cancel => Input::Cancel(request.operation.clone()),
+            Verb::Terminate => Input::Terminate(request.operation.clone()),
+        };
+        self.building.inputs += 1;
+        match self.apply(open, input) {
+            Applied::Changed | Applied::Nothing => {
+                if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(open)) {
+                    let mut answer = outgoing::answer_of(&live.state, AnswerOn::Started);
+                    answer.stage = AnswerStage::Accepted;
+                    self.building.answer(outgoing::answer(to, &answer));
+                }
+                self.taken(&job.origin, None);
+            }
+            Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
+            Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+        }
+        Step::Done
+    }
+
+    /// Lets somebody else wait for a run's end.
+    pub(super) fn await_run(&mut self, run_id: RunId, request: AnswerRequest) -> Applied {
+        self.apply(run_id, Input::Await(request))
+    }
+}

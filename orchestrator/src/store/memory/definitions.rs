@@ -1,0 +1,125 @@
+//! Definitions and namespaces.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+
+use super::state::State;
+use crate::store::{DefinitionHead, DefinitionHeads, NamespaceRow, Registered, StoreError, StoredDefinition};
+
+impl State {
+    pub(super) fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {
+        let mut heads: BTreeMap<(&Namespace, &WorkflowName), DefinitionHead> = BTreeMap::new();
+        // In the order of versions, so that the newest stays.
+        for ((namespace, workflow, version), definition) in &self.definitions {
+            heads.insert(
+                (namespace, workflow),
+                DefinitionHead {
+                    namespace: namespace.clone(),
+                    workflow: workflow.clone(),
+                    version: *version,
+                    hash: definition.hash.clone(),
+                },
+            );
+        }
+        Ok(DefinitionHeads {
+            definitions_epoch: self.definitions_epoch,
+            heads: heads.into_values().collect(),
+        })
+    }
+
+    pub(super) fn register_definition(&mut self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
+        let texts = [
+            definition.workflow.as_str(),
+            &definition.hash.0,
+            &definition.body,
+            &definition.source,
+        ];
+        if !self.namespaces.contains_key(&definition.namespace)
+            || definition.version < 1
+            || texts.iter().any(|text| text.contains('\0'))
+        {
+            return Err(StoreError::Rejected(
+                "the definition breaks a rule of the store".to_owned(),
+            ));
+        }
+        let key = (
+            definition.namespace.clone(),
+            definition.workflow.clone(),
+            definition.version,
+        );
+        if let Some(there) = self.definitions.get(&key) {
+            return Ok(if there.hash == definition.hash {
+                Registered::Unchanged
+            } else {
+                Registered::Conflict {
+                    hash: there.hash.clone(),
+                }
+            });
+        }
+        self.definitions.insert(key, Arc::new(definition.clone()));
+        self.definitions_epoch += 1;
+        Ok(Registered::New)
+    }
+
+    pub(super) fn definition(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        version: Option<i32>,
+    ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        Ok(self
+            .definitions
+            .values()
+            .rev()
+            .find(|there| {
+                there.namespace == *namespace
+                    && there.workflow == *workflow
+                    && version.is_none_or(|version| there.version == version)
+            })
+            .cloned())
+    }
+
+    pub(super) fn definition_by_hash(
+        &self,
+        hash: &DefinitionHash,
+    ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        Ok(self.definitions.values().find(|there| there.hash == *hash).cloned())
+    }
+
+    pub(super) fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+        Ok(self
+            .definitions
+            .values()
+            .filter(|there| there.namespace == *namespace)
+            .map(|there| StoredDefinition::clone(there))
+            .collect())
+    }
+
+    pub(super) fn create_namespace(&mut self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
+        let name = namespace.name.as_str();
+        if name.is_empty() || name.contains('\0') || namespace.retention_class < 0 {
+            return Err(StoreError::Rejected(
+                "the namespace breaks a rule of the store".to_owned(),
+            ));
+        }
+        if self.namespaces.contains_key(&namespace.name) {
+            return Ok(false);
+        }
+        self.namespaces
+            .insert(namespace.name.clone(), namespace.retention_class);
+        Ok(true)
+    }
+
+    pub(super) fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
+        Ok(self
+            .namespaces
+            .iter()
+            .map(|(name, retention_class)| NamespaceRow {
+                name: name.clone(),
+                retention_class: *retention_class,
+            })
+            .collect())
+    }
+}

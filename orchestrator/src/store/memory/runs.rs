@@ -1,0 +1,112 @@
+//! Runs and their transitions: found, loaded, listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::time::Timestamp;
+
+use super::state::State;
+use crate::store::{
+    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, StoreError, StoredRun, StoredTransition,
+};
+
+impl State {
+    pub(super) fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
+        let mut found: BTreeMap<RunId, RunRow> = BTreeMap::new();
+        for (namespace, workflow_id, request_id) in ids {
+            let of_id: Vec<&RunRow> = self
+                .runs
+                .values()
+                .filter(|row| row.namespace == *namespace && row.workflow_id == *workflow_id)
+                .collect();
+            let open = of_id.iter().filter(|row| row.closed_at.is_none());
+            let newest_closed = of_id.iter().rev().find(|row| row.closed_at.is_some());
+            let requested = of_id
+                .iter()
+                .filter(|row| request_id.is_some() && row.request_id == *request_id);
+            for row in open.chain(newest_closed).chain(requested) {
+                found.insert(row.run_id, (*row).clone());
+            }
+        }
+        Ok(Found {
+            runs: found.into_values().map(|row| FoundRun { row }).collect(),
+            definitions_epoch: self.definitions_epoch,
+        })
+    }
+
+    pub(super) fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
+        let ids: BTreeSet<&RunId> = ids.iter().collect();
+        Ok(ids
+            .into_iter()
+            .filter_map(|id| self.runs.get(id))
+            .map(|row| {
+                let snapshot = self.snapshots.get(&row.run_id).cloned();
+                let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.seq);
+                StoredRun {
+                    transitions: self.transitions(row, after).collect(),
+                    row: row.clone(),
+                    snapshot,
+                }
+            })
+            .collect())
+    }
+
+    pub(super) fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
+        let Some(row) = self.runs.get(&run) else {
+            return Ok(Vec::new());
+        };
+        Ok(self
+            .transitions(row, after)
+            .take(limit.min(HISTORY_LIMIT) as usize)
+            .collect())
+    }
+
+    pub(super) fn due(
+        &self,
+        partitions: &[i16],
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+        let mut due: Vec<(Timestamp, RunId)> = self
+            .runs
+            .values()
+            .filter(|row| partitions.contains(&row.partition))
+            .filter_map(|row| Some((row.wake_at?, row.run_id)))
+            .filter(|(wake_at, _)| *wake_at <= until)
+            .collect();
+        due.sort_unstable();
+        due.truncate(limit as usize);
+        Ok(due.into_iter().map(|(wake_at, run_id)| (run_id, wake_at)).collect())
+    }
+
+    pub(super) fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        Ok(self
+            .runs
+            .values()
+            .rev()
+            .filter(|row| row.namespace == *namespace)
+            .filter(|row| {
+                filter
+                    .workflow
+                    .as_ref()
+                    .is_none_or(|workflow| row.workflow == *workflow)
+            })
+            .filter(|row| filter.workflow_id.as_ref().is_none_or(|id| row.workflow_id == *id))
+            .filter(|row| filter.status.as_ref().is_none_or(|status| row.status == *status))
+            .filter(|row| filter.before.is_none_or(|before| row.run_id < before))
+            .take(filter.limit.min(LIST_LIMIT) as usize)
+            .cloned()
+            .collect())
+    }
+
+    fn transitions<'a>(&'a self, row: &RunRow, after: i32) -> impl Iterator<Item = StoredTransition> + use<'a> {
+        let (class, run_id) = (row.retention_class, row.run_id);
+        self.events
+            .range((class, run_id, after.saturating_add(1))..=(class, run_id, i32::MAX))
+            .map(|((_, _, seq), (at, body))| StoredTransition {
+                seq: *seq,
+                at: *at,
+                body: body.clone(),
+            })
+    }
+}

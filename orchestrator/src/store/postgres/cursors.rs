@@ -1,0 +1,64 @@
+//! How far the logs of partitions have been taken.
+
+use sqlx::postgres::PgConnection;
+
+use super::PostgresStore;
+use super::error::to_store_error;
+use super::time::At;
+use crate::store::{Cursor, OwnedPartition, Session, StoreError};
+
+impl PostgresStore {
+    pub(super) async fn owned_cursors(&self, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
+        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
+        owned(&mut connection, session).await
+    }
+
+    pub(super) async fn every_cursor(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"select partition, cursor_seq, cursor_at as "cursor_at!: At", cursor_stream from partitions order by partition"#
+        )
+        .fetch_all(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+        Ok(rows.into_iter().map(OwnedPartition::from).collect())
+    }
+}
+
+pub(super) async fn owned(connection: &mut PgConnection, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select p.partition as "partition!", p.cursor_seq as "cursor_seq!", p.cursor_at as "cursor_at!: At",
+                  p.cursor_stream as "cursor_stream!"
+           from partitions p join sessions s on s.id = p.owner
+           where s.id = $1 and s.epoch = $2
+           order by p.partition"#,
+        session.id,
+        session.epoch,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(to_store_error)?;
+    Ok(rows.into_iter().map(OwnedPartition::from).collect())
+}
+
+struct Row {
+    partition: i16,
+    cursor_seq: i64,
+    cursor_at: At,
+    cursor_stream: String,
+}
+
+impl From<Row> for OwnedPartition {
+    fn from(row: Row) -> Self {
+        Self {
+            partition: row.partition,
+            cursor: Cursor {
+                // The column's check says that it is not negative.
+                sequence: u64::try_from(row.cursor_seq).unwrap_or_default(),
+                at: row.cursor_at.0,
+                stream: row.cursor_stream,
+            },
+        }
+    }
+}
