@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::fetch;
 use crate::bus::memory::MemoryBus;
-use crate::bus::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, header};
+use crate::bus::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
 
@@ -406,6 +406,11 @@ impl Bus for LineBus {
     async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
         self.line.cross().await;
         self.bus.purge_log(cursors).await
+    }
+
+    async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
+        self.line.cross().await;
+        self.bus.keep_head_room(namespaces).await
     }
 
     async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
