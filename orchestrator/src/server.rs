@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::store::postgres::{PostgresConfig, PostgresStore};
 use crate::store::{Store as _, StoreError};
 use crate::telemetry::health::{Check, readiness};
-use crate::telemetry::{http, metrics};
+use crate::telemetry::{self, http, metrics};
 
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -178,7 +178,8 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
         partitions: config.partitions,
         ..EngineConfig::new(&config.replica_name)
     };
-    let engine = Engine::new(engine_config, Arc::clone(&store), Arc::clone(&bus));
+    let mut engine = Engine::new(engine_config, Arc::clone(&store), Arc::clone(&bus));
+    engine.spans = telemetry::span::installed();
     let health = Arc::clone(&engine.health);
 
     let asked = (Arc::clone(&health), Arc::clone(&store), Arc::clone(&bus));

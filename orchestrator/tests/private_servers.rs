@@ -191,7 +191,6 @@ async fn a_data_directory_that_postgres_may_not_enter_keeps_its_files_elsewhere(
 
 /// As on a machine that has neither server: both are installed by two at once, into a cache that PostgreSQL may reach.
 #[tokio::test]
-#[ignore = "downloads 30 MB"]
 async fn servers_are_installed_where_there_are_none() {
     let cache = tempfile::Builder::new()
         .permissions(fs::Permissions::from_mode(0o755))

@@ -21,15 +21,15 @@ pub struct ReplicaOptions {
     pub database_url: Option<String>,
     /// Instead of the stack's own.
     pub nats_url: Option<String>,
+    /// Where its spans go; nowhere if not said.
+    pub otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug)]
 pub struct Replica {
     pub name: String,
     child: ChildProcess,
-    nats_url: String,
-    database_url: String,
-    partitions: u16,
+    command: CommandLine,
     log: PathBuf,
 }
 
@@ -49,22 +49,17 @@ impl Replica {
     pub fn spawn(stack: &Stack, name: &str, options: ReplicaOptions) -> Self {
         let log = stack.directory().join(format!("{name}.log"));
         child::create(&log);
-        let nats_url = options.nats_url.unwrap_or_else(|| stack.nats_url().to_owned());
-        let database_url = options.database_url.unwrap_or_else(|| stack.postgres_url().to_owned());
-        let partitions = stack.partitions();
-        Self {
-            child: launch(
-                name,
-                &nats_url,
-                &database_url,
-                partitions,
-                options.failpoint.as_deref(),
-                &log,
-            ),
+        let command = CommandLine {
             name: name.to_owned(),
-            nats_url,
-            database_url,
-            partitions,
+            nats_url: options.nats_url.unwrap_or_else(|| stack.nats_url().to_owned()),
+            database_url: options.database_url.unwrap_or_else(|| stack.postgres_url().to_owned()),
+            partitions: stack.partitions(),
+            otlp_endpoint: options.otlp_endpoint,
+        };
+        Self {
+            child: command.launch(options.failpoint.as_deref(), &log),
+            name: name.to_owned(),
+            command,
             log,
         }
     }
@@ -82,14 +77,7 @@ impl Replica {
         self.child.kill9();
         // The address in the log is that of the process that writes last.
         child::create(&self.log);
-        self.child = launch(
-            &self.name,
-            &self.nats_url,
-            &self.database_url,
-            self.partitions,
-            None,
-            &self.log,
-        );
+        self.child = self.command.launch(None, &self.log);
     }
 
     /// Asks it to hand over, and waits for its end.
@@ -184,24 +172,45 @@ impl Replica {
     }
 }
 
-fn launch(
-    name: &str,
-    nats_url: &str,
-    database_url: &str,
+/// What a replica is started with, every time.
+#[derive(Debug)]
+struct CommandLine {
+    name: String,
+    nats_url: String,
+    database_url: String,
     partitions: u16,
-    failpoint: Option<&str>,
-    log: &std::path::Path,
-) -> ChildProcess {
-    let mut command = Command::new(binaries::knarr());
-    command
-        .args(["server", "--nats-url", nats_url, "--database-url", database_url])
-        .args(["--replica-name", name, "--partitions", &partitions.to_string()])
-        .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
-        .args(["--log", "info,sqlx=warn,async_nats=warn"])
-        .env_remove("KNARR_FAILPOINT")
-        .env("RUST_BACKTRACE", "1");
-    if let Some(failpoint) = failpoint {
-        command.env("KNARR_FAILPOINT", failpoint);
+    otlp_endpoint: Option<String>,
+}
+
+impl CommandLine {
+    fn launch(&self, failpoint: Option<&str>, log: &std::path::Path) -> ChildProcess {
+        let mut command = Command::new(binaries::knarr());
+        command
+            .args([
+                "server",
+                "--nats-url",
+                &self.nats_url,
+                "--database-url",
+                &self.database_url,
+            ])
+            .args([
+                "--replica-name",
+                &self.name,
+                "--partitions",
+                &self.partitions.to_string(),
+            ])
+            .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--log", "info,sqlx=warn,async_nats=warn"])
+            .env_remove("KNARR_FAILPOINT")
+            .env("RUST_BACKTRACE", "1");
+        if let Some(failpoint) = failpoint {
+            command.env("KNARR_FAILPOINT", failpoint);
+        }
+        if let Some(endpoint) = &self.otlp_endpoint {
+            command
+                .args(["--otlp-endpoint", endpoint])
+                .env("OTEL_BSP_SCHEDULE_DELAY", "100");
+        }
+        ChildProcess::spawn(command, log)
     }
-    ChildProcess::spawn(command, log)
 }

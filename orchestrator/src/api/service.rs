@@ -15,16 +15,18 @@ use futures_util::FutureExt;
 use futures_util::stream::{SelectAll, StreamExt};
 use knarr_core::ids::Namespace;
 use knarr_schemas::api::{self, verb};
-use knarr_schemas::{code, subject};
+use knarr_schemas::{code, header, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::api::client::max_payload;
 use crate::api::{Operations, Refusal};
 use crate::store::Store;
+use crate::telemetry::trace;
 
 /// Requests held at a time; more are refused at once.
 pub const ADMITTED: usize = 256;
@@ -179,7 +181,8 @@ impl<S: Store> Acceptor<S> {
             index,
             request,
         };
-        self.requests.spawn(call.run(admitted));
+        let span = call.span();
+        self.requests.spawn(call.run(admitted).instrument(span));
     }
 }
 
@@ -194,6 +197,22 @@ struct Call<S> {
 }
 
 impl<S: Store> Call<S> {
+    /// A child of the caller's span, if the request says which.
+    fn span(&self) -> tracing::Span {
+        let span = tracing::info_span!("api", verb = self.verb, otel.kind = "server");
+        if let Some(traceparent) = self
+            .request
+            .message
+            .headers
+            .as_ref()
+            .and_then(|h| h.get(header::TRACEPARENT))
+        {
+            let headers = vec![(Arc::from(header::TRACEPARENT), traceparent.as_str().to_owned())];
+            trace::continue_from(&span, &headers);
+        }
+        span
+    }
+
     async fn run(self, admitted: Option<OwnedSemaphorePermit>) {
         let answer = match &admitted {
             None => Err(Refusal::new(503, &code::BUSY, code::BUSY.cause)),

@@ -168,12 +168,13 @@ impl Client<'_> {
             match self.plan.load {
                 Load::InFlight(limit) if !over && now >= self.refill_after => self.refill(u64::from(limit), now),
                 Load::InFlight(_) => {}
-                Load::Rate(_) => self.learn_of_starts(),
+                Load::Rate(_) => self.learn_of_starts(now),
             }
             self.flush(writer)?;
             let silent = now.duration_since(self.last_word.max(end.min(now))) > self.plan.drain;
-            if self.live.stop.load(Ordering::Relaxed) || over && (self.open == 0 || silent) {
-                return Ok(self.finish());
+            let done = over && self.all_started(end) && (self.open == 0 || silent);
+            if self.live.stop.load(Ordering::Relaxed) || done {
+                return Ok(self.finish(now));
             }
             reader.fill()?;
         }
@@ -201,8 +202,16 @@ impl Client<'_> {
         self.live.started.store(self.sagas.len() as u64, Ordering::Relaxed);
     }
 
+    /// A pacer that the machine held up may still have starts to send that were due before the end.
+    fn all_started(&self, end: Instant) -> bool {
+        match self.plan.load {
+            Load::InFlight(_) => true,
+            Load::Rate(rate) => self.began + due(rate, self.sagas.len() as u64) >= end,
+        }
+    }
+
     /// The pacer has started more.
-    fn learn_of_starts(&mut self) {
+    fn learn_of_starts(&mut self, now: Instant) {
         let Load::Rate(rate) = self.plan.load else { return };
         let started = self.live.started.load(Ordering::Acquire);
         while (self.sagas.len() as u64) < started {
@@ -212,6 +221,7 @@ impl Client<'_> {
                 ..Saga::default()
             });
             self.open += 1;
+            self.last_word = now;
         }
     }
 
@@ -221,7 +231,7 @@ impl Client<'_> {
             Some(Back::Answer(number)) => (number, true),
             None => return,
         };
-        self.learn_of_starts();
+        self.learn_of_starts(now);
         let Some(saga) = usize::try_from(number)
             .ok()
             .and_then(|number| self.sagas.get_mut(number))
@@ -269,8 +279,8 @@ impl Client<'_> {
         self.live.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn finish(mut self) -> Seen {
-        self.learn_of_starts();
+    fn finish(mut self, now: Instant) -> Seen {
+        self.learn_of_starts(now);
         self.seen.started = self.sagas.len() as u64;
         for (number, saga) in (0..).zip(&self.sagas) {
             if !saga.ended_well {
@@ -520,6 +530,15 @@ mod tests {
         )
         .unwrap();
         assert_eq!((seen.latency_us.len(), seen.lost), (50, 0));
+    }
+
+    #[test]
+    fn a_pacer_that_was_held_up_still_starts_all_that_was_due() {
+        let url = server(|_| vec![STORED, DONE]);
+        // The whole window lies in the past before the first start can go out.
+        let began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        let seen = drive(&url, &plan(Load::Rate(500.0)), began, &Arc::new(Live::default())).unwrap();
+        assert_eq!((seen.started, seen.lost), (50, 0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
+use super::spans;
 use crate::bus::Bus;
 use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
@@ -61,6 +62,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn record(&mut self, run_id: RunId, transition: &Transition, now: Timestamp) {
         let Some(live) = self.live.get_mut(run_id) else { return };
         count_events(&transition.events);
+        if self.spans.is_some() {
+            let into = self.building.spans();
+            spans::of_transition(&live.state, live.reference.trace, transition, &mut live.attempts, into);
+        }
         let effects = run::effects(&live.state, transition);
         let owes = !effects.is_empty();
         outgoing::publications(

@@ -11,6 +11,7 @@ use crate::bus::Outgoing;
 use crate::store::{
     Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, RunWrite, Snapshot,
 };
+use crate::telemetry::span::Ended;
 
 /// Word to a worker that waits for its result to be durable.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(super) struct BatchBuilder {
     published: Vec<CommitId>,
     deferred: Vec<DeferredInput>,
     settled: Vec<DeferredId>,
+    /// Of what has ended, where spans are exported.
+    spans: Vec<Ended>,
 }
 
 /// A closed batch, on its way to the store.
@@ -67,6 +70,7 @@ pub(super) struct Outbound {
     pub(super) answers: Vec<Outgoing>,
     pub(super) messages: Vec<Outgoing>,
     pub(super) publications: Vec<Publication>,
+    pub(super) spans: Vec<Ended>,
 }
 
 impl BatchBuilder {
@@ -86,6 +90,7 @@ impl BatchBuilder {
             published: Vec::new(),
             deferred: Vec::new(),
             settled: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -116,6 +121,10 @@ impl BatchBuilder {
     /// Where effects of applied transitions go.
     pub(super) fn publications(&mut self) -> &mut Vec<Publication> {
         &mut self.publications
+    }
+
+    pub(super) fn spans(&mut self) -> &mut Vec<Ended> {
+        &mut self.spans
     }
 
     pub(super) fn row_changed(&mut self, run_id: RunId, partition: i16) {
@@ -224,6 +233,7 @@ impl BatchBuilder {
                 answers: self.answers,
                 messages: self.messages,
                 publications: self.publications,
+                spans: self.spans,
             },
         }
     }

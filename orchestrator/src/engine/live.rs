@@ -27,6 +27,8 @@ pub(super) struct Live {
     pub(super) alarm: Option<Timestamp>,
     /// First beats of open tasks, by number, kept until a deadline asks.
     pub(super) beats: Vec<(knarr_core::ids::TaskNo, Timestamp)>,
+    /// Attempts whose spans have begun; empty where no spans are exported.
+    pub(super) attempts: Vec<super::spans::Attempt>,
     used: u64,
 }
 
@@ -40,6 +42,7 @@ impl Live {
             touched_in: 0,
             alarm: None,
             beats: Vec::new(),
+            attempts: Vec::new(),
             used: 0,
         }
     }

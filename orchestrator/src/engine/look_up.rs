@@ -8,6 +8,7 @@ use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
 use super::run_loop::{Done, Loop};
+use super::spans;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
@@ -213,8 +214,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         self.deferral.arrived(run_id);
         if let Some(reference) = RunRef::new(&state, partition) {
-            self.live
-                .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
+            let mut live = Live::new(state, plan, Arc::new(reference), row);
+            if self.spans.is_some() {
+                spans::resume(&live.state, &mut live.attempts);
+            }
+            self.live.insert(run_id, live);
             let now = self.clock.now();
             self.raise_wake(run_id, now);
         }

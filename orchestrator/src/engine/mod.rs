@@ -40,6 +40,7 @@ mod refusal;
 mod replica;
 mod result;
 mod run_loop;
+mod spans;
 mod start;
 mod token;
 mod upkeep;

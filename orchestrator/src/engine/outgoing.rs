@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 use super::token::TokenKey;
 use crate::bus::{Delivery, Headers, LogMessage, Outgoing};
 use crate::store::RunRow;
+use crate::telemetry::span::RunTrace;
 
 /// What every message of a run says, made once a run.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct RunRef {
     reply: String,
     direct: String,
     traceparent: Option<Arc<str>>,
+    pub(super) trace: RunTrace,
 }
 
 impl RunRef {
@@ -46,6 +48,7 @@ impl RunRef {
             run_id_text: state.run_id().to_string(),
             workflow_id_token: subject::encode_token(state.workflow_id().as_str()).ok()?.into_owned(),
             traceparent: state.traceparent().cloned(),
+            trace: RunTrace::new(state.run_id(), state.traceparent().map(|text| &**text)),
         })
     }
 }
@@ -93,7 +96,8 @@ pub(super) fn publications(
 }
 
 /// The message of a task. Registration has seen to it that its names are tokens and its input is JSON.
-pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Outgoing {
+/// `traced`: its attempt has a span, which stands between the start's and the worker's.
+pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey, traced: bool) -> Outgoing {
     let namespace = run.namespace.as_str();
     let mut headers: Headers = Vec::with_capacity(20);
     let mut put = |name: &'static str, value: String| headers.push((name.into(), value));
@@ -125,8 +129,9 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey) -> Outg
     }
     put(header::REPLY, run.reply.clone());
     put(header::DIRECT, run.direct.clone());
-    if let Some(traceparent) = &run.traceparent {
-        put(header::TRACEPARENT, traceparent.to_string());
+    let attempt = traced.then(|| run.trace.traceparent(dispatch.task)).flatten();
+    if let Some(traceparent) = attempt.or_else(|| run.traceparent.as_ref().map(|text| text.to_string())) {
+        put(header::TRACEPARENT, traceparent);
     }
     Outgoing {
         subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).unwrap_or_default(),

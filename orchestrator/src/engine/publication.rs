@@ -23,6 +23,7 @@ use super::token::TokenKey;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
 use crate::store::{CommitId, InheritedCommit, Store};
 use crate::telemetry::metric;
+use crate::telemetry::span::SpanSink;
 
 /// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
 const ROUNDS: u32 = 6;
@@ -58,6 +59,8 @@ impl Published {
 pub(super) struct Publisher<B> {
     pub(super) bus: Arc<B>,
     pub(super) tokens: Arc<TokenKey>,
+    /// Where spans go, if they are exported; tasks then name their attempt's span.
+    pub(super) spans: Option<SpanSink>,
     /// Ends offers that would never be taken, when the engine stops.
     pub(super) stop: CancellationToken,
 }
@@ -67,6 +70,7 @@ impl<B> Clone for Publisher<B> {
         Self {
             bus: Arc::clone(&self.bus),
             tokens: Arc::clone(&self.tokens),
+            spans: self.spans.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -84,6 +88,9 @@ impl<B: Bus> Publisher<B> {
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
         offers.extend(messages.map(Publication::Message));
         offers.extend(outbound.publications);
+        if let Some(spans) = &self.spans {
+            outbound.spans.into_iter().for_each(|ended| spans.send(ended));
+        }
         let mut published = Published {
             commit,
             held: Vec::new(),
@@ -148,7 +155,7 @@ impl<B: Bus> Publisher<B> {
     fn compose(&self, offer: &Publication) -> Outgoing {
         match offer {
             Publication::Message(message) => message.clone(),
-            Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens),
+            Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens, self.spans.is_some()),
         }
     }
 

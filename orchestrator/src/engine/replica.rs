@@ -28,6 +28,7 @@ use super::run_loop::Loop;
 use super::token::TokenKey;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
+use crate::telemetry::span::SpanSink;
 
 /// Why an engine could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,8 @@ pub struct Engine<S, B> {
     pub bus: Arc<B>,
     pub definitions: Arc<Definitions>,
     pub health: Arc<Health>,
+    /// Where spans of runs go; `None` = nowhere.
+    pub spans: Option<SpanSink>,
 }
 
 impl<S: Store, B: Bus> Engine<S, B> {
@@ -78,6 +81,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             bus,
             definitions: Arc::default(),
             health: Arc::default(),
+            spans: None,
         }
     }
 
@@ -103,6 +107,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),
+                spans: self.spans.clone(),
                 stop: publications,
             },
             alarms: Alarms::new(self.config.deadline_horizon),
@@ -111,6 +116,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             bus: self.bus,
             definitions: self.definitions,
             health: self.health,
+            spans: self.spans,
             tokens,
             clock,
             cluster,

@@ -37,6 +37,7 @@ use crate::bus::{Bus, Incoming};
 use crate::store::{
     Cluster, CommitError, CommitId, DeferredInput, DeferredName, OwnedPartition, Session, Share, Store, StoreError,
 };
+use crate::telemetry::span::SpanSink;
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
 #[derive(Debug)]
@@ -116,6 +117,7 @@ pub(super) struct Loop<S, B> {
     pub(super) bus: Arc<B>,
     pub(super) definitions: Arc<Definitions>,
     pub(super) health: Arc<Health>,
+    pub(super) spans: Option<SpanSink>,
     pub(super) tokens: Arc<TokenKey>,
     pub(super) reader: JobReader,
     pub(super) publisher: Publisher<B>,

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
 
-use super::trace;
+use super::{span, trace};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -81,12 +81,15 @@ pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError
             .boxed(),
     };
     let provider = match &options.otlp_endpoint {
-        Some(endpoint) => Some(
-            trace::provider(endpoint, &options.replica).map_err(|source| TelemetryError::Otlp {
-                endpoint: endpoint.clone(),
-                source,
-            })?,
-        ),
+        Some(endpoint) => {
+            let (provider, sink) =
+                trace::provider(endpoint, &options.replica).map_err(|source| TelemetryError::Otlp {
+                    endpoint: endpoint.clone(),
+                    source,
+                })?;
+            span::install(sink);
+            Some(provider)
+        }
         None => None,
     };
     let spans = provider

@@ -8,6 +8,7 @@ pub mod http;
 pub mod log;
 pub mod metric;
 pub mod metrics;
+pub mod span;
 pub mod trace;
 
 pub use log::{LogFormat, TelemetryError, TelemetryGuard, TelemetryOptions, init};

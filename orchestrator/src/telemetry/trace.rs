@@ -1,26 +1,29 @@
 //! Traces: exported by OTLP when an endpoint is given, and carried through messages in the W3C headers either way.
 //!
-//! A run outlives any span, so a `traceparent` that came with its start is a string that goes with its tasks; a span of
-//! the orchestrator is put between only where export is on.
+//! Requests of the API are spans while they are answered. Runs are not: see [`super::span`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::runtime::Tokio;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanProcessor};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::span::SpanSink;
 use crate::bus::Headers;
 
-/// A provider that sends spans to `endpoint` (a collector's base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it).
-pub(super) fn provider(endpoint: &str, replica: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+/// A provider that sends spans to `endpoint` (a collector's base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it), and the way
+/// in for spans that were not made by it.
+pub(super) fn provider(endpoint: &str, replica: &str) -> Result<(SdkTracerProvider, SpanSink), ExporterBuildError> {
     // The variable names a base, the builder wants the whole path.
     let url = match endpoint.trim_end_matches('/') {
         url if url.ends_with("/v1/traces") => url.to_owned(),
@@ -36,22 +39,42 @@ pub(super) fn provider(endpoint: &str, replica: &str) -> Result<SdkTracerProvide
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", replica.to_owned()))
         .build();
-    Ok(SdkTracerProvider::builder()
+    let mut processor = BatchSpanProcessor::builder(exporter, Tokio).build();
+    processor.set_resource(&resource);
+    let processor = Arc::new(processor);
+    let provider = SdkTracerProvider::builder()
         .with_resource(resource)
-        .with_span_processor(BatchSpanProcessor::builder(exporter, Tokio).build())
-        .build())
+        .with_span_processor(Shared(Arc::clone(&processor)))
+        .build();
+    Ok((provider, SpanSink::new(processor)))
 }
 
-struct Into<'a>(&'a mut Headers);
+/// One queue and one exporter for both ways in.
+#[derive(Debug)]
+struct Shared(Arc<BatchSpanProcessor<Tokio>>);
 
-impl Injector for Into<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        match self.0.iter_mut().find(|(name, _)| &**name == key) {
-            Some((_, old)) => *old = value,
-            None if value.is_empty() => {}
-            None => self.0.push((Arc::from(key), value)),
-        }
+impl SpanProcessor for Shared {
+    fn on_start(&self, span: &mut opentelemetry_sdk::trace::Span, context: &Context) {
+        self.0.on_start(span, context);
     }
+
+    fn on_end(&self, span: SpanData) {
+        self.0.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+}
+
+/// What a `traceparent` says; [`SpanContext::NONE`] if it cannot be read.
+pub(super) fn parse(traceparent: &str) -> SpanContext {
+    let headers = vec![(Arc::from(knarr_schemas::header::TRACEPARENT), traceparent.to_owned())];
+    extract(&headers).span().span_context().clone()
 }
 
 struct From<'a>(&'a Headers);
@@ -63,14 +86,6 @@ impl Extractor for From<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.iter().map(|(name, _)| &**name).collect()
-    }
-}
-
-/// Writes a span's `traceparent` and `tracestate`; leaves headers alone when the span is not part of a trace.
-pub fn inject(span: &Span, headers: &mut Headers) {
-    let context = span.context();
-    if context.span().span_context().is_valid() {
-        TraceContextPropagator::new().inject_context(&context, &mut Into(headers));
     }
 }
 
@@ -88,16 +103,9 @@ pub fn continue_from(span: &Span, headers: &Headers) {
     }
 }
 
-/// A `traceparent` as a string, to be kept with a run; `None` when the span is not part of a trace.
-pub fn traceparent(span: &Span) -> Option<String> {
-    let mut headers = Headers::new();
-    inject(span, &mut headers);
-    crate::bus::header(&headers, knarr_schemas::header::TRACEPARENT).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanContext, TracerProvider};
+    use opentelemetry::trace::TracerProvider;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
@@ -109,24 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_goes_through_a_span_into_the_next_message() {
+    fn a_span_continues_the_trace_of_its_message() {
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let span = tracing::info_span!("dispatch");
+            let span = tracing::info_span!("api");
             continue_from(&span, &headers(PARENT));
-            let sent = traceparent(&span).unwrap();
-            assert_eq!(sent[..36], PARENT[..36], "the trace is the same one");
-            assert_ne!(sent, PARENT, "the span is a new one");
+            let context = span.context().span().span_context().clone();
+            assert_eq!(context.trace_id(), parse(PARENT).trace_id());
+            assert_ne!(context.span_id(), parse(PARENT).span_id());
         });
-    }
-
-    #[test]
-    fn without_export_headers_stay_as_they_are() {
-        let mut headers = headers(PARENT);
-        inject(&tracing::info_span!("dispatch"), &mut headers);
-        assert_eq!(headers[0].1, PARENT);
-        assert_eq!(headers.len(), 1);
     }
 
     #[test]

@@ -801,66 +801,6 @@ async fn another_clusters_log_is_refused() {
     assert!(error.to_string().contains("KN0307"), "{error}");
 }
 
-/// Figures for the record: `cargo test -p knarr --release -- --ignored --nocapture bus_throughput`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn bus_throughput() {
-    const COUNT: u32 = 100_000;
-    const PARTITIONS: u16 = 64;
-    let server = TestServer::start();
-    let bus = bus(&server, PARTITIONS).await;
-    let batch = |from: u32| -> Vec<Outgoing> {
-        (from..from + 2000)
-            .map(|n| {
-                let mut message = to_log(&format!("order-{n}"), &"x".repeat(256));
-                message.headers = [
-                    header::RUN_ID,
-                    header::TOKEN,
-                    header::STEP,
-                    header::ATTEMPT,
-                    header::TASK,
-                ]
-                .map(|name| (Arc::from(name), "0123456789abcdef0123456789abcdef".to_owned()))
-                .to_vec();
-                message
-            })
-            .collect()
-    };
-    let started = Instant::now();
-    for from in (0..COUNT).step_by(2000) {
-        assert!(all_ok(&bus.publish(batch(from)).await));
-    }
-    let published = started.elapsed();
-    let (into, mut from) = mpsc::channel(4096);
-    let started = Instant::now();
-    for partition in 0..=PARTITIONS {
-        bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
-            .await
-            .unwrap();
-    }
-    for _ in 0..COUNT {
-        next_log(&mut from).await;
-    }
-    let read = started.elapsed();
-    let mut latencies = Vec::new();
-    for n in 0..500 {
-        let started = Instant::now();
-        assert!(all_ok(&bus.publish(vec![to_log(&format!("late-{n}"), "x")]).await));
-        next_log(&mut from).await;
-        latencies.push(started.elapsed());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    latencies.sort();
-    println!(
-        "published {:.0}/s, read {:.0}/s over {} partitions; publish to read, idle: p50 {:?}, p99 {:?}",
-        f64::from(COUNT) / published.as_secs_f64(),
-        f64::from(COUNT) / read.as_secs_f64(),
-        PARTITIONS + 1,
-        latencies[250],
-        latencies[495],
-    );
-}
-
 /// Starts fill the log up to their share; what is left takes results, and another namespace's starts, until there is room.
 #[tokio::test]
 async fn starts_leave_room_in_the_log_for_results() {
