@@ -181,6 +181,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 },
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
+                pivot: false,
             }))
         }
     };
@@ -202,6 +203,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         output: None,
         search_attributes: BTreeMap::new(),
         timeout: None,
+        compensation: Default::default(),
     }
 }
 
