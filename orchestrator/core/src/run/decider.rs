@@ -102,7 +102,10 @@ impl<'a> Decider<'a> {
         Some(self.conclude())
     }
 
-    pub(super) fn conclude(self) -> Transition {
+    pub(super) fn conclude(mut self) -> Transition {
+        if self.state.closed().is_some_and(|closed| closed.seq == self.seq) {
+            super::child::tell_parent(&mut self);
+        }
         evolve::conclude(self.state, self.seq, self.at);
         Transition {
             seq: self.seq,

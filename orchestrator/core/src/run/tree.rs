@@ -80,12 +80,8 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
             End::Failed(failure) => stop::fail(d, failure),
         };
     };
-    match &plan.node(parent).kind {
-        NodeKind::Sequence { children } => {
-            sequence::child_ended(d, parent, parent_path(path), children, node, end);
-        }
-        // They have no children.
-        _ => {}
+    if let NodeKind::Sequence { children } = &plan.node(parent).kind {
+        sequence::child_ended(d, parent, parent_path(path), children, node, end);
     }
 }
 
