@@ -169,7 +169,10 @@ mod tests {
             "knarr_commit_seconds_bucket{le=\"0.005\"} ",
             "knarr_runs_closed_total{status=\"of a test\"} 2",
         ] {
-            assert!(body.lines().any(|found| found.starts_with(line)), "{line} is not in\n{body}");
+            assert!(
+                body.lines().any(|found| found.starts_with(line)),
+                "{line} is not in\n{body}"
+            );
         }
     }
 }
