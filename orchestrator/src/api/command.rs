@@ -58,6 +58,22 @@ pub struct OperatorCommand {
     pub reason: Option<String>,
 }
 
+/// Something to tell the open run of a workflow id.
+#[derive(Debug, Clone, Default)]
+pub struct SignalCommand {
+    pub workflow_id: String,
+    pub name: String,
+    /// JSON; empty = null.
+    pub body: Bytes,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+    /// Started where no run is open.
+    pub start_workflow: Option<String>,
+    /// JSON; without it the signal's body is that run's input.
+    pub start_input: Option<Bytes>,
+}
+
 /// How a command can fail to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -174,6 +190,27 @@ impl Commander {
             return false;
         };
         serde_json::from_slice::<PublishAck>(&reply.payload).is_ok_and(|answer| answer.error.is_none())
+    }
+
+    pub async fn signal(&self, command: SignalCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        subject::encode_token(&command.name).map_err(name("signal"))?;
+        let subject =
+            subject::signal(&self.namespace, &command.workflow_id, &command.name).map_err(name("workflow id"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        let input = command.start_input.as_deref().map(String::from_utf8_lossy);
+        for (name, value) in [
+            (header::BY, command.by.as_deref()),
+            (header::REASON, command.reason.as_deref()),
+            (header::START_WORKFLOW, command.start_workflow.as_deref()),
+            (header::START_INPUT, input.as_deref()),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
+        }
+        self.publish(subject, headers, command.body, true).await
     }
 
     pub async fn operate(&self, command: OperatorCommand) -> Result<Stored, CommandError> {

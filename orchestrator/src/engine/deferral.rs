@@ -134,7 +134,9 @@ impl Deferral {
             return None;
         }
         match &job.kind {
-            JobKind::Result { run_id, .. } if self.runs.contains_key(run_id) => return Some(*run_id),
+            JobKind::Result { run_id, .. } | JobKind::Answered { run_id, .. } if self.runs.contains_key(run_id) => {
+                return Some(*run_id);
+            }
             JobKind::Gap(_) => return None,
             _ => {}
         }
@@ -166,6 +168,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result { run_id, .. } => *run_id,
             JobKind::Start(start) => self.open_run(&start.namespace, &start.workflow_id)?,
             JobKind::Verb(verb) => self.open_run(&verb.namespace, &verb.workflow_id)?,
+            JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
+            JobKind::Message(message) => match message.receiver() {
+                Some(run) => run,
+                None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
+            },
+            JobKind::Answered { run_id, .. } => *run_id,
             _ => return None,
         };
         if self.is_known(lacked) {

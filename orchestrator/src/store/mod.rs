@@ -128,7 +128,9 @@ impl RunWrite {
 
 /// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
 pub const OPEN_STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
-/// The statuses of closed runs; a store refuses others, and a deadline beside them.
+/// The statuses of a run that has closed and that its parent has undone later; its workflow id is free.
+pub const UNDONE_LATER_STATUSES: [&str; 2] = ["compensating", "parked"];
+/// The statuses of closed runs; a store refuses others.
 pub const CLOSED_STATUSES: [&str; 8] = [
     "completed",
     "failed",
@@ -488,7 +490,7 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<StoredTransition>, StoreError>> + Send;
 
-    /// Open runs of the partitions whose `wake_at` is at or before `until`, earliest first, at most `limit`.
+    /// Runs of the partitions, also closed ones with messages pending, whose `wake_at` is at or before `until`, earliest first, at most `limit`.
     fn due(
         &self,
         partitions: &[i16],
