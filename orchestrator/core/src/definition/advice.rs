@@ -13,12 +13,12 @@ pub(super) fn give(definition: &Definition, found: &mut Vec<Diagnostic>) {
 
 /// A step without any word on undoing it, before a step that can fail the run.
 fn left_behind(definition: &Definition, found: &mut Vec<Diagnostic>) {
-    for (at, step) in definition.steps.iter().enumerate() {
+    for (at, step) in definition.steps.list.iter().enumerate() {
         let Some(activity) = step.activity() else { continue };
         if !matches!(activity.undo, Undo::Undeclared) {
             continue;
         }
-        let breaker = definition.steps[at + 1..]
+        let breaker = definition.steps.list[at + 1..]
             .iter()
             .find(|later| later.activity().is_some_and(|a| a.on_failure == OnFailure::Fail));
         if let Some(breaker) = breaker {
@@ -37,8 +37,8 @@ fn never_compensates(definition: &Definition, found: &mut Vec<Diagnostic>) {
     let mut compensable = false;
     let mut place = None;
     let mut endless = Vec::new();
-    for step in &definition.steps {
-        let Some(activity) = step.activity() else { continue };
+    definition.steps.visit(&mut |step| {
+        let Some(activity) = step.activity() else { return };
         compensable |= matches!(activity.undo, Undo::Compensate(_));
         let unlimited = activity
             .call
@@ -49,7 +49,7 @@ fn never_compensates(definition: &Definition, found: &mut Vec<Diagnostic>) {
             place.get_or_insert_with(|| step.id.place.clone());
             endless.push(step.id.text.as_str());
         }
-    }
+    });
     if let Some(place) = place {
         let message = format!(
             "{} without limit: the saga may never get to compensate",

@@ -56,7 +56,7 @@ pub(super) fn expressions(definition: &Definition, text: &str, found: &mut Vec<D
             },
         );
     }
-    for (index, step) in definition.steps.iter().enumerate() {
+    for (index, step) in definition.steps.list.iter().enumerate() {
         check.step(index, step);
     }
     if let Some(output) = &definition.output {
@@ -64,7 +64,7 @@ pub(super) fn expressions(definition: &Definition, text: &str, found: &mut Vec<D
             output,
             At {
                 roots: STEP_ROOTS,
-                passed: definition.steps.len(),
+                passed: definition.steps.list.len(),
                 ..start
             },
         );
@@ -114,7 +114,7 @@ impl<'a> Check<'a> {
                     self.template(value, At { assigned, ..at });
                 }
             }
-            StepKind::Broken => {}
+            _ => {}
         }
     }
 
@@ -190,7 +190,7 @@ impl<'a> Check<'a> {
         if !at.roots.contains(&root) {
             let message = format!("there is no `{root}` here");
             let near = nearest(root, at.roots.iter().copied());
-            let step = self.definition.steps.iter().any(|step| step.id.text == root);
+            let step = self.definition.steps.list.iter().any(|step| step.id.text == root);
             let mut finding = Diagnostic::error(code::UNKNOWN_NAME, place, message)
                 .help(format!("the names here are {}", listed(at.roots)))
                 .suggest(near);
@@ -239,7 +239,7 @@ impl<'a> Check<'a> {
     }
 
     fn step_reference(&mut self, id: &str, guarded: bool, place: Place, at: At<'a>) {
-        let steps = &self.definition.steps;
+        let steps = &self.definition.steps.list;
         let Some((index, step)) = steps.iter().enumerate().find(|(_, step)| step.id.text == id) else {
             let message = format!("there is no step `{id}`");
             let near = nearest(id, steps.iter().map(|step| step.id.text.as_str()));
@@ -302,7 +302,7 @@ impl<'a> Check<'a> {
         let mut names = Vec::new();
         let mut later = None;
         let mut conditional = None;
-        for (index, step) in self.definition.steps.iter().enumerate() {
+        for (index, step) in self.definition.steps.list.iter().enumerate() {
             let StepKind::Set(entries) = &step.kind else { continue };
             for (position, (entry, _)) in entries.iter().enumerate() {
                 names.push(entry.text.as_str());

@@ -30,7 +30,7 @@ codes! {
     BAD_NAME = "KN0109", "A name has characters that names cannot have.", "Use letters, digits, `_` (and `-` outside step ids and variables).";
     BAD_DURATION = "KN0110", "A duration cannot be read.", "Write it like 150ms, 30s, 5m, 2h, 30d, 1h30m or PT1H30M.";
     BAD_VALUE = "KN0111", "A value is outside of what is allowed.", "Use a value in the range that is named.";
-    STEP_KIND = "KN0112", "A step does nothing, or two things at once.", "Give it exactly one of `activity` and `set`.";
+    STEP_KIND = "KN0112", "A step does nothing, or two things at once.", "Give it exactly one kind: `activity`, `set`, `parallel`, `for_each`, `switch`, `while`, `try`, `scope`, `wait`, `wait_for`, `workflow`, `emit`, `fail`, `complete` or `continue_as_new`.";
     CONTRADICTION = "KN0113", "Two settings contradict each other.", "Keep one of them.";
     EXPRESSION = "KN0120", "An expression cannot be read.", "Correct it at the mark.";
     UNKNOWN_NAME = "KN0121", "An expression uses a name that is not in scope.", "Use one of the names in scope.";
@@ -48,6 +48,8 @@ codes! {
     TIMEOUT_ASSUMED = "KN0142", "An activity has no start-to-close timeout; 10 s is assumed.", "Set `start_to_close` on the step or under `defaults`.";
     LEFT_BEHIND = "KN0150", "A step's effect stays when a later step fails.", "Give it `compensate`, or say `read_only: true` or `no_undo: <reason>`.";
     NEVER_COMPENSATES = "KN0151", "Steps of a compensable saga retry without limit, so that it may never compensate.", "Set `retry.maximum_attempts` on the steps or under `defaults`.";
+    UNBOUNDED = "KN0152", "A loop has nothing that bounds it.", "Say after how many iterations it is to fail: `max_iterations`.";
+    UNREACHABLE = "KN0153", "Steps are never reached.", "Remove them, or move what stands before them.";
     TOO_NEW = "KN0160", "The stored definition uses a newer expression language than this version knows.", "Upgrade this replica.";
 }
 

@@ -27,7 +27,6 @@ pub mod plan;
 mod read;
 mod resolve;
 mod schema;
-mod steps;
 mod tree;
 mod yaml;
 
