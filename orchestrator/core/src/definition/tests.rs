@@ -8,7 +8,9 @@ use super::*;
 use crate::expression::Scope;
 use crate::time::Span;
 
+mod flow;
 mod kinds;
+mod saga;
 
 const ORDER: &str = r#"
 workflow: order
@@ -672,6 +674,10 @@ proptest! {
         "input: \"${ steps.a.b }\"", "input:", "retry: { maximum_attempts: 2 }", "queue: q", "start_to_close: 5s", "set: { v: 1 }",
         "output: \"${ vars.v }\"", "defaults:", "&x", "*x", "<<: *x", "? a", "|", ">", "- - -", "{", "}", "]", "'", "\"${\"", "!!binary x",
         "\t", "---", "...", "é: ü", "input_schema: { type: object }", "no_undo: x", "id: input.x", "~",
+        "parallel: { branches: { l: { steps: [ { c: { wait: 1s } } ] } } }", "for_each: { in: input.l, steps: *x }", "switch:",
+        "- when: input.a", "- else: { steps: [] }", "while: { when: true, max_iterations: 2, steps: [ { d: { complete: } } ] }",
+        "try:", "catch:", "finally: { steps: *x }", "scope:", "wait: 1s", "wait_for: { signal: s }", "on_timeout: continue",
+        "workflow: { name: c }", "emit: { subject: s }", "fail: { type: t }", "complete:", "continue_as_new: 1", "pivot: true",
     ])), 0..16)) {
         let text: String = lines.iter().map(|(indent, line)| format!("{}{line}\n", "  ".repeat(*indent))).collect();
         assert_total(&text)?;

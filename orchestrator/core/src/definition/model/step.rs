@@ -1,7 +1,7 @@
 //! Steps, and the kinds that hold other steps or talk to the outside without a worker.
 
 use super::{Activity, Text};
-use crate::definition::plan::{Join, Losers, OnFailure, ParentClose};
+use crate::definition::plan::{Join, Losers, ParentClose};
 use crate::definition::tree::{Node, Place};
 use crate::time::Span;
 
@@ -147,11 +147,6 @@ impl Step {
             StepKind::Activity(activity) => Some(activity),
             _ => None,
         }
-    }
-
-    /// The step may end without an output although the run goes on.
-    pub(crate) fn may_lack_output(&self) -> bool {
-        self.condition.is_some() || self.activity().is_some_and(|a| a.on_failure == OnFailure::Continue)
     }
 
     /// The bodies of the step, each with its segment of the path (empty for a main body), in the order they are written.

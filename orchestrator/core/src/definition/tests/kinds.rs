@@ -146,7 +146,7 @@ fn step(body: &str) -> String {
     with_steps(&format!("  - b: {body}\n"))
 }
 
-const STEPS: &str = "steps: [ { x: { activity: x } } ]";
+const STEPS: &str = "steps: [ { x: { activity: x, read_only: true } } ]";
 
 #[test]
 fn shapes_that_are_wrong() {
@@ -370,4 +370,83 @@ fn nested_steps_count() {
         read(&split(501), &files).unwrap_err()[0].message,
         "the definition has more than 1000 steps"
     );
+}
+
+/// A list of steps of any kind, without an id: they are numbered afterwards.
+fn some_steps() -> impl Strategy<Value = Value> {
+    let leaf = prop::sample::select(vec![
+        json!({"wait": "5s"}),
+        json!({"set": {"v": "${ input.a }"}}),
+        json!({"activity": "x", "compensate": "y"}),
+        json!({"activity": "x", "if": "input.a", "output_schema": {"type": "object"}}),
+        json!({"emit": {"subject": "s.${ run.id }", "body": [1, "${ input }"]}}),
+        json!({"wait_for": {"signal": "s", "match": "signal.x"}}),
+        json!({"wait_for": {"signal": "s", "timeout": "1h"}, "on_timeout": "continue"}),
+        json!({"workflow": {"name": "c", "id": "input.id", "detached": true}}),
+        json!({"wait": {"until": "input.when"}}),
+        json!({"fail": {"type": "t"}, "if": true}),
+        json!({"continue_as_new": {"a": 1}, "if": "input.b"}),
+    ]);
+    let body = leaf.prop_recursive(4, 20, 3, |inner| {
+        let steps = prop::collection::vec(inner, 1..4).prop_map(Value::Array);
+        ([steps.clone(), steps.clone(), steps], 0..10_u8).prop_map(|([a, b, c], kind)| {
+            let branches = json!({"l": {"steps": a}, "r": {"steps": b}});
+            match kind {
+                0 => json!({"parallel": {"branches": branches}}),
+                1 => json!({"parallel": {"branches": branches, "join": "any", "losers": "keep"}}),
+                2 => json!({"parallel": {"branches": branches, "join": {"at_least": 2}}}),
+                3 => json!({"for_each": {"in": "input.l", "steps": a, "collect": {"v": "${ index }"}}}),
+                4 => json!({"switch": [{"when": "input.a", "steps": a}, {"else": {"steps": b}}]}),
+                5 => json!({"while": {"when": "input.w", "max_iterations": 3, "steps": a}}),
+                6 => json!({"try": {"steps": a, "catch": [{"type": "t", "steps": b}], "finally": {"steps": c}}}),
+                7 => json!({"try": {"steps": a, "catch": [{"steps": b}]}, "if": "input.t"}),
+                8 => json!({"scope": {"steps": a, "otherwise": {"steps": b}}}),
+                _ => json!({"wait_for": {"signal": "s", "timeout": "1h"}, "on_timeout": {"steps": a}}),
+            }
+        })
+    });
+    prop::collection::vec(body, 1..4).prop_map(Value::Array)
+}
+
+/// Gives every step an id and every loop's item a name of its own.
+fn numbered(value: Value, next: &mut usize) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(key, value)| {
+                let value = match (key.as_str(), value) {
+                    ("steps", Value::Array(steps)) => steps.into_iter().map(|step| with_id(step, next)).collect(),
+                    ("for_each", mut value) => {
+                        *next += 1;
+                        value["as"] = json!(format!("i{next}"));
+                        numbered(value, next)
+                    }
+                    (_, value) => numbered(value, next),
+                };
+                (key, value)
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(|item| numbered(item, next)).collect(),
+        other => other,
+    }
+}
+
+fn with_id(step: Value, next: &mut usize) -> Value {
+    *next += 1;
+    let id = format!("s{next}");
+    json!({ id: numbered(step, next) })
+}
+
+proptest! {
+    #[test]
+    fn any_tree_of_steps_is_stored_as_it_is_meant(steps in some_steps()) {
+        let document = json!({
+            "workflow": "w", "version": 1, "steps": steps,
+            "defaults": {"queue": "q", "start_to_close": "1s"},
+        });
+        let text = numbered(document, &mut 0).to_string();
+        let checked = read(&text, &files);
+        prop_assert!(checked.is_ok(), "{}", diagnostic::render("x", &text, &checked.unwrap_err()));
+        assert_same_from_canonical(&checked.unwrap());
+    }
 }
