@@ -1,9 +1,9 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
 //!
-//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the `model`) → `resolve` (every
-//! default filled in) → `check` (expressions and what they refer to, on every way through the steps) and `advice` (what is
-//! legal and unwise) → `canonical` (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
-//! so that one reading reports everything.
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the `model`) → `resolve`
+//! (every default filled in) → `check` (expressions and what they refer to, on every way through the steps) and `advice`
+//! (what is legal and unwise) → `canonical` (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds
+//! findings and goes on with what it has, so that one reading reports everything.
 //!
 //! **Invariant:** [`from_canonical`] gives the same plan and hash for every canonical form that [`read`] produced: the
 //! canonical form holds every default, so that a later version with other defaults changes nothing about it.

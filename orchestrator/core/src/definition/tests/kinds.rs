@@ -7,7 +7,7 @@ use crate::definition::plan::{
 use crate::definition::read::{MAX_NESTING, MAX_STEPS};
 
 /// Everything there is, in one definition.
-const EVERYTHING: &str = r#"
+pub(super) const EVERYTHING: &str = r#"
 workflow: everything
 version: 1
 defaults: { queue: q, start_to_close: 5s, retry: { maximum_attempts: 3 } }
