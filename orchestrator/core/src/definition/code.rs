@@ -71,6 +71,7 @@ codes! {
     ENDLESS_WAIT = "KN0158", "A run may wait for ever for a signal, while it holds what would be undone.", "Give the `wait_for` a `timeout`.";
     RACING = "KN0159", "Steps that run side by side set the same variable.", "Let the loop `collect` its results, use a variable for each branch, or say `max_concurrency: 1`.";
     TOO_NEW = "KN0160", "The stored definition uses a newer expression language than this version knows.", "Upgrade this replica.";
+    LOSING_PIVOT = "KN0161", "A pivot stands in a branch of a `parallel` that does not wait for all.", "Put the pivot after the `parallel`, or let all branches join.";
 }
 
 #[cfg(test)]

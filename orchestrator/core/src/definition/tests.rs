@@ -12,6 +12,7 @@ mod flow;
 mod json_schema;
 mod kinds;
 mod saga;
+mod soundness;
 
 const ORDER: &str = r#"
 workflow: order

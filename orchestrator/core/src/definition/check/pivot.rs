@@ -7,6 +7,7 @@ use super::walk::{At, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::{Diagnostic, Severity};
 use crate::definition::model::{Activity, Parallel, Step, StepKind, Steps, Undo};
+use crate::definition::plan::Join;
 
 impl<'a> Walk<'a, '_> {
     pub(super) fn around_pivot(
@@ -43,6 +44,13 @@ impl<'a> Walk<'a, '_> {
             let Some(pivot) = first(&branch.steps, |activity| activity.pivot) else {
                 continue;
             };
+            if parallel.join != Join::All && parallel.branches.len() > 1 {
+                let message = format!(
+                    "the pivot `{}` stands in a branch that may be cancelled as a loser",
+                    pivot.id.text
+                );
+                self.pivot_finding(code::LOSING_PIVOT, pivot, message);
+            }
             for (other, branch) in parallel.branches.iter().enumerate() {
                 if other == at {
                     continue;

@@ -190,21 +190,42 @@ impl<'a> Walk<'a, '_> {
         }
         let why = format!("may not run (it is in a case of `{}`)", step.id.text);
         let doubt = self.doubt(why.clone());
+        let told = self.told_by_first(cases, ways.first(), why);
         let Some(mut after) = ways.into_iter().reduce(|one, other| one.or(other, doubt)) else {
             return false;
         };
-        // The first case alone is told by its own condition.
-        if let Some(Case {
-            when: Some(when),
-            steps,
-            ..
-        }) = cases.first()
-        {
-            let told = self.doubts.add(why, vec![&when.text]);
-            self.relabel(&mut after, steps, doubt, told);
+        for (number, told) in told {
+            if after.step(number) == Seen::Maybe(doubt) {
+                after.set_step(number, Seen::Maybe(told));
+            }
         }
         *facts = after;
         true
+    }
+
+    /// The steps of the first case, with the doubt that its condition settles; those of others ran only if no case before
+    /// theirs was true.
+    fn told_by_first(&mut self, cases: &'a [Case], way: Option<&Facts<'a>>, why: String) -> Vec<(usize, DoubtId)> {
+        let (
+            Some(Case {
+                when: Some(when),
+                steps,
+                ..
+            }),
+            Some(way),
+        ) = (cases.first(), way)
+        else {
+            return Vec::new();
+        };
+        let own = self.doubts.add(why, vec![&when.text]);
+        let visible = self.visible(steps).into_iter();
+        visible
+            .filter_map(|number| match way.step(number) {
+                Seen::Surely => Some((number, own)),
+                Seen::Maybe(id) => Some((number, self.doubts.and(id, &when.text))),
+                Seen::No => None,
+            })
+            .collect()
     }
 
     fn repeat(&mut self, step: &'a Step, repeat: &'a While, facts: &mut Facts<'a>, at: &At<'a>) {

@@ -145,7 +145,7 @@ impl<'a> Walk<'a, '_> {
             let inner = self
                 .doubts
                 .add(format!("may be skipped (`if` of `{}`)", step.id.text), conditions);
-            *facts = after.only_if(before, &condition.text, inner, &mut self.doubts);
+            *facts = after.only_if(&before, &condition.text, inner, &mut self.doubts);
             if facts.step(number) == Seen::Maybe(inner) {
                 facts.set_step(number, Seen::Maybe(own));
             }

@@ -191,6 +191,18 @@ fn shapes_that_are_wrong() {
             "KN0109 `steps` is a name of the language and cannot name an item | steps",
         ),
         (
+            "{ for_each: { in: input.l, as: none, STEPS } }",
+            "KN0109 `none` is a name of the language and cannot name an item | none",
+        ),
+        (
+            "{ switch: [ { when: input.a, STEPS }, { when: \"${ input.a }\", steps: [ { y: { wait: 1s } } ] } ] }",
+            "KN0153 this case is never reached: the same condition stands before it | when",
+        ),
+        (
+            "{ try: { STEPS, catch: [ { type: [a, b], steps: [ { y: { wait: 1s } } ] }, { type: a, steps: [ { z: { wait: 1s } } ] } ] } }",
+            "KN0153 this `catch` is never reached: its errors are caught before it | type",
+        ),
+        (
             "{ for_each: { in: input.l, max_concurrency: 0, STEPS } }",
             "KN0111 `max_concurrency` must be a whole number from 1 to 10000, not 0 | 0",
         ),
