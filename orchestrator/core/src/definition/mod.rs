@@ -39,6 +39,9 @@ use plan::Plan;
 
 pub use yaml::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_NODES};
 
+/// Findings that are given at once, the errors before the others.
+pub const MAX_FINDINGS: usize = 500;
+
 /// A definition without errors.
 #[derive(Debug)]
 pub struct Checked {
@@ -117,8 +120,19 @@ fn has_errors(findings: &[Diagnostic]) -> bool {
 }
 
 fn in_order(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    findings.sort_by_key(|finding| (finding.span.start, finding.severity, finding.code.code));
+    let by_place = |finding: &Diagnostic| (finding.span.start, finding.severity, finding.code.code);
+    findings.sort_by_key(by_place);
     findings.dedup();
+    if findings.len() > MAX_FINDINGS {
+        findings.sort_by_key(|finding| finding.severity);
+        let more = findings.len() - MAX_FINDINGS;
+        findings.truncate(MAX_FINDINGS);
+        findings.sort_by_key(by_place);
+        let end = findings.last().map(|last| last.span.clone()).unwrap_or_default();
+        let message = format!("there are {more} more findings");
+        let more = Diagnostic::error(code::TOO_LARGE, end, message).severity(Severity::Notice);
+        findings.push(more.help("mend these first"));
+    }
     findings
 }
 

@@ -134,7 +134,8 @@ impl<'a> Walk<'a, '_> {
     ) {
         let Some(number) = self.index.number(id) else {
             let message = format!("there is no step `{id}`");
-            let near = nearest(id, self.index.steps().map(|step| step.id.text.as_str()));
+            let ids: Vec<&str> = self.index.steps().map(|step| step.id.text.as_str()).collect();
+            let near = self.nearest(id, ids);
             self.found
                 .push(Diagnostic::error(code::UNKNOWN_STEP, place, message).suggest(near));
             return;

@@ -7,6 +7,7 @@ use super::index::Index;
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model::{Definition, Step, StepKind, Steps};
+use crate::definition::near::nearest;
 use crate::expression::{Expression, Reference};
 
 pub(super) struct Walk<'a, 'f> {
@@ -17,6 +18,8 @@ pub(super) struct Walk<'a, 'f> {
     pub(super) doubts: Doubts<'a>,
     /// Steps that surely come after a pivot, by number.
     pub(super) forward_only: Vec<bool>,
+    /// How many more wrong names are worth a search for the right one: each looks at every name there is.
+    pub(super) suggestions_left: usize,
 }
 
 /// Where an expression stands, and so what it can see beside the [`Facts`].
@@ -151,6 +154,12 @@ impl<'a> Walk<'a, '_> {
             }
         }
         true
+    }
+
+    /// The nearest right name to a wrong one.
+    pub(super) fn nearest<'n>(&mut self, name: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        self.suggestions_left = self.suggestions_left.checked_sub(1)?;
+        nearest(name, candidates)
     }
 
     pub(super) fn doubt(&mut self, why: String) -> DoubtId {
