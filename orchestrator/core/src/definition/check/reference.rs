@@ -87,8 +87,8 @@ impl<'a> Walk<'a, '_> {
         } else if root == "signal" {
             finding = finding.help("`signal` is there in `match`; afterwards the step's output is the signal's body");
         } else if matches!(root, "item" | "index") {
-            finding =
-                finding.help("an item and its `index` are there inside a `for_each`, the item by the name `as` gives");
+            finding = finding
+                .help("an item is there inside a `for_each`, by the name `as` gives; `index` inside a `while` as well");
         }
         self.found.push(finding);
     }

@@ -230,12 +230,15 @@ impl<'a> Walk<'a, '_> {
 
     fn repeat(&mut self, step: &'a Step, repeat: &'a While, facts: &mut Facts<'a>, at: &At<'a>) {
         self.pivot_in_loop(&repeat.steps);
-        let first = self.doubt("has not run in the first iteration".to_owned());
+        let first = self.doubt("has not run before the first iteration".to_owned());
+        let inside = at.seeing("index");
         let mut before = facts.clone();
-        before.doubt_steps(self.visible(&repeat.steps).into_iter(), first);
         before.doubt_vars(&repeat.steps, first);
-        self.condition(&repeat.when, &before, at);
-        let (after, _) = self.body(&repeat.steps, &before, &at.given(&repeat.when.text));
+        // The condition sees the iteration before, the steps only their own.
+        let mut between = before.clone();
+        between.doubt_steps(self.visible(&repeat.steps).into_iter(), first);
+        self.condition(&repeat.when, &between, &inside);
+        let (after, _) = self.body(&repeat.steps, &before, &inside.given(&repeat.when.text));
         let doubt = self.doubt(format!(
             "may not run (`{}` may pass without an iteration)",
             step.id.text
@@ -283,7 +286,8 @@ impl<'a> Walk<'a, '_> {
     fn scope(&mut self, step: &'a Step, scope: &'a Savepoint, facts: &mut Facts<'a>, at: &At<'a>) -> bool {
         let before = facts.clone();
         let mut inside = at.clone();
-        inside.caught |= scope.otherwise.is_some();
+        // Past a pivot a scope cannot be undone, so that no `try` around it catches.
+        inside.caught = false;
         let (after, falls) = self.body(&scope.steps, &before, &inside);
         let Some(otherwise) = &scope.otherwise else {
             *facts = after;
@@ -294,7 +298,7 @@ impl<'a> Walk<'a, '_> {
             step.id.text
         ));
         let failed = self.halfway(&scope.steps, &before, &after, doubt);
-        let (alternative, alternative_falls) = self.body(otherwise, &failed, &at.seeing("error"));
+        let (alternative, alternative_falls) = self.body(otherwise, &failed, &inside.seeing("error"));
         let own = self.doubt(format!("may not run (it is in `otherwise` of `{}`)", step.id.text));
         *facts = match (falls, alternative_falls) {
             (true, true) => after.or(alternative, doubt),

@@ -225,8 +225,11 @@ fn a_loop_with_a_condition_may_not_run() {
     );
     assert_eq!(
         of(&poll("not steps.a.done", &look("a"))),
-        ["KN0124 the step `a` has not run in the first iteration and then has no output | steps.a.done"]
+        ["KN0124 the step `a` has not run before the first iteration and then has no output | steps.a.done"]
     );
+    // Inside, an iteration's own steps are seen; what the one before left is in variables.
+    let early = "  - poll: { while: { when: index < 3, max_iterations: 5, steps: [ { i: { set: { v: \"${ steps.a.x | default(index) }\" } } }, { a: { activity: x, read_only: true } } ] } }\n";
+    assert_eq!(of(early), ["KN0123 the step `a` runs later | steps.a.x"]);
     assert_eq!(
         of(&(poll("true", &look("a")) + &reads("steps.a.x"))),
         ["KN0124 the step `a` may not run (`poll` may pass without an iteration) and then has no output | steps.a.x"]

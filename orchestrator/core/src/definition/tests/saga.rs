@@ -187,6 +187,12 @@ fn around_a_pivot() {
             vec![],
         ),
         (
+            format!(
+                "  - {PIVOT}\n  - g: {{ try: {{ steps: [ {{ s: {{ scope: {{ steps: [ {{ f: {{ fail: {{ type: t }} }} }} ] }} }} }} ], catch: [ {{ steps: [ {{ w: {{ wait: 1s }} }} ] }} ] }} }}\n"
+            ),
+            vec!["KN0156 `f` fails the run after the pivot `p`; it cannot go back and will be parked | f"],
+        ),
+        (
             format!("  - {PIVOT}\ntimeout: 1h\n"),
             vec!["KN0157 the run's `timeout` can end while the pivot `p` is under way and not known to be done | p"],
         ),
