@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::facts::{DoubtId, Doubts, Facts, Seen};
 use super::index::Index;
+use super::schema_reference::Shape;
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model::{Definition, Step, StepKind, Steps};
@@ -63,7 +64,7 @@ impl Given<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Item<'a> {
     pub(super) name: &'a str,
-    pub(super) schema: Option<&'a serde_json::Value>,
+    pub(super) schema: Option<Shape<'a>>,
 }
 
 impl<'a> At<'a> {

@@ -133,6 +133,21 @@ fn good_definitions_fit() {
     }
 }
 
+/// The pages of help: what is mended fits, and what is wrong in its shape alone does not.
+#[test]
+fn examples_of_the_pages_fit_as_far_as_shapes_go() {
+    let shapes = [
+        "KN0103", "KN0104", "KN0105", "KN0106", "KN0109", "KN0110", "KN0111", "KN0112", "KN0152",
+    ];
+    for code in code::ALL {
+        let examples = code::examples(code::page(code.code).unwrap());
+        assert_eq!(errors(&examples[1]), Vec::<String>::new(), "{}", code.code);
+        if shapes.contains(&code.code) {
+            assert!(!errors(&examples[0]).is_empty(), "{}", code.code);
+        }
+    }
+}
+
 #[test]
 fn shapes_that_are_wrong_do_not_fit() {
     let good = "{ activity: y }";
