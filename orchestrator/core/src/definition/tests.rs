@@ -12,7 +12,7 @@ mod flow;
 mod json_schema;
 mod kinds;
 mod saga;
-mod soundness;
+pub(crate) mod soundness;
 
 const ORDER: &str = r#"
 workflow: order

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 /// A list of steps without ids, and reads without the id of what they read.
-fn some_steps() -> impl Strategy<Value = Value> {
+pub(crate) fn some_steps() -> impl Strategy<Value = Value> {
     let condition = prop::option::of(prop::sample::select(vec!["input.a", "input.b"]));
     let leaf =
         (0..6_u8, any::<prop::sample::Index>(), 0..3_u8, condition).prop_map(|(kind, target, name, condition)| {
@@ -302,6 +302,31 @@ impl Run<'_> {
     }
 }
 
+/// A definition of the steps, which read each other.
+pub(crate) fn definition(steps: Value) -> Value {
+    let document = json!({
+        "workflow": "w", "version": 1, "steps": steps,
+        "defaults": {"queue": "q", "start_to_close": "1s", "retry": {"maximum_attempts": 2}},
+    });
+    let steps = count(&document);
+    named(document, steps, &mut 0)
+}
+
+/// The steps that are told not to read what they read.
+pub(crate) fn readers_told(text: &str, found: &[diagnostic::Diagnostic]) -> BTreeSet<String> {
+    let codes = [
+        code::UNKNOWN_NAME,
+        code::UNKNOWN_STEP,
+        code::LATER_STEP,
+        code::SKIPPED_STEP,
+        code::NO_OUTPUT,
+        code::BESIDE,
+        code::IN_LOOP,
+    ];
+    let told = found.iter().filter(|finding| codes.contains(&finding.code));
+    told.map(|finding| reader(text, finding.span.start)).collect()
+}
+
 /// The id of the step whose `set` a place stands in.
 fn reader(text: &str, place: usize) -> String {
     let lines: Vec<&str> = text[..place].lines().collect();
@@ -326,22 +351,14 @@ proptest! {
         steps in some_steps(),
         runs in prop::collection::vec((prop::collection::vec(any::<bool>(), 40), any::<[bool; 3]>()), 12),
     ) {
-        let document = json!({
-            "workflow": "w", "version": 1, "steps": steps,
-            "defaults": {"queue": "q", "start_to_close": "1s", "retry": {"maximum_attempts": 2}},
-        });
-        let document = named(document.clone(), count(&document), &mut 0);
+        let document = definition(steps);
         // Spread over lines, so that a finding's place tells the step that reads.
         let text = serde_json::to_string_pretty(&document).unwrap();
         let found = match read(&text, &files) {
             Ok(checked) => checked.findings,
             Err(findings) => findings,
         };
-        let told: BTreeSet<String> = found
-            .iter()
-            .filter(|finding| ["KN0123", "KN0124", "KN0126", "KN0132", "KN0133", "KN0121", "KN0122"].contains(&finding.code.code))
-            .map(|finding| reader(&text, finding.span.start))
-            .collect();
+        let told = readers_told(&text, &found);
         for (choices, [a, b, w]) in &runs {
             let mut run = Run {
                 choices: choices.iter(),

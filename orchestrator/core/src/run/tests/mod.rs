@@ -2,6 +2,7 @@
 
 mod attempts;
 mod blocks;
+mod checked;
 mod children;
 mod deadlines;
 mod dsl;
