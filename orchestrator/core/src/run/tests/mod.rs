@@ -8,6 +8,7 @@ mod deadlines;
 mod dsl;
 mod effects;
 mod endings;
+mod examples;
 mod forward;
 mod golden;
 mod late;
