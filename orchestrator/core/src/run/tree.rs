@@ -60,8 +60,13 @@ pub(super) fn find(plan: &Plan, path: &str) -> Option<NodeId> {
 }
 
 fn main_body(plan: &Plan, node: NodeId) -> Option<NodeId> {
-    let mut bodies = bodies(&plan.node(node).kind).into_iter();
-    bodies.find(|id| plan.node(*id).name.is_empty())
+    match &plan.node(node).kind {
+        NodeKind::ForEach(each) => Some(each.body),
+        NodeKind::While(repeat) => Some(repeat.body),
+        NodeKind::Try(block) => Some(block.body),
+        NodeKind::Scope(scope) => Some(scope.body),
+        _ => None,
+    }
 }
 
 /// The step or body of that name in a step or body.
@@ -70,14 +75,15 @@ pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeI
     if let NodeKind::Sequence { children } = &plan.node(node).kind {
         return children.iter().copied().find(|id| named(id));
     }
-    let bodies = bodies(&plan.node(node).kind);
-    bodies.iter().copied().find(named).or_else(|| {
-        let main = main_body(plan, node)?;
-        match &plan.node(main).kind {
-            NodeKind::Sequence { children } => children.iter().copied().find(|id| named(id)),
-            _ => None,
-        }
-    })
+    let in_main = || match &plan.node(main_body(plan, node)?).kind {
+        NodeKind::Sequence { children } => children.iter().copied().find(named),
+        _ => None,
+    };
+    match &plan.node(node).kind {
+        // They have no other bodies.
+        NodeKind::ForEach(_) | NodeKind::While(_) => in_main(),
+        kind => bodies(kind).into_iter().find(named).or_else(in_main),
+    }
 }
 
 /// The bodies of a step, in the order written.

@@ -98,7 +98,11 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, to: &Recipient, b
         ) => lost(d, to),
         (Body::Undo { .. }, Answer::Refused { reason, message }) => {
             let mut ledger = d.state.ledger.iter();
-            let refused = ledger.find(|entry| entry.child.as_ref().is_some_and(|child| child.undo == Some(number)));
+            // The child may have closed before its answer was heard.
+            let refused = ledger.find(|entry| {
+                let asked = entry.child.as_ref().is_some_and(|child| child.undo == Some(number));
+                asked && entry.state == UndoState::Running
+            });
             if let Some(step) = refused.map(|entry| entry.step.clone()) {
                 let error = format!("the child was not undone ({}): {message}", reason.as_str());
                 let error = Failure::new(error_type::CHILD_NOT_UNDONE, &error).at(&step);
