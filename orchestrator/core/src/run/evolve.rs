@@ -470,6 +470,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::RunContinued { successor, input } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::ContinuedAsNew,
                 at,
@@ -480,6 +481,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             });
         }
         Event::RunCompleted { output } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
                 at,

@@ -50,9 +50,12 @@ pub(super) fn find(plan: &Plan, path: &str) -> Option<NodeId> {
         return Some(plan.root);
     }
     // An iteration's number says which instance it is, not which node.
-    let node = path
-        .split('.')
-        .try_fold(plan.root, |node, segment| child_named(plan, node, name_of(segment)))?;
+    let walk = |next: fn(&Plan, NodeId, &str) -> Option<NodeId>| {
+        let mut segments = path.split('.');
+        segments.try_fold(plan.root, |node, segment| next(plan, node, name_of(segment)))
+    };
+    // A step of the main body may have the name of another body.
+    let node = walk(child_named).or_else(|| walk(body_named))?;
     if path.ends_with(']') {
         return main_body(plan, node);
     }
@@ -69,7 +72,14 @@ fn main_body(plan: &Plan, node: NodeId) -> Option<NodeId> {
     }
 }
 
-/// The step or body of that name in a step or body.
+/// The body of that name in a step, else the step of that name in its main body.
+fn body_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
+    let mut bodies = bodies(&plan.node(node).kind).into_iter();
+    let named = bodies.find(|id| *plan.node(*id).name == *name);
+    named.or_else(|| child_named(plan, node, name))
+}
+
+/// The step of that name in a body or in the main body of a step, else the step's body of that name.
 pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
     let named = |id: &NodeId| *plan.node(*id).name == *name;
     if let NodeKind::Sequence { children } = &plan.node(node).kind {
@@ -79,11 +89,11 @@ pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeI
         NodeKind::Sequence { children } => children.iter().copied().find(named),
         _ => None,
     };
-    match &plan.node(node).kind {
+    in_main().or_else(|| match &plan.node(node).kind {
         // They have no other bodies.
-        NodeKind::ForEach(_) | NodeKind::While(_) => in_main(),
-        kind => bodies(kind).into_iter().find(named).or_else(in_main),
-    }
+        NodeKind::ForEach(_) | NodeKind::While(_) => None,
+        kind => bodies(kind).into_iter().find(named),
+    })
 }
 
 /// The bodies of a step, in the order written.
