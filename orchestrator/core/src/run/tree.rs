@@ -215,13 +215,21 @@ pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, error: Fai
 /// failed at a limit, waits for an operator instead.
 pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, outcome: StepOutcome, error: Failure) {
     let plan = d.plan;
-    if pivot::must_not_fail(d, node, &step, &error) || blocked::is_limit(&error) && !d.state.is_halted(&step) {
-        return d.emit(Event::StepParked { step, error });
-    }
-    d.emit(Event::StepFailed {
-        step: step.clone(),
-        outcome,
-        error: error.clone(),
+    let is_parked =
+        pivot::must_not_fail(d, node, &step, &error) || blocked::is_limit(&error) && !d.state.is_halted(&step);
+    let (at, because) = (step.clone(), error.clone());
+    d.emit(if is_parked {
+        Event::StepParked {
+            step: at,
+            outcome,
+            error: because,
+        }
+    } else {
+        Event::StepFailed {
+            step: at,
+            outcome,
+            error: because,
+        }
     });
     let mut end = End::Failed(error);
     if let NodeKind::Activity(activity) = &plan.node(node).kind {
@@ -237,7 +245,9 @@ pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, out
             end = End::Passed;
         }
     }
-    d.push(Work::Ended { node, path: step, end });
+    if !is_parked {
+        d.push(Work::Ended { node, path: step, end });
+    }
 }
 
 /// The last output of a body: that of the last step in it, in the order written, that has one. Looks into the bodies of

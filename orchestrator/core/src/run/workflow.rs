@@ -189,7 +189,8 @@ fn ended(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
         return d.passed(node, step);
     };
     if pivot::must_not_fail(d, node, &step, &error) {
-        return d.emit(Event::StepParked { step, error });
+        let outcome = StepOutcome::Failed;
+        return d.emit(Event::StepParked { step, outcome, error });
     }
     d.push(Work::Ended {
         node,
