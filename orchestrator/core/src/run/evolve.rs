@@ -19,7 +19,9 @@ use super::message::{Answer, Body, Recipient, StartChild};
 use super::open::{Child, Loop, Open, Stopped};
 use super::path::is_within;
 use super::signal::Signal;
-use super::state::{Closed, Deferred, Heard, Pending, Phase, State, Step, Stop, Taken, Task, Waiter, Why};
+use super::state::{
+    Closed, Deferred, Heard, Pending, Phase, RefusedStart, State, Step, Stop, Taken, Task, Waiter, Why,
+};
 use super::status::Status;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -605,8 +607,10 @@ impl State {
     }
 
     fn message_answered(&mut self, number: MessageNo, answer: &Answer) {
-        self.mail.refused.remove(&number);
         let Some(pending) = self.mail.outbox.remove(&number) else {
+            if let Some(refused) = self.mail.refused.get_mut(&number) {
+                refused.started = *answer == Answer::Accepted;
+            }
             return;
         };
         let Body::StartChild(start) = &*pending.body else {
@@ -621,7 +625,8 @@ impl State {
                 }
             }
             Answer::Refused { .. } => {
-                self.mail.refused.insert(number, pending.to);
+                let (to, started) = (pending.to, false);
+                self.mail.refused.insert(number, RefusedStart { to, started });
             }
         }
     }

@@ -94,9 +94,9 @@ pub(super) struct Mail {
     pub(super) sent: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) outbox: BTreeMap<MessageNo, Pending>,
-    /// Starts that were refused, with the runs they would have started.
+    /// Starts that were refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) refused: BTreeMap<MessageNo, Recipient>,
+    pub(super) refused: BTreeMap<MessageNo, RefusedStart>,
     /// By sender.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) taken: BTreeMap<RunId, BTreeMap<MessageNo, Taken>>,
@@ -113,6 +113,15 @@ pub(super) struct Pending {
     pub(super) due: Timestamp,
     /// How often it was sent again.
     pub(super) offers: u32,
+}
+
+/// A start that was refused, and may have been repeated before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RefusedStart {
+    pub(super) to: Recipient,
+    /// A repeat was accepted: the run was told to cancel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) started: bool,
 }
 
 /// A message that was taken.

@@ -5,6 +5,7 @@
 //! | entered | its start is sent, with the child's run id; a child that is not detached gets a ledger entry |
 //! | start accepted | waited for; a detached child's step completes with its ids |
 //! | start refused | the step fails: nothing was done |
+//! | closed: completed, though its start was refused | told to undo, whatever has become of this run |
 //! | closed: completed | the step completes with the child's output, and is undone if the run fails |
 //! | closed: otherwise | the step fails with the child's error: it has undone itself, or an operator answers for it |
 //! | halted, `request_cancel` or `terminate` | told so, once its start was accepted, and waited for |
@@ -21,7 +22,7 @@ use super::failure::{Failure, error_type};
 use super::input::Operation;
 use super::keys::child_run_id;
 use super::ledger::UndoState;
-use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, StartChild};
+use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, Sender, StartChild};
 use super::open::{Child, Open};
 use super::status::Status;
 use super::{blocked, halt as halting, outbox, pivot, tree};
@@ -151,7 +152,12 @@ fn end(d: &mut Decider<'_>, step: &StepPath, outcome: StepOutcome, error: Failur
 }
 
 /// A child of this run has closed. What is not expected changes nothing.
-pub(super) fn closed(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
+pub(super) fn closed(d: &mut Decider<'_>, from: Sender, closed: ChildClosed) {
+    let mut refused = d.state.mail.refused.values();
+    if refused.any(|refused| refused.to.run == Some(closed.child)) {
+        return unwanted(d, from, &closed);
+    }
+    let run = from.run;
     if d.state.is_closed() {
         return;
     }
@@ -165,6 +171,18 @@ pub(super) fn closed(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
     });
     if entry.is_some() {
         undone(d, closed);
+    }
+}
+
+/// Its start had been refused, and a repeat has started it. The step has failed long since, and so may the run have.
+fn unwanted(d: &mut Decider<'_>, from: Sender, closed: &ChildClosed) {
+    if closed.status == Status::Completed {
+        let to = Recipient {
+            workflow_id: from.workflow_id,
+            run: Some(from.run),
+        };
+        let error = Failure::not_needed().at(&closed.step);
+        outbox::send(d, to, Body::Undo { error });
     }
 }
 

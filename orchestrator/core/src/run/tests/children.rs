@@ -92,6 +92,13 @@ fn a_start_that_succeeds_after_its_refusal_is_cancelled() {
     run.take(accepted.clone());
     assert_eq!(bodies(&run), ["cancel"]);
     run.ignores(accepted);
+    run.answered(refused(Refusal::Closed));
+    run.child_closed("ship", Status::Completed);
+    assert_eq!(bodies(&run), ["undo"], "the cancel came too late");
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Compensated);
+    assert_eq!(bodies(&run), Vec::<&str>::new());
+    assert_eq!(run.status(), Status::Failed);
 }
 
 #[test]
