@@ -153,24 +153,25 @@ fn end(d: &mut Decider<'_>, step: &StepPath, outcome: StepOutcome, error: Failur
 
 /// A child of this run has closed. What is not expected changes nothing.
 pub(super) fn closed(d: &mut Decider<'_>, from: Sender, closed: ChildClosed) {
-    let mut refused = d.state.mail.refused.values();
-    if refused.any(|refused| refused.to.run == Some(closed.child)) {
-        return unwanted(d, from, &closed);
-    }
-    let run = from.run;
-    if d.state.is_closed() {
-        return;
-    }
-    let expected = open(d, &closed.step).is_some_and(|child| child.run == closed.child);
-    if expected {
-        return ended(d, run, closed);
+    let is_open = !d.state.is_closed();
+    if is_open && open(d, &closed.step).is_some_and(|child| child.run == closed.child) {
+        return ended(d, from.run, closed);
     }
     let entry = d.state.entry(&closed.step).filter(|entry| {
-        let is_child = entry.child.as_ref().is_some_and(|child| child.run == run);
+        let is_child = entry.child.as_ref().is_some_and(|child| child.run == from.run);
         is_child && entry.state == UndoState::Running
     });
-    if entry.is_some() {
-        undone(d, closed);
+    if is_open && entry.is_some() {
+        return undone(d, closed);
+    }
+    let mut refused = d.state.mail.refused.values();
+    // One that was undone like any other has been told.
+    let is_settled = d
+        .state
+        .entry(&closed.step)
+        .is_some_and(|entry| entry.state != UndoState::Dormant);
+    if !is_settled && refused.any(|refused| refused.to.run == Some(closed.child)) {
+        unwanted(d, from, &closed);
     }
 }
 

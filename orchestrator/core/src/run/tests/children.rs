@@ -137,6 +137,17 @@ fn a_child_that_refuses_to_undo_is_parked_and_can_be_told_again() {
 }
 
 #[test]
+fn a_refusal_that_is_heard_after_the_child_has_completed_changes_nothing() {
+    let mut run = run(vec![workflow("ship"), act("z")]);
+    run.child_closed("ship", Status::Completed);
+    run.answered(refused(Refusal::IdTaken));
+    run.fail("do z");
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Compensated);
+    assert_eq!(run.status(), Status::Compensated);
+}
+
+#[test]
 fn an_answer_that_comes_after_the_undo_was_settled_changes_nothing() {
     let mut run = run(vec![workflow("ship"), act("z")]);
     run.answered(Answer::Accepted);
