@@ -19,7 +19,9 @@ use super::message::{Answer, Body, Recipient, StartChild};
 use super::open::{Child, Loop, Open, Stopped};
 use super::path::is_within;
 use super::signal::Signal;
-use super::state::{Closed, Deferred, Heard, Pending, Phase, State, Step, Stop, Taken, Task, Waiter, Why};
+use super::state::{
+    Closed, Deferred, Heard, Pending, Phase, RefusedStart, State, Step, Stop, Taken, Task, Waiter, Why,
+};
 use super::status::Status;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -234,19 +236,16 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 seq,
             }));
         }
-        Event::StepParked { step, error } => {
+        Event::StepParked { step, outcome, error } => {
             state.doing.remove(step);
-            state.steps.remove(step);
-            let error = error.clone();
-            state.open.insert(step.clone(), Open::Parked { error });
+            let (outcome, error) = (*outcome, error.clone());
+            let parked = Open::Parked { error: error.clone() };
+            state.end_step(step, Step::Failed { outcome, error });
+            state.open.insert(step.clone(), parked);
         }
         Event::StepResumed { step, operation } => {
             state.remember(operation);
             state.open.remove(step);
-            // Another attempt has another entry.
-            state
-                .ledger
-                .retain(|entry| entry.step != *step || entry.state != UndoState::Dormant);
         }
         Event::StepResolved { step, how, operation } => {
             state.remember(operation);
@@ -470,6 +469,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::RunContinued { successor, input } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::ContinuedAsNew,
                 at,
@@ -480,6 +480,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             });
         }
         Event::RunCompleted { output } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
                 at,
@@ -548,8 +549,9 @@ impl State {
     }
 
     fn add_entry(&mut self, step: &StepPath, undo: Option<UndoCall>, child: Option<ChildToUndo>) {
-        // A container that an operator has had tried again enters its steps a second time, and a step has one entry.
-        if self.steps.contains_key(step) {
+        // What an operator has had tried again is entered a second time, and a step has one entry: the one it had if it
+        // may have been done before, which no later failure takes back.
+        if self.steps.remove(step).is_some() {
             let is_over =
                 |state: &UndoState| matches!(state, UndoState::Dormant | UndoState::Done | UndoState::Skipped);
             self.ledger
@@ -605,8 +607,10 @@ impl State {
     }
 
     fn message_answered(&mut self, number: MessageNo, answer: &Answer) {
-        self.mail.refused.remove(&number);
         let Some(pending) = self.mail.outbox.remove(&number) else {
+            if let Some(refused) = self.mail.refused.get_mut(&number) {
+                refused.started = *answer == Answer::Accepted;
+            }
             return;
         };
         let Body::StartChild(start) = &*pending.body else {
@@ -621,7 +625,8 @@ impl State {
                 }
             }
             Answer::Refused { .. } => {
-                self.mail.refused.insert(number, pending.to);
+                let (to, started) = (pending.to, false);
+                self.mail.refused.insert(number, RefusedStart { to, started });
             }
         }
     }

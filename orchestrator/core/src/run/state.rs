@@ -94,9 +94,9 @@ pub(super) struct Mail {
     pub(super) sent: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) outbox: BTreeMap<MessageNo, Pending>,
-    /// Starts that were refused, with the runs they would have started.
+    /// Starts that were refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) refused: BTreeMap<MessageNo, Recipient>,
+    pub(super) refused: BTreeMap<MessageNo, RefusedStart>,
     /// By sender.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) taken: BTreeMap<RunId, BTreeMap<MessageNo, Taken>>,
@@ -113,6 +113,15 @@ pub(super) struct Pending {
     pub(super) due: Timestamp,
     /// How often it was sent again.
     pub(super) offers: u32,
+}
+
+/// A start that was refused, and may have been repeated before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RefusedStart {
+    pub(super) to: Recipient,
+    /// A repeat was accepted: the run was told to cancel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) started: bool,
 }
 
 /// A message that was taken.
@@ -243,6 +252,27 @@ pub struct OpenTaskView<'a> {
     pub execution: &'a Execution,
 }
 
+/// What a step waits for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Waiting<'a> {
+    Timer {
+        due: Timestamp,
+    },
+    Signal {
+        name: &'a Arc<str>,
+        due: Option<Timestamp>,
+    },
+    Child {
+        run: RunId,
+        workflow_id: &'a WorkflowId,
+        /// Its start was accepted.
+        started: bool,
+    },
+    Operator {
+        error: &'a Failure,
+    },
+}
+
 impl State {
     pub fn run_id(&self) -> RunId {
         self.birth.run_id
@@ -368,6 +398,24 @@ impl State {
 
     fn is_step_parked(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Parked { .. }))
+    }
+
+    /// Forward steps that are no activities and wait for something, by path.
+    pub fn waiting(&self) -> impl Iterator<Item = (&StepPath, Waiting<'_>)> {
+        self.open.iter().filter_map(|(step, open)| {
+            let waiting = match open {
+                Open::Timer { due } => Waiting::Timer { due: *due },
+                Open::Signal { name, due } => Waiting::Signal { name, due: *due },
+                Open::Child(child) => Waiting::Child {
+                    run: child.run,
+                    workflow_id: &child.to.workflow_id,
+                    started: child.started,
+                },
+                Open::Parked { error } => Waiting::Operator { error },
+                Open::Parallel(_) | Open::ForEach(_) | Open::Try { .. } | Open::Scope { .. } => return None,
+            };
+            Some((step, waiting))
+        })
     }
 
     /// Forward steps that wait for an operator, and why.
