@@ -72,7 +72,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::new(503, &code::STORE_UNAVAILABLE, error.to_string()),
-            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::Rejected(_) => {
+            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::NameTaken { .. } | StoreError::Rejected(_) => {
                 Self::new(500, &code::INTERNAL, error.to_string())
             }
         }

@@ -103,6 +103,7 @@ fn outcome<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> String {
         Ok(value) => format!("{value:?}"),
         Err(StoreError::Fenced) => "fenced".to_owned(),
         Err(StoreError::TooOld { .. }) => "too old".to_owned(),
+        Err(StoreError::NameTaken { .. }) => "name taken".to_owned(),
         Err(StoreError::Rejected(_)) => "rejected".to_owned(),
         Err(StoreError::Unavailable(text)) => panic!("unavailable: {text}"),
     }

@@ -8,12 +8,18 @@
 //! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
 //! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
 use super::error::to_commit_error;
 use super::time::At;
-use super::{HOT, PostgresStore};
+use super::{HOT, PostgresStore, milliseconds, within};
 use crate::store::{Batch, CommitError, RunWrite, Session, StoreError};
+
+/// The server goes on with a commit so much longer than it is waited for: to end it at the same moment would make outcomes
+/// unknown that are about to be known.
+const ABANDONED: Duration = Duration::from_secs(5);
 
 impl PostgresStore {
     pub(super) async fn commit_batch(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
@@ -21,14 +27,13 @@ impl PostgresStore {
         let mut connection = match slot.take() {
             Some(connection) => connection,
             // Nothing was sent, but to recover is what the caller has to do in any case.
-            None => self
-                .connect_for_commits()
+            None => within(self.config.answer_timeout, self.connect_for_commits())
                 .await
                 .map_err(|error| CommitError::Unknown(error.to_string()))?,
         };
         let executed = tokio::time::timeout(
             self.config.commit_timeout,
-            execute(&mut connection, session, batch, self.lease_us()),
+            execute(&mut connection, session, batch, self.config.lease_us()),
         )
         .await
         .unwrap_or_else(|_| Err(CommitError::Unknown("no answer within the time limit".to_owned())));
@@ -40,7 +45,11 @@ impl PostgresStore {
     }
 
     async fn connect_for_commits(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = self.open(HOT).await?;
+        // A commit that is no longer waited for must not hold its session's row for ever.
+        let limit = milliseconds(self.config.commit_timeout + ABANDONED);
+        let mut settings = HOT.to_vec();
+        settings.push(("statement_timeout", &limit));
+        let mut connection = self.open(&settings).await?;
         // Not every build has it, and asking for it in vain would refuse the connection.
         sqlx::query!(
             "select set_config(name, 'lz4', false) from pg_settings

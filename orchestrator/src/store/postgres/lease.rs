@@ -12,24 +12,28 @@
 //!
 //! **Invariant:** only the session itself raises its epoch while `claimed_by` is null; so `recover` may be repeated.
 
+use std::time::Instant;
+
+use knarr_core::time::{Span, Timestamp};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::PostgresStore;
 use super::cursors::owned;
 use super::error::to_store_error;
-use super::format;
 use super::session::Told;
+use super::time::At;
+use super::{PostgresConfig, PostgresStore, format, within};
 use crate::store::{CommitId, OwnedPartition, Session, Share, StoreError, fair_share};
 
 impl PostgresStore {
     pub(super) async fn keep_share(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
         let mut lease = self.lease.lock().await;
         let mut connection = lease.take(self).await?;
-        let kept = keep(&mut connection, session, published, self.lease_us()).await;
+        let kept = keep(&mut connection, session, published, &self.config).await;
         let Kept {
             format_level,
+            now,
             live,
             share,
             owned,
@@ -64,6 +68,7 @@ impl PostgresStore {
             surplus,
             live_sessions: live,
             format_level,
+            now,
             inherited,
         })
     }
@@ -99,6 +104,7 @@ impl PostgresStore {
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
     format_level: i32,
+    now: Timestamp,
     live: usize,
     share: usize,
     owned: Vec<OwnedPartition>,
@@ -109,9 +115,10 @@ async fn keep(
     connection: &mut PgConnection,
     session: &Session,
     published: &[CommitId],
-    lease_us: i64,
+    config: &PostgresConfig,
 ) -> Result<Kept, StoreError> {
-    let state = sqlx::query!(
+    let lease_us = config.lease_us();
+    let renewal = sqlx::query!(
         r#"with me as (
                update sessions set lease_until = clock_timestamp() + $3::bigint * interval '1 microsecond'
                where id = $1 and epoch = $2
@@ -128,16 +135,18 @@ async fn keep(
                         where id <> $1 and (lease_until < clock_timestamp() or claimed_by = $1)
                         order by id) as "dead!",
                   (select format_level from cluster) as "format_level!",
-                  (select min(reads_format) from sessions) as "all_read!""#,
+                  (select min(reads_format) from sessions) as "all_read!",
+                  clock_timestamp() as "now!: At""#,
         session.id,
         session.epoch,
         lease_us,
         &published.iter().map(|id| id.session).collect::<Vec<_>>(),
         &published.iter().map(|id| id.batch_no).collect::<Vec<_>>(),
     )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(to_store_error)?;
+    .fetch_one(&mut *connection);
+    let renewal = async { renewal.await.map_err(to_store_error) };
+    let state = within(config.renewal_timeout, renewal).await?;
+    let answered = Instant::now();
     if !state.renewed {
         return Err(StoreError::Fenced);
     }
@@ -162,8 +171,10 @@ async fn keep(
         true => format::raise(connection).await?,
         false => state.format_level,
     };
+    let since = Span(u64::try_from(answered.elapsed().as_micros()).unwrap_or(u64::MAX));
     Ok(Kept {
         format_level,
+        now: state.now.0.plus(since),
         live,
         share,
         owned: mine,

@@ -40,6 +40,7 @@ impl PostgresStore {
     pub(super) async fn find(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         // Mostly nothing is there: one look at the end of the index's prefix says so. Where something is, the last one in
         // slot order is the newest closed run, or the open one if there is no closed one.
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select c.definitions_epoch as "definitions_epoch!", r.run_id as "run_id?", r.retention_class as "retention_class?",
@@ -76,9 +77,10 @@ impl PostgresStore {
             ids.iter().map(|(_, workflow_id, _)| workflow_id.as_str()).bind_iter() as _,
             ids.iter().map(|(_, _, request)| request.as_ref().map(|id| id.as_str())).bind_iter() as _,
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
 
         let mut found = Found::default();
         let mut seen = HashSet::new();
@@ -132,7 +134,7 @@ impl PostgresStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
@@ -169,6 +171,7 @@ impl PostgresStore {
             });
         }
         if runs.is_empty() {
+            connection.put_back();
             return Ok(runs);
         }
 
@@ -189,6 +192,7 @@ impl PostgresStore {
         .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         for event in events {
             if let Some(run) = index.get(&event.run_id).and_then(|position| runs.get_mut(*position)) {
                 run.transitions.push(StoredTransition {
@@ -207,6 +211,7 @@ impl PostgresStore {
         after: i32,
         limit: u32,
     ) -> Result<Vec<StoredTransition>, StoreError> {
+        let mut connection = self.people.take().await?;
         let records = sqlx::query!(
             r#"
             select e.seq as "seq!", e.at as "at!: At", e.body as "body!"
@@ -218,9 +223,10 @@ impl PostgresStore {
             after,
             i64::from(limit.min(HISTORY_LIMIT)),
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records
             .into_iter()
             .map(|record| StoredTransition {
@@ -238,6 +244,7 @@ impl PostgresStore {
         limit: u32,
     ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
         // The first ones of each partition come straight from the index, however many are due behind them.
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select d.run_id as "run_id!", d.wake_at as "wake_at!: At"
@@ -253,9 +260,10 @@ impl PostgresStore {
             At(until) as _,
             i64::from(limit),
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records
             .into_iter()
             .map(|record| (RunId(record.run_id), record.wake_at.0))
@@ -263,6 +271,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn list(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        let mut connection = self.people.take().await?;
         let records = sqlx::query!(
             r#"
             select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
@@ -286,9 +295,10 @@ impl PostgresStore {
             filter.before.map(|run| run.0),
             i64::from(filter.limit.min(LIST_LIMIT)),
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records.into_iter().map(|record| run_row!(record)).collect())
     }
 }
