@@ -54,6 +54,9 @@ pub struct PostgresConfig {
     pub people_connections: u32,
     /// How long a session lives without a sign of life.
     pub lease: Duration,
+    /// A session whose lease has ended is taken over once its row has been seen unchanged for so long. Longer than the time
+    /// between two renewals, and as much below the lease, so that nobody who is dead gains by it.
+    pub silence: Duration,
     /// A renewal that takes longer is given up with its connection. Below the lease, so that the next one is in time.
     pub renewal_timeout: Duration,
     /// How long to wait for the session lock of an earlier process of the same replica name to fall.
@@ -78,6 +81,7 @@ impl PostgresConfig {
             engine_connections: 4,
             people_connections: 4,
             lease: Duration::from_millis(1_500),
+            silence: Duration::from_secs(1),
             renewal_timeout: Duration::from_secs(1),
             replica_lock_wait: Duration::from_secs(3),
             commit_timeout: Duration::from_secs(10),

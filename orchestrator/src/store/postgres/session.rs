@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::to_store_error;
 use super::format;
+use super::lease::Watched;
 use super::{HOT, PostgresStore};
 use crate::store::{CommitId, Session, StoreError};
 
@@ -23,6 +24,8 @@ pub(super) struct Lease {
     /// What each session's owner has been told. An answer that never arrived is given again: what is owned in the tables
     /// and not here counts as gained.
     pub(super) told: HashMap<Uuid, Told>,
+    /// What has been seen of other sessions on this connection.
+    pub(super) watched: HashMap<Uuid, Watched>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ impl Lease {
                 let mut settings = HOT.to_vec();
                 settings.extend_from_slice(LEASE);
                 self.lost.append(&mut self.replicas);
+                // While the server was away nobody could renew.
+                self.watched.clear();
                 store.open(&settings).await?
             }
         };

@@ -111,6 +111,74 @@ async fn a_name_is_locked_again_once_the_old_backend_has_gone() {
     assert_eq!(scalar::<i64>(&url, held).await, 1);
 }
 
+/// A server that stalls lets leases end before they can be seen, and holds the row of whoever commits.
+#[tokio::test]
+async fn a_commit_that_outlives_its_lease_costs_nobody_anything() {
+    let (url, _) = prepared().await;
+    let config = PostgresConfig {
+        lease: Duration::from_millis(300),
+        silence: Duration::from_millis(200),
+        ..testing::config(&url)
+    };
+    let mut stores = Vec::new();
+    for name in ["a", "b", "c"] {
+        let store = PostgresStore::connect(config.clone()).await.unwrap();
+        let session = store.open_session(name).await.unwrap();
+        store.keep(&session, &[]).await.unwrap();
+        stores.push((store, session));
+    }
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin
+        .execute(
+            "create function stall() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(1.5); return null; end $$;
+             create trigger stall after insert on runs for each statement execute function stall()",
+        )
+        .await
+        .unwrap();
+    let (busy, session) = &stores[0];
+    let stalled = batch(1);
+    let commit = busy.commit(session, &stalled);
+    tokio::pin!(commit);
+    let mut committed = None;
+    let mut renewals = tokio::time::interval(Duration::from_millis(50));
+    let mut rounds_after = 0;
+    // As long again as it takes to be taken for dead.
+    while rounds_after < 10 {
+        tokio::select! {
+            result = &mut commit, if committed.is_none() => committed = Some(result),
+            _ = renewals.tick() => {
+                rounds_after += u32::from(committed.is_some());
+                for (store, session) in &stores {
+                    let began = tokio::time::Instant::now();
+                    let share = store.keep(session, &[]).await.unwrap();
+                    assert_eq!(share.live_sessions, 3);
+                    assert!(began.elapsed() < Duration::from_secs(1), "a renewal waited");
+                }
+            }
+        }
+    }
+    committed.unwrap().unwrap();
+    assert_eq!(scalar::<i64>(&url, "select max(epoch) from sessions").await, 1);
+    assert_eq!(scalar::<i64>(&url, "select count(*) from sessions").await, 3);
+    // One who says nothing any more is taken over all the same.
+    let dead = session.id;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let heir = loop {
+        renewals.tick().await;
+        assert!(tokio::time::Instant::now() < deadline, "nobody takes over");
+        let mut heirs = Vec::new();
+        for (store, session) in &stores[1..] {
+            let share = store.keep(session, &[]).await.unwrap();
+            heirs.extend(share.inherited.iter().map(|commit| commit.session));
+        }
+        if let Some(heir) = heirs.pop() {
+            break heir;
+        }
+    };
+    assert_eq!(heir, dead);
+}
+
 async fn terminate_all(url: &str) {
     let mut admin = PgConnection::connect(url).await.unwrap();
     admin
