@@ -520,6 +520,14 @@ impl World {
         );
         let there = &self.processes[0];
 
+        for id in &ids {
+            let mut rows = [
+                there.memory.run_row(*id).await.unwrap(),
+                there.postgres.run_row(*id).await.unwrap(),
+            ];
+            rows.iter_mut().flatten().for_each(normalise);
+            assert_eq!(rows[0], rows[1]);
+        }
         let mut memory = there.memory.load_runs(&ids).await.unwrap();
         let mut postgres = there.postgres.load_runs(&ids).await.unwrap();
         for runs in [&mut memory, &mut postgres] {

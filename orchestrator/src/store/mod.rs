@@ -417,6 +417,9 @@ pub trait Store: Send + Sync + 'static {
     /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
 
+    /// The row of a run, without its history.
+    fn run_row(&self, run: RunId) -> impl Future<Output = Result<Option<RunRow>, StoreError>> + Send;
+
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
         &self,

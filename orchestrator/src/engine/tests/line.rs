@@ -275,6 +275,10 @@ impl Store for LineStore {
         self.line.read(self.store.load_runs(ids)).await
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.line.read(self.store.run_row(run)).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         self.line.read(self.store.history(run, after, limit)).await
     }

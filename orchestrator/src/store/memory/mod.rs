@@ -197,6 +197,10 @@ impl Store for MemoryStore {
         self.available()?.load_runs(ids)
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.available()?.run_row(run)
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         self.available()?.history(run, after, limit)
     }

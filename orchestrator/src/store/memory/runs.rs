@@ -51,6 +51,10 @@ impl State {
             .collect())
     }
 
+    pub(super) fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        Ok(self.runs.get(&run).cloned())
+    }
+
     pub(super) fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let Some(row) = self.runs.get(&run) else {
             return Ok(Vec::new());

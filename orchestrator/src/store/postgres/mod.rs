@@ -263,6 +263,10 @@ impl Store for PostgresStore {
         self.answered(self.load(ids)).await
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.answered(self.row(run)).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         self.answered(self.transitions(run, after, limit)).await
     }

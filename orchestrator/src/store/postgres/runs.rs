@@ -205,6 +205,27 @@ impl PostgresStore {
         Ok(runs)
     }
 
+    pub(super) async fn row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let record = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?"
+            from runs r where r.run_id = $1
+            "#,
+            run.0,
+        )
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(record.map(|record| run_row!(record)))
+    }
+
     pub(super) async fn transitions(
         &self,
         run: RunId,
