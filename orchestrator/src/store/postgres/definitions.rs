@@ -198,8 +198,7 @@ impl PostgresStore {
             return Ok(false);
         }
         // Its class may be a new one.
-        let now = self.clock().await?;
-        self.ensure_event_partitions(now).await?;
+        self.try_event_partitions().await;
         Ok(true)
     }
 

@@ -6,9 +6,9 @@ use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 
-use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
+use super::{ENSURE_LIMIT, PostgresStore, within};
 use crate::store::{Cluster, StoreError};
 
 const OLDEST_SERVER: i32 = 150_000;
@@ -92,9 +92,19 @@ impl PostgresStore {
             secret: row.secret.try_into().unwrap_or_default(),
             format_level: row.format_level,
         };
-        let now = self.clock().await?;
-        self.ensure_event_partitions(now).await?;
+        self.try_event_partitions().await;
         Ok(cluster)
+    }
+
+    /// Commits do without them, so nobody is kept from starting by a backup that reads the tables beside which one is made.
+    pub(super) async fn try_event_partitions(&self) {
+        let ensured = async {
+            let now = self.clock().await?;
+            self.ensure_event_partitions(now).await
+        };
+        if let Err(error) = within(ENSURE_LIMIT, ensured).await {
+            tracing::warn!(%error, "partitions of events cannot be made ahead yet; commits go on without them");
+        }
     }
 
     pub(super) async fn ensure_event_partitions(&self, now: Timestamp) -> Result<(), StoreError> {

@@ -313,6 +313,32 @@ async fn events_go_to_the_day_of_their_run_and_are_moved_when_it_came_late() {
     store.ensure_partitions(Timestamp(-86_400_000_000 * 400)).await.unwrap();
 }
 
+/// A backup reads `events` for hours.
+#[tokio::test]
+async fn a_reader_of_events_keeps_nobody_from_starting() {
+    let (url, store) = prepared().await;
+    let leaves = "select count(*) from pg_class where relname ~ '^events_c0_2' and relkind = 'r'";
+    assert_eq!(scalar::<i64>(&url, leaves).await, 9);
+    let mut reader = PgConnection::connect(&url).await.unwrap();
+    reader
+        .execute(
+            "do $$ begin
+                 execute (select format('drop table %I', max(relname)) from pg_class
+                          where relname ~ '^events_c0_2' and relkind = 'r');
+             end $$",
+        )
+        .await
+        .unwrap();
+    reader.execute("begin; select count(*) from events").await.unwrap();
+    store.prepare(PARTITIONS).await.unwrap();
+    let session = session(&store).await;
+    store.commit(&session, &batch(1)).await.unwrap();
+    assert!(store.ensure_partitions(store.now().await.unwrap()).await.is_err());
+    reader.execute("rollback").await.unwrap();
+    store.prepare(PARTITIONS).await.unwrap();
+    assert_eq!(scalar::<i64>(&url, leaves).await, 9);
+}
+
 #[tokio::test]
 async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
     let (url, store) = prepared().await;
