@@ -154,6 +154,9 @@ codes! {
     INTERNAL = "KN0234", "internal",
         "Something inside Knarr failed.",
         "Look at the orchestrator's log, and report it as a bug.";
+    TOO_SLOW = "KN0240", "too_slow",
+        "Reading the answer from PostgreSQL would take too long; nothing was changed.",
+        "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
 }
 
 #[cfg(test)]

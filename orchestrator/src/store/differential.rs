@@ -105,7 +105,7 @@ fn outcome<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> String {
         Err(StoreError::TooOld { .. }) => "too old".to_owned(),
         Err(StoreError::NameTaken { .. }) => "name taken".to_owned(),
         Err(StoreError::Rejected(_)) => "rejected".to_owned(),
-        Err(StoreError::Unavailable(text)) => panic!("unavailable: {text}"),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::TooSlow)) => panic!("{error}"),
     }
 }
 

@@ -223,6 +223,9 @@ pub enum StoreError {
     /// What the cluster writes cannot be read by this binary; not retryable.
     #[error("KN0311: the database is at format {level}, this knarr reads up to {reads}; use a newer one")]
     TooOld { level: i32, reads: i32 },
+    /// The answer would take longer than the store works on a question of people.
+    #[error("the answer takes the store too long")]
+    TooSlow,
     /// Another process of that name is alive; not retryable.
     #[error("KN0312: a replica named `{replica}` is running; give this one another name")]
     NameTaken { replica: String },

@@ -8,6 +8,7 @@
 //! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
 //! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::{PgBindIterExt, PgConnection};
@@ -87,6 +88,16 @@ async fn execute(
     let updates = || runs.iter().filter_map(RunWrite::as_update);
 
     // Updates come before inserts, so that a run may close and another open under its workflow id in one batch.
+    let mut first_of_id = HashMap::new();
+    for row in inserts() {
+        let first = first_of_id
+            .entry((&row.namespace, &row.workflow_id))
+            .or_insert(row.run_id);
+        *first = row.run_id.min(*first);
+    }
+    let again: Vec<bool> = inserts()
+        .map(|row| first_of_id.get(&(&row.namespace, &row.workflow_id)) != Some(&row.run_id))
+        .collect();
     let committed = sqlx::query_scalar!(
         r#"
         with fence as (
@@ -108,15 +119,17 @@ async fn execute(
             returning 1
         ), inserted as (
             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
-                              status, started_at, closed_at, wake_at, request_id, search_attributes, outcome)
+                              status, started_at, closed_at, wake_at, request_id, search_attributes, outcome, again)
             select i.run_id, i.retention_class, i.partition, i.version, i.namespace, i.workflow_id, i.workflow,
                    i.definition, i.status, i.started_at, i.closed_at, i.wake_at, i.request_id,
-                   i.search_attributes::jsonb, i.outcome
+                   i.search_attributes::jsonb, i.outcome,
+                   i.again or exists (select from runs e
+                                      where e.namespace = i.namespace and e.workflow_id = i.workflow_id)
             from fence, unnest($16::uuid[], $17::smallint[], $18::smallint[], $19::integer[], $20::text[], $21::text[],
                                $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[],
-                               $27::timestamptz[], $28::text[], $29::text[], $30::text[])
+                               $27::timestamptz[], $28::text[], $29::text[], $30::text[], $45::boolean[])
                 as i (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition, status,
-                      started_at, closed_at, wake_at, request_id, search_attributes, outcome)
+                      started_at, closed_at, wake_at, request_id, search_attributes, outcome, again)
             where (select count(*) from updated) >= 0
         ), moved as (
             update partitions p
@@ -195,6 +208,7 @@ async fn execute(
         published.iter().map(|id| id.session).bind_iter() as _,
         published.iter().map(|id| id.batch_no).bind_iter() as _,
         partitions,
+        &again,
     )
     .fetch_one(connection)
     .await

@@ -32,6 +32,7 @@ mod definitions;
 mod error;
 mod format;
 mod lease;
+mod lists;
 mod owed;
 mod pool;
 mod runs;

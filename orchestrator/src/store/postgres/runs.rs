@@ -9,9 +9,7 @@ use sqlx::postgres::PgBindIterExt;
 use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
-use crate::store::{
-    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, Snapshot, StoreError, StoredRun, StoredTransition,
-};
+use crate::store::{Found, FoundRun, HISTORY_LIMIT, RunRow, Snapshot, StoreError, StoredRun, StoredTransition};
 
 /// The checked queries make a record type each; this is what they have in common.
 macro_rules! run_row {
@@ -35,11 +33,13 @@ macro_rules! run_row {
         }
     };
 }
+pub(super) use run_row;
 
 impl PostgresStore {
     pub(super) async fn find(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         // Mostly nothing is there: one look at the end of the index's prefix says so. Where something is, the last one in
-        // slot order is the newest closed run, or the open one if there is no closed one.
+        // slot order is the newest closed run, or the open one if there is no closed one. The run of a request is the first
+        // of its id, or in the index of those that were not.
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
@@ -69,7 +69,19 @@ impl PostgresStore {
                                   else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
                     union all
                     select q.* from runs q
-                    where q.namespace = w.namespace and q.workflow_id = w.workflow_id and q.request_id = w.request_id
+                    where q.again and q.namespace = w.namespace and q.workflow_id = w.workflow_id
+                        and q.request_id = w.request_id
+                    union all
+                    select f.* from (
+                        select e.* from runs e
+                        where e.namespace = w.namespace and e.workflow_id = w.workflow_id
+                            and (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                                      else e.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
+                        order by e.namespace, e.workflow_id,
+                            (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                                  else e.run_id end)
+                        limit 1
+                    ) f where f.request_id = w.request_id
                 ) r
             ) on true
             "#,
@@ -289,37 +301,5 @@ impl PostgresStore {
             .into_iter()
             .map(|record| (RunId(record.run_id), record.wake_at.0))
             .collect())
-    }
-
-    pub(super) async fn list(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
-        let mut connection = self.people.take().await?;
-        let records = sqlx::query!(
-            r#"
-            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
-                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
-                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
-                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
-                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
-            from runs r
-            where r.namespace collate "POSIX" = $1
-                and ($2::text is null or r.workflow = $2)
-                and ($3::text is null or r.workflow_id = $3)
-                and ($4::text is null or r.status = $4)
-                and ($5::uuid is null or r.run_id < $5)
-            order by r.run_id desc limit $6
-            "#,
-            namespace.as_str(),
-            filter.workflow.as_ref().map(WorkflowName::as_str),
-            filter.workflow_id.as_ref().map(WorkflowId::as_str),
-            filter.status.as_deref(),
-            filter.before.map(|run| run.0),
-            i64::from(filter.limit.min(LIST_LIMIT)),
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(to_store_error)?;
-        connection.put_back();
-        Ok(records.into_iter().map(|record| run_row!(record)).collect())
     }
 }

@@ -14,6 +14,7 @@ use crate::store::conformance::{PARTITIONS, append, closed, next, owed, run, run
 use crate::store::{Batch, CommitError, Cursor, CursorWrite, RunWrite, Session, Store, StoreError};
 
 mod outage;
+mod plans;
 mod pools;
 mod proxy;
 

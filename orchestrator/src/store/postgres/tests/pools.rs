@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
+use sqlx::{Connection, Executor, PgConnection};
 
 use super::{batch, prepared, session};
 use crate::store::conformance::{next, run_id};
@@ -50,6 +51,28 @@ async fn the_engine_goes_on_while_people_hold_all_their_connections() {
     // And they themselves are told.
     let list = store.for_people().list_runs(&namespace, &RunFilter::default()).await;
     assert!(matches!(list, Err(StoreError::Unavailable(_))), "{list:?}");
+}
+
+#[tokio::test]
+async fn a_question_of_people_that_takes_too_long_is_ended_by_the_server() {
+    let (url, _) = prepared().await;
+    let config = PostgresConfig {
+        people_timeout: Duration::from_millis(100),
+        ..testing::config(&url)
+    };
+    let store = PostgresStore::connect(config).await.unwrap();
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    blocker
+        .execute("begin; lock table runs in access exclusive mode")
+        .await
+        .unwrap();
+    let people = store.for_people();
+    let list = people
+        .list_runs(&Namespace::new("default"), &RunFilter::default())
+        .await;
+    assert!(matches!(list, Err(StoreError::TooSlow)), "{list:?}");
+    blocker.execute("rollback").await.unwrap();
+    assert!(store.load_runs(&[run_id(1)]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
