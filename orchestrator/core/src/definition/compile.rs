@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::code;
 use super::diagnostic::Diagnostic;
 use super::model;
-use super::plan::{Activity, Call, Node, NodeId, NodeKind, Plan, Undo};
+use super::plan::{Activity, Call, CompensationPolicy, Node, NodeId, NodeKind, Plan, Undo};
 use super::schema;
 use super::tree::{self, Place};
 use crate::expression::{Expression, ExpressionError, Template};
@@ -46,6 +46,7 @@ pub(super) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         output: definition.output.as_ref().map(template).transpose()?,
         search_attributes,
         timeout: definition.timeout,
+        compensation: CompensationPolicy::default(),
     })
 }
 
@@ -87,6 +88,7 @@ fn activity(activity: &model::Activity, step: &model::Step) -> Result<Activity, 
         undo,
         on_failure: activity.on_failure,
         compensate_on_failure: activity.compensate_on_failure,
+        pivot: false,
     })
 }
 

@@ -13,7 +13,7 @@ use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, truncated};
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, parked, search_attribute};
+use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, search_attribute, signal};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
@@ -34,6 +34,8 @@ pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transit
         answer: start.answer,
         traceparent: start.traceparent,
         timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
+        parent: start.parent,
+        continues: start.continues,
     };
     let root = StepPath::new("");
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
@@ -73,12 +75,16 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             held::dispatch_held(&mut d, task);
         }
         Input::Wake(horizon) => {
-            if !d.state.is_closed() {
-                deadline::wake(&mut d, &horizon);
-            }
+            deadline::wake(&mut d, &horizon);
         }
         Input::Cancel(operation) => cancel::cancel(&mut d, operation)?,
         Input::Terminate(operation) => cancel::terminate(&mut d, operation)?,
+        Input::Message { from, number, body } => message::receive(&mut d, from, number, body),
+        Input::MessageAnswered { number, answer } => outbox::answered(&mut d, number, answer),
+        Input::Signal { name, body, operation } => {
+            signal::receive(&mut d, name, body, operation)?;
+            d.settle();
+        }
         Input::Await(request) => answer::wait(&mut d, request),
         Input::Parked {
             step,

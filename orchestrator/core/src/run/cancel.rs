@@ -9,6 +9,7 @@ use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
 use super::state::State;
 use super::stop;
+use crate::ids::RequestId;
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
 pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
@@ -38,7 +39,12 @@ pub(super) fn is_repeat(state: &State, operation: &Operation) -> bool {
     operation
         .request_id
         .as_ref()
-        .is_some_and(|request| state.requests.contains(request))
+        .is_some_and(|request| state.requests.contains(request) || inherited(state, request))
+}
+
+fn inherited(state: &State, request: &RequestId) -> bool {
+    let continues = state.birth.continues.as_ref();
+    continues.is_some_and(|continues| continues.requests.contains(request))
 }
 
 /// Never true: an error or leave to go on, in a form that reads well behind `||`.

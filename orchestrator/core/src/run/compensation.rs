@@ -10,7 +10,8 @@
 //! retried and is parked as well.
 //!
 //! **The end:** a run with a parked undo stays open. Else it is `compensation_failed` if an operator skipped an undo,
-//! whatever the run was stopped for; `cancelled` or `timed_out`; `compensated` if something was undone; `failed` if there was nothing to undo.
+//! whatever the run was stopped for; `cancelled` or `timed_out`; `compensated` if something was
+//! undone or a parent asked for it; `failed` if there was nothing to undo.
 
 use std::sync::Arc;
 
@@ -115,7 +116,7 @@ fn close(d: &mut Decider<'_>) {
         _ if any(UndoState::Skipped) => Status::CompensationFailed,
         Why::Cancelled => Status::Cancelled,
         Why::TimedOut => Status::TimedOut,
-        Why::Failed if any(UndoState::Done) => Status::Compensated,
+        Why::Failed if any(UndoState::Done) || d.state.reopened.is_some() => Status::Compensated,
         Why::Failed => Status::Failed,
     };
     d.emit(Event::RunClosed { status });

@@ -7,6 +7,7 @@
 //! | task, nobody known to have it | start-to-close after it was offered | never: once it is known how far its queue has delivered, start-to-close counts from now, or it is looked at again later |
 //! | task, delivered or begun | start-to-close after that | the log has been read that far |
 //! | timeout of the run | from its start | the log has been read that far |
+//! | message without an answer | the end of its pause | – ; also in a run that is closed or parked |
 //!
 //! A deadline that must wait for its horizon stays due: `wake_at` lies in the past until then.
 
@@ -17,8 +18,8 @@ use super::execution::{Known, OpenTask, Wait};
 use super::failure::Failure;
 use super::input::Horizon;
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
-use super::{attempt, stop};
-use crate::ids::{StepPath, TaskNo};
+use super::{attempt, outbox, stop};
+use crate::ids::{MessageNo, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// Something that may be due.
@@ -26,14 +27,15 @@ use crate::time::{Span, Timestamp};
 enum Item {
     Execution(Direction, StepPath),
     Run,
+    Message(MessageNo),
 }
 
 pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
-    if d.state.parked.is_some() {
-        return;
-    }
     for (due, item) in due_items(d) {
         match item {
+            Item::Message(number) => outbox::offer_again(d, number),
+            // An earlier item may have parked the run.
+            _ if d.state.parked.is_some() => {}
             Item::Run => run_timeout(d, due, horizon),
             Item::Execution(direction, step) => execution_due(d, &step, direction, horizon),
         }
@@ -42,14 +44,18 @@ pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
 }
 
 fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
+    let stands = d.state.is_closed() || d.state.parked.is_some();
     let of = |direction| {
-        let executions = d.state.executions(direction).iter();
+        let executions = d.state.executions(direction).iter().filter(move |_| !stands);
         executions.map(move |(step, execution)| (execution.due(), Item::Execution(direction, step.clone())))
     };
-    let run = d.state.birth.timeout_at.map(|at| (at, Item::Run));
+    let messages = d.state.mail.outbox.iter();
+    let messages = messages.map(|(number, pending)| (pending.due, Item::Message(*number)));
+    let run = d.state.birth.timeout_at.filter(|_| d.state.is_running() && !stands);
     let mut items: Vec<_> = of(Direction::Do)
         .chain(of(Direction::Undo))
-        .chain(run)
+        .chain(run.map(|at| (at, Item::Run)))
+        .chain(messages)
         .filter(|(due, _)| *due <= d.at)
         .collect();
     items.sort_unstable();

@@ -102,7 +102,10 @@ impl<'a> Decider<'a> {
         Some(self.conclude())
     }
 
-    pub(super) fn conclude(self) -> Transition {
+    pub(super) fn conclude(mut self) -> Transition {
+        if self.state.closed().is_some_and(|closed| closed.seq == self.seq) {
+            super::child::tell_parent(&mut self);
+        }
         evolve::conclude(self.state, self.seq, self.at);
         Transition {
             seq: self.seq,
@@ -116,7 +119,7 @@ impl<'a> Decider<'a> {
     pub(super) fn activity(&mut self, step: &StepPath) -> Option<(NodeId, &'a Activity)> {
         let found = tree::find(self.plan, step).and_then(|node| match &self.plan.node(node).kind {
             NodeKind::Activity(activity) => Some((node, &**activity)),
-            NodeKind::Sequence { .. } | NodeKind::Set(_) => None,
+            _ => None,
         });
         if found.is_none() {
             self.park_for_lack_of("activity", step);
@@ -137,7 +140,7 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn park_for_lack_of(&mut self, what: &str, step: &StepPath) {
+    pub(super) fn park_for_lack_of(&mut self, what: &str, step: &StepPath) {
         if self.state.parked.is_none() {
             self.emit(Event::RunParked {
                 reason: Arc::from(format!("the definition has no {what} at `{step}`")),

@@ -4,7 +4,7 @@
 //! **Invariant:** names and meanings only ever grow; a field is never given another meaning. `null` and a missing value
 //! are the same thing: a value that may be absent is never told from `null` by its field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,12 @@ use serde_json::Value;
 use super::effect::Direction;
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
+use super::message::{Answer, Body, Parent, Recipient, Sender};
+use super::signal::Signal;
 use super::status::Status;
 use crate::ids::{
-    ActivityName, DefinitionHash, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
+    ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
+    WorkflowName,
 };
 use crate::time::{Span, Timestamp};
 
@@ -185,6 +188,27 @@ pub enum Event {
     /// A worker answered a task that was closed. Refused for the state; a success may still have to be undone, which the
     /// events behind this one say.
     LateResult(Box<LateResult>),
+    /// Pending until it is answered.
+    MessageSent(Box<MessageSent>),
+    /// No answer has come: sent again.
+    MessageOffered {
+        number: MessageNo,
+        due: Timestamp,
+    },
+    /// The receiver has answered; the message is pending no more.
+    MessageAnswered {
+        number: MessageNo,
+        #[serde(default, skip_serializing_if = "is_default")]
+        answer: Answer,
+    },
+    /// A message of another run was taken and answered. What it says is told by the events beside this one.
+    MessageTaken(Box<MessageTaken>),
+    /// Buffered until a step takes it; numbered in the order of these events.
+    SignalReceived(Box<SignalReceived>),
+    /// A completed child undoes itself because its parent failed.
+    RunReopened {
+        error: Failure,
+    },
     RunCompleted {
         #[serde(default, skip_serializing_if = "is_null")]
         output: Arc<Value>,
@@ -197,6 +221,12 @@ pub enum Event {
         error: Failure,
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
+    },
+    /// Closed as continued as new; the successor starts with this.
+    RunContinued {
+        successor: RunId,
+        #[serde(default, skip_serializing_if = "is_null")]
+        input: Arc<Value>,
     },
 }
 
@@ -221,6 +251,51 @@ pub struct RunStarted {
     /// When the run is stopped and undone, if it is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<Parent>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Box<Continues>>,
+}
+
+/// What a run that continues another one as new takes over from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Continues {
+    pub run: RunId,
+    /// Signals that no step had taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Signal>,
+    /// Those who wait for the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiters: Vec<Arc<str>>,
+    /// Requests that the run before had taken: a repeat changes nothing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub requests: BTreeSet<RequestId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageSent {
+    pub number: MessageNo,
+    pub to: Recipient,
+    pub body: Arc<Body>,
+    /// Sent again then.
+    pub due: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageTaken {
+    pub from: Sender,
+    pub number: MessageNo,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub answer: Answer,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SignalReceived {
+    pub name: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub body: Arc<Value>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub operation: Operation,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -294,10 +369,10 @@ fn is_do(direction: &Direction) -> bool {
     *direction == Direction::Do
 }
 
-fn is_null(value: &Arc<Value>) -> bool {
+pub(super) fn is_null(value: &Arc<Value>) -> bool {
     value.is_null()
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -11,9 +11,10 @@ use super::effect::Direction;
 use super::event::{ActivityScheduled, Event, LateOutcome, Resolution, RunStarted, Transition};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
-use super::input::{AnswerRequest, Operation};
+use super::input::{AnswerOn, AnswerRequest, Operation};
 use super::ledger::{LedgerEntry, UndoState};
-use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
+use super::signal::Signal;
+use super::state::{Closed, Heard, Pending, Phase, State, Step, Stop, Taken, Task, Waiter, Why};
 use super::status::Status;
 use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -62,9 +63,24 @@ impl State {
             vars: Default::default(),
             waiters: Vec::new(),
             requests: Default::default(),
+            signals: Default::default(),
+            mail: Default::default(),
+            reopened: None,
         };
         if let Some(answer) = &birth.answer {
             state.add_waiter(answer, seq);
+        }
+        if let Some(continues) = &birth.continues {
+            state.signals.buffer.clone_from(&continues.signals);
+            // Numbers stay ahead of those that moved along.
+            state.signals.received = continues.signals.last().map_or(0, |signal| signal.number);
+            for to in &continues.waiters {
+                let request = AnswerRequest {
+                    to: to.clone(),
+                    on: AnswerOn::Closed,
+                };
+                state.add_waiter(&request, seq);
+            }
         }
         state
     }
@@ -228,6 +244,63 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),
+        Event::MessageSent(sent) => {
+            state.mail.sent = sent.number.0;
+            let pending = Pending {
+                to: sent.to.clone(),
+                body: Arc::clone(&sent.body),
+                seq,
+                due: sent.due,
+                offers: 0,
+            };
+            state.mail.outbox.insert(sent.number, pending);
+        }
+        Event::MessageOffered { number, due } => {
+            if let Some(pending) = state.mail.outbox.get_mut(number) {
+                pending.seq = seq;
+                pending.due = *due;
+                pending.offers = pending.offers.saturating_add(1);
+            }
+        }
+        Event::MessageAnswered { number, .. } => {
+            state.mail.outbox.remove(number);
+        }
+        Event::MessageTaken(message) => {
+            let taken = Taken {
+                namespace: message.from.namespace.clone(),
+                workflow_id: message.from.workflow_id.clone(),
+                seq,
+                answer: message.answer.clone(),
+            };
+            let of = state.mail.taken.entry(message.from.run).or_default();
+            of.insert(message.number, taken);
+        }
+        Event::SignalReceived(signal) => {
+            state.remember(&signal.operation);
+            state.signals.received = state.signals.received.saturating_add(1);
+            state.signals.buffer.push(Signal {
+                number: state.signals.received,
+                name: signal.name.clone(),
+                body: signal.body.clone(),
+            });
+        }
+        Event::RunReopened { error } => {
+            if let Phase::Closed(closed) = &state.phase {
+                state.reopened = Some(Box::new(closed.clone()));
+                let (why, error) = (Why::Failed, error.clone());
+                state.phase = Phase::Stopping(Stop { why, error, seq });
+            }
+        }
+        Event::RunContinued { successor, input } => {
+            state.phase = Phase::Closed(Closed {
+                status: Status::ContinuedAsNew,
+                at,
+                seq,
+                output: input.clone(),
+                error: None,
+                successor: Some(*successor),
+            });
+        }
         Event::RunCompleted { output } => {
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
@@ -235,6 +308,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 seq,
                 output: output.clone(),
                 error: None,
+                successor: None,
             });
         }
         Event::RunClosed { status } => {
@@ -384,6 +458,7 @@ impl State {
             seq,
             output: Arc::default(),
             error,
+            successor: None,
         });
     }
 

@@ -6,8 +6,9 @@
 //!
 //! One behaviour a file: [`tree`] walks the plan and tells containers ([`sequence`]) of their children; [`activity`] and
 //! [`set`] are leaves; [`attempt`] ends attempts, [`retry`] says when the next is made, [`stop`] ends the forward part,
-//! [`compensation`] undoes, [`deadline`] fires what is due; [`cancel`], [`parked`], [`held`], [`late`] and [`answer`] are
-//! the other inputs.
+//! [`compensation`] undoes, [`deadline`] fires what is due; [`message`] and [`outbox`] are the two ends of what runs say to
+//! each other, [`child`] is about children; [`signal`], [`cancel`], [`parked`], [`held`], [`late`] and [`answer`] are the other
+//! inputs.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
 //! last transition's events, so that whoever loads a run can publish what it still owes; time never goes back for a run;
@@ -18,6 +19,7 @@ mod answer;
 mod apply;
 mod attempt;
 mod cancel;
+mod child;
 mod compensation;
 mod deadline;
 mod decider;
@@ -32,12 +34,15 @@ mod keys;
 mod late;
 mod ledger;
 pub mod limits;
+pub mod message;
+mod outbox;
 mod parked;
 mod retry;
 mod scope;
 pub mod search_attribute;
 mod sequence;
 mod set;
+mod signal;
 mod state;
 mod status;
 mod stop;
@@ -54,5 +59,6 @@ pub use execution::{Execution, Known, OpenTask, Wait};
 pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;
 pub use ledger::{LedgerEntry, UndoState};
+pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step};
 pub use status::Status;

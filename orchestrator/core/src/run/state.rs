@@ -10,13 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::effect::Direction;
-use super::event::{RunStarted, StepOutcome};
+use super::event::{Continues, RunStarted, StepOutcome};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
-use super::input::AnswerOn;
+use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
+use super::message::{Answer, Body, Recipient};
+use super::signal::Signal;
 use super::status::Status;
-use crate::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName};
+use crate::ids::{
+    DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
+};
 use crate::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,56 @@ pub struct State {
     pub(super) waiters: Vec<Waiter>,
     /// Of operations that were taken: a repeat changes nothing.
     pub(super) requests: BTreeSet<RequestId>,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) signals: Signals,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) mail: Mail,
+    /// How a run ended that was then told by its parent to undo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reopened: Option<Box<Closed>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Signals {
+    /// How many have come.
+    pub(super) received: u32,
+    /// In the order of their coming.
+    pub(super) buffer: Vec<Signal>,
+}
+
+/// Messages of and for other runs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Mail {
+    /// How many have been sent.
+    pub(super) sent: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) outbox: BTreeMap<MessageNo, Pending>,
+    /// By sender.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) taken: BTreeMap<RunId, BTreeMap<MessageNo, Taken>>,
+}
+
+/// A message that was sent and not answered yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    pub(super) to: Recipient,
+    pub(super) body: Arc<Body>,
+    /// The transition that sent it last.
+    pub(super) seq: u32,
+    /// Sent again then.
+    pub(super) due: Timestamp,
+    /// How often it was sent again.
+    pub(super) offers: u32,
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Taken {
+    pub(super) namespace: Namespace,
+    pub(super) workflow_id: WorkflowId,
+    pub(super) seq: u32,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +129,9 @@ pub(super) struct Closed {
     #[serde(default)]
     pub(super) output: Arc<Value>,
     pub(super) error: Option<Failure>,
+    /// The run that goes on, with its input in place of an output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) successor: Option<RunId>,
 }
 
 /// How a step ended.
@@ -203,8 +260,15 @@ impl State {
         self.started_at
     }
 
+    /// The first time it closed; a child that is told to undo keeps it.
     pub fn closed_at(&self) -> Option<Timestamp> {
-        self.closed().map(|closed| closed.at)
+        let closed = self.reopened.as_deref().or(self.closed());
+        closed.map(|closed| closed.at)
+    }
+
+    /// Whether no other run can have the workflow id: not once the run has closed, though it be undone later.
+    pub fn holds_workflow_id(&self) -> bool {
+        self.closed_at().is_none()
     }
 
     pub fn is_closed(&self) -> bool {
@@ -299,14 +363,49 @@ impl State {
         }
     }
 
-    /// The earliest deadline, `None` if there is none. May lie in the past while a timeout waits for its horizon.
+    /// The earliest deadline, `None` if there is none. May lie in the past while a timeout waits for its horizon. A closed
+    /// run has one while it has messages pending.
     pub fn wake_at(&self) -> Option<Timestamp> {
+        let messages = self.mail.outbox.values().map(|pending| pending.due).min();
         if self.is_closed() || self.parked.is_some() {
-            return None;
+            return messages;
         }
         let timeout = self.birth.timeout_at.filter(|_| matches!(self.phase, Phase::Running));
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        timeout.into_iter().chain(executions).min()
+        timeout.into_iter().chain(executions).chain(messages).min()
+    }
+
+    /// Signals that no step has taken, in the order of their coming.
+    pub fn signals(&self) -> &[Signal] {
+        &self.signals.buffer
+    }
+
+    /// The start of the run that continues this one, if it has closed as continued as new. Nothing can reject it.
+    pub fn successor(&self) -> Option<Start> {
+        let closed = self.closed()?;
+        let waits = |waiter: &&Waiter| waiter.on == AnswerOn::Closed;
+        Some(Start {
+            run_id: closed.successor?,
+            namespace: self.birth.namespace.clone(),
+            workflow_id: self.birth.workflow_id.clone(),
+            input: Arc::clone(&closed.output),
+            request_id: None,
+            search_attributes: BTreeMap::new(),
+            answer: None,
+            traceparent: self.birth.traceparent.clone(),
+            parent: self.birth.parent.clone(),
+            continues: Some(Box::new(Continues {
+                run: self.birth.run_id,
+                signals: self.signals.buffer.clone(),
+                waiters: self
+                    .waiters
+                    .iter()
+                    .filter(waits)
+                    .map(|waiter| waiter.to.clone())
+                    .collect(),
+                requests: self.requests.clone(),
+            })),
+        })
     }
 
     /// The queues whose delivery horizon must be known to decide on what is due at `now`, each once.
@@ -352,6 +451,10 @@ impl State {
 
     pub(super) fn task_mut(&mut self, task: TaskNo) -> Option<&mut Task> {
         self.tasks.get_mut(usize::try_from(task.0.checked_sub(1)?).ok()?)
+    }
+
+    pub(super) fn next_message(&self) -> MessageNo {
+        MessageNo(self.mail.sent.saturating_add(1))
     }
 
     pub(super) fn next_task(&self) -> TaskNo {

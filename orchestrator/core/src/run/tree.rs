@@ -41,7 +41,7 @@ pub(super) fn find(plan: &Plan, path: &StepPath) -> Option<NodeId> {
 fn children(plan: &Plan, node: NodeId) -> &[NodeId] {
     match &plan.node(node).kind {
         NodeKind::Sequence { children } => children,
-        NodeKind::Activity(_) | NodeKind::Set(_) => &[],
+        _ => &[],
     }
 }
 
@@ -67,6 +67,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath) {
         NodeKind::Sequence { children } => sequence::enter(d, node, path, children),
         NodeKind::Activity(activity) => activity::enter(d, node, path, activity),
         NodeKind::Set(assignments) => set::enter(d, node, path, assignments),
+        _ => d.park_for_lack_of("behaviour", &path),
     }
 }
 
@@ -79,12 +80,8 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
             End::Failed(failure) => stop::fail(d, failure),
         };
     };
-    match &plan.node(parent).kind {
-        NodeKind::Sequence { children } => {
-            sequence::child_ended(d, parent, parent_path(path), children, node, end);
-        }
-        // They have no children.
-        NodeKind::Activity(_) | NodeKind::Set(_) => {}
+    if let NodeKind::Sequence { children } = &plan.node(parent).kind {
+        sequence::child_ended(d, parent, parent_path(path), children, node, end);
     }
 }
 

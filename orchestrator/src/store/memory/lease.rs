@@ -193,6 +193,7 @@ impl State {
             .map(|(partition, row)| OwnedPartition {
                 partition: *partition,
                 cursor: row.cursor.clone(),
+                deferred: self.deferred.keys().any(|id| id.partition == *partition),
             })
             .collect())
     }
@@ -237,6 +238,7 @@ impl State {
             .map(|(partition, row)| OwnedPartition {
                 partition: *partition,
                 cursor: row.cursor.clone(),
+                deferred: self.deferred.keys().any(|id| id.partition == *partition),
             })
             .collect()
     }

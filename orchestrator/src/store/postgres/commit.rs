@@ -1,4 +1,4 @@
-//! The group commit: one statement, one round trip, all or nothing.
+//! The group commit: one statement, one round trip, all or nothing; with deferred inputs, a transaction of three.
 //!
 //! **Invariant:** every part joins on the fence, the one row of `sessions` that still has the epoch and batch number the
 //! caller believes in. Without that row nothing is written. A partition that is not the session's, or an update of a run
@@ -11,8 +11,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
+use super::deferred;
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore, milliseconds, within};
@@ -34,7 +36,7 @@ impl PostgresStore {
         };
         let executed = tokio::time::timeout(
             self.config.commit_timeout,
-            execute(&mut connection, session, batch, self.config.lease_us()),
+            write(&mut connection, session, batch, self.config.lease_us()),
         )
         .await
         .unwrap_or_else(|_| Err(CommitError::Unknown("no answer within the time limit".to_owned())));
@@ -63,6 +65,32 @@ impl PostgresStore {
     }
 }
 
+/// What is deferred and settled, which is rare, goes beside the statement and in its transaction: the statement of every
+/// other batch need not carry it.
+async fn write(
+    connection: &mut PgConnection,
+    session: &Session,
+    batch: &Batch,
+    lease_us: i64,
+) -> Result<(), CommitError> {
+    if !batch.defers() {
+        return execute(connection, session, batch, lease_us).await;
+    }
+    let mut transaction = connection.begin().await.map_err(to_commit_error)?;
+    let written = match execute(&mut transaction, session, batch, lease_us).await {
+        Ok(()) => deferred::change(&mut transaction, batch).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => transaction.commit().await.map_err(to_commit_error),
+        Err(error) => {
+            // If this fails as well the connection is closed, which has the same effect.
+            transaction.rollback().await.map_err(to_commit_error)?;
+            Err(error)
+        }
+    }
+}
+
 async fn execute(
     connection: &mut PgConnection,
     session: &Session,
@@ -83,6 +111,9 @@ async fn execute(
         snapshots,
         owed,
         published,
+        // Not by the statement.
+        deferred: _,
+        settled: _,
     } = batch;
     let inserts = || runs.iter().filter_map(RunWrite::as_insert);
     let updates = || runs.iter().filter_map(RunWrite::as_update);

@@ -21,13 +21,14 @@ use tokio::sync::Mutex;
 use self::pool::Pool;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
-    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
-    StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
+    InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow, RunSize, Session, Share, Store,
+    StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
 mod cursors;
+mod deferred;
 mod definitions;
 mod error;
 mod format;
@@ -133,6 +134,8 @@ const EVERY: &[(&str, &str)] = &[
     ("tcp_keepalives_count", "5"),
 ];
 
+/// A long run takes longer to arrive than any other answer, by so much at most.
+const LOADS: u32 = 3;
 /// Making partitions moves rows where it was late.
 const ENSURE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -261,11 +264,23 @@ impl Store for PostgresStore {
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
-        self.answered(self.load(ids)).await
+        within(self.patience * LOADS, self.load(ids)).await
     }
 
     async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
         self.answered(self.row(run)).await
+    }
+
+    async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        self.answered(self.sizes(ids)).await
+    }
+
+    async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        self.answered(self.names_of_deferred(partition)).await
+    }
+
+    async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
+        self.answered(self.deferred_inputs(partition, run, after)).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

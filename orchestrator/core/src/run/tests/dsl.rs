@@ -181,6 +181,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 },
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
+                pivot: false,
             }))
         }
     };
@@ -202,6 +203,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         output: None,
         search_attributes: BTreeMap::new(),
         timeout: None,
+        compensation: Default::default(),
     }
 }
 
@@ -235,6 +237,8 @@ pub(crate) fn begin(input: Value) -> Start {
         search_attributes: BTreeMap::new(),
         answer: None,
         traceparent: None,
+        parent: None,
+        continues: None,
     }
 }
 
@@ -274,6 +278,18 @@ impl Run {
         Ok(run)
     }
 
+    /// A run that was stored before.
+    pub(crate) fn loaded(plan: Plan, state: State) -> Self {
+        Self {
+            plan,
+            now: state.at(),
+            loaded: state.clone(),
+            state,
+            history: vec![],
+            sent: vec![],
+        }
+    }
+
     /// The effects of the input; `None` if it changed nothing.
     pub(crate) fn apply(&mut self, input: Input) -> Result<Option<Vec<Effect>>, Rejected> {
         let before = self.state.clone();
@@ -298,7 +314,10 @@ impl Run {
         let snapshot = serde_json::to_string(&self.state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&snapshot).unwrap(), self.state);
         if self.state.is_closed() {
-            assert_eq!(self.state.wake_at(), None);
+            assert_eq!(
+                self.state.wake_at().is_some(),
+                self.state.mail.outbox.first_key_value().is_some()
+            );
             assert_eq!(self.state.open_tasks().count(), 0);
         } else {
             let stuck = self.state.wake_at().is_none() && self.state.status() != Status::Parked;

@@ -7,6 +7,8 @@ mod effects;
 mod forward;
 mod golden;
 mod late;
+mod messages;
 mod operators;
 mod properties;
+mod stored;
 mod undo;
