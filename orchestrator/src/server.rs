@@ -25,7 +25,7 @@ use crate::telemetry::{self, http, metrics};
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
 pub mod code {
-    //! Codes of what can keep a server from starting (`KN0311`, `KN0332`–`KN0337`). Causes that are known more closely have their own.
+    //! Codes of what can keep a server from starting (`KN0311`, `KN0312`, `KN0332`–`KN0337`). Causes that are known more closely have their own.
     use knarr_schemas::code::Code;
 
     pub const TOO_OLD: Code = Code {
@@ -33,6 +33,12 @@ pub mod code {
         title: "format_too_new",
         cause: "The cluster writes a storage format that this knarr cannot read.",
         remedy: "Run the version that the other replicas run, or a newer one.",
+    };
+    pub const NAME_TAKEN: Code = Code {
+        id: "KN0312",
+        title: "replica_name_taken",
+        cause: "Another replica of this name is running.",
+        remedy: "Give each replica a name of its own with --replica-name.",
     };
     pub const HTTP_LISTEN: Code = Code {
         id: "KN0332",
@@ -70,7 +76,16 @@ pub mod code {
         cause: "The engine ended without having been asked to.",
         remedy: "Report this with the log: it is a mistake in Knarr. What was committed is safe; a restart goes on from there.",
     };
-    pub const ALL: &[&Code] = &[&TOO_OLD, &HTTP_LISTEN, &STORE, &BUS, &SERVE, &METRICS, &ENGINE];
+    pub const ALL: &[&Code] = &[
+        &TOO_OLD,
+        &NAME_TAKEN,
+        &HTTP_LISTEN,
+        &STORE,
+        &BUS,
+        &SERVE,
+        &METRICS,
+        &ENGINE,
+    ];
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +122,7 @@ impl ServerError {
         match self {
             Self::Listen { .. } => &code::HTTP_LISTEN,
             Self::Store(StoreError::TooOld { .. }) => &code::TOO_OLD,
+            Self::Store(StoreError::NameTaken { .. }) => &code::NAME_TAKEN,
             Self::Store(_) => &code::STORE,
             Self::Bus(_) => &code::BUS,
             Self::Serve(_) => &code::SERVE,
@@ -182,20 +198,20 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     engine.spans = telemetry::span::installed();
     let health = Arc::clone(&engine.health);
 
-    let asked = (Arc::clone(&health), Arc::clone(&store), Arc::clone(&bus));
+    let asked = (Arc::clone(&health), Arc::clone(&bus));
     let readiness = readiness(move || {
-        let (health, store, bus) = asked.clone();
+        let (health, bus) = asked.clone();
         async move {
-            let session = match health.ready() {
+            // The engine asks twice a second; a question of its own would say how another connection is.
+            let store = match health.store() {
+                true => Check::ready("store"),
+                false => Check::not_ready("store", "PostgreSQL did not answer the engine last time"),
+            };
+            let session = match health.serving() {
                 true => Check::ready("session"),
-                false => Check::not_ready("session", "this replica holds no session, or its last commit failed"),
+                false => Check::not_ready("session", "this replica holds no session"),
             };
-            let (store, bus) = tokio::join!(tokio::time::timeout(PING_LIMIT, store.now()), bus.ping(PING_LIMIT));
-            let store = match store {
-                Ok(answer) => Check::of("store", answer.map(|_| ())),
-                Err(_) => Check::not_ready("store", "no answer in time"),
-            };
-            vec![store, Check::of("bus", bus), session]
+            vec![store, Check::of("bus", bus.ping(PING_LIMIT).await), session]
         }
     });
     let router = http::router(recorder.clone(), readiness);
@@ -204,7 +220,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
 
     let queues = Arc::clone(&bus);
     let operations = Operations::new(
-        Arc::clone(&store),
+        Arc::new(store.for_people()),
         Arc::new(move |namespace, settings| {
             let bus = Arc::clone(&queues);
             Box::pin(async move { bus.ensure_queues(&namespace, &settings).await })

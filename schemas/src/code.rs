@@ -166,6 +166,9 @@ codes! {
     MESSAGE_TOKEN = "KN0238", "message_token",
         "A message between runs does not carry the token that Knarr gives them.",
         "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
+    TOO_SLOW = "KN0240", "too_slow",
+        "Reading the answer from PostgreSQL would take too long; nothing was changed.",
+        "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
     STEP_NOT_SERVED = "KN0250", "step_not_served",
         "The definition has a kind of step that this version checks and tests, but does not run on a server.",
         "Take the step out, or keep the definition for a version that serves it.";

@@ -236,9 +236,14 @@ impl<S: Store> Call<S> {
             let _running = self.running.acquire().await.ok();
             self.answer().await
         };
-        tokio::time::timeout(TIME_LIMIT, answer)
-            .await
-            .unwrap_or_else(|_| Err(Refusal::new(503, &code::UNAVAILABLE, code::UNAVAILABLE.cause)))
+        tokio::time::timeout(TIME_LIMIT, answer).await.unwrap_or_else(|_| {
+            Err(match self.verb {
+                verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => {
+                    Refusal::new(503, &code::UNAVAILABLE, code::UNAVAILABLE.cause)
+                }
+                _ => Refusal::new(504, &code::TOO_SLOW, code::TOO_SLOW.cause),
+            })
+        })
     }
 
     async fn answer(&self) -> Result<Bytes, Refusal> {

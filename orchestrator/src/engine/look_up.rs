@@ -210,6 +210,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Err(error) => {
                 tracing::warn!(%error, "a look-up failed and is repeated");
+                self.health.set_store(false);
                 self.fetch_after = Some(tokio::time::Instant::now() + Duration::from_millis(100));
                 self.forget_asked(number);
                 return;
