@@ -154,6 +154,9 @@ codes! {
     INTERNAL = "KN0234", "internal",
         "Something inside Knarr failed.",
         "Look at the orchestrator's log, and report it as a bug.";
+    UNREADABLE_HEADERS = "KN0235", "unreadable_headers",
+        "The message's headers are not headers as NATS clients read them.",
+        "Send headers as `Name: value` in UTF-8, with names of ASCII characters; `Knarr-Original-Headers` shows what was sent.";
 }
 
 #[cfg(test)]

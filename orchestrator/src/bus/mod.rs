@@ -62,6 +62,8 @@ pub struct LogMessage {
     /// As stored: `knarr.in.<p>.…` or `knarr.start.…`.
     pub subject: String,
     pub headers: Headers,
+    /// What is wrong with the headers, if they cannot all be read: the message is to be set aside.
+    pub flaw: Option<String>,
     pub payload: Bytes,
     /// Counts up with each (re)opening of the partition's reader, so that what an abandoned reader still had under way
     /// is told from what the new one delivers.

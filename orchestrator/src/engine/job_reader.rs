@@ -47,6 +47,9 @@ impl JobReader {
 
     fn log_kind(&self, message: &LogMessage) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
+        if let Some(flaw) = &message.flaw {
+            return Err(Refusal::new(&code::UNREADABLE_HEADERS, flaw.clone()));
+        }
         match parse_log_subject(&message.subject).map_err(|error| bad_subject(&error, &message.subject))? {
             LogSubject::UnkeyedStart { namespace, workflow } => {
                 refuse_task_headers(headers)?;

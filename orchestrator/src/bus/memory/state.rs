@@ -244,6 +244,7 @@ impl State {
                 cursor: cursor.clone(),
                 subject: entry.subject.clone(),
                 headers: entry.headers.clone(),
+                flaw: None,
                 payload: entry.payload.clone(),
                 reader: open.reader,
             };

@@ -10,6 +10,7 @@ mod advisories;
 mod connection;
 mod delivered;
 mod direct;
+mod header_block;
 mod header_map;
 mod jetstream;
 mod log_position;
