@@ -57,7 +57,7 @@ codes! {
         "Publish to `knarr.start.<namespace>.<workflow>` or `knarr.run.<namespace>.<workflow id>.<verb>`.";
     BAD_TOKEN = "KN0202", "bad_token",
         "A part of the subject is not a canonically encoded token.",
-        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, and stay within 200 bytes.";
+        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, leave out control characters, and stay within 200 bytes.";
     BAD_JSON = "KN0203", "bad_json",
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";

@@ -158,6 +158,62 @@ fn cases() -> Vec<Case> {
             "bad_token",
         ),
         case(
+            "NUL in a workflow id",
+            "knarr.run.default.b%00.start.order",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        ),
+        case(
+            "NUL in a namespace",
+            "knarr.run.%00.b-23.start.order",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        )
+        .of("_"),
+        case(
+            "NUL in a workflow's name",
+            "knarr.start.default.order%00",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        )
+        .with("Knarr-Version", "1"),
+        case(
+            "NUL in a request id",
+            &start("b-24"),
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Request-Id", "a\0b"),
+        case(
+            "NUL in a message id",
+            "knarr.start.default.order",
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Nats-Msg-Id", "a\0b"),
+        case(
+            "NUL in the id of an un-keyed start",
+            "knarr.start.default.order",
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Workflow-Id", "a\0b"),
+        case(
+            "NUL in a cancel's reason",
+            "knarr.run.default.b-25.cancel",
+            "",
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Verb", "cancel default")
+        .with("Knarr-Reason", "\0"),
+        case(
             "an unknown verb",
             "knarr.run.default.b-18.dance",
             "",

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use knarr_schemas::code;
+
 use super::fetch::{self, Fetched};
 use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
+use super::refusal::Refusal;
 use super::run_loop::{Done, Loop};
 use super::spans;
+use super::unaskable::Unaskable;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
@@ -168,6 +172,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for (key, rows) in fetched.ids {
             self.live.learn(key, rows);
         }
+        if !fetched.unaskable.is_empty() {
+            self.refuse_unaskable(&fetched.unaskable);
+        }
         if self.absent.len() > MOST_ABSENT {
             self.absent.clear();
         }
@@ -200,6 +207,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live.stop_watching();
         let lacking = std::mem::take(&mut self.lacking);
         self.direct.extend(lacking);
+    }
+
+    /// Jobs that ask what the store refuses to be asked would wait for ever.
+    fn refuse_unaskable(&mut self, unaskable: &Unaskable) {
+        for (_, partition) in self.partitions.iter_mut() {
+            for job in partition.queue.iter_mut().filter(|job| unaskable.holds_up(&job.kind)) {
+                job.kind = JobKind::Refused(Refusal::new(
+                    &code::POISON,
+                    "the store refuses to look up what it names",
+                ));
+            }
+        }
     }
 
     /// A look-up that failed has told nothing: its jobs ask again.

@@ -42,6 +42,7 @@ mod run_loop;
 mod spans;
 mod start;
 mod token;
+mod unaskable;
 mod upkeep;
 mod verb;
 
