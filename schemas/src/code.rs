@@ -62,7 +62,7 @@ codes! {
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";
     BODY_TOO_LARGE = "KN0204", "body_too_large",
-        "The body is larger than is allowed here.",
+        "The body is larger than is allowed here: 1 MiB, and `max_payload` of the NATS server less 8 KiB.",
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
@@ -157,6 +157,9 @@ codes! {
     UNREADABLE_HEADERS = "KN0235", "unreadable_headers",
         "The message's headers are not headers as NATS clients read them.",
         "Send headers as `Name: value` in UTF-8, with names of ASCII characters; `Knarr-Original-Headers` shows what was sent.";
+    ANSWER_TOO_LARGE = "KN0236", "answer_too_large",
+        "The run's output is larger than NATS takes in an answer.",
+        "Ask for it with `knarr show`, or let the definition's `output` say less.";
 }
 
 #[cfg(test)]

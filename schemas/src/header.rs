@@ -73,5 +73,7 @@ pub const ORIGINAL_SEQUENCE: &str = "Knarr-Original-Sequence";
 /// The whole block of headers, where a part of it cannot be read: bytes beyond ASCII, quotes and line breaks escaped with
 /// `\\`, up to 4 KiB.
 pub const ORIGINAL_HEADERS: &str = "Knarr-Original-Headers";
+/// Bytes of the body as it came, where it is cut because the whole would be larger than NATS takes.
+pub const ORIGINAL_BYTES: &str = "Knarr-Original-Bytes";
 
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

@@ -109,6 +109,19 @@ pub struct Outgoing {
     pub delivery: Delivery,
 }
 
+impl Outgoing {
+    /// Bytes of headers and body, as the bus counts them against its limit.
+    pub fn size(&self) -> usize {
+        // `NATS/1.0`, then `name: value` a line, then an empty line.
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let headers = match lines.sum::<usize>() {
+            0 => 0,
+            bytes => bytes + 12,
+        };
+        headers + self.payload.len()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// Into a stream, acknowledged by it.
@@ -151,6 +164,9 @@ pub struct QueueSettings {
 }
 
 pub trait Bus: Send + Sync + 'static {
+    /// The largest message that is taken, headers included, in bytes.
+    fn max_payload(&self) -> usize;
+
     /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for.
     fn prepare(&self, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
 

@@ -18,7 +18,11 @@ use super::config::EngineConfig;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
 use super::refusal::Refusal;
 use super::token::TokenKey;
+use super::too_large::HEADER_ROOM;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
+
+/// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
+const MAX_TRACEPARENT: usize = 256;
 
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
@@ -29,11 +33,12 @@ pub(super) struct JobReader {
 }
 
 impl JobReader {
-    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig) -> Self {
+    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_payload: usize) -> Self {
         Self {
             tokens,
             limits: json::Limits {
-                bytes: config.max_body_bytes,
+                // What is taken has to fit into the messages that carry it on.
+                bytes: config.max_body_bytes.min(max_payload.saturating_sub(HEADER_ROOM)),
                 ..json::Limits::default()
             },
             answer_prefixes: config.answer_prefixes.clone(),
@@ -186,7 +191,9 @@ impl JobReader {
             conflict,
             search_attributes,
             answer: self.answer(headers)?,
-            traceparent: bus::header(headers, header::TRACEPARENT).map(Arc::from),
+            traceparent: bus::header(headers, header::TRACEPARENT)
+                .filter(|text| text.len() <= MAX_TRACEPARENT)
+                .map(Arc::from),
         })
     }
 

@@ -42,6 +42,7 @@ mod run_loop;
 mod spans;
 mod start;
 mod token;
+mod too_large;
 mod unaskable;
 mod upkeep;
 mod verb;

@@ -102,7 +102,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             upkeep,
         ));
         let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config),
+            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_payload()),
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),

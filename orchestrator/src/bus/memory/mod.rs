@@ -30,6 +30,9 @@ use super::task_handle::TaskHandle;
 use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings};
 use crate::store::Cursor;
 
+/// As NATS's own default.
+const MAX_PAYLOAD: usize = 1 << 20;
+
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 #[derive(Clone)]
@@ -103,6 +106,9 @@ impl Inner {
     }
 
     fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        if message.size() > MAX_PAYLOAD {
+            return Err(PublishError::Refused("it is larger than 1 MiB".to_owned()));
+        }
         let outcome = self.state().publish(message, (self.clock)());
         self.notify();
         outcome
@@ -133,6 +139,10 @@ async fn read(inner: Arc<Inner>, key: OpenKey, into: mpsc::Sender<Incoming>) {
 }
 
 impl Bus for MemoryBus {
+    fn max_payload(&self) -> usize {
+        MAX_PAYLOAD
+    }
+
     async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
         let mut state = self.inner.state();
         match state.partitions {

@@ -56,6 +56,7 @@ static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
         name::ORIGINAL_SUBJECT,
         name::ORIGINAL_SEQUENCE,
         name::ORIGINAL_HEADERS,
+        name::ORIGINAL_BYTES,
         name::NATS_MSG_ID,
         "Knarr-Confirm",
         "Nats-Expected-Stream",

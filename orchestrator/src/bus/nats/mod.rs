@@ -146,6 +146,10 @@ impl Drop for NatsBus {
 }
 
 impl Bus for NatsBus {
+    fn max_payload(&self) -> usize {
+        self.shared.js.client().max_payload()
+    }
+
     async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
         self.shared.streams.prepare(partitions).await?;
         self.shared.advisories.begin();

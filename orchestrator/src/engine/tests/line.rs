@@ -339,6 +339,10 @@ pub(super) struct LineBus {
 }
 
 impl Bus for LineBus {
+    fn max_payload(&self) -> usize {
+        self.bus.max_payload()
+    }
+
     async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
         self.bus.prepare(partitions).await
     }
