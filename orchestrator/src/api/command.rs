@@ -66,6 +66,9 @@ pub enum CommandError {
     /// Nobody takes the subject: the log is not there.
     #[error("no stream takes `{subject}`: the log (KNARR_IN) is not there")]
     NoStream { subject: String },
+    /// The log takes no starts of this namespace for now, so that results keep their room; nothing was stored.
+    #[error("the log (KNARR_IN) takes no starts on `{subject}` for now: too many wait")]
+    Throttled { subject: String },
     #[error("the log is full: {0}")]
     Full(String),
     /// Refused by JetStream for another reason; not stored.
@@ -152,8 +155,25 @@ impl Commander {
         set(header::ID_REUSE, command.id_reuse.as_deref());
         set(header::ID_CONFLICT, command.id_conflict.as_deref());
         set(header::REPLY_ON, command.answer.map(AnswerWanted::as_str));
-        self.publish(subject, headers, command.input, command.answer.is_some())
-            .await
+        let stored = self
+            .publish(subject, headers, command.input, command.answer.is_some())
+            .await;
+        match stored {
+            Err(CommandError::NoStream { subject }) if self.log_is_there().await => {
+                Err(CommandError::Throttled { subject })
+            }
+            other => other,
+        }
+    }
+
+    /// Only what JetStream says counts: a caller who may not ask it hears nothing.
+    async fn log_is_there(&self) -> bool {
+        let info = format!("$JS.API.STREAM.INFO.{}", subject::LOG_STREAM);
+        let asked = Request::new().timeout(Some(self.timeout));
+        let Ok(reply) = self.nats.send_request(info, asked).await else {
+            return false;
+        };
+        serde_json::from_slice::<PublishAck>(&reply.payload).is_ok_and(|answer| answer.error.is_none())
     }
 
     pub async fn operate(&self, command: OperatorCommand) -> Result<Stored, CommandError> {

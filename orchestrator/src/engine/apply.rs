@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::run_loop::Loop;
 use super::spans;
 use crate::bus::Bus;
-use crate::store::{Append, Snapshot, Store, StoredTransition};
+use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
 
 /// What became of an input.
@@ -164,6 +164,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     partition.applied = message.cursor.clone();
                 }
             }
+            Origin::Deferred { message, no } => self.building.settle(DeferredId {
+                partition: message.partition,
+                no: *no,
+            }),
             Origin::Direct {
                 confirm: Some(inbox),
                 token,
@@ -180,7 +184,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// The input is not taken: whoever sent it is told, a message of the log goes to the dead letters, and its cursor moves.
     pub(super) fn refuse(&mut self, origin: &Origin, refusal: &Refusal) {
         metrics::counter!(metric::REJECTED, "code" => refusal.code.id).increment(1);
-        if let Origin::Log(message) = origin {
+        if let Some(message) = origin.message() {
             metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
             tracing::info!(code = refusal.code.id, subject = %message.subject, sequence = message.cursor.sequence, "{}", refusal.message);
             self.building.message(outgoing::dead_letter(message, refusal));

@@ -40,6 +40,11 @@ impl Job {
 #[derive(Debug)]
 pub(super) enum Origin {
     Log(Box<LogMessage>),
+    /// Of the log as well; its cursor passed while its run could not be loaded.
+    Deferred {
+        message: Box<LogMessage>,
+        no: i64,
+    },
     /// A worker waits at `confirm` for word about `token`.
     Direct {
         confirm: Option<String>,
@@ -47,6 +52,16 @@ pub(super) enum Origin {
     },
     /// The engine itself: a deadline, a refused dispatch, a lost task.
     Internal,
+}
+
+impl Origin {
+    /// The message of the log, if it is one.
+    pub(super) fn message(&self) -> Option<&LogMessage> {
+        match self {
+            Self::Log(message) | Self::Deferred { message, .. } => Some(message),
+            Self::Direct { .. } | Self::Internal => None,
+        }
+    }
 }
 
 #[derive(Debug)]

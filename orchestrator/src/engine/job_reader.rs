@@ -15,11 +15,13 @@ use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_sub
 use serde_json::Value;
 
 use super::config::EngineConfig;
+use super::deferral;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
 use super::refusal::Refusal;
 use super::token::TokenKey;
 use super::too_large::HEADER_ROOM;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
+use crate::store::DeferredInput;
 
 /// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
 const MAX_TRACEPARENT: usize = 256;
@@ -48,6 +50,14 @@ impl JobReader {
     pub(super) fn log(&self, message: LogMessage) -> Job {
         let kind = self.log_kind(&message).unwrap_or_else(JobKind::Refused);
         Job::new(Origin::Log(Box::new(message)), kind)
+    }
+
+    /// One that was read from the log before, and waited for its run.
+    pub(super) fn deferred(&self, input: DeferredInput) -> Job {
+        let (message, no) = deferral::message_of(input);
+        let kind = self.log_kind(&message).unwrap_or_else(JobKind::Refused);
+        let message = Box::new(message);
+        Job::new(Origin::Deferred { message, no }, kind)
     }
 
     fn log_kind(&self, message: &LogMessage) -> Result<JobKind, Refusal> {

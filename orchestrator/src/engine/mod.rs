@@ -15,6 +15,7 @@ mod clock;
 mod commit;
 mod config;
 mod deadlines;
+mod deferral;
 mod definitions;
 mod failpoint;
 mod fetch;

@@ -13,7 +13,7 @@ use super::perform::Step;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{DeferredId, Store};
 
 /// An input that is known to break core or the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +22,7 @@ pub(super) enum PoisonKey {
         partition: i16,
         sequence: u64,
     },
+    Deferred(DeferredId),
     Task {
         token: String,
     },
@@ -36,6 +37,10 @@ impl PoisonKey {
                 partition: message.partition,
                 sequence: message.cursor.sequence,
             }),
+            (Origin::Deferred { message, no }, _) => Some(Self::Deferred(DeferredId {
+                partition: message.partition,
+                no: *no,
+            })),
             // A beat does not reach core.
             (Origin::Direct { .. }, JobKind::Beat { .. }) => None,
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
@@ -59,6 +64,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 partition: cursor.partition,
                 sequence: cursor.cursor.sequence,
             });
+        }
+        if let Some(id) = sealed.batch.settled.first() {
+            return Some(PoisonKey::Deferred(*id));
         }
         if let Some(confirm) = sealed.outbound.confirms.first() {
             return Some(PoisonKey::Task {

@@ -266,7 +266,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn forward(&self, request: &UnkeyedStart, job: &Job) -> Result<Outgoing, Refusal> {
-        let super::job::Origin::Log(message) = &job.origin else {
+        let Some(message) = job.origin.message() else {
             return Err(Refusal::new(&code::BAD_SUBJECT, "an un-keyed start comes by the log"));
         };
         let plan = self

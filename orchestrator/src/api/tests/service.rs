@@ -175,4 +175,13 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
 
     let full = commander.operate(cancel).await;
     assert!(matches!(full, Err(CommandError::Full(_))), "{full:?}");
+
+    let mut listening = stream.cached_info().config.clone();
+    listening.subjects = vec!["knarr.run.*.*.*".to_owned()];
+    js.update_stream(&listening).await.unwrap();
+    let throttled = commander.start(start(Some("o-9"), None)).await;
+    assert!(
+        matches!(throttled, Err(CommandError::Throttled { .. })),
+        "{throttled:?}"
+    );
 }

@@ -151,6 +151,11 @@ impl MemoryBus {
         stream.ack_waits.get(&QueueName::new(queue)).copied()
     }
 
+    /// Gives the log a limit, in bytes; 0 = none.
+    pub fn limit_log(&self, bytes: u64) {
+        self.inner.state().log_limit = bytes;
+    }
+
     /// Makes a stream (by name) refuse publications, or take them again.
     pub fn set_full(&self, stream: &str, full: bool) {
         let mut state = self.inner.state();
