@@ -11,6 +11,7 @@ use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::store::Cursor;
 
@@ -177,8 +178,9 @@ pub trait Bus: Send + Sync + 'static {
     /// The largest message that is taken, headers included, in bytes.
     fn max_payload(&self) -> usize;
 
-    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for.
-    fn prepare(&self, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for. Refuses
+    /// those of another cluster: what a database has taken says nothing about another's log.
+    fn prepare(&self, cluster: Uuid, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Asserts a namespace's task stream and its queues' consumers.
     fn ensure_queues(

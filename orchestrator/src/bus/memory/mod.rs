@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 pub use self::controls::DirectFaults;
 pub use self::log::LogCopy;
@@ -144,8 +145,11 @@ impl Bus for MemoryBus {
         MAX_PAYLOAD
     }
 
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+    async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
         let mut state = self.inner.state();
+        if *state.cluster.get_or_insert(cluster) != cluster {
+            return Err(BusError::Misconfigured("the log is another cluster's".to_owned()));
+        }
         match state.partitions {
             Some(known) if known != partitions => Err(BusError::Misconfigured(format!(
                 "the log has {known} partitions, not {partitions}"

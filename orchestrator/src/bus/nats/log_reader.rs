@@ -88,7 +88,7 @@ impl LogReader {
     /// Reads until something breaks, and says what.
     async fn read(&mut self, epoch: u64) -> Result<String, Closed> {
         let js = &self.shared.js;
-        match locate(js, &self.cursor).await {
+        match locate(js, &self.shared.streams, &self.cursor).await {
             Ok(Located::Continues { stream }) => self.cursor.stream = stream,
             Ok(Located::Gap { resumes_at }) => {
                 let gap = LogGap {

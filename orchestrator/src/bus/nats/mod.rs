@@ -19,6 +19,7 @@ mod log_reader;
 mod publisher;
 mod pull;
 mod purge;
+mod stream_config;
 mod streams;
 mod supervisor;
 
@@ -35,6 +36,7 @@ use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use self::connection::Link;
 pub use self::connection::{Credentials, NatsConfig, Storage};
@@ -151,8 +153,8 @@ impl Bus for NatsBus {
         self.shared.js.client().max_payload()
     }
 
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
-        self.shared.streams.prepare(partitions).await?;
+    async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
+        self.shared.streams.prepare(cluster, partitions).await?;
         self.shared.advisories.begin();
         Ok(())
     }

@@ -367,8 +367,8 @@ impl Bus for LineBus {
         self.bus.max_payload()
     }
 
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
-        self.bus.prepare(partitions).await
+    async fn prepare(&self, cluster: uuid::Uuid, partitions: u16) -> Result<(), BusError> {
+        self.bus.prepare(cluster, partitions).await
     }
 
     async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {
