@@ -189,7 +189,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     let bus = Arc::new(NatsBus::connect(nats_config(&config)).await?);
     // The engine does both again; done here, what is wrong is known before anything is said to be up.
     let cluster = store.prepare(config.partitions).await?;
-    bus.prepare(cluster.partitions).await?;
+    bus.prepare(cluster.id, cluster.partitions).await?;
     let engine_config = EngineConfig {
         partitions: config.partitions,
         ..EngineConfig::new(&config.replica_name)

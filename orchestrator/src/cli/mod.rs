@@ -1,8 +1,10 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod bench;
 pub mod cancel;
@@ -84,6 +86,24 @@ pub enum Command {
     Explain(explain::ExplainArgs),
 }
 
+impl Cli {
+    /// Reads a command line, with what is only known of how it was written.
+    pub fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        // A global option stands before or behind the command.
+        let sources = [Some(&matches), matches.subcommand().map(|(_, matches)| matches)];
+        let mut sources = sources.into_iter().flatten();
+        cli.globals.nats_is_named =
+            sources.any(|matches| matches.value_source("nats_url") == Some(ValueSource::CommandLine));
+        Ok(cli)
+    }
+}
+
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
     match execute(cli).await {
@@ -130,9 +150,19 @@ mod tests;
 
 #[cfg(test)]
 mod parsing {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    #[test]
+    fn a_server_that_is_to_be_used_is_named_by_a_flag() {
+        for (line, named) in [
+            (&["knarr", "dev"][..], false),
+            (&["knarr", "dev", "--nats-url", "nats://h"], true),
+            (&["knarr", "--nats-url", "nats://h", "bench", "order"], true),
+        ] {
+            let cli = Cli::read(line).unwrap();
+            assert_eq!(cli.globals.nats_is_named, named, "{line:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -46,6 +46,8 @@ mod signal;
 mod spans;
 mod start;
 mod token;
+mod too_large;
+mod unaskable;
 mod upkeep;
 mod verb;
 

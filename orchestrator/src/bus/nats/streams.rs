@@ -4,17 +4,19 @@
 //! a log that exists is never changed here.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_schemas::subject;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::connection::{NatsConfig, Storage};
 use super::head_room::{self, ALL_SUBJECTS};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
+use super::stream_config::{belongs_to, echoes, marked, refuse_other_partitions};
 use crate::bus::{BusError, QueueSettings};
 
 /// Lifecycle and emitted events, for whoever wants to listen.
@@ -47,6 +49,8 @@ pub(super) struct Streams {
     task_max_bytes: u64,
     dlq_max_bytes: u64,
     events_max_bytes: Option<u64>,
+    /// Whose streams they are; fixed by the first preparation.
+    cluster: OnceLock<Uuid>,
     wanted: Mutex<Wanted>,
     /// One assertion at a time: many readers notice a missing stream together.
     asserting: tokio::sync::Mutex<()>,
@@ -74,6 +78,7 @@ impl Streams {
             task_max_bytes: config.task_max_bytes,
             dlq_max_bytes: config.dlq_max_bytes,
             events_max_bytes: config.events_max_bytes,
+            cluster: OnceLock::new(),
             wanted: Mutex::default(),
             asserting: tokio::sync::Mutex::default(),
             suspected: Notify::new(),
@@ -87,6 +92,14 @@ impl Streams {
             .ok_or_else(|| BusError::Misconfigured("the bus was not prepared".to_owned()))
     }
 
+    /// A stream of another cluster is nothing to read from or to write to.
+    pub(super) fn refuse_other_cluster(&self, name: &str, existing: &StreamInfo) -> Result<(), BusError> {
+        match self.cluster.get() {
+            Some(cluster) => belongs_to(name, *cluster, &existing.config),
+            None => Ok(()),
+        }
+    }
+
     /// What a partition's messages in the log match. The ingress takes, beside un-keyed starts, what is too short for the
     /// mapping to sort it: it belongs to no run, and somebody must say so.
     pub(super) fn filters(&self, partition: i16) -> Result<Vec<String>, BusError> {
@@ -97,8 +110,15 @@ impl Streams {
         })
     }
 
-    pub(super) async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+    pub(super) async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
         let _one = self.asserting.lock().await;
+        let _ = self.cluster.set(cluster);
+        // All of them before the first is changed: nothing of another cluster is to be touched.
+        for name in [subject::LOG_STREAM, subject::DLQ_STREAM, EVENT_STREAM, ADVISORY_STREAM] {
+            if let Some(existing) = self.find_stream(name).await? {
+                self.refuse_other_cluster(name, &existing)?;
+            }
+        }
         self.assert_base(partitions, Missing::Create).await?;
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(partitions);
         Ok(())
@@ -253,15 +273,19 @@ impl Streams {
             existing = self.find_stream(name).await?;
         }
         let what = format!("stream {name}");
+        let existing = existing.as_ref();
+        if let Some(info) = existing {
+            self.refuse_other_cluster(name, info)?;
+            refuse_other_partitions(config, &info.config)?;
+        }
+        let config = &match self.cluster.get() {
+            Some(cluster) => marked(config, *cluster, existing.map(|info| &info.config)),
+            None => config.clone(),
+        };
         let operation = match existing {
             None => "CREATE",
-            Some(info) => {
-                refuse_other_partitions(config, &info.config)?;
-                if echoes(&what, config, &info.config).is_ok() {
-                    return Ok(());
-                }
-                "UPDATE"
-            }
+            Some(info) if echoes(&what, config, &info.config).is_ok() => return Ok(()),
+            Some(_) => "UPDATE",
         };
         let info: StreamInfo = self
             .js
@@ -322,69 +346,4 @@ pub(super) fn queue_names(namespace: &Namespace, queue: &QueueName) -> Result<(S
 
 fn nanos(ms: u64) -> u64 {
     ms * 1_000_000
-}
-
-/// A log that sorts into another number of partitions belongs to another cluster, or to another time of this one.
-fn refuse_other_partitions(asked: &Value, existing: &Value) -> Result<(), BusError> {
-    let (Some(asked), Some(found)) = (
-        asked.pointer("/subject_transform/dest"),
-        existing.pointer("/subject_transform/dest"),
-    ) else {
-        return Ok(());
-    };
-    if asked == found {
-        return Ok(());
-    }
-    Err(BusError::Misconfigured(format!(
-        "KN0307: the stream {} sorts messages by {found}, this cluster needs {asked}. Two clusters cannot share one NATS \
-         account; give this one its own account, or delete the stream if it is left over.",
-        subject::LOG_STREAM
-    )))
-}
-
-/// Older servers ignore what they do not know, and say so only by what they return.
-fn echoes(what: &str, asked: &Value, got: &Value) -> Result<(), BusError> {
-    let Some(asked) = asked.as_object() else { return Ok(()) };
-    for (key, value) in asked {
-        let returned = got.get(key).unwrap_or(&Value::Null);
-        if returned != value && !(returned.is_null() && is_default(value)) {
-            return Err(BusError::Misconfigured(format!(
-                "KN0308: {what} was to have {key} = {value}, but NATS keeps {returned}. Run nats-server 2.12 or later, or \
-                 lift the account's limit."
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn is_default(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(set) => !set,
-        Value::Number(number) => number.as_i64() == Some(0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_echoed_is_an_error() {
-        let asked = json!({ "name": "A", "max_bytes": 5, "allow_direct": false });
-        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 5, "more": 1 })).is_ok());
-        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 6 })).is_err());
-        assert!(echoes("x", &asked, &json!({ "name": "A" })).is_err());
-    }
-
-    #[test]
-    fn a_log_of_other_partitions_is_refused() {
-        let config = |n: u32| json!({ "subject_transform": { "dest": format!("knarr.in.{{partition({n})}}") } });
-        assert!(refuse_other_partitions(&config(64), &config(64)).is_ok());
-        let error = refuse_other_partitions(&config(64), &config(32)).unwrap_err();
-        assert!(error.to_string().contains("KN0307"), "{error}");
-    }
 }
