@@ -140,8 +140,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Handles an activity. The input is decoded from the task's body (an empty one is `null`); one that cannot be is a
-    /// non-retryable failure of type `bad_input`. The handler must be cancel safe where it awaits: at its start-to-close
+    /// Handles an activity. The input is decoded from the task's body (an empty one is `null`); one that cannot be ends the
+    /// attempt with the non-retryable type `bad_input`: *failed*, or *unknown* where the task was delivered before. The handler must be cancel safe where it awaits: at its start-to-close
     /// timeout it is dropped.
     #[must_use]
     pub fn activity<F, I, O, Fut>(mut self, name: impl Into<String>, handler: F) -> Self
