@@ -197,23 +197,21 @@ impl Connection {
         Commander::new(self.nats.clone(), globals.namespace.clone(), globals.timeout())
     }
 
-    /// Says what NATS itself complained of, where that explains the error.
-    pub fn explain(&self, error: impl Into<CliError>) -> CliError {
-        let error = error.into();
-        let complaint = self.last_error.lock().ok().and_then(|record| record.clone());
-        match (complaint, &error.body) {
-            (Some(complaint), Some(_)) if error.exit == Exit::Environment => CliError::new(
-                Exit::Environment,
-                &code::NATS_REFUSED,
-                format!("{} (NATS says: {complaint})", message_of(&error)),
-            ),
-            _ => error,
-        }
+    /// As the server would.
+    #[cfg(test)]
+    pub fn complain(&self, complaint: &str) {
+        *self.last_error.lock().unwrap() = Some(complaint.to_owned());
     }
-}
 
-fn message_of(error: &CliError) -> &str {
-    error.body.as_ref().map_or("", |body| body.message.as_str())
+    /// Adds what NATS itself complained of, which may explain the error: a missing permission shows as a timeout.
+    pub fn explain(&self, error: impl Into<CliError>) -> CliError {
+        let mut error = error.into();
+        let complaint = self.last_error.lock().ok().and_then(|record| record.clone());
+        if let (Some(complaint), Some(body), Exit::Environment) = (complaint, &mut error.body, error.exit) {
+            body.message = format!("{} (NATS says: {complaint})", body.message);
+        }
+        error
+    }
 }
 
 /// A connection that asks the API.

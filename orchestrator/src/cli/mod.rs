@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod again;
 pub mod bench;
 pub mod cancel;
 pub mod check;

@@ -9,6 +9,7 @@ use knarr_schemas::body::{Answer, AnswerStage};
 use serde_json::{Map, Value};
 
 use crate::api::command::{AnswerWanted, StartCommand};
+use crate::cli::again::Again;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, Look};
@@ -106,12 +107,13 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
         id_conflict: value_name(args.id_conflict),
         answer,
     };
+    let again = Again::start(&args, globals, &request_id);
     let connection = globals.connect().await?;
     let mut stored = connection
         .commander(globals)
         .start(command)
         .await
-        .map_err(|error| connection.explain(error))?;
+        .map_err(|error| connection.explain(CliError::unsent(error, &again)))?;
     let limit = match args.wait {
         Wait::Stored => {
             report_stored(globals, stored.sequence, &request_id);
@@ -123,7 +125,7 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
     let answer = stored
         .answer(Some(limit))
         .await
-        .map_err(|error| CliError::unanswered(&error, &request_id))?;
+        .map_err(|error| CliError::unanswered(&error, &again))?;
     finish(&answer, globals)
 }
 
