@@ -33,7 +33,7 @@ pub mod code {
         id: "KN0322",
         title: "config_invalid",
         cause: "The configuration file is not right.",
-        remedy: "Correct the line shown; `knarr server --help` names every setting.",
+        remedy: "Correct the line named; `knarr server --help` names every setting.",
     };
     pub const NO_DATABASE: Code = Code {
         id: "KN0323",
@@ -89,7 +89,12 @@ pub struct ProcessArgs {
     pub log_format: Option<LogFormat>,
 
     /// Collector to send traces to, like http://localhost:4318 (OTLP over HTTP) [default: none]
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub otlp_endpoint: Option<String>,
 }
 
@@ -137,8 +142,8 @@ impl fmt::Debug for ServerConfig {
 pub enum ConfigError {
     #[error("the configuration file {} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    /// The reason shows the line.
-    #[error("the configuration file {} is not right:\n{reason}", path.display())]
+    /// The reason names the line.
+    #[error("the configuration file {} is not right: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error("no PostgreSQL is named")]
     NoDatabase,
@@ -249,8 +254,26 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     })?;
     toml::from_str(&text).map_err(|error| ConfigError::Invalid {
         path: path.to_owned(),
-        reason: error.to_string().trim_end().to_owned(),
+        reason: reason(&text, &error),
     })
+}
+
+/// Where and what, without the line itself: it may be that of `database_url`, with a password in it.
+fn reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim_end();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return message.to_owned();
+    };
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let column = before[start..].chars().count() + 1;
+    let key = text[start..].lines().next().and_then(|line| line.split_once('='));
+    match key.map(|(key, _)| key.trim()) {
+        Some(key) if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+            format!("line {line}, column {column} (`{key}`): {message}")
+        }
+        _ => format!("line {line}, column {column}: {message}"),
+    }
 }
 
 pub fn default_http_listen() -> SocketAddr {
@@ -324,6 +347,23 @@ mod tests {
         assert!(wrong.contains("line 2"), "{wrong}");
         let broken = message(with_file("database_url = \n", ServerArgs::default(), None));
         assert!(broken.contains("line 1"), "{broken}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_without_passwords() {
+        for (file, place) in [
+            (
+                "partitions = 8\ndatabase_url = postgres://u:secret@h/d\n",
+                "line 2, column 16 (`database_url`)",
+            ),
+            ("database_url = 'postgres://u:secret@h/d\n", "line 1"),
+            ("database_url = 'postgres://u:secret@h/d'x\n", "line 1"),
+            ("database_url = ['postgres://u:secret@h/d']\n", "line 1"),
+            ("postgres://u:secret@h/d\n", "line 1"),
+        ] {
+            let said = message(with_file(file, ServerArgs::default(), None));
+            assert!(said.contains(place) && !said.contains("secret"), "{file}: {said}");
+        }
     }
 
     #[test]

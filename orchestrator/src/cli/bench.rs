@@ -57,7 +57,7 @@ pub struct BenchArgs {
     pub drain: Duration,
 
     /// Use this PostgreSQL [default: a private one]
-    #[arg(long, env = "KNARR_DATABASE_URL", value_name = "URL")]
+    #[arg(long, env = "KNARR_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
     /// Orchestrators to start

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::address::without_secrets;
 use crate::api::client::ApiClient;
 use crate::api::command::Commander;
 use crate::cli::code;
@@ -26,6 +27,7 @@ pub struct Globals {
     #[arg(
         long,
         env = "KNARR_NATS_URL",
+        hide_env_values = true,
         global = true,
         value_name = "URL",
         help_heading = "Global options"
@@ -148,7 +150,10 @@ impl Globals {
             Ok(Err(error)) => {
                 use async_nats::ConnectErrorKind as Kind;
                 return Err(match error.kind() {
-                    Kind::ServerParse => CliError::usage(format!("`{url}` is not an address of NATS: {error}")),
+                    Kind::ServerParse => CliError::usage(format!(
+                        "`{}` is not an address of NATS: {error}",
+                        without_secrets(&url)
+                    )),
                     Kind::Authentication | Kind::AuthorizationViolation => CliError::new(
                         Exit::Environment,
                         &code::NATS_REFUSED,
@@ -175,15 +180,6 @@ fn unreachable_at(url: &str, cause: &str) -> CliError {
         &code::NATS_UNREACHABLE,
         format!("NATS cannot be reached at {}: {cause}", without_secrets(url)),
     )
-}
-
-/// An address as it may be shown: without user and password.
-fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        _ => url.to_owned(),
-    }
 }
 
 #[derive(Debug)]
@@ -311,13 +307,6 @@ mod tests {
         ] {
             assert_eq!(ms(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_secrets("nats://u:p@host:4222"), "nats://host:4222");
-        assert_eq!(without_secrets("u:p@host"), "host");
-        assert_eq!(without_secrets("nats://host"), "nats://host");
     }
 
     #[test]

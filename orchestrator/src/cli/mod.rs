@@ -136,6 +136,21 @@ mod parsing {
         Cli::command().debug_assert();
     }
 
+    /// An address may hold a password, and help is pasted into tickets.
+    #[test]
+    fn help_does_not_show_what_the_environment_says_of_addresses() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                if argument.get_env().is_some() && (id.ends_with("_url") || id.ends_with("_endpoint")) {
+                    assert!(argument.is_hide_env_values_set(), "{} {id}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
     #[test]
     fn wait_alone_is_for_the_end() {
         let wait = |arguments: &[&str]| {

@@ -1,12 +1,16 @@
 //! A whole Knarr in one process: private servers and an orchestrator on them. What `dev` and `demo` have in common.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::without_secrets;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output;
 use crate::config::{ProcessArgs, ServerConfig, default_http_listen};
@@ -26,7 +30,8 @@ pub struct Stack {
     record: PathBuf,
 }
 
-/// Where a stack can be reached.
+/// Where a stack can be reached, to be shown: with the password of a private PostgreSQL, which is of use to nobody else,
+/// and without those of servers that are not its own.
 #[derive(Debug, Clone, Serialize)]
 pub struct Addresses {
     pub nats_url: String,
@@ -74,9 +79,14 @@ impl Stack {
     }
 
     pub fn addresses(&self) -> Addresses {
+        let private = |private: bool, url: &str| match private {
+            true => url.to_owned(),
+            false => without_secrets(url),
+        };
+        let servers = &self.servers;
         Addresses {
-            nats_url: self.servers.nats_url().to_owned(),
-            database_url: self.servers.postgres_url().to_owned(),
+            nats_url: private(servers.nats_store_dir().is_some(), servers.nats_url()),
+            database_url: private(servers.postgres_home().is_some(), servers.postgres_url()),
             http_url: format!("http://{}", self.orchestrator.http()),
         }
     }
@@ -125,14 +135,49 @@ impl Stack {
     }
 
     fn write_record(&self) {
-        // Without the database's address, which holds a password.
-        let Addresses { nats_url, http_url, .. } = self.addresses();
-        let record = serde_json::json!({ "pid": std::process::id(), "nats_url": nats_url, "http_url": http_url });
-        if let Err(error) = std::fs::write(&self.record, format!("{record:#}\n")) {
+        // Without the database's address, which commands do not need.
+        let record = serde_json::json!({
+            "pid": std::process::id(),
+            "nats_url": self.servers.nats_url(),
+            "http_url": format!("http://{}", self.orchestrator.http()),
+        });
+        if let Err(error) = write_private(&self.record, &format!("{record:#}\n")) {
             output::note(&format!(
                 "warning: {} cannot be written: {error}",
                 self.record.display()
             ));
         }
+    }
+}
+
+/// Read by this user alone: the address of a NATS that is not private may hold a password.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    // Permissions are those of the moment a file is made.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_record_is_for_this_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RECORD);
+        // As an earlier version left it, and as one that was killed did.
+        fs::write(&path, "old").unwrap();
+        fs::write(path.with_extension("new"), "half").unwrap();
+        write_private(&path, "{}").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Session locks and prepared statements need real sessions: a pooler in transaction mode in between does not work.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::{
     OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
     StoredTransition,
 };
+use crate::address::without_secrets;
 
 mod commit;
 mod cursors;
@@ -41,7 +43,7 @@ mod tests;
 mod time;
 
 /// How to reach PostgreSQL, and how much of it to use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresConfig {
     /// `postgres://user@host/database?…`
     pub url: String,
@@ -76,8 +78,16 @@ impl PostgresConfig {
     }
 }
 
+/// Without the password in the address.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("url", &without_secrets(&self.url))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Cheap to share behind an [`Arc`]; dropping it gives up the session lock.
-#[derive(Debug)]
 pub struct PostgresStore {
     config: PostgresConfig,
     options: PgConnectOptions,
@@ -86,6 +96,15 @@ pub struct PostgresStore {
     lease: Mutex<session::Lease>,
     engine: PgPool,
     readers: PgPool,
+}
+
+/// Without the password that the options of connections contain.
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Plans that are made once and do not turn into scans while the tables are still small and unknown to the planner; and
