@@ -21,33 +21,22 @@ const DEFAULT_LOG: &str = "info,sqlx=warn,async_nats=warn";
 
 pub mod code {
     //! Codes of what can be wrong with settings (`KN0321`–`KN0329`).
-    use knarr_schemas::code::Code;
+    use knarr_schemas::codes;
 
-    pub const UNREADABLE: Code = Code {
-        id: "KN0321",
-        title: "config_unreadable",
-        cause: "The configuration file cannot be read.",
-        remedy: "Check the path given with --config or KNARR_CONFIG.",
-    };
-    pub const INVALID: Code = Code {
-        id: "KN0322",
-        title: "config_invalid",
-        cause: "The configuration file is not right.",
-        remedy: "Correct the line named; `knarr server --help` names every setting.",
-    };
-    pub const NO_DATABASE: Code = Code {
-        id: "KN0323",
-        title: "no_database",
-        cause: "No PostgreSQL is named.",
-        remedy: "Give its address with --database-url or KNARR_DATABASE_URL, or let `knarr dev` start a private one.",
-    };
-    pub const OUT_OF_RANGE: Code = Code {
-        id: "KN0324",
-        title: "config_out_of_range",
-        cause: "A setting is out of its range.",
-        remedy: "Correct it; `knarr server --help` says what each setting takes.",
-    };
-    pub const ALL: &[&Code] = &[&UNREADABLE, &INVALID, &NO_DATABASE, &OUT_OF_RANGE];
+    codes! {
+        UNREADABLE = "KN0321", "config_unreadable",
+            "The configuration file cannot be read.",
+            "Check the path given with --config or KNARR_CONFIG.";
+        INVALID = "KN0322", "config_invalid",
+            "The configuration file is not right.",
+            "Correct the line named; `knarr server --help` names every setting.";
+        NO_DATABASE = "KN0323", "no_database",
+            "No PostgreSQL is named.",
+            "Give its address with --database-url or KNARR_DATABASE_URL, or let `knarr dev` start a private one.";
+        OUT_OF_RANGE = "KN0324", "config_out_of_range",
+            "A setting is out of its range.",
+            "Correct it; `knarr server --help` says what each setting takes.";
+    }
 }
 
 /// What the command line and the environment say. The address of NATS is among the global options.

@@ -35,19 +35,29 @@ impl Code {
     }
 }
 
+/// The id that a text begins with, as in `KN0304: JetStream is switched off`, and the text behind it.
+pub fn split_id(text: &str) -> Option<(&str, &str)> {
+    let (id, rest) = text.split_once(": ")?;
+    let digits = id.strip_prefix("KN")?;
+    (digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some((id, rest))
+}
+
 /// The code with this id.
 pub fn lookup(id: &str) -> Option<&'static Code> {
     ALL.iter().copied().find(|code| code.id == id)
 }
 
+/// A table of codes: a constant for each, and `ALL`, in the order they are written in, which is that of the ids.
+#[macro_export]
 macro_rules! codes {
     ($($name:ident = $id:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
         $(
             #[doc = $cause]
-            pub const $name: Code = Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
+            pub const $name: $crate::code::Code =
+                $crate::code::Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
         )*
         /// Every code, in the order of the ids.
-        pub const ALL: &[&Code] = &[$(&$name),*];
+        pub const ALL: &[&$crate::code::Code] = &[$(&$name),*];
     };
 }
 

@@ -148,7 +148,7 @@ impl From<ConfigError> for CliError {
 
 impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
-        Self::new(Exit::Environment, error.code(), error.to_string())
+        Self::new(Exit::Environment, error.code(), error.cause())
     }
 }
 

@@ -11,6 +11,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
+use super::code;
 use super::health::{Check, Readiness};
 
 /// A probe that waits longer has given up.
@@ -49,14 +50,14 @@ pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(|uri: Uri| async move {
             HttpError {
                 status: 405,
-                code: "KN0331",
+                code: code::METHOD.id,
                 message: format!("{} can only be read (GET)", uri.path()),
             }
         })
         .fallback(|uri: Uri| async move {
             HttpError {
                 status: 404,
-                code: "KN0330",
+                code: code::NOT_FOUND.id,
                 message: format!(
                     "there is nothing at {}; try /metrics, /health/live or /health/ready",
                     uri.path().chars().take(200).collect::<String>()
