@@ -12,6 +12,7 @@ pub mod code;
 pub mod definition;
 pub mod demo;
 pub mod dev;
+pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod findings;
