@@ -94,8 +94,15 @@ impl Worker {
     /// When the client has been closed.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let flight = Arc::new(Flight::new(self.client, self.concurrency, self.max_unconfirmed));
-        let inbox = flight.client.subscribe(format!("{}.>", flight.inbox)).await?;
-        let pushes = flight.client.subscribe(self.cancellations).await?;
+        let subscribing = async {
+            let inbox = flight.client.subscribe(format!("{}.>", flight.inbox)).await?;
+            let pushes = flight.client.subscribe(self.cancellations).await?;
+            Ok::<_, RunError>((inbox, pushes))
+        };
+        let (inbox, pushes) = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            subscribed = subscribing => subscribed?,
+        };
         let _abort = AbortOnDrop(Arc::clone(&flight));
         let _inbox = AbortOnDropHandle::new(tokio::spawn(read_inbox(Arc::clone(&flight), inbox)));
         let _pushes = AbortOnDropHandle::new(tokio::spawn(read_cancellations(Arc::clone(&flight), pushes)));
