@@ -1,6 +1,6 @@
 //! Flags that every command has, and what follows from them: where NATS is, how output looks.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::api::client::ApiClient;
 use crate::api::command::Commander;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::stack::RECORD;
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// Where `knarr dev` keeps its data unless told otherwise; also in its own flags.
@@ -23,7 +24,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
-    /// Address of NATS [default: that of a `knarr dev` running in this directory, else nats://127.0.0.1:4222]
+    /// Address of NATS; several of a cluster are separated by commas [default: for commands that ask an orchestrator that of
+    /// a `knarr dev` running in this directory; else, and for `server`, nats://127.0.0.1:4222]
     #[arg(
         long,
         env = "KNARR_NATS_URL",
@@ -237,18 +239,24 @@ pub fn running_here() -> Option<String> {
     running_dev(directory).or_else(|| running_dev(&directory.join("demo")))
 }
 
-/// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does.
+/// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does, and has written down
+/// what it is connected to, which need not be a server of its own.
 fn running_dev(directory: &Path) -> Option<String> {
     #[derive(Deserialize)]
-    struct State {
-        nats_port: Option<u16>,
+    struct Record {
+        pid: u32,
+        nats_url: String,
     }
-    let lock = std::fs::File::open(directory.join("lock")).ok()?;
-    let running = matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
-    let text = std::fs::read_to_string(directory.join("state.json")).ok()?;
-    let state: State = serde_json::from_str(&text).ok()?;
-    let port = state.nats_port.filter(|_| running)?;
-    Some(format!("nats://127.0.0.1:{port}"))
+    let mut lock = std::fs::File::open(directory.join("lock")).ok()?;
+    if !matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
+        return None;
+    }
+    let mut holder = String::new();
+    lock.read_to_string(&mut holder).ok()?;
+    let text = std::fs::read_to_string(directory.join(RECORD)).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    // One that was killed leaves its record behind, and the next one takes a while until it has its own.
+    (holder.trim() == record.pid.to_string()).then_some(record.nats_url)
 }
 
 /// Whether somebody can be asked.
@@ -313,12 +321,18 @@ mod tests {
     fn a_running_dev_is_found_and_one_that_ended_is_not() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(running_dev(dir.path()), None);
-        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        std::fs::write(dir.path().join("lock"), "17\n").unwrap();
+        let lock = std::fs::File::open(dir.path().join("lock")).unwrap();
+        // The port of the last private server, to which a dev on another NATS does not go.
         std::fs::write(dir.path().join("state.json"), r#"{"nats_port":4321,"postgres_port":2}"#).unwrap();
+        let record = r#"{"pid": 17, "nats_url": "nats://u:p@other:4222", "http_url": "http://h"}"#;
+        std::fs::write(dir.path().join(RECORD), record).unwrap();
         assert_eq!(running_dev(dir.path()), None);
         lock.try_lock().unwrap();
-        assert_eq!(running_dev(dir.path()).as_deref(), Some("nats://127.0.0.1:4321"));
-        std::fs::write(dir.path().join("state.json"), "{").unwrap();
+        assert_eq!(running_dev(dir.path()).as_deref(), Some("nats://u:p@other:4222"));
+        std::fs::write(dir.path().join(RECORD), record.replace("17", "16")).unwrap();
+        assert_eq!(running_dev(dir.path()), None, "what one left behind that was killed");
+        std::fs::write(dir.path().join(RECORD), "{").unwrap();
         assert_eq!(running_dev(dir.path()), None);
     }
 }

@@ -17,8 +17,8 @@ use crate::config::{ProcessArgs, ServerConfig, default_http_listen};
 use crate::dev::{self, Progress, Server, ServerOptions, Servers};
 use crate::server::{self, RunningServer};
 
-/// Where commands that run in the same directory look for the servers' addresses.
-const RECORD: &str = "dev.json";
+/// In the data directory: where commands that run in the same directory look for the addresses.
+pub const RECORD: &str = "dev.json";
 /// A server that keeps dying is not started for ever.
 const RESTARTS: u32 = 10;
 const READY_LIMIT: Duration = Duration::from_secs(30);
