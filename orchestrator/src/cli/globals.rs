@@ -118,6 +118,7 @@ impl Globals {
     /// Connects, or says within seconds that it cannot.
     pub async fn connect(&self) -> Result<Connection, CliError> {
         let url = self.nats_url();
+        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
         let last_error = Arc::new(Mutex::new(None));
         let mut options = match &self.nats_creds {
             None => async_nats::ConnectOptions::new(),
@@ -146,7 +147,7 @@ impl Globals {
                     }
                 }
             });
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT + Duration::from_secs(1), options.connect(url.as_str()));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT + Duration::from_secs(1), options.connect(servers));
         let nats = match connecting.await {
             Ok(Ok(nats)) => nats,
             Ok(Err(error)) => {

@@ -72,6 +72,9 @@ async fn what_is_missing_is_said() {
     assert_eq!(end(knarr(&url, &["cancel", "o-1"]).await), ("KN0344".to_owned(), 3));
     // Nobody can be asked in a test.
     assert_eq!(end(knarr(&url, &["terminate", "o-1"]).await), ("KN0349".to_owned(), 2));
+    // One server of a cluster is enough.
+    let cluster = format!("{gone}, {url}");
+    assert_eq!(end(knarr(&cluster, &["list"]).await), ("KN0342".to_owned(), 3));
     let wrong = knarr("nats://u:secret@no url", &["list"]).await.unwrap_err();
     assert!(!wrong.to_string().contains("secret"), "{wrong}");
     assert_eq!(end(Err(wrong)), ("KN0348".to_owned(), 2));
