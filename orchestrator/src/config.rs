@@ -194,7 +194,12 @@ impl ServerConfig {
     }
 
     /// For the private servers of `knarr dev`; what it logs besides errors would bury its banner.
-    pub fn private(process: ProcessArgs, nats_url: &str, database_url: &str) -> Result<Self, ConfigError> {
+    pub fn private(
+        process: ProcessArgs,
+        nats_url: &str,
+        nats_creds: Option<PathBuf>,
+        database_url: &str,
+    ) -> Result<Self, ConfigError> {
         let process = ProcessArgs {
             replica_name: process.replica_name.or_else(|| Some("dev".to_owned())),
             log: process.log.or_else(|| Some("warn,knarr=warn".to_owned())),
@@ -205,7 +210,7 @@ impl ServerConfig {
             database_url: Some(database_url.to_owned()),
             process,
         };
-        Self::resolve(args, Some(nats_url.to_owned()), None)
+        Self::resolve(args, Some(nats_url.to_owned()), nats_creds)
     }
 
     fn check(self) -> Result<Self, ConfigError> {

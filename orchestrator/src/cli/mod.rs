@@ -1,8 +1,11 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod again;
 pub mod bench;
@@ -83,6 +86,31 @@ pub enum Command {
     Explain(explain::ExplainArgs),
 }
 
+/// Global options that a command has no use for, and what to use instead. From the environment, which is there for all
+/// commands, they are ignored.
+const NO_USE: &[(&str, &str, &str)] = &[
+    ("server", "namespace", "a server serves every namespace"),
+    ("server", "output", "how it logs is said by --log-format"),
+    ("server", "timeout", "a server waits for no answer"),
+];
+
+/// Reads a command line.
+///
+/// # Errors
+/// What is wrong with it, in clap's own words; also an option that would do nothing.
+pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(line)?;
+    if let Some((command, given)) = matches.subcommand() {
+        for (_, option, instead) in NO_USE.iter().filter(|(of, ..)| *of == command) {
+            if given.value_source(option) == Some(ValueSource::CommandLine) {
+                let message = format!("`knarr {command}` has no use for --{option}: {instead}");
+                return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+    }
+    Cli::from_arg_matches(&matches)
+}
+
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
     match execute(cli).await {
@@ -128,13 +156,27 @@ mod tests;
 
 #[cfg(test)]
 mod parsing {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_that_would_do_nothing_is_refused() {
+        for line in [
+            "knarr server -n shop",
+            "knarr -n default server",
+            "knarr server -o json",
+            "knarr --timeout 5s server",
+        ] {
+            let refused = parse(line.split(' ')).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{line}");
+            assert!(refused.to_string().contains("has no use for --"), "{refused}");
+        }
+        parse(["knarr", "server", "--nats-url", "nats://h"]).unwrap();
+        parse(["knarr", "-n", "shop", "list", "-o", "json"]).unwrap();
     }
 
     /// An address may hold a password, and help is pasted into tickets.

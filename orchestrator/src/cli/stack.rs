@@ -40,11 +40,16 @@ pub struct Addresses {
 }
 
 impl Stack {
-    /// Starts everything; returns when the orchestrator serves.
-    pub async fn start(options: ServerOptions, process: ProcessArgs, progress: &Progress) -> Result<Self, CliError> {
+    /// Starts everything; returns when the orchestrator serves. The credentials are for a NATS that is not private.
+    pub async fn start(
+        options: ServerOptions,
+        nats_creds: Option<PathBuf>,
+        process: ProcessArgs,
+        progress: &Progress,
+    ) -> Result<Self, CliError> {
         let servers = Servers::start(options, progress).await?;
         progress.step("Starting the orchestrator …");
-        match Self::orchestrator(&servers, process).await {
+        match Self::orchestrator(&servers, nats_creds, process).await {
             Ok(orchestrator) => {
                 let record = servers.data_dir().join(RECORD);
                 let stack = Self {
@@ -62,11 +67,15 @@ impl Stack {
         }
     }
 
-    async fn orchestrator(servers: &Servers, mut process: ProcessArgs) -> Result<RunningServer, CliError> {
+    async fn orchestrator(
+        servers: &Servers,
+        nats_creds: Option<PathBuf>,
+        mut process: ProcessArgs,
+    ) -> Result<RunningServer, CliError> {
         if process.http_listen.is_none() && TcpListener::bind(default_http_listen()).is_err() {
             process.http_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         }
-        let config = ServerConfig::private(process, servers.nats_url(), servers.postgres_url())?;
+        let config = ServerConfig::private(process, servers.nats_url(), nats_creds, servers.postgres_url())?;
         let mut orchestrator = server::start(config, CancellationToken::new()).await?;
         if !orchestrator.ready(READY_LIMIT).await {
             tokio::select! {
