@@ -142,7 +142,7 @@ codes! {
         "Correct the data, or the expression in a new version of the definition.";
     UNAVAILABLE = "KN0227", "unavailable",
         "The request was not answered in time; whether it takes effect is not known.",
-        "Send it again with the same request id, which is harmless.";
+        "Send it again, with the same request id if it has one, which is harmless.";
     BAD_REQUEST = "KN0228", "bad_request",
         "The body of the request does not have the form that this call asks for.",
         "See the call's schema in the protocol's documentation.";
@@ -164,6 +164,15 @@ codes! {
     INTERNAL = "KN0234", "internal",
         "Something inside Knarr failed.",
         "Look at the orchestrator's log, and report it as a bug.";
+    QUEUES_UNAVAILABLE = "KN0236", "queues_unavailable",
+        "The definition is registered, but its task queues could not be set up.",
+        "Check NATS, then register the same definition again, which only sets up the queues.";
+    QUEUES_REFUSED = "KN0237", "queues_refused",
+        "The definition is registered, but NATS refuses its task queues.",
+        "Lift the limit or remove the stream that NATS names, then register the same definition again, which only sets up the queues.";
+    NOT_ANSWERED = "KN0238", "not_answered",
+        "The question was not answered in time; nothing was changed by it.",
+        "Ask again, for fewer at a time if it was a list; if that does not help, look at PostgreSQL and the orchestrator's log.";
 }
 
 #[cfg(test)]

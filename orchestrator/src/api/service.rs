@@ -15,7 +15,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{SelectAll, StreamExt};
 use knarr_core::ids::Namespace;
 use knarr_schemas::api::{self, verb};
-use knarr_schemas::{code, header, subject};
+use knarr_schemas::code::{self, Code};
+use knarr_schemas::{header, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -236,9 +237,10 @@ impl<S: Store> Call<S> {
             let _running = self.running.acquire().await.ok();
             self.answer().await
         };
-        tokio::time::timeout(TIME_LIMIT, answer)
-            .await
-            .unwrap_or_else(|_| Err(Refusal::new(503, &code::UNAVAILABLE, code::UNAVAILABLE.cause)))
+        tokio::time::timeout(TIME_LIMIT, answer).await.unwrap_or_else(|_| {
+            let code = out_of_time(self.verb);
+            Err(Refusal::new(503, code, code.cause))
+        })
     }
 
     async fn answer(&self) -> Result<Bytes, Refusal> {
@@ -335,9 +337,29 @@ impl<S: Store> Call<S> {
     }
 }
 
+/// What a request that was cut off has left behind.
+fn out_of_time(verb: &str) -> &'static Code {
+    match verb {
+        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        _ => &code::NOT_ANSWERED,
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(500)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
+        let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
+        let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
+        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+    }
 }
