@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 use crate::api::client::max_payload;
 use crate::api::{Operations, Refusal};
 use crate::store::Store;
-use crate::telemetry::trace;
+use crate::telemetry::{metric, trace};
 
 /// Requests held at a time; more are refused at once.
 pub const ADMITTED: usize = 256;
@@ -328,6 +328,7 @@ impl<S: Store> Call<S> {
 
     async fn refuse(&self, refusal: &Refusal) -> Result<(), async_nats::PublishError> {
         self.errors[self.index].fetch_add(1, Ordering::Relaxed);
+        count(refusal);
         let mut headers = HeaderMap::new();
         headers.insert(api::ERROR, one_line(&refusal.body.message).as_str());
         headers.insert(api::ERROR_CODE, refusal.status.to_string().as_str());
@@ -335,6 +336,10 @@ impl<S: Store> Call<S> {
         // The client's own way of refusing would send no body.
         self.request.respond_with_headers(Ok(body.into()), headers).await
     }
+}
+
+fn count(refusal: &Refusal) {
+    metrics::counter!(metric::REJECTED, "code" => refusal.body.code.clone()).increment(1);
 }
 
 /// What a request that was cut off has left behind.
