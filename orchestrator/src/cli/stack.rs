@@ -1,11 +1,12 @@
 //! A whole Knarr in one process: private servers and an orchestrator on them. What `dev` and `demo` have in common.
 
+use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use crate::server::{self, RunningServer};
 
 /// In the data directory: where commands that run in the same directory look for the addresses.
 pub const RECORD: &str = "dev.json";
-/// A server that keeps dying is not started for ever.
-const RESTARTS: u32 = 10;
+/// A server that keeps dying is not started for ever: so many restarts are made within so long.
+const RESTARTS: usize = 10;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -111,15 +113,14 @@ impl Stack {
     /// Keeps it up until `shutdown`: a server that died is started again on its data. Ends early when that does not help,
     /// or when the orchestrator cannot go on.
     pub async fn keep(&mut self, shutdown: &CancellationToken) -> Result<(), CliError> {
-        let mut restarts = 0;
+        let mut restarts = Restarts::default();
         loop {
             let failed: Server = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 ended = self.orchestrator.ended() => return Ok(ended?),
                 failed = self.servers.failed() => failed,
             };
-            restarts += 1;
-            if restarts > RESTARTS {
+            if !restarts.allow(Instant::now()) {
                 return Err(CliError::new(
                     Exit::Environment,
                     &dev::code::ENDED,
@@ -159,6 +160,24 @@ impl Stack {
     }
 }
 
+/// When servers were started again, of late.
+#[derive(Debug, Default)]
+struct Restarts(VecDeque<Instant>);
+
+impl Restarts {
+    /// Whether one more is worth trying. One that dies once a week may do so for years.
+    fn allow(&mut self, now: Instant) -> bool {
+        while self.0.front().is_some_and(|at| now - *at >= RESTARTS_WITHIN) {
+            self.0.pop_front();
+        }
+        let allowed = self.0.len() < RESTARTS;
+        if allowed {
+            self.0.push_back(now);
+        }
+        allowed
+    }
+}
+
 /// Read by this user alone: the address of a NATS that is not private may hold a password.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
@@ -177,6 +196,21 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn servers_are_started_again_as_long_as_they_do_not_die_too_often() {
+        let began = Instant::now();
+        let mut seldom = Restarts::default();
+        assert!((0..100).all(|n| seldom.allow(began + n * RESTARTS_WITHIN / 10)));
+        let mut often = Restarts::default();
+        let allowed = |often: &mut Restarts, at| (0..20).filter(|_| often.allow(at)).count();
+        assert_eq!(allowed(&mut often, began), RESTARTS);
+        assert_eq!(
+            allowed(&mut often, began + RESTARTS_WITHIN - Duration::from_nanos(1)),
+            0
+        );
+        assert_eq!(allowed(&mut often, began + RESTARTS_WITHIN), RESTARTS);
+    }
 
     #[test]
     fn the_record_is_for_this_user_alone() {
