@@ -158,9 +158,14 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_carry_their_description_and_buckets() {
-        let router = with(vec![]);
-        metrics::histogram!(metric::COMMIT_SECONDS).record(0.004);
-        metrics::counter!(metric::RUNS_CLOSED, "status" => "completed").increment(2);
+        // Its own recorder: engines in other tests of this process feed the one that is installed.
+        let own = recorder::builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&own, || {
+            recorder::describe();
+            metrics::histogram!(metric::COMMIT_SECONDS).record(0.004);
+            metrics::counter!(metric::RUNS_CLOSED, "status" => "completed").increment(2);
+        });
+        let router = router(own.handle(), readiness(|| std::future::ready(vec![])));
         let (status, body) = ask(router, "GET /metrics").await;
         assert_eq!(status, 200);
         for line in [
