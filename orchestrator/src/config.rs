@@ -77,13 +77,9 @@ pub struct ProcessArgs {
     #[arg(long, env = "KNARR_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Collector to send traces to, like http://localhost:4318 (OTLP over HTTP) [default: none]
-    #[arg(
-        long,
-        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    /// Collector to send traces to, like http://localhost:4318 (OTLP over HTTP) [default: OTEL_EXPORTER_OTLP_ENDPOINT, else
+    /// none]
+    #[arg(long, env = "KNARR_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
     pub otlp_endpoint: Option<String>,
 }
 
@@ -188,7 +184,10 @@ impl ServerConfig {
                 .or(file.log)
                 .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             log_format: process.log_format.or(file.log_format).unwrap_or_default(),
-            otlp_endpoint: given(process.otlp_endpoint).or(file.otlp_endpoint),
+            // The one that is not Knarr's own: it is there for every program of the machine.
+            otlp_endpoint: given(process.otlp_endpoint)
+                .or(file.otlp_endpoint)
+                .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
         };
         config.check()
     }
@@ -380,6 +379,23 @@ mod tests {
             )
         };
         assert!(named(200).is_ok() && named(201).is_err());
+    }
+
+    #[test]
+    fn a_setting_has_one_name() {
+        use clap::Args as _;
+        let command = ServerArgs::augment_args(clap::Command::new("server"));
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            assert_eq!(argument.get_long(), Some(&*name.replace('_', "-")));
+            let variable = argument.get_env().and_then(|env| env.to_str());
+            assert_eq!(variable, Some(&*format!("KNARR_{}", name.to_uppercase())));
+            if name != "config" {
+                // An unknown name would be refused as one.
+                let said = with_file(&format!("{name} = []"), ServerArgs::default(), None);
+                assert!(!message(said).contains("unknown field"), "{name}");
+            }
+        }
     }
 
     #[test]
