@@ -97,7 +97,7 @@ impl From<CommandError> for CliError {
     fn from(error: CommandError) -> Self {
         let message = error.to_string();
         match error {
-            CommandError::Name { .. } => Self::usage(message),
+            CommandError::Name { .. } | CommandError::RequestId(_) => Self::usage(message),
             CommandError::NoStream { .. } => Self::new(Exit::Environment, &code::NO_LOG, message),
             CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
             CommandError::Refused(_) => Self::new(Exit::Environment, &code::NATS_REFUSED, message),

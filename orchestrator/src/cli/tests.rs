@@ -78,6 +78,8 @@ async fn what_is_missing_is_said() {
     let wrong = knarr("nats://u:secret@no url", &["list"]).await.unwrap_err();
     assert!(!wrong.to_string().contains("secret"), "{wrong}");
     assert_eq!(end(Err(wrong)), ("KN0348".to_owned(), 2));
+    let broken = ["start", "order", "--request-id", "a\nb"];
+    assert_eq!(end(knarr(&url, &broken).await), ("KN0348".to_owned(), 2));
     assert_eq!(
         end(knarr(&url, &["start", "order", "-i", "{"]).await),
         ("KN0348".to_owned(), 2)
