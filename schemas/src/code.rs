@@ -164,13 +164,25 @@ codes! {
     INTERNAL = "KN0234", "internal",
         "Something inside Knarr failed.",
         "Look at the orchestrator's log, and report it as a bug.";
-    QUEUES_UNAVAILABLE = "KN0236", "queues_unavailable",
+    SIGNAL_NAME = "KN0235", "signal_name",
+        "A signal needs a name that fits.",
+        "Publish to `knarr.run.<namespace>.<workflow id>.signal.<name>` with a name of 1 to 200 bytes.";
+    SIGNALS_FULL = "KN0236", "signals_full",
+        "The run has as many signals waiting as it keeps.",
+        "Wait until the run has taken some of them, or send fewer; `knarr show` says how many wait.";
+    PAST_PIVOT = "KN0237", "past_pivot",
+        "The run has passed its pivot and only goes forward.",
+        "Let it come to its end, or terminate it, which undoes nothing.";
+    MESSAGE_TOKEN = "KN0238", "message_token",
+        "A message between runs does not carry the token that Knarr gives them.",
+        "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
+    QUEUES_UNAVAILABLE = "KN0241", "queues_unavailable",
         "The definition is registered, but its task queues could not be set up.",
         "Check NATS, then register the same definition again, which only sets up the queues.";
-    QUEUES_REFUSED = "KN0237", "queues_refused",
+    QUEUES_REFUSED = "KN0242", "queues_refused",
         "The definition is registered, but NATS refuses its task queues.",
         "Lift the limit or remove the stream that NATS names, then register the same definition again, which only sets up the queues.";
-    NOT_ANSWERED = "KN0238", "not_answered",
+    NOT_ANSWERED = "KN0243", "not_answered",
         "The question was not answered in time; nothing was changed by it.",
         "Ask again, for fewer at a time if it was a list; if that does not help, look at PostgreSQL and the orchestrator's log.";
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::store::Cursor;
 
 pub mod code;
+pub mod head_room;
 pub mod memory;
 pub mod nats;
 mod task_handle;
@@ -163,6 +164,15 @@ impl BusError {
     }
 }
 
+/// The answer of [`Bus::keep_head_room`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadRoom {
+    pub fill: head_room::Fill,
+    /// Whose starts are taken from here on.
+    pub taken: head_room::Taken,
+    pub changed: bool,
+}
+
 /// Settings of a queue's consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -204,6 +214,10 @@ pub trait Bus: Send + Sync + 'static {
     /// recognised. Takes the committed cursors of *all* partitions, the ingress included, and refuses fewer: a purge
     /// knows no partitions. Does nothing while a cursor is 0, or the log is not the one the smallest cursor was made on.
     fn purge_log(&self, cursors: &[(i16, Cursor)]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Sees to it that starts leave room in the log for everything else, by whose starts it takes; the rules are those of
+    /// [`head_room`]. Takes every namespace there is; the starts of others are not taken while there is little room.
+    fn keep_head_room(&self, namespaces: &[Namespace]) -> impl Future<Output = Result<HeadRoom, BusError>> + Send;
 
     /// Tasks of the queue published up to this time, by this host's clock, have been delivered to a worker at least once;
     /// `Timestamp::MAX` when every task published before the call has.

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 
 use crate::cli::cancel::OperationArgs;
 use crate::cli::globals::Globals;
+use crate::cli::signal::SignalArgs;
 use crate::cli::start::StartArgs;
 
 /// Ready to be pasted into a shell.
@@ -37,6 +38,15 @@ impl Again {
         let mut again = Self::new(verb, &args.id, globals, request_id);
         again.flag("--reason", args.reason.as_deref());
         again.flag("--by", args.by.as_deref());
+        again
+    }
+
+    pub fn signal(args: &SignalArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::operation("signal", &args.operation, globals, request_id);
+        again.flag("--body", args.body.as_deref());
+        again.flag("--start", args.start.as_deref());
+        again.flag("--start-input", args.start_input.as_deref());
+        again.words.push(args.name.clone());
         again
     }
 

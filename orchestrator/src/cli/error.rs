@@ -59,7 +59,7 @@ impl CliError {
     pub fn refused(body: ErrorBody) -> Self {
         // What the environment of the orchestrator lacks is not the operation's no.
         let exit = match body.code.as_str() {
-            "KN0227" | "KN0232" | "KN0233" | "KN0234" | "KN0236" | "KN0237" | "KN0238" => Exit::Environment,
+            "KN0227" | "KN0232" | "KN0233" | "KN0234" | "KN0241" | "KN0242" | "KN0243" => Exit::Environment,
             _ => Exit::No,
         };
         Self { exit, body: Some(body) }
@@ -99,6 +99,7 @@ impl From<CommandError> for CliError {
         match error {
             CommandError::Name { .. } | CommandError::RequestId(_) => Self::usage(message),
             CommandError::NoStream { .. } => Self::new(Exit::Environment, &code::NO_LOG, message),
+            CommandError::Throttled { .. } => Self::new(Exit::Environment, &code::STARTS_THROTTLED, message),
             CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
             CommandError::Refused(_) => Self::new(Exit::Environment, &code::NATS_REFUSED, message),
             CommandError::TooLarge { .. } => Self::new(Exit::No, &code::MESSAGE_TOO_LARGE, message),

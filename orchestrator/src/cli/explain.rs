@@ -38,7 +38,12 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
     if globals.json() {
         output::print_json(&code.body());
     } else {
-        output::print(&format!("{}: {}\n{}", code.id, code.cause, code.remedy));
+        let mut text = format!("{}: {}\n{}", code.id, code.cause, code.remedy);
+        if let Some(page) = code.page {
+            text.push_str("\n\n");
+            text.push_str(page.trim_end());
+        }
+        output::print(&text);
     }
     Ok(())
 }
@@ -62,11 +67,13 @@ fn all() -> impl Iterator<Item = Explained> {
         id: code.code,
         cause: code.cause,
         remedy: code.remedy,
+        page: knarr_core::definition::code::page(code.code),
     });
     let others = TABLES.iter().copied().flatten().map(|code| Explained {
         id: code.id,
         cause: code.cause,
         remedy: code.remedy,
+        page: None,
     });
     definitions.chain(others)
 }
@@ -75,6 +82,8 @@ struct Explained {
     id: &'static str,
     cause: &'static str,
     remedy: &'static str,
+    /// With an example, for people.
+    page: Option<&'static str>,
 }
 
 impl Explained {

@@ -128,6 +128,7 @@ async fn a_message_in_doubt_can_be_sent_again_as_it_was() {
         &["start", "order"][..],
         &["start", "order", "--id", "o-1"],
         &["cancel", "o-1"],
+        &["signal", "o-1", "paid", "--body", "7"],
     ] {
         let unsent = knarr(&url, &[&["--timeout", "50ms"], line].concat()).await.unwrap_err();
         let body = unsent.body.unwrap();

@@ -119,7 +119,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 && live.state.is_closed()
                 && live.touched_in <= self.committed
             {
-                metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                if live.closed_in == sealed.number {
+                    metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                }
                 self.live.remove(*run_id);
             }
         }
