@@ -12,6 +12,7 @@ mod apply;
 mod batch;
 mod beside;
 mod clock;
+pub mod code;
 mod commit;
 mod config;
 mod deadlines;
