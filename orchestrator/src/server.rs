@@ -236,6 +236,7 @@ fn nats_config(config: &ServerConfig) -> NatsConfig {
         url: config.nats_url.clone(),
         credentials: config.nats_creds.clone().map_or(Credentials::None, Credentials::File),
         name: format!("knarr {}", config.replica_name),
+        streams: config.streams.clone(),
         ..NatsConfig::default()
     }
 }
