@@ -18,6 +18,8 @@ use crate::bus::BusError;
 pub(super) mod code {
     pub(in super::super) const STREAM_NOT_FOUND: u32 = 10_059;
     pub(in super::super) const NO_MESSAGE_FOUND: u32 = 10_037;
+    /// Of a message that is not there (any more).
+    pub(in super::super) const DELETE_FAILED: u32 = 10_057;
     pub(in super::super) const CONSUMER_NOT_FOUND: u32 = 10_014;
     pub(in super::super) const STREAM_NAME_IN_USE: u32 = 10_058;
 }
@@ -138,6 +140,17 @@ pub(super) struct StoredMessage {
 }
 
 impl StoredMessage {
+    #[cfg(test)]
+    pub(super) fn at_time(time: DateTime<Utc>, headers: &[u8]) -> Self {
+        Self {
+            subject: String::new(),
+            sequence: 1,
+            time,
+            headers: headers.to_vec(),
+            data: String::new(),
+        }
+    }
+
     pub(super) fn at(&self) -> Timestamp {
         Timestamp::from_utc(self.time)
     }

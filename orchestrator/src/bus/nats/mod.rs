@@ -20,6 +20,7 @@ mod publisher;
 mod pull;
 mod purge;
 mod stream_config;
+mod stream_settings;
 mod streams;
 mod supervisor;
 
@@ -39,9 +40,10 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::connection::Link;
-pub use self::connection::{Credentials, NatsConfig, Storage};
+pub use self::connection::{Credentials, NatsConfig};
 use self::jetstream::JetStream;
 use self::publisher::Publisher;
+pub use self::stream_settings::{Setting, Storage, StreamSettings};
 use self::streams::Streams;
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings};

@@ -7,6 +7,7 @@ use knarr_schemas::subject;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::stream_settings::Setting;
 use crate::bus::BusError;
 
 const METADATA: &str = "metadata";
@@ -15,17 +16,64 @@ const CLUSTER: &str = "knarr.cluster";
 /// Of the server's own metadata.
 const RESERVED: &str = "_nats.";
 
-/// `config` with the cluster's mark, and with what else the stream there is says of itself.
-pub(super) fn marked(config: &Value, cluster: Uuid, existing: Option<&Value>) -> Value {
-    let existing = existing
-        .and_then(|config| config.get(METADATA))
-        .and_then(Value::as_object);
-    let mut metadata: Map<String, Value> = existing.cloned().unwrap_or_default();
-    metadata.retain(|key, _| !key.starts_with(RESERVED));
-    metadata.insert(CLUSTER.to_owned(), json!(cluster));
-    let mut marked = config.clone();
-    marked[METADATA] = Value::Object(metadata);
-    marked
+/// What a stream is to be.
+#[derive(Debug)]
+pub(super) struct Asked {
+    config: Value,
+    /// What of it is for a new stream alone.
+    at_first: Vec<&'static str>,
+}
+
+impl Asked {
+    pub(super) fn new(config: Value) -> Self {
+        Self {
+            config,
+            at_first: Vec::new(),
+        }
+    }
+
+    pub(super) fn set<T>(&mut self, key: &'static str, setting: &Setting<T>, value: Value) {
+        self.config[key] = value;
+        if matches!(setting, Setting::AtFirst(_)) {
+            self.at_first.push(key);
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.config["name"].as_str().unwrap_or_default()
+    }
+
+    pub(super) fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// What is to be compared with the stream there is, or made where there is none: with the cluster's mark, and what was
+    /// for a new stream as it is there.
+    pub(super) fn beside(&self, existing: Option<&Value>, cluster: Option<&Uuid>) -> Value {
+        let mut config = self.config.clone();
+        for key in &self.at_first {
+            if let Some(value) = existing.and_then(|existing| existing.get(key)) {
+                config[*key] = value.clone();
+            }
+        }
+        if let Some(cluster) = cluster {
+            let metadata = existing.and_then(|existing| existing.get(METADATA)?.as_object());
+            let mut metadata: Map<String, Value> = metadata.cloned().unwrap_or_default();
+            metadata.retain(|key, _| !key.starts_with(RESERVED));
+            metadata.insert(CLUSTER.to_owned(), json!(cluster));
+            config[METADATA] = Value::Object(metadata);
+        }
+        config
+    }
+}
+
+/// The configuration of an update: a part that is left out would be set back, also what is none of Knarr's.
+pub(super) fn over(existing: &Value, config: &Value) -> Value {
+    let mut whole = existing.clone();
+    if let (Some(whole), Some(config)) = (whole.as_object_mut(), config.as_object()) {
+        whole.extend(config.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    whole
 }
 
 /// Refuses a stream that names another cluster.
@@ -109,10 +157,10 @@ mod tests {
     #[test]
     fn a_stream_is_marked_and_another_clusters_is_refused() {
         let (ours, theirs) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let config = json!({ "name": "A" });
+        let asked = Asked::new(json!({ "name": "A" }));
         let existing = json!({ "name": "A", "metadata": { "_nats.level": "1", "team": "a" } });
         assert!(belongs_to("A", ours, &existing).is_ok());
-        let adopted = marked(&config, ours, Some(&existing));
+        let adopted = asked.beside(Some(&existing), Some(&ours));
         assert_eq!(adopted["metadata"], json!({ "team": "a", "knarr.cluster": ours }));
         assert!(echoes("A", &adopted, &existing).is_err());
         let returned = json!({ "name": "A", "metadata": { "_nats.level": "1", "team": "a", "knarr.cluster": ours } });
@@ -120,6 +168,23 @@ mod tests {
         assert!(belongs_to("A", ours, &returned).is_ok());
         let error = belongs_to("A", theirs, &returned).unwrap_err().to_string();
         assert!(error.contains("KN0309"), "{error}");
+    }
+
+    #[test]
+    fn what_an_operator_changed_stays_unless_it_is_set() {
+        let existing = json!({ "name": "A", "num_replicas": 3, "max_bytes": 9, "placement": { "tags": ["ssd"] } });
+        let mut asked = Asked::new(json!({ "name": "A" }));
+        asked.set("num_replicas", &Setting::AtFirst(1), json!(1));
+        asked.set("max_bytes", &Setting::AtFirst(5), json!(5));
+        assert_eq!(asked.beside(None, None)["num_replicas"], 1);
+        let beside = asked.beside(Some(&existing), None);
+        assert!(echoes("A", &beside, &existing).is_ok());
+        asked.at_first.clear();
+        let beside = asked.beside(Some(&existing), None);
+        assert!(echoes("A", &beside, &existing).is_err());
+        let whole = over(&existing, &beside);
+        assert_eq!((&whole["num_replicas"], &whole["max_bytes"]), (&json!(1), &json!(5)));
+        assert_eq!(whole["placement"], existing["placement"]);
     }
 
     #[test]

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::connection::{NatsConfig, Storage};
+use super::connection::NatsConfig;
 use super::head_room::{self, ALL_SUBJECTS};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
-use super::stream_config::{belongs_to, echoes, marked, refuse_other_partitions};
+use super::stream_config::{Asked, belongs_to, echoes, over, refuse_other_partitions};
+use super::stream_settings::{Setting, StreamSettings};
 use crate::bus::{BusError, QueueSettings};
 
 /// Lifecycle and emitted events, for whoever wants to listen.
@@ -38,17 +39,14 @@ const MAX_WAITING: i64 = 16_384;
 /// A server that shuts down has closed the connection by then.
 const CONFIRM_MISSING: Duration = Duration::from_secs(1);
 
+const ADVISORY_MAX_BYTES: u64 = 16 << 20;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug)]
 pub(super) struct Streams {
     js: JetStream,
-    replicas: u32,
-    storage: &'static str,
-    log_max_bytes: u64,
-    task_max_bytes: u64,
-    dlq_max_bytes: u64,
-    events_max_bytes: Option<u64>,
+    settings: StreamSettings,
     /// Whose streams they are; fixed by the first preparation.
     cluster: OnceLock<Uuid>,
     wanted: Mutex<Wanted>,
@@ -69,15 +67,7 @@ impl Streams {
     pub(super) fn new(js: JetStream, config: &NatsConfig) -> Self {
         Self {
             js,
-            replicas: config.replicas,
-            storage: match config.storage {
-                Storage::File => "file",
-                Storage::Memory => "memory",
-            },
-            log_max_bytes: config.log_max_bytes,
-            task_max_bytes: config.task_max_bytes,
-            dlq_max_bytes: config.dlq_max_bytes,
-            events_max_bytes: config.events_max_bytes,
+            settings: config.streams.clone(),
             cluster: OnceLock::new(),
             wanted: Mutex::default(),
             asserting: tokio::sync::Mutex::default(),
@@ -157,41 +147,41 @@ impl Streams {
 
     async fn assert_base(&self, partitions: u16, missing: Missing) -> Result<(), BusError> {
         self.put_log(partitions, missing).await?;
-        self.put_stream(
-            &json!({
-                "name": subject::DLQ_STREAM,
-                "subjects": ["knarr.dlq.>"],
-                "storage": self.storage, "num_replicas": self.replicas,
+        let dlq = json!({
+            "name": subject::DLQ_STREAM,
+            "subjects": ["knarr.dlq.>"],
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_age": nanos(7 * DAY_MS),
+        });
+        let dlq = self.sized(dlq, self.settings.dlq_max_bytes);
+        self.put_stream(&dlq, missing).await?;
+        if let Some(max_bytes) = self.settings.events_max_bytes {
+            let events = json!({
+                "name": EVENT_STREAM,
+                "subjects": ["knarr.event.>"],
                 "retention": "limits", "discard": "old", "max_consumers": -1,
-                "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
-            }),
-            missing,
-        )
-        .await?;
-        if let Some(max_bytes) = self.events_max_bytes {
-            self.put_stream(
-                &json!({
-                    "name": EVENT_STREAM,
-                    "subjects": ["knarr.event.>"],
-                    "storage": self.storage, "num_replicas": self.replicas,
-                    "retention": "limits", "discard": "old", "max_consumers": -1,
-                    "max_bytes": max_bytes, "max_age": nanos(7 * DAY_MS),
-                }),
-                missing,
-            )
-            .await?;
+                "max_age": nanos(7 * DAY_MS),
+            });
+            self.put_stream(&self.sized(events, max_bytes), missing).await?;
         }
-        self.put_stream(
-            &json!({
-                "name": ADVISORY_STREAM,
-                "subjects": [ADVISORY_SUBJECT],
-                "storage": self.storage, "num_replicas": self.replicas,
-                "retention": "limits", "discard": "old", "max_consumers": -1,
-                "max_bytes": 16 << 20, "max_age": nanos(DAY_MS),
-            }),
-            missing,
-        )
-        .await
+        let advisories = json!({
+            "name": ADVISORY_STREAM,
+            "subjects": [ADVISORY_SUBJECT],
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_age": nanos(DAY_MS),
+        });
+        let advisories = self.sized(advisories, Setting::AtFirst(ADVISORY_MAX_BYTES));
+        self.put_stream(&advisories, missing).await
+    }
+
+    /// With what an operator may have set.
+    fn sized(&self, config: Value, max_bytes: Setting<u64>) -> Asked {
+        let StreamSettings { replicas, storage, .. } = &self.settings;
+        let mut asked = Asked::new(config);
+        asked.set("num_replicas", replicas, json!(replicas.value()));
+        asked.set("storage", storage, json!(storage.value().as_str()));
+        asked.set("max_bytes", &max_bytes, json!(max_bytes.value()));
+        asked
     }
 
     /// Whose starts an existing log takes is left as it is.
@@ -211,20 +201,19 @@ impl Streams {
             .await
     }
 
-    fn log_config(&self, partitions: u16, subjects: &Value) -> Value {
-        json!({
+    fn log_config(&self, partitions: u16, subjects: &Value) -> Asked {
+        let config = json!({
             "name": subject::LOG_STREAM,
             "subjects": subjects,
-            "storage": self.storage, "num_replicas": self.replicas,
             "retention": "limits", "discard": "new", "max_consumers": -1,
-            "max_bytes": self.log_max_bytes,
             "duplicate_window": nanos(LOG_DUPLICATE_WINDOW_MS),
             "allow_direct": true,
             "subject_transform": {
                 "src": "knarr.run.*.*.>",
                 "dest": format!("knarr.in.{{{{partition({partitions},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"),
             },
-        })
+        });
+        self.sized(config, self.settings.log_max_bytes)
     }
 
     async fn assert_tasks(
@@ -234,19 +223,15 @@ impl Streams {
         missing: Missing,
     ) -> Result<(), BusError> {
         let (stream, token) = names(namespace)?;
-        self.put_stream(
-            &json!({
-                "name": stream,
-                "subjects": [format!("knarr.task.{token}.>")],
-                "storage": self.storage, "num_replicas": self.replicas,
-                "retention": "workqueue", "discard": "new", "max_consumers": -1,
-                "max_bytes": self.task_max_bytes,
-                "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
-                "allow_direct": true,
-            }),
-            missing,
-        )
-        .await?;
+        let config = json!({
+            "name": stream,
+            "subjects": [format!("knarr.task.{token}.>")],
+            "retention": "workqueue", "discard": "new", "max_consumers": -1,
+            "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
+            "allow_direct": true,
+        });
+        self.put_stream(&self.sized(config, self.settings.task_max_bytes), missing)
+            .await?;
         for settings in queues {
             let (name, filter) = queue_names(namespace, &settings.queue)?;
             let config = json!({
@@ -264,9 +249,9 @@ impl Streams {
         Ok(())
     }
 
-    /// Creates the stream, or brings it to this configuration.
-    async fn put_stream(&self, config: &Value, missing: Missing) -> Result<(), BusError> {
-        let name = config["name"].as_str().unwrap_or_default();
+    /// Creates the stream, or brings it to this configuration; what it does not name stays.
+    async fn put_stream(&self, asked: &Asked, missing: Missing) -> Result<(), BusError> {
+        let name = asked.name();
         let mut existing = self.find_stream(name).await?;
         if existing.is_none() && missing == Missing::Confirm {
             tokio::time::sleep(CONFIRM_MISSING).await;
@@ -276,20 +261,18 @@ impl Streams {
         let existing = existing.as_ref();
         if let Some(info) = existing {
             self.refuse_other_cluster(name, info)?;
-            refuse_other_partitions(config, &info.config)?;
+            refuse_other_partitions(asked.config(), &info.config)?;
         }
-        let config = &match self.cluster.get() {
-            Some(cluster) => marked(config, *cluster, existing.map(|info| &info.config)),
-            None => config.clone(),
-        };
-        let operation = match existing {
-            None => "CREATE",
-            Some(info) if echoes(&what, config, &info.config).is_ok() => return Ok(()),
-            Some(_) => "UPDATE",
+        let existing = existing.map(|info| &info.config);
+        let config = &asked.beside(existing, self.cluster.get());
+        let (operation, whole) = match existing {
+            None => ("CREATE", config.clone()),
+            Some(existing) if echoes(&what, config, existing).is_ok() => return Ok(()),
+            Some(existing) => ("UPDATE", over(existing, config)),
         };
         let info: StreamInfo = self
             .js
-            .call(&format!("STREAM.{operation}.{name}"), config)
+            .call(&format!("STREAM.{operation}.{name}"), &whole)
             .await
             .map_err(|error| match error {
                 // Another replica was faster; the next look finds its stream.

@@ -622,7 +622,10 @@ async fn a_silent_partition_reports_how_far_it_has_read() {
 async fn a_full_stream_refuses_and_the_others_go_on() {
     let server = TestServer::start();
     let bus = NatsBus::connect(NatsConfig {
-        task_max_bytes: 20_000,
+        streams: StreamSettings {
+            task_max_bytes: Setting::Always(20_000),
+            ..StreamSettings::default()
+        },
         ..config(&server)
     })
     .await
@@ -864,7 +867,10 @@ async fn starts_leave_room_in_the_log_for_results() {
     const LIMIT: u64 = 4 << 20;
     let server = TestServer::start();
     let bus = NatsBus::connect(NatsConfig {
-        log_max_bytes: LIMIT,
+        streams: StreamSettings {
+            log_max_bytes: Setting::Always(LIMIT),
+            ..StreamSettings::default()
+        },
         ..config(&server)
     })
     .await
@@ -1035,4 +1041,40 @@ async fn streams_of_an_earlier_version_are_adopted() {
         (&json!("a"), &json!(CLUSTER))
     );
     bus.prepare(CLUSTER, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_operator_changed_in_nats_stays_unless_it_is_set() {
+    let server = TestServer::start();
+    let first = bus(&server, 1).await;
+    let js = &first.shared.js;
+    let of = async |stream: &str| js.stream(stream).await.unwrap().config;
+    let mut log = of("KNARR_IN").await;
+    log["max_bytes"] = json!(3_u64 << 30);
+    log["description"] = json!("ours");
+    log["duplicate_window"] = json!(5_000_000_000_u64);
+    let _: Value = js.call("STREAM.UPDATE.KNARR_IN", &log).await.unwrap();
+    first.prepare(CLUSTER, 1).await.unwrap();
+    let kept = of("KNARR_IN").await;
+    assert_eq!(
+        (&kept["max_bytes"], &kept["description"]),
+        (&json!(3_u64 << 30), &json!("ours"))
+    );
+    // What is Knarr's own is put right.
+    assert_eq!(kept["duplicate_window"], json!(100_000_000));
+    let second = NatsBus::connect(NatsConfig {
+        streams: StreamSettings {
+            log_max_bytes: Setting::Always(64 << 20),
+            ..StreamSettings::default()
+        },
+        ..config(&server)
+    })
+    .await
+    .unwrap();
+    second.prepare(CLUSTER, 1).await.unwrap();
+    let set = of("KNARR_IN").await;
+    assert_eq!(
+        (&set["max_bytes"], &set["description"]),
+        (&json!(64 << 20), &json!("ours"))
+    );
 }
