@@ -1,8 +1,8 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
 //!
-//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` and `steps` (the model) → `resolve`
-//! (every default filled in) → `check` (expressions and references) and `advice` (what is legal and unwise) → `canonical`
-//! (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the `model`) → `resolve` (every
+//! default filled in) → `check` (expressions and what they refer to, on every way through the steps) and `advice` (what is
+//! legal and unwise) → `canonical` (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
 //! so that one reading reports everything.
 //!
 //! **Invariant:** [`from_canonical`] gives the same plan and hash for every canonical form that [`read`] produced: the
@@ -18,7 +18,6 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
-mod input_reference;
 mod keys;
 mod model;
 mod names;
@@ -27,7 +26,6 @@ pub mod plan;
 mod read;
 mod resolve;
 mod schema;
-mod steps;
 mod tree;
 mod yaml;
 
@@ -62,8 +60,8 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Resul
         return Err(in_order(findings));
     };
     resolve::fill(&mut definition, &mut findings);
-    check::expressions(&definition, text, &mut findings);
-    advice::give(&definition, &mut findings);
+    let forward = check::check(&definition, text, &mut findings);
+    advice::give(&definition, &forward, &mut findings);
     if has_errors(&findings) {
         return Err(in_order(findings));
     }
