@@ -1,4 +1,5 @@
-//! The codes of findings in definitions: one table of code, cause and remedy. Codes are stable and never used twice.
+//! The codes of findings in definitions: one table of code, cause and remedy, and a page of help for each in `code/`.
+//! Codes are stable and never used twice.
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,15 @@ macro_rules! codes {
         $(pub const $name: Code = Code { code: $code, cause: $cause, remedy: $remedy };)*
         /// Every code, in order.
         pub const ALL: &[Code] = &[$($name),*];
+
+        /// Help for one code: what it means, a definition that has it, and that definition mended. Definitions are indented
+        /// by four spaces.
+        pub fn page(code: &str) -> Option<&'static str> {
+            match code {
+                $($code => Some(include_str!(concat!("code/", $code, ".md"))),)*
+                _ => None,
+            }
+        }
     };
 }
 
@@ -76,5 +86,53 @@ mod tests {
             ALL.iter()
                 .all(|code| code.code.starts_with("KN01") && code.code.len() == 6)
         );
+    }
+
+    /// The definitions in a page, without their indentation.
+    fn examples(page: &str) -> Vec<String> {
+        let mut blocks: Vec<String> = Vec::new();
+        let mut open = false;
+        for line in page.lines() {
+            let code = line.strip_prefix("    ");
+            if let Some(code) = code {
+                if !open {
+                    blocks.push(String::new());
+                }
+                let block = blocks.last_mut().unwrap();
+                block.push_str(code);
+                block.push('\n');
+            }
+            open = code.is_some();
+        }
+        blocks
+    }
+
+    #[test]
+    fn every_code_has_a_page_whose_example_has_it_and_whose_remedy_has_nothing() {
+        let no_files = |path: &str| Err(format!("there is no {path}"));
+        for code in ALL {
+            let page = page(code.code).unwrap();
+            assert!(page.lines().all(|line| line.chars().count() <= 90), "{}", code.code);
+            let examples = examples(page);
+            let [wrong, right] = examples.as_slice() else {
+                panic!("{} has {} examples", code.code, examples.len());
+            };
+            let found = match crate::definition::read(wrong, &no_files) {
+                Ok(checked) => checked.findings,
+                Err(findings) => findings,
+            };
+            let rendered = crate::definition::diagnostic::render(code.code, wrong, &found);
+            assert!(!found.is_empty(), "{} is not triggered by\n{wrong}", code.code);
+            assert!(
+                found.iter().all(|finding| finding.code == *code),
+                "{}\n{rendered}",
+                code.code
+            );
+            match crate::definition::read(right, &no_files) {
+                Ok(checked) => assert_eq!(checked.findings, [], "{}", code.code),
+                Err(findings) => panic!("{}", crate::definition::diagnostic::render(code.code, right, &findings)),
+            }
+        }
+        assert_eq!(super::page("KN0000"), None);
     }
 }
