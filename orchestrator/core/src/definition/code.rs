@@ -71,6 +71,28 @@ codes! {
     ENDLESS_WAIT = "KN0158", "A run may wait for ever for a signal, while it holds what would be undone.", "Give the `wait_for` a `timeout`.";
     RACING = "KN0159", "Steps that run side by side set the same variable.", "Let the loop `collect` its results, use a variable for each branch, or say `max_concurrency: 1`.";
     TOO_NEW = "KN0160", "The stored definition uses a newer expression language than this version knows.", "Upgrade this replica.";
+    LOSING_PIVOT = "KN0161", "A pivot stands in a branch of a `parallel` that does not wait for all.", "Put the pivot after the `parallel`, or let all branches join.";
+}
+
+/// The definitions in a page, without their indentation.
+#[cfg(test)]
+pub(super) fn examples(page: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in page.lines() {
+        let code = line.strip_prefix("    ");
+        if let Some(code) = code {
+            if !open {
+                blocks.push(String::new());
+            }
+            if let Some(block) = blocks.last_mut() {
+                block.push_str(code);
+                block.push('\n');
+            }
+        }
+        open = code.is_some();
+    }
+    blocks
 }
 
 #[cfg(test)]
@@ -86,25 +108,6 @@ mod tests {
             ALL.iter()
                 .all(|code| code.code.starts_with("KN01") && code.code.len() == 6)
         );
-    }
-
-    /// The definitions in a page, without their indentation.
-    fn examples(page: &str) -> Vec<String> {
-        let mut blocks: Vec<String> = Vec::new();
-        let mut open = false;
-        for line in page.lines() {
-            let code = line.strip_prefix("    ");
-            if let Some(code) = code {
-                if !open {
-                    blocks.push(String::new());
-                }
-                let block = blocks.last_mut().unwrap();
-                block.push_str(code);
-                block.push('\n');
-            }
-            open = code.is_some();
-        }
-        blocks
     }
 
     #[test]

@@ -9,8 +9,10 @@ use crate::expression::Scope;
 use crate::time::Span;
 
 mod flow;
+mod json_schema;
 mod kinds;
 mod saga;
+mod soundness;
 
 const ORDER: &str = r#"
 workflow: order
@@ -555,6 +557,25 @@ fn limits() {
         "x".repeat(MAX_DOCUMENT_BYTES)
     ));
     assert_eq!(read(&fat, &files).unwrap_err()[0].code, code::TOO_LARGE);
+}
+
+#[test]
+fn findings_have_a_limit_and_errors_come_first() {
+    let wrong = |n: usize| {
+        let reads: Vec<String> = (0..n).map(|n| format!("\"${{ input.a{n} | nosuch }}\"")).collect();
+        with_steps(&format!(
+            "  - a: {{ activity: x }}\n  - b: {{ activity: y, input: [ {} ] }}\n",
+            reads.join(", ")
+        ))
+    };
+    // And the warning that `a` stays behind.
+    let most = findings(&wrong(MAX_FINDINGS - 1));
+    assert_eq!(most.len(), MAX_FINDINGS);
+    assert!(most[0].starts_with("KN0150"));
+    let over = findings(&wrong(MAX_FINDINGS));
+    assert_eq!(over.len(), MAX_FINDINGS + 1);
+    assert!(over[0].starts_with("KN0121"));
+    assert!(over[MAX_FINDINGS].starts_with("KN0102 there are 1 more findings"));
 }
 
 #[test]

@@ -8,6 +8,9 @@ use crate::definition::code;
 use crate::definition::diagnostic::{Diagnostic, Severity};
 use crate::definition::model::{Definition, Step};
 
+/// Wrong names of steps and variables that get a suggestion.
+const MAX_SUGGESTIONS: usize = 50;
+
 /// Which steps come after a pivot, whatever way a run takes.
 pub(crate) struct Forward<'a> {
     index: Index<'a>,
@@ -31,6 +34,7 @@ pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<
         forward_only: vec![false; index.len()],
         index,
         doubts: Doubts::default(),
+        suggestions_left: MAX_SUGGESTIONS,
     };
     if let Some(id) = &definition.id {
         walk.template(id, &facts, &At::with_roots(&["input"]));

@@ -57,7 +57,7 @@ impl<'a> Doubts<'a> {
     }
 
     /// The same doubt, and a condition more.
-    fn and(&mut self, id: DoubtId, condition: &'a str) -> DoubtId {
+    pub(super) fn and(&mut self, id: DoubtId, condition: &'a str) -> DoubtId {
         let doubt = self.get(id);
         if doubt.conditions.is_empty() {
             return id;
@@ -95,7 +95,7 @@ impl<'a> Facts<'a> {
         self.vars.insert(name, Var { seen: Seen::Surely, by });
     }
 
-    /// Where two ways meet: what only one of them knows is doubtful.
+    /// Where two ways meet: what only one of them knows is doubtful. No condition settles `doubt`.
     #[must_use]
     pub(super) fn or(mut self, other: Self, doubt: DoubtId) -> Self {
         for (mine, others) in self.steps.iter_mut().zip(&other.steps) {
@@ -138,23 +138,29 @@ impl<'a> Facts<'a> {
         self.holds = self.holds.or(other.holds);
     }
 
-    /// What was not known before becomes doubtful, and where it was that already, the condition is added to the doubt.
+    /// Where the way that a condition opens meets the one around it. What was not known before is there only if the condition
+    /// is true, together with what made it doubtful already.
     #[must_use]
-    pub(super) fn only_if(self, before: Self, condition: &'a str, doubt: DoubtId, doubts: &mut Doubts<'a>) -> Self {
+    pub(super) fn only_if(self, before: &Self, condition: &'a str, doubt: DoubtId, doubts: &mut Doubts<'a>) -> Self {
         let mut facts = self;
-        let mut weaken = |mine: &mut Seen, earlier: Seen| {
-            if let (Seen::Maybe(id), Seen::No) = (*mine, earlier) {
-                *mine = Seen::Maybe(doubts.and(id, condition));
-            }
+        let mut meet = |mine: &mut Seen, earlier: Seen| {
+            *mine = match (*mine, earlier) {
+                (Seen::Surely, Seen::No | Seen::Maybe(_)) => Seen::Maybe(doubt),
+                (Seen::Maybe(id), earlier) if earlier != Seen::Maybe(id) => Seen::Maybe(doubts.and(id, condition)),
+                (mine, _) => mine,
+            };
         };
         for (mine, earlier) in facts.steps.iter_mut().zip(&before.steps) {
-            weaken(mine, *earlier);
+            meet(mine, *earlier);
         }
         for (name, var) in &mut facts.vars {
             let earlier = before.var(name).map_or(Seen::No, |var| var.seen);
-            weaken(&mut var.seen, earlier);
+            meet(&mut var.seen, earlier);
         }
-        facts.or(before, doubt)
+        facts.pivot = facts
+            .pivot
+            .map(|(pivot, surely)| (pivot, surely && before.pivot.is_some_and(|(_, s)| s)));
+        facts
     }
 
     /// These steps may or may not have run.
@@ -188,11 +194,13 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// A condition that tells on one way tells nothing where the other way has it not, or for another reason.
 fn either(one: Seen, other: Seen, doubt: DoubtId) -> Seen {
     match (one, other) {
         (Seen::Surely, Seen::Surely) => Seen::Surely,
         (Seen::No, Seen::No) => Seen::No,
-        (Seen::Maybe(id), _) | (_, Seen::Maybe(id)) => Seen::Maybe(id),
-        (Seen::Surely, Seen::No) | (Seen::No, Seen::Surely) => Seen::Maybe(doubt),
+        (Seen::Maybe(id), Seen::Surely) | (Seen::Surely, Seen::Maybe(id)) => Seen::Maybe(id),
+        (Seen::Maybe(id), Seen::Maybe(same)) if id == same => Seen::Maybe(id),
+        _ => Seen::Maybe(doubt),
     }
 }

@@ -75,6 +75,16 @@ impl<'a> Index<'a> {
         &self.entries[number].step.id.text
     }
 
+    /// The `parallel` that has a branch of this name.
+    pub(super) fn parallel_of(&self, branch: &str) -> Option<&'a str> {
+        self.steps().find_map(|step| match &step.kind {
+            StepKind::Parallel(parallel) if parallel.branches.iter().any(|one| one.name.text == branch) => {
+                Some(step.id.text.as_str())
+            }
+            _ => None,
+        })
+    }
+
     pub(super) fn steps(&self) -> impl Iterator<Item = &'a Step> {
         self.entries.iter().map(|entry| entry.step)
     }

@@ -8,6 +8,7 @@
 //! **Invariant:** what is called sure is there in every run that comes to the place. What is called missing may be there
 //! in some.
 
+mod bodies;
 mod document;
 mod expressions;
 mod facts;

@@ -7,6 +7,7 @@ use super::walk::{At, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::{Diagnostic, Severity};
 use crate::definition::model::{Activity, Parallel, Step, StepKind, Steps, Undo};
+use crate::definition::plan::Join;
 
 impl<'a> Walk<'a, '_> {
     pub(super) fn around_pivot(
@@ -39,27 +40,27 @@ impl<'a> Walk<'a, '_> {
 
     /// A branch runs while another passes its pivot, so its steps may come after it.
     pub(super) fn pivots_beside(&mut self, parallel: &'a Parallel) {
-        for (at, branch) in parallel.branches.iter().enumerate() {
-            let Some(pivot) = first(&branch.steps, |activity| activity.pivot) else {
-                continue;
-            };
-            for (other, branch) in parallel.branches.iter().enumerate() {
-                if other == at {
-                    continue;
-                }
-                if let Some(step) = first(&branch.steps, |a| matches!(a.undo, Undo::Compensate(_)) && !a.pivot) {
-                    let message = format!(
-                        "`{}` runs beside the pivot `{}`, and after it its undo never runs",
-                        step.id.text, pivot.id.text
-                    );
-                    self.pivot_finding(code::AFTER_PIVOT, step, message);
-                }
-                if other > at
-                    && let Some(step) = first(&branch.steps, |a| a.pivot)
-                {
-                    let message = format!("the pivot `{}` runs beside the pivot `{}`", step.id.text, pivot.id.text);
-                    self.pivot_finding(code::SECOND_PIVOT, step, message);
-                }
+        let mut branches = parallel.branches.iter().enumerate();
+        let first_pivot = branches.find_map(|(at, branch)| Some((at, first(&branch.steps, |a| a.pivot)?)));
+        let Some((at, pivot)) = first_pivot else {
+            return;
+        };
+        let pivot_id = &pivot.id.text;
+        if parallel.join != Join::All && parallel.branches.len() > 1 {
+            let message = format!("the pivot `{pivot_id}` stands in a branch that may be cancelled as a loser");
+            self.pivot_finding(code::LOSING_PIVOT, pivot, message);
+        }
+        for (_, branch) in parallel.branches.iter().enumerate().filter(|(other, _)| *other != at) {
+            if let Some(step) = first(&branch.steps, |a| matches!(a.undo, Undo::Compensate(_)) && !a.pivot) {
+                let message = format!(
+                    "`{}` runs beside the pivot `{pivot_id}`, and after it its undo never runs",
+                    step.id.text
+                );
+                self.pivot_finding(code::AFTER_PIVOT, step, message);
+            }
+            if let Some(step) = first(&branch.steps, |a| a.pivot) {
+                let message = format!("the pivot `{}` runs beside the pivot `{pivot_id}`", step.id.text);
+                self.pivot_finding(code::SECOND_PIVOT, step, message);
             }
         }
     }

@@ -1,11 +1,9 @@
 //! One path that an expression reads.
 
-use serde_json::Value;
-
 use super::facts::{DoubtId, Facts, Seen};
 use super::index::Standing;
 use super::output::why_none;
-use super::schema_reference;
+use super::schema_reference::Shape;
 use super::walk::{At, Given, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
@@ -50,7 +48,7 @@ impl<'a> Walk<'a, '_> {
                 if let Some(input) = &self.definition.input_schema {
                     self.against_schema(
                         "the input schema",
-                        &input.schema,
+                        Shape::of(&input.schema),
                         &path.segments,
                         reference,
                         guarded,
@@ -87,8 +85,8 @@ impl<'a> Walk<'a, '_> {
         } else if root == "signal" {
             finding = finding.help("`signal` is there in `match`; afterwards the step's output is the signal's body");
         } else if matches!(root, "item" | "index") {
-            finding =
-                finding.help("an item and its `index` are there inside a `for_each`, the item by the name `as` gives");
+            finding = finding
+                .help("an item is there inside a `for_each`, by the name `as` gives; `index` inside a `while` as well");
         }
         self.found.push(finding);
     }
@@ -111,7 +109,7 @@ impl<'a> Walk<'a, '_> {
     fn against_schema(
         &mut self,
         what: &str,
-        schema: &Value,
+        schema: Shape<'_>,
         segments: &[Segment],
         reference: &Reference,
         guarded: bool,
@@ -119,7 +117,7 @@ impl<'a> Walk<'a, '_> {
         at: &At<'a>,
     ) {
         let guarded = guarded || at.given.iter().any(|condition| asks_for(condition, reference));
-        let finding = schema_reference::check(what, schema, segments, guarded, place);
+        let finding = schema.check(what, segments, guarded, place);
         self.found.extend(finding);
     }
 
@@ -134,9 +132,13 @@ impl<'a> Walk<'a, '_> {
     ) {
         let Some(number) = self.index.number(id) else {
             let message = format!("there is no step `{id}`");
-            let near = nearest(id, self.index.steps().map(|step| step.id.text.as_str()));
-            self.found
-                .push(Diagnostic::error(code::UNKNOWN_STEP, place, message).suggest(near));
+            let ids: Vec<&str> = self.index.steps().map(|step| step.id.text.as_str()).collect();
+            let near = self.nearest(id, ids);
+            let mut finding = Diagnostic::error(code::UNKNOWN_STEP, place, message).suggest(near);
+            if let Some(parallel) = self.index.parallel_of(id) {
+                finding = finding.help(format!("`{id}` is a branch: read `steps.{parallel}.branches.{id}`"));
+            }
+            self.found.push(finding);
             return;
         };
         let step = self.index.step(number);
@@ -172,7 +174,15 @@ impl<'a> Walk<'a, '_> {
                 if let Some(output) = &activity.output_schema {
                     let what = format!("the output schema of `{id}`");
                     let segments = &reference.path.segments[1..];
-                    self.against_schema(&what, &output.schema, segments, reference, guarded, place, at);
+                    self.against_schema(
+                        &what,
+                        Shape::of(&output.schema),
+                        segments,
+                        reference,
+                        guarded,
+                        place,
+                        at,
+                    );
                 }
             }
             _ => {}
@@ -226,19 +236,19 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// The schema of what a path leads to, where there is one.
-    pub(super) fn schema_of(&self, path: &Path, at: &At<'a>) -> Option<&'a Value> {
+    pub(super) fn schema_of(&self, path: &Path, at: &At<'a>) -> Option<Shape<'a>> {
         match (path.root.as_ref(), path.segments.split_first()) {
             ("input", _) => {
                 let input = self.definition.input_schema.as_ref()?;
-                schema_reference::follow(&input.schema, &path.segments)
+                Shape::of(&input.schema).follow(&path.segments)
             }
             ("steps", Some((Segment::Key(id), rest))) => {
                 let activity = self.index.step(self.index.number(id)?).activity()?;
-                schema_reference::follow(&activity.output_schema.as_ref()?.schema, rest)
+                Shape::of(&activity.output_schema.as_ref()?.schema).follow(rest)
             }
             (root, _) => {
                 let item = at.items.iter().rev().find(|item| item.name == root)?;
-                schema_reference::follow(item.schema?, &path.segments)
+                item.schema?.follow(&path.segments)
             }
         }
     }

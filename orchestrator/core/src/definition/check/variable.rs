@@ -5,7 +5,6 @@ use super::walk::{At, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model::StepKind;
-use crate::definition::near::nearest;
 use crate::definition::tree::Place;
 
 impl<'a> Walk<'a, '_> {
@@ -25,7 +24,9 @@ impl<'a> Walk<'a, '_> {
                 }
                 None => {
                     let message = format!("no step sets `vars.{name}`");
-                    Diagnostic::error(code::UNKNOWN_NAME, place, message).suggest(nearest(name, self.variables()))
+                    let variables = self.variables();
+                    let near = self.nearest(name, variables);
+                    Diagnostic::error(code::UNKNOWN_NAME, place, message).suggest(near)
                 }
             },
         };

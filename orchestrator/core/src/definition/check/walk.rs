@@ -4,9 +4,11 @@ use std::rc::Rc;
 
 use super::facts::{DoubtId, Doubts, Facts, Seen};
 use super::index::Index;
+use super::schema_reference::Shape;
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model::{Definition, Step, StepKind, Steps};
+use crate::definition::near::nearest;
 use crate::expression::{Expression, Reference};
 
 pub(super) struct Walk<'a, 'f> {
@@ -17,6 +19,8 @@ pub(super) struct Walk<'a, 'f> {
     pub(super) doubts: Doubts<'a>,
     /// Steps that surely come after a pivot, by number.
     pub(super) forward_only: Vec<bool>,
+    /// How many more wrong names are worth a search for the right one: each looks at every name there is.
+    pub(super) suggestions_left: usize,
 }
 
 /// Where an expression stands, and so what it can see beside the [`Facts`].
@@ -60,7 +64,7 @@ impl Given<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Item<'a> {
     pub(super) name: &'a str,
-    pub(super) schema: Option<&'a serde_json::Value>,
+    pub(super) schema: Option<Shape<'a>>,
 }
 
 impl<'a> At<'a> {
@@ -145,12 +149,18 @@ impl<'a> Walk<'a, '_> {
             let inner = self
                 .doubts
                 .add(format!("may be skipped (`if` of `{}`)", step.id.text), conditions);
-            *facts = after.only_if(before, &condition.text, inner, &mut self.doubts);
+            *facts = after.only_if(&before, &condition.text, inner, &mut self.doubts);
             if facts.step(number) == Seen::Maybe(inner) {
                 facts.set_step(number, Seen::Maybe(own));
             }
         }
         true
+    }
+
+    /// The nearest right name to a wrong one.
+    pub(super) fn nearest<'n>(&mut self, name: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        self.suggestions_left = self.suggestions_left.checked_sub(1)?;
+        nearest(name, candidates)
     }
 
     pub(super) fn doubt(&mut self, why: String) -> DoubtId {

@@ -1,5 +1,7 @@
 //! `parallel` and `switch`.
 
+use std::collections::BTreeSet;
+
 use super::steps::Reader;
 use super::value::{condition, no_such_word, whole, word};
 use crate::definition::code;
@@ -144,11 +146,26 @@ impl Reader<'_> {
     }
 
     fn nothing_after_else(&mut self, cases: &[Case]) {
-        let after = cases.iter().skip_while(|case| case.when.is_some()).skip(1);
-        for case in after {
-            let message = "this case is never reached: `else` stands before it";
+        let mut has_else = false;
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        for case in cases {
+            let condition = case.when.as_ref().map(|when| when.text.as_str());
+            let (message, help) = if has_else {
+                (
+                    "this case is never reached: `else` stands before it",
+                    "move `else` to the end",
+                )
+            } else if condition.is_some_and(|condition| !seen.insert(condition)) {
+                (
+                    "this case is never reached: the same condition stands before it",
+                    "remove it, or ask for something else",
+                )
+            } else {
+                has_else = condition.is_none();
+                continue;
+            };
             self.found
-                .push(Diagnostic::error(code::UNREACHABLE, case.place.clone(), message).help("move `else` to the end"));
+                .push(Diagnostic::error(code::UNREACHABLE, case.place.clone(), message).help(help));
         }
     }
 }

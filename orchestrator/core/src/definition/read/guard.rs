@@ -1,5 +1,7 @@
 //! `try` and `scope`.
 
+use std::collections::BTreeSet;
+
 use super::steps::Reader;
 use super::value::{error_type, error_types};
 use crate::definition::code;
@@ -47,12 +49,32 @@ impl Reader<'_> {
                 .push(finding.help("add a mapping with `steps`, or remove it"));
         }
         let catches: Vec<Catch> = items.iter().filter_map(|item| self.catch(item)).collect();
-        for catch in catches.iter().skip_while(|catch| !catch.types.is_empty()).skip(1) {
-            let message = "this `catch` is never reached: the one before it catches every error";
-            let finding = Diagnostic::error(code::UNREACHABLE, catch.place.clone(), message);
-            self.found.push(finding.help("move the one without `type` to the end"));
-        }
+        self.nothing_after_catch_all(&catches);
         catches
+    }
+
+    fn nothing_after_catch_all(&mut self, catches: &[Catch]) {
+        let mut all = false;
+        let mut caught: BTreeSet<&str> = BTreeSet::new();
+        for catch in catches {
+            let (message, help) = if all {
+                (
+                    "this `catch` is never reached: the one before it catches every error",
+                    "move the one without `type` to the end",
+                )
+            } else if !catch.types.is_empty() && catch.types.iter().all(|one| caught.contains(one.as_str())) {
+                (
+                    "this `catch` is never reached: its errors are caught before it",
+                    "remove it, or name other errors",
+                )
+            } else {
+                all = catch.types.is_empty();
+                caught.extend(catch.types.iter().map(String::as_str));
+                continue;
+            };
+            let finding = Diagnostic::error(code::UNREACHABLE, catch.place.clone(), message);
+            self.found.push(finding.help(help));
+        }
     }
 
     fn catch(&mut self, node: &Node) -> Option<Catch> {

@@ -9,12 +9,23 @@ use crate::definition::keys::{FOR_EACH, WHILE};
 use crate::definition::model::{ForEach, Text, While};
 use crate::definition::names::identifier;
 use crate::definition::tree::{Kind, Node, Place};
+use crate::expression::{Expression, FUNCTIONS};
 
 /// Of one loop; a list may be as long as its value may be large.
 const MAX_ITERATIONS: u32 = 1_000_000;
 const MAX_CONCURRENCY: u32 = 10_000;
 /// Names of the language that an item cannot take.
 const RESERVED: &[&str] = &["input", "steps", "vars", "run", "error", "signal", "index"];
+
+/// Some words (`none`, `not`, `in`) mean something else in an expression.
+fn is_a_path(name: &str) -> bool {
+    Expression::compile(name).is_ok_and(|expression| {
+        let [reference] = expression.references() else {
+            return false;
+        };
+        reference.path.root.as_ref() == name
+    })
+}
 
 impl Reader<'_> {
     pub(super) fn for_each(&mut self, node: &Node, place: &Place) -> Option<ForEach> {
@@ -50,9 +61,9 @@ impl Reader<'_> {
     fn item(&mut self, fields: &Fields<'_>) -> Option<Text> {
         let node = fields.get("as")?;
         let name = identifier(fields.text("as", self.found)?, &node.span, "loop item", self.found)?;
-        if RESERVED.contains(&name.text.as_str()) {
+        if RESERVED.contains(&name.text.as_str()) || FUNCTIONS.contains(&name.text.as_str()) || !is_a_path(&name.text) {
             let message = format!("`{}` is a name of the language and cannot name an item", name.text);
-            let help = format!("use another name than {}", listed(RESERVED));
+            let help = format!("use another name than {}, or a word of expressions", listed(RESERVED));
             self.found
                 .push(Diagnostic::error(code::BAD_NAME, node.span.clone(), message).help(help));
         }

@@ -47,6 +47,10 @@ fn what_is_visible_after_a_parallel() {
         of(&(any.clone() + &reads("vars.v"))),
         ["KN0124 `vars.v` is set only if `s` runs | vars.v"]
     );
+    assert_eq!(
+        of(&(any.clone() + &reads("steps.l.x"))),
+        ["KN0122 there is no step `l` | steps.l.x"]
+    );
     for read in [
         "steps.a.x | default(1)",
         "steps.split.winner",
@@ -225,8 +229,11 @@ fn a_loop_with_a_condition_may_not_run() {
     );
     assert_eq!(
         of(&poll("not steps.a.done", &look("a"))),
-        ["KN0124 the step `a` has not run in the first iteration and then has no output | steps.a.done"]
+        ["KN0124 the step `a` has not run before the first iteration and then has no output | steps.a.done"]
     );
+    // Inside, an iteration's own steps are seen; what the one before left is in variables.
+    let early = "  - poll: { while: { when: index < 3, max_iterations: 5, steps: [ { i: { set: { v: \"${ steps.a.x | default(index) }\" } } }, { a: { activity: x, read_only: true } } ] } }\n";
+    assert_eq!(of(early), ["KN0123 the step `a` runs later | steps.a.x"]);
     assert_eq!(
         of(&(poll("true", &look("a")) + &reads("steps.a.x"))),
         ["KN0124 the step `a` may not run (`poll` may pass without an iteration) and then has no output | steps.a.x"]
@@ -449,6 +456,11 @@ fn schemas_of_outputs_and_items() {
     assert_eq!(
         of(&each("steps.a.id", "line.sku")),
         ["KN0129 `in` must be a list, and by its schema `steps.a.id` is a text | steps.a.id"]
+    );
+    let referred = "input_schema: { $defs: { line: { description: d, $ref: '#/$defs/real' }, real: { type: object, required: [sku], properties: { sku: {} } }, loop: { $ref: '#/$defs/loop' } }, required: [lines, loop], properties: { lines: { type: array, items: { $ref: '#/$defs/line' } }, loop: { $ref: '#/$defs/loop' } } }\n";
+    assert_eq!(
+        of(&(reads("[input.lines[0].sku, input.lines[1].skuu, input.loop.x]") + referred)),
+        ["KN0127 the input schema has no property `skuu` there | input.lines[1].skuu"]
     );
     let input = "  - l: { for_each: { in: input.lines, as: line, max_concurrency: 1, steps: [ { s: { set: { v: \"${ line.skuu }\" } } } ] } }\ninput_schema: { required: [lines], properties: { lines: { type: array, items: { properties: { sku: {} }, required: [sku] } } } }\n";
     assert_eq!(

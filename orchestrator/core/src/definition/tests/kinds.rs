@@ -7,7 +7,7 @@ use crate::definition::plan::{
 use crate::definition::read::{MAX_NESTING, MAX_STEPS};
 
 /// Everything there is, in one definition.
-const EVERYTHING: &str = r#"
+pub(super) const EVERYTHING: &str = r#"
 workflow: everything
 version: 1
 defaults: { queue: q, start_to_close: 5s, retry: { maximum_attempts: 3 } }
@@ -189,6 +189,18 @@ fn shapes_that_are_wrong() {
         (
             "{ for_each: { in: input.l, as: steps, STEPS } }",
             "KN0109 `steps` is a name of the language and cannot name an item | steps",
+        ),
+        (
+            "{ for_each: { in: input.l, as: none, STEPS } }",
+            "KN0109 `none` is a name of the language and cannot name an item | none",
+        ),
+        (
+            "{ switch: [ { when: input.a, STEPS }, { when: \"${ input.a }\", steps: [ { y: { wait: 1s } } ] } ] }",
+            "KN0153 this case is never reached: the same condition stands before it | when",
+        ),
+        (
+            "{ try: { STEPS, catch: [ { type: [a, b], steps: [ { y: { wait: 1s } } ] }, { type: a, steps: [ { z: { wait: 1s } } ] } ] } }",
+            "KN0153 this `catch` is never reached: its errors are caught before it | type",
         ),
         (
             "{ for_each: { in: input.l, max_concurrency: 0, STEPS } }",

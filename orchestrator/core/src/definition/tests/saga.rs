@@ -171,6 +171,12 @@ fn around_a_pivot() {
             vec!["KN0155 the pivot `q` runs beside the pivot `p` | q"],
         ),
         (
+            format!(
+                "  - s: {{ parallel: {{ branches: {{ l: {{ steps: [ {PIVOT} ] }}, r: {{ steps: [ {{ w: {{ wait: 1s }} }} ] }} }}, join: any }} }}\n"
+            ),
+            vec!["KN0161 the pivot `p` stands in a branch that may be cancelled as a loser | p"],
+        ),
+        (
             format!("  - {PIVOT}\n  - f: {{ if: input.x, fail: {{ type: t }} }}\n"),
             vec!["KN0156 `f` fails the run after the pivot `p`; it cannot go back and will be parked | f"],
         ),
@@ -179,6 +185,12 @@ fn around_a_pivot() {
                 "  - {PIVOT}\n  - g: {{ try: {{ steps: [ {{ f: {{ fail: {{ type: t }} }} }} ], catch: [ {{ steps: [ {{ w: {{ wait: 1s }} }} ] }} ] }} }}\n"
             ),
             vec![],
+        ),
+        (
+            format!(
+                "  - {PIVOT}\n  - g: {{ try: {{ steps: [ {{ s: {{ scope: {{ steps: [ {{ f: {{ fail: {{ type: t }} }} }} ] }} }} }} ], catch: [ {{ steps: [ {{ w: {{ wait: 1s }} }} ] }} ] }} }}\n"
+            ),
+            vec!["KN0156 `f` fails the run after the pivot `p`; it cannot go back and will be parked | f"],
         ),
         (
             format!("  - {PIVOT}\ntimeout: 1h\n"),

@@ -1,14 +1,21 @@
 //! Rules of the state machine as scenarios, one file a behaviour, and properties over random plans and inputs.
 
 mod attempts;
+mod blocks;
+mod children;
 mod deadlines;
 mod dsl;
 mod effects;
+mod endings;
 mod forward;
 mod golden;
 mod late;
+mod loops;
 mod messages;
 mod operators;
+mod parallel;
+mod pivots;
 mod properties;
 mod stored;
 mod undo;
+mod waits;
