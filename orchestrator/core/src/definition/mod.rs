@@ -18,6 +18,7 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
+pub mod graph;
 mod keys;
 mod model;
 mod names;
