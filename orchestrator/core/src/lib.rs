@@ -7,5 +7,6 @@ pub mod definition;
 pub mod expression;
 pub mod ids;
 pub mod json;
+pub mod rehearsal;
 pub mod run;
 pub mod time;

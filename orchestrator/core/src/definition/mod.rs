@@ -27,6 +27,7 @@ pub mod plan;
 mod read;
 mod resolve;
 mod schema;
+pub mod test_file;
 mod tree;
 mod yaml;
 
