@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::effect::Direction;
 use super::event::{
-    ActivityScheduled, ChildEnded, Event, LateOutcome, Resolution, RunStarted, StepOutcome, Transition,
+    ActivityScheduled, ChildEnded, Event, LateOutcome, Resolution, RunStarted, StepOutcome, Transition, UndoCall,
 };
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
@@ -543,16 +543,30 @@ impl State {
         self.doing.insert(scheduled.step.clone(), execution);
         self.add_task(scheduled.task, &scheduled.step, Direction::Do);
         if let Some(undo) = &scheduled.undo {
-            self.ledger.push(LedgerEntry {
-                step: scheduled.step.clone(),
-                undo: Some(undo.clone()),
-                child: None,
-                input: Arc::default(),
-                state: UndoState::Dormant,
-                resumed: false,
-                discarded: false,
-            });
+            self.add_entry(&scheduled.step, Some(undo.clone()), None);
         }
+    }
+
+    fn add_entry(&mut self, step: &StepPath, undo: Option<UndoCall>, child: Option<ChildToUndo>) {
+        // A container that an operator has had tried again enters its steps a second time, and a step has one entry.
+        if self.steps.contains_key(step) {
+            let is_over =
+                |state: &UndoState| matches!(state, UndoState::Dormant | UndoState::Done | UndoState::Skipped);
+            self.ledger
+                .retain(|entry| entry.step != *step || !is_over(&entry.state));
+            if self.entry(step).is_some() {
+                return;
+            }
+        }
+        self.ledger.push(LedgerEntry {
+            step: step.clone(),
+            undo,
+            child,
+            input: Arc::default(),
+            state: UndoState::Dormant,
+            resumed: false,
+            discarded: false,
+        });
     }
 
     fn end_step(&mut self, step: &StepPath, end: Step) {
@@ -580,20 +594,13 @@ impl State {
         };
         self.open.insert(start.step.clone(), Open::Child(child));
         if !start.detached {
-            self.ledger.push(LedgerEntry {
-                step: start.step.clone(),
+            let child = ChildToUndo {
+                workflow: start.workflow.clone(),
+                workflow_id: to.workflow_id.clone(),
+                run: start.run_id,
                 undo: None,
-                child: Some(ChildToUndo {
-                    workflow: start.workflow.clone(),
-                    workflow_id: to.workflow_id.clone(),
-                    run: start.run_id,
-                    undo: None,
-                }),
-                input: Arc::default(),
-                state: UndoState::Dormant,
-                resumed: false,
-                discarded: false,
-            });
+            };
+            self.add_entry(&start.step, None, Some(child));
         }
     }
 

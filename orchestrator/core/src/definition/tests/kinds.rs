@@ -316,6 +316,10 @@ fn shapes_that_are_wrong() {
             "KN0112 a step is either `fail` or `complete` | complete",
         ),
         (
+            "{ activity: x, output_schema: nowhere.json }",
+            "KN0130 `nowhere.json` cannot be read: no such file | nowhere.json",
+        ),
+        (
             "{ activity: x, pivot: true, read_only: true }",
             "KN0113 `read_only` contradicts `pivot` | read_only",
         ),

@@ -166,6 +166,29 @@ fn a_pivot_between_attempts_that_was_surely_not_done_does_not_hold_up_a_cancel()
 }
 
 #[test]
+fn a_container_that_cannot_go_on_is_entered_again_and_its_steps_have_one_entry_each() {
+    let branches = vec![
+        ("x", vec![act("pay").pivot(true)]),
+        ("y", vec![act("b"), fail("f", "Refused")]),
+    ];
+    let mut run = run(vec![parallel("p", branches)]);
+    run.complete("do p.y.b");
+    run.complete("do p.x.pay");
+    assert_eq!(
+        run.status(),
+        Status::Parked,
+        "the pivot was done though its sibling had failed"
+    );
+    run.operate("p", ParkedAction::Retry);
+    run.complete("do p.x.pay");
+    run.complete("do p.y.b");
+    let entries = run.state.ledger().iter().map(|entry| entry.step.as_str());
+    assert_eq!(entries.collect::<Vec<_>>(), ["p.x.pay", "p.y.b"]);
+    run.operate("p.y.f", ParkedAction::Skip);
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
 fn a_run_past_its_pivot_can_be_terminated() {
     let mut run = past_pivot();
     run.take(Input::Terminate(by("ann")));
