@@ -10,3 +10,4 @@ pub mod json;
 pub mod rehearsal;
 pub mod run;
 pub mod time;
+pub mod verify;

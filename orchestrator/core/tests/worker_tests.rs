@@ -1,28 +1,56 @@
-//! The test files beside the examples: the examples do what they say, and the test files show how to say it.
+//! The examples do what they say: their test files pass, and nothing is found when everything that may happen is explored.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use knarr_core::definition::plan::Plan;
 use knarr_core::definition::{diagnostic, read, test_file};
 use knarr_core::rehearsal;
+use knarr_core::verify::{Limits, Severity, verify};
+
+#[test]
+fn nothing_is_found_in_any_example() {
+    let mut found = String::new();
+    for (name, plan) in plans() {
+        let report = verify(&plan, Limits::default()).expect("checked expressions");
+        assert!(report.coverage.exhaustive, "{name}: {:?}", report.coverage);
+        for finding in report.findings {
+            if finding.severity != Severity::Notice {
+                // Writing to a string cannot fail.
+                let _ = writeln!(found, "{name}: {finding:#?}");
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found}");
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../workers/examples")
+}
+
+fn plans() -> Vec<(String, Plan)> {
+    let files = std::fs::read_dir(folder()).expect("the folder of examples");
+    let mut plans: Vec<_> = files
+        .filter_map(|file| {
+            let path = file.expect("a file").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let name = name.strip_suffix(".yaml").filter(|name| !name.ends_with(".test"))?;
+            let text = std::fs::read_to_string(&path).expect("a text");
+            let checked = read(&text, &|_| Err("no files".to_owned())).expect("an example without errors");
+            Some((name.to_owned(), checked.plan))
+        })
+        .collect();
+    plans.sort_by(|a, b| a.0.cmp(&b.0));
+    plans
+}
 
 #[test]
 fn every_example_has_a_test_file_and_passes_it() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../workers/examples");
     let mut problems = String::new();
     let mut count = 0;
-    for file in std::fs::read_dir(&folder).expect("the folder of examples") {
-        let path = file.expect("a file").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let Some(name) = name.strip_suffix(".yaml").filter(|name| !name.ends_with(".test")) else {
-            continue;
-        };
-        let text = std::fs::read_to_string(&path).expect("a text");
-        let plan = read(&text, &|_| Err("no files".to_owned()))
-            .expect("an example without errors")
-            .plan;
+    for (name, plan) in plans() {
         let test = format!("{name}.test.yaml");
-        let text = std::fs::read_to_string(folder.join(&test)).expect("a test file beside the example");
+        let text = std::fs::read_to_string(folder().join(&test)).expect("a test file beside the example");
         let file = match test_file::read(&text, &plan) {
             Ok(file) => file,
             Err(findings) => {

@@ -130,6 +130,14 @@ impl Template {
         }
     }
 
+    /// The value, if there is no expression in it.
+    pub fn constant(&self) -> Option<&Value> {
+        match &self.root {
+            Root::Constant(value) => Some(value),
+            Root::Expression(_) | Root::Tree(_) => None,
+        }
+    }
+
     /// As a person would write it: a lone expression without `${ }`, a constant as it is, anything else as in the definition.
     pub fn source(&self) -> String {
         match &self.root {

@@ -16,7 +16,7 @@ pub use model::{
     Case, ChildMock, ChildOutcome, Expectation, Expected, ExpectedEvent, External, ExternalKind, Mock, Outcome,
     TestFile, Took,
 };
-pub(crate) use names::plain;
+pub(crate) use names::{path, plain};
 pub use read::{definition_of, read};
 
 #[cfg(test)]
