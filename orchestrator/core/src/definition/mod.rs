@@ -16,6 +16,7 @@ mod check;
 pub mod code;
 mod compile;
 pub mod diagnostic;
+pub mod diff;
 pub mod duration;
 mod fields;
 pub mod graph;

@@ -7,13 +7,11 @@
 //! **Invariant:** the same case gives the same report for ever: nothing here reads a clock or draws a number.
 
 mod compare;
-mod lines;
 mod record;
 mod report;
 mod workers;
 mod world;
 
-pub use lines::{Line, Sign, diff};
 pub use report::{CaseReport, Deviation, Happening};
 pub use world::play;
 
