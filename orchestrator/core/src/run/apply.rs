@@ -35,6 +35,11 @@ pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transit
 /// How a run would begin, or why it would not.
 pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStarted, Rejected> {
     check_input(plan, &start.input)?;
+    let mut given = start.search_attributes;
+    if start.continues.is_some() {
+        // What the definition computes is computed anew, from the new input.
+        given.retain(|name, _| !plan.search_attributes.contains_key(name));
+    }
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -44,7 +49,7 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         definition: plan.hash.clone(),
         input: start.input,
         request_id: start.request_id,
-        search_attributes: start.search_attributes,
+        search_attributes: given,
         answer: start.answer,
         traceparent: start.traceparent,
         timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),

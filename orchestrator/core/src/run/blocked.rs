@@ -44,15 +44,15 @@ impl State {
 
 /// Whether a step is not to be entered now.
 pub(super) fn must_wait(d: &Decider<'_>) -> bool {
-    d.state.parked.is_some() || d.state.is_full(d.events_so_far())
+    d.state.parked.is_some() || d.state.is_full(d.events_so_far().len())
 }
 
 /// Parks a run that has reached its limit of events.
 pub(super) fn park_if_full(d: &mut Decider<'_>) {
-    if !d.state.is_closed() && d.state.parked.is_none() && d.state.is_full(d.events_so_far()) {
+    if !d.state.is_closed() && d.state.parked.is_none() && d.state.is_full(d.events_so_far().len()) {
         let reason = format!(
             "the run has {} events, which is its limit",
-            d.state.events as usize + d.events_so_far()
+            d.state.events as usize + d.events_so_far().len()
         );
         d.emit(Event::RunParked { reason: reason.into() });
     }

@@ -171,55 +171,88 @@ fn undo_next(d: &mut Decider<'_>, due: fn(&LedgerEntry) -> bool) {
             Err(error) => park(d, step, error),
         }
     }
-    for step in next(d.plan, d.state, due) {
+    let region = concerned(d, due);
+    for step in next(d.plan, d.state, due, region.as_str()) {
         if d.state.parked.is_none() {
             dispatch(d, step);
         }
     }
 }
 
-/// Undos that can be dispatched now, the last step first.
-fn next(plan: &Plan, state: &State, due: fn(&LedgerEntry) -> bool) -> Vec<StepPath> {
+/// Where an undo may have become possible, so that a long list is not looked through for each of its items: when all that
+/// has happened is that one undo is done, in what ran side by side with other things and has more to undo, only there.
+fn concerned(d: &Decider<'_>, due: fn(&LedgerEntry) -> bool) -> StepPath {
+    let everywhere = StepPath::new("");
+    let [Event::TaskCompleted { task, .. }] = d.events_so_far() else {
+        return everywhere;
+    };
+    // At the limit anything may have waited for room.
+    if d.state.undoing.len() + 1 >= MAX_PENDING {
+        return everywhere;
+    }
+    let mut way = vec![];
+    if let Some(task) = d.state.task(*task) {
+        find_way(d.plan, &task.step, &mut way);
+    }
+    let Some(region) = way.iter().find(|fork| fork.side_by_side).map(|fork| fork.child) else {
+        return everywhere;
+    };
+    let is_left = |entry: &LedgerEntry| {
+        let open = matches!(entry.state, UndoState::Ready | UndoState::Running);
+        open && due(entry) && is_within(entry.step.as_str(), region)
+    };
+    if d.state.ledger.iter().any(is_left) {
+        StepPath::new(region)
+    } else {
+        everywhere
+    }
+}
+
+/// Undos in a region that can be dispatched now, the last step first.
+fn next(plan: &Plan, state: &State, due: fn(&LedgerEntry) -> bool, region: &str) -> Vec<StepPath> {
     let parked = |entry: &LedgerEntry| due(entry) && matches!(entry.state, UndoState::Parked { .. });
     if plan.compensation.on_exhausted == OnExhausted::Halt && state.ledger.iter().any(parked) {
         return vec![];
     }
-    let mut next = vec![];
-    let mut first = Others::default();
+    let mut claims = Claims::default();
+    let mut way = vec![];
     let mut room = MAX_PENDING;
     // One that became due late waits for what is being undone already, though it was dispatched earlier.
     for entry in state.ledger.iter().filter(|entry| entry.state == UndoState::Running) {
-        first.add(&way(plan, &entry.step));
         room = room.saturating_sub(1);
+        if is_within(entry.step.as_str(), region) {
+            find_way(plan, &entry.step, &mut way);
+            claims.claim(&way);
+        }
     }
-    let ready = |entry: &&LedgerEntry| due(entry) && entry.state == UndoState::Ready;
+    let mut next = vec![];
+    let ready =
+        |entry: &&LedgerEntry| due(entry) && entry.state == UndoState::Ready && is_within(entry.step.as_str(), region);
     for entry in state.ledger.iter().rev().filter(ready) {
-        let way = way(plan, &entry.step);
-        match first.before(&way, plan.compensation.order) {
+        if room == 0 {
+            break;
+        }
+        find_way(plan, &entry.step, &mut way);
+        match claims.before(&way) {
             // Whatever was dispatched earlier has to wait as well.
-            Before::Everything => break,
-            Before::This => {}
-            Before::Nothing if room > 0 => {
+            Some("") => break,
+            Some(place) => {
+                claims.0.insert(place, None);
+            }
+            None => {
+                claims.claim(&way);
                 room -= 1;
                 next.push(entry.step.clone());
             }
-            Before::Nothing => {}
         }
-        first.add(&way);
     }
     next
 }
 
-/// What has to be undone before an entry.
-enum Before {
-    Nothing,
-    This,
-    Everything,
-}
-
-/// Entries that come before others, if there is a dependency, counted by the places they lie in.
+/// For places whose children ran one after the other: the child that is undone first. `None`: one that was dispatched
+/// earlier is being undone already, so that everything else there has to wait.
 #[derive(Default)]
-struct Others<'a>(BTreeMap<&'a str, u32>);
+struct Claims<'a>(BTreeMap<&'a str, Option<&'a str>>);
 
 /// A place on the way from the root to a step, and what of it the way goes on with.
 struct Fork<'a> {
@@ -229,44 +262,35 @@ struct Fork<'a> {
     side_by_side: bool,
 }
 
-impl<'a> Others<'a> {
-    fn count(&self, place: &str) -> u32 {
-        self.0.get(place).copied().unwrap_or(0)
-    }
-
-    fn before(&self, way: &[Fork<'_>], order: UndoOrder) -> Before {
-        for fork in way {
-            let elsewhere = self.count(fork.place) - self.count(fork.child);
-            if elsewhere == 0 || fork.side_by_side && order == UndoOrder::Dependencies {
-                continue;
-            }
-            return if fork.place.is_empty() {
-                Before::Everything
-            } else {
-                Before::This
-            };
-        }
-        // Itself, a second time: it was tried again and has two entries.
-        match way.last() {
-            Some(last) if self.count(last.child) > 0 => Before::This,
-            _ => Before::Nothing,
+impl<'a> Claims<'a> {
+    fn claim(&mut self, way: &[Fork<'a>]) {
+        for fork in way.iter().filter(|fork| !fork.side_by_side) {
+            self.0.insert(fork.place, Some(fork.child));
         }
     }
 
-    fn add(&mut self, way: &[Fork<'a>]) {
-        for fork in way {
-            *self.0.entry(fork.place).or_default() += 1;
-        }
-        if let Some(last) = way.last() {
-            *self.0.entry(last.child).or_default() += 1;
-        }
+    /// The outermost place where something else comes first.
+    fn before(&self, way: &[Fork<'a>]) -> Option<&'a str> {
+        let mut forks = way.iter().filter(|fork| !fork.side_by_side);
+        let claimed = |fork: &&Fork<'a>| {
+            let first = self.0.get(fork.place);
+            first.is_some_and(|child| *child != Some(fork.child))
+        };
+        forks.find(claimed).map(|fork| fork.place)
     }
 }
 
-/// Every place from the root to a step.
-fn way<'a>(plan: &Plan, step: &'a StepPath) -> Vec<Fork<'a>> {
+/// Every place from the root to a step. Where everything depends on everything, the step lies in the root alone.
+fn find_way<'a>(plan: &Plan, step: &'a StepPath, way: &mut Vec<Fork<'a>>) {
     let path = step.as_str();
-    let mut forks = vec![];
+    way.clear();
+    if plan.compensation.order == UndoOrder::Sequential {
+        return way.push(Fork {
+            place: "",
+            child: path,
+            side_by_side: false,
+        });
+    }
     let mut node = Some(plan.root);
     let mut place = "";
     let mut start = 0;
@@ -274,7 +298,7 @@ fn way<'a>(plan: &Plan, step: &'a StepPath) -> Vec<Fork<'a>> {
         let name = name_of(segment);
         let side_by_side = node.is_some_and(|node| matches!(plan.node(node).kind, NodeKind::Parallel(_)));
         let child = &path[..start + name.len()];
-        forks.push(Fork {
+        way.push(Fork {
             place,
             child,
             side_by_side,
@@ -287,7 +311,7 @@ fn way<'a>(plan: &Plan, step: &'a StepPath) -> Vec<Fork<'a>> {
                 NodeKind::ForEach(each) => each.max_concurrency != Some(1),
                 _ => false,
             });
-            forks.push(Fork {
+            way.push(Fork {
                 place,
                 child,
                 side_by_side,
@@ -296,7 +320,6 @@ fn way<'a>(plan: &Plan, step: &'a StepPath) -> Vec<Fork<'a>> {
         }
         start += segment.len() + 1;
     }
-    forks
 }
 
 fn dispatch(d: &mut Decider<'_>, step: StepPath) {

@@ -84,8 +84,9 @@ impl<'a> Decider<'a> {
         self.work.push_back(work);
     }
 
-    pub(super) fn events_so_far(&self) -> usize {
-        self.events.len()
+    /// Of the transition being made.
+    pub(super) fn events_so_far(&self) -> &[Event] {
+        &self.events
     }
 
     /// What expressions at a place see.

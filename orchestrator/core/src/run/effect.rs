@@ -301,11 +301,13 @@ fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) 
 }
 
 /// Two events of one transition may ask for the same answers or cancellations (a run that starts and closes at once).
+/// Everything else is told apart by its number.
 fn dedup(effects: &mut Vec<Effect>) {
+    let may_repeat = |effect: &Effect| matches!(effect, Effect::Answer { .. } | Effect::CancelTask { .. });
     let mut index = 0;
     while index < effects.len() {
-        let repeated = effects[..index].contains(&effects[index]);
-        if repeated {
+        let effect = &effects[index];
+        if may_repeat(effect) && effects[..index].contains(effect) {
             effects.remove(index);
         } else {
             index += 1;

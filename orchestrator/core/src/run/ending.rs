@@ -81,7 +81,7 @@ fn exit(d: &mut Decider<'_>, node: NodeId, path: StepPath, exit: Exit) {
 
 /// Ends a run that is to end, once nothing is under way and nothing is being undone any more.
 pub(super) fn leave(d: &mut Decider<'_>) {
-    if !d.state.is_running() || !d.state.is_quiet() || compensation::is_undoing(d.state) {
+    if d.state.parked.is_some() || !d.state.is_running() || !d.state.is_quiet() || compensation::is_undoing(d.state) {
         return;
     }
     match d.state.exit.clone().map(|(exit, _)| exit) {

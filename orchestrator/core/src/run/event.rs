@@ -165,9 +165,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
-    /// A forward step waits for an operator.
+    /// A forward step has ended without success and waits for an operator.
     StepParked {
         step: StepPath,
+        #[serde(default, skip_serializing_if = "is_default")]
+        outcome: StepOutcome,
         error: Failure,
     },
     /// An operator has the step tried again, from its beginning.
@@ -516,10 +518,11 @@ pub enum LateOutcome {
 }
 
 /// How a step ended that did not complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepOutcome {
     /// Surely not done.
+    #[default]
     Failed,
     /// It may have been done, and is undone like a completed one.
     Unknown,

@@ -234,19 +234,16 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 seq,
             }));
         }
-        Event::StepParked { step, error } => {
+        Event::StepParked { step, outcome, error } => {
             state.doing.remove(step);
-            state.steps.remove(step);
-            let error = error.clone();
-            state.open.insert(step.clone(), Open::Parked { error });
+            let (outcome, error) = (*outcome, error.clone());
+            let parked = Open::Parked { error: error.clone() };
+            state.end_step(step, Step::Failed { outcome, error });
+            state.open.insert(step.clone(), parked);
         }
         Event::StepResumed { step, operation } => {
             state.remember(operation);
             state.open.remove(step);
-            // Another attempt has another entry.
-            state
-                .ledger
-                .retain(|entry| entry.step != *step || entry.state != UndoState::Dormant);
         }
         Event::StepResolved { step, how, operation } => {
             state.remember(operation);
@@ -470,6 +467,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::RunContinued { successor, input } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::ContinuedAsNew,
                 at,
@@ -480,6 +478,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             });
         }
         Event::RunCompleted { output } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
                 at,
@@ -548,8 +547,9 @@ impl State {
     }
 
     fn add_entry(&mut self, step: &StepPath, undo: Option<UndoCall>, child: Option<ChildToUndo>) {
-        // A container that an operator has had tried again enters its steps a second time, and a step has one entry.
-        if self.steps.contains_key(step) {
+        // What an operator has had tried again is entered a second time, and a step has one entry: the one it had if it
+        // may have been done before, which no later failure takes back.
+        if self.steps.remove(step).is_some() {
             let is_over =
                 |state: &UndoState| matches!(state, UndoState::Dormant | UndoState::Done | UndoState::Skipped);
             self.ledger

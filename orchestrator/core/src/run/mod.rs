@@ -83,5 +83,5 @@ pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use signal::Signal;
-pub use state::{OpenTaskView, Outcome, State, Step, Why};
+pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;

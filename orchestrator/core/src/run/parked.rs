@@ -4,8 +4,8 @@
 //! same or other input, marked as done, or skipped.
 //!
 //! *A forward step* is parked when it may not fail any more ([`super::pivot`]) or would break a limit ([`super::blocked`]). It
-//! may be tried again from its beginning, an activity with other input too, or ended: marked as done or skipped, without an
-//! output.
+//! may be tried again from its beginning, an activity with other input too, or ended: marked as done (and then undone like any
+//! other, should it come to that) or skipped, without an output.
 //!
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
@@ -22,7 +22,7 @@ use super::input::{Operation, ParkedAction, Rejected};
 use super::ledger::UndoState;
 use super::open::Open;
 use super::{activity, blocked, compensation, tree};
-use crate::definition::plan::NodeKind;
+use crate::definition::plan::{NodeKind, Undo};
 use crate::ids::StepPath;
 use crate::json::{self, Limits};
 
@@ -127,6 +127,16 @@ fn act_on_step(
                 how,
                 operation,
             });
+            // What was done, by whomever, is undone like what a worker did.
+            if how == Resolution::Done
+                && let NodeKind::Activity(activity) = &plan.node(node).kind
+                && let Undo::Compensate(call) = &activity.undo
+                && d.state
+                    .entry(&step)
+                    .is_some_and(|entry| entry.state == UndoState::Dormant)
+            {
+                compensation::prepare(d, &step, call, None);
+            }
             d.passed(node, step);
         }
     }

@@ -11,7 +11,7 @@ use super::open::Open;
 use super::path::{around, iteration, last_segment, name_of};
 use super::state::{State, Step};
 use super::{blocked, tree};
-use crate::definition::plan::{NodeId, NodeKind, Plan};
+use crate::definition::plan::{Node, NodeId, NodeKind, Plan};
 use crate::expression::{ExpressionError, Scope, Template};
 use crate::ids::StepPath;
 
@@ -159,7 +159,12 @@ impl<'a> RunScope<'a> {
     /// The path of the step `id` as seen from here, by the plan.
     fn path_of(&self, id: &str) -> Option<String> {
         let nodes = &self.plan.nodes;
-        let target = nodes.iter().position(|node| *node.name == *id)?;
+        // Bodies have names too, which may be those of steps.
+        let is_step = |node: &Node| {
+            let parent = node.parent.map(|parent| &self.plan.node(parent).kind);
+            matches!(parent, Some(NodeKind::Sequence { .. }))
+        };
+        let target = nodes.iter().position(|node| *node.name == *id && is_step(node))?;
         let mut way = vec![];
         let mut node = Some(NodeId(target));
         while let Some(id) = node {

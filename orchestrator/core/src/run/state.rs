@@ -243,6 +243,27 @@ pub struct OpenTaskView<'a> {
     pub execution: &'a Execution,
 }
 
+/// What a step waits for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Waiting<'a> {
+    Timer {
+        due: Timestamp,
+    },
+    Signal {
+        name: &'a Arc<str>,
+        due: Option<Timestamp>,
+    },
+    Child {
+        run: RunId,
+        workflow_id: &'a WorkflowId,
+        /// Its start was accepted.
+        started: bool,
+    },
+    Operator {
+        error: &'a Failure,
+    },
+}
+
 impl State {
     pub fn run_id(&self) -> RunId {
         self.birth.run_id
@@ -368,6 +389,24 @@ impl State {
 
     fn is_step_parked(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Parked { .. }))
+    }
+
+    /// Forward steps that are no activities and wait for something, by path.
+    pub fn waiting(&self) -> impl Iterator<Item = (&StepPath, Waiting<'_>)> {
+        self.open.iter().filter_map(|(step, open)| {
+            let waiting = match open {
+                Open::Timer { due } => Waiting::Timer { due: *due },
+                Open::Signal { name, due } => Waiting::Signal { name, due: *due },
+                Open::Child(child) => Waiting::Child {
+                    run: child.run,
+                    workflow_id: &child.to.workflow_id,
+                    started: child.started,
+                },
+                Open::Parked { error } => Waiting::Operator { error },
+                Open::Parallel(_) | Open::ForEach(_) | Open::Try { .. } | Open::Scope { .. } => return None,
+            };
+            Some((step, waiting))
+        })
     }
 
     /// Forward steps that wait for an operator, and why.

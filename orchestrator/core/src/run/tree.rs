@@ -50,9 +50,12 @@ pub(super) fn find(plan: &Plan, path: &str) -> Option<NodeId> {
         return Some(plan.root);
     }
     // An iteration's number says which instance it is, not which node.
-    let node = path
-        .split('.')
-        .try_fold(plan.root, |node, segment| child_named(plan, node, name_of(segment)))?;
+    let walk = |next: fn(&Plan, NodeId, &str) -> Option<NodeId>| {
+        let mut segments = path.split('.');
+        segments.try_fold(plan.root, |node, segment| next(plan, node, name_of(segment)))
+    };
+    // A step of the main body may have the name of another body.
+    let node = walk(child_named).or_else(|| walk(body_named))?;
     if path.ends_with(']') {
         return main_body(plan, node);
     }
@@ -60,23 +63,36 @@ pub(super) fn find(plan: &Plan, path: &str) -> Option<NodeId> {
 }
 
 fn main_body(plan: &Plan, node: NodeId) -> Option<NodeId> {
-    let mut bodies = bodies(&plan.node(node).kind).into_iter();
-    bodies.find(|id| plan.node(*id).name.is_empty())
+    match &plan.node(node).kind {
+        NodeKind::ForEach(each) => Some(each.body),
+        NodeKind::While(repeat) => Some(repeat.body),
+        NodeKind::Try(block) => Some(block.body),
+        NodeKind::Scope(scope) => Some(scope.body),
+        _ => None,
+    }
 }
 
-/// The step or body of that name in a step or body.
+/// The body of that name in a step, else the step of that name in its main body.
+fn body_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
+    let mut bodies = bodies(&plan.node(node).kind).into_iter();
+    let named = bodies.find(|id| *plan.node(*id).name == *name);
+    named.or_else(|| child_named(plan, node, name))
+}
+
+/// The step of that name in a body or in the main body of a step, else the step's body of that name.
 pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
     let named = |id: &NodeId| *plan.node(*id).name == *name;
     if let NodeKind::Sequence { children } = &plan.node(node).kind {
         return children.iter().copied().find(|id| named(id));
     }
-    let bodies = bodies(&plan.node(node).kind);
-    bodies.iter().copied().find(named).or_else(|| {
-        let main = main_body(plan, node)?;
-        match &plan.node(main).kind {
-            NodeKind::Sequence { children } => children.iter().copied().find(|id| named(id)),
-            _ => None,
-        }
+    let in_main = || match &plan.node(main_body(plan, node)?).kind {
+        NodeKind::Sequence { children } => children.iter().copied().find(named),
+        _ => None,
+    };
+    in_main().or_else(|| match &plan.node(node).kind {
+        // They have no other bodies.
+        NodeKind::ForEach(_) | NodeKind::While(_) => None,
+        kind => bodies(kind).into_iter().find(named),
     })
 }
 
@@ -199,13 +215,21 @@ pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, error: Fai
 /// failed at a limit, waits for an operator instead.
 pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, outcome: StepOutcome, error: Failure) {
     let plan = d.plan;
-    if pivot::must_not_fail(d, node, &step, &error) || blocked::is_limit(&error) && !d.state.is_halted(&step) {
-        return d.emit(Event::StepParked { step, error });
-    }
-    d.emit(Event::StepFailed {
-        step: step.clone(),
-        outcome,
-        error: error.clone(),
+    let is_parked =
+        pivot::must_not_fail(d, node, &step, &error) || blocked::is_limit(&error) && !d.state.is_halted(&step);
+    let (at, because) = (step.clone(), error.clone());
+    d.emit(if is_parked {
+        Event::StepParked {
+            step: at,
+            outcome,
+            error: because,
+        }
+    } else {
+        Event::StepFailed {
+            step: at,
+            outcome,
+            error: because,
+        }
     });
     let mut end = End::Failed(error);
     if let NodeKind::Activity(activity) = &plan.node(node).kind {
@@ -221,7 +245,9 @@ pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, out
             end = End::Passed;
         }
     }
-    d.push(Work::Ended { node, path: step, end });
+    if !is_parked {
+        d.push(Work::Ended { node, path: step, end });
+    }
 }
 
 /// The last output of a body: that of the last step in it, in the order written, that has one. Looks into the bodies of

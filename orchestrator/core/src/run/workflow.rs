@@ -98,7 +98,11 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, to: &Recipient, b
         ) => lost(d, to),
         (Body::Undo { .. }, Answer::Refused { reason, message }) => {
             let mut ledger = d.state.ledger.iter();
-            let refused = ledger.find(|entry| entry.child.as_ref().is_some_and(|child| child.undo == Some(number)));
+            // The child may have closed before its answer was heard.
+            let refused = ledger.find(|entry| {
+                let asked = entry.child.as_ref().is_some_and(|child| child.undo == Some(number));
+                asked && entry.state == UndoState::Running
+            });
             if let Some(step) = refused.map(|entry| entry.step.clone()) {
                 let error = format!("the child was not undone ({}): {message}", reason.as_str());
                 let error = Failure::new(error_type::CHILD_NOT_UNDONE, &error).at(&step);
@@ -185,7 +189,8 @@ fn ended(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
         return d.passed(node, step);
     };
     if pivot::must_not_fail(d, node, &step, &error) {
-        return d.emit(Event::StepParked { step, error });
+        let outcome = StepOutcome::Failed;
+        return d.emit(Event::StepParked { step, outcome, error });
     }
     d.push(Work::Ended {
         node,

@@ -220,6 +220,27 @@ fn fail_ends_the_run_with_a_typed_error() {
     assert_eq!(run.status(), Status::Compensated);
 }
 
+#[test]
+fn steps_may_have_the_names_of_bodies() {
+    let guard = attempt("guard", vec![act("finally"), act("catch_1")])
+        .catch(&[], vec![act("x")])
+        .finally(vec![act("y")]);
+    let mut run = run(vec![
+        parallel("p", vec![("guard", vec![guard])]),
+        act("z").input(json!("${ steps.y.id }")),
+    ]);
+    run.complete("do p.guard.guard.finally");
+    run.fail("do p.guard.guard.catch_1");
+    run.complete("do p.guard.guard.catch_1.x");
+    run.complete("do p.guard.guard.finally.y");
+    assert_eq!(*run.last_dispatch().input, json!("y-1"));
+    run.fail("do z");
+    for step in ["finally.y", "catch_1.x", "finally"] {
+        run.complete(&format!("undo p.guard.guard.{step}"));
+    }
+    assert_eq!(run.status(), Status::Compensated);
+}
+
 /// Ten levels of every container around one activity.
 fn deep(level: u32, inner: Vec<Def>) -> Vec<Def> {
     if level == 0 {

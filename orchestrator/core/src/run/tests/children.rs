@@ -130,6 +130,20 @@ fn a_child_that_refuses_to_undo_is_parked_and_can_be_told_again() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_undo_was_settled_changes_nothing() {
+    let mut run = run(vec![workflow("ship"), act("z")]);
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Completed);
+    run.take(Input::Cancel(by("ann")));
+    run.end("do z", TaskOutcome::Cancelled);
+    run.child_closed("ship", Status::Compensated);
+    assert_eq!(run.status(), Status::Cancelled);
+    run.answered(refused(Refusal::Closed));
+    assert_eq!(run.state.ledger()[0].state, UndoState::Done);
+    assert_eq!(run.status(), Status::Cancelled);
+}
+
+#[test]
 fn a_cancel_reaches_the_leaves_first() {
     let mut run = run(vec![act("a"), workflow("ship")]);
     run.complete("do a");
@@ -237,5 +251,4 @@ fn a_child_with_a_bad_id_fails_its_step() {
     run.take(Input::Cancel(by("ann")));
     run.answered(refused(Refusal::IdTaken));
     assert_eq!(run.status(), Status::Cancelled);
-    let _ = TaskOutcome::Cancelled;
 }

@@ -119,6 +119,8 @@ fn a_run_that_continues_as_new_hands_over_what_waits() {
     let start = run.state.successor().unwrap();
     assert_eq!(Some(start.clone()), run.state.successor(), "it may be started twice");
     assert_eq!(start.run_id.0.get_version_num(), 7);
+    let (again, _) = run::start(&run.plan, start.clone(), run.now).unwrap();
+    assert_eq!(again.search_attributes()["n"], json!(7), "computed anew");
     let mut next = Run::started(
         with_schema(plan(vec![wait_for("l", "later")]), &json!({"type": "object"})),
         start,

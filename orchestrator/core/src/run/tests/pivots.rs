@@ -189,6 +189,33 @@ fn a_container_that_cannot_go_on_is_entered_again_and_its_steps_have_one_entry_e
 }
 
 #[test]
+fn a_parked_step_that_may_have_been_done_is_undone_with_its_losing_branch_whatever_became_of_it() {
+    let unknown_for_good = || {
+        TaskOutcome::Unknown(WorkerError {
+            retryable: false,
+            ..error("Crash")
+        })
+    };
+    for retried in [false, true] {
+        let branches = vec![("x", vec![act("a")]), ("y", vec![act("b")])];
+        let any = parallel("p", branches).join(crate::definition::plan::Join::Any);
+        let mut run = run(vec![act("pay").pivot(true).undo(UndoDef::NoUndo), any]);
+        run.complete("do pay");
+        run.end("do p.x.a", unknown_for_good());
+        assert_eq!(run.status(), Status::Parked);
+        if retried {
+            run.operate("p.x.a", ParkedAction::Retry);
+            run.end("do p.x.a", final_error());
+        }
+        run.complete("do p.y.b");
+        assert_eq!(run.undone(), ["undo p.x.a"]);
+        run.complete("undo p.x.a");
+        assert_eq!(run.status(), Status::Completed);
+        assert_eq!(run.state.ledger().len(), 2);
+    }
+}
+
+#[test]
 fn a_run_past_its_pivot_can_be_terminated() {
     let mut run = past_pivot();
     run.take(Input::Terminate(by("ann")));

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::dsl::*;
 use crate::run::input::{Horizon, Input, ParkedAction};
-use crate::run::{Event, Status};
+use crate::run::{Event, Status, Waiting};
 use crate::time::{Span, Timestamp};
 
 #[test]
@@ -121,6 +121,34 @@ fn waiting_steps_end_at_once_when_the_run_is_cancelled() {
     assert_eq!(run.undone(), ["undo a"]);
     run.complete("undo a");
     assert_eq!(run.status(), Status::Cancelled);
+}
+
+#[test]
+fn what_is_waited_for_can_be_seen() {
+    let branches = vec![
+        ("w", vec![wait("i", 60)]),
+        ("x", vec![wait_for("f", "go").timeout(9)]),
+        ("y", vec![workflow("k")]),
+        ("z", vec![scope("s", vec![act("a")])]),
+    ];
+    let run = run(vec![parallel("p", branches)]);
+    let seen = run.state.waiting().map(|(step, waiting)| match waiting {
+        Waiting::Timer { due } => (step.as_str(), format!("until {}", due.since(run.now).as_millis())),
+        Waiting::Signal { name, due } => (step.as_str(), format!("for {name} {}", due.is_some())),
+        Waiting::Child {
+            workflow_id, started, ..
+        } => (step.as_str(), format!("for {workflow_id} {started}")),
+        Waiting::Operator { error } => (step.as_str(), error.message.to_string()),
+    });
+    let seen: Vec<_> = seen.collect();
+    assert_eq!(
+        seen,
+        [
+            ("p.w.i", "until 60000".to_owned()),
+            ("p.x.f", "for go true".to_owned()),
+            ("p.y.k", "for order-1/p.y.k false".to_owned()),
+        ]
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! `PROPTEST_CASES` sets how many cases there are; `KNARR_PROPERTY_SECONDS` has seeded cases run for so long, which is for
 //! nights (`cargo test -p knarr-core --release -- --ignored properties`).
 
+mod family;
 mod inputs;
 mod plans;
 mod told;
@@ -45,8 +46,15 @@ fn check_wake_at(run: &Run) {
 fn check_effects(run: &Run, sent: &[Effect]) {
     let seq = run.state.seq();
     let again = effects_still_wanted(&run.state, seq, seq);
-    for effect in sent.iter().filter(|effect| !matches!(effect, Effect::Emit { .. })) {
-        assert!(again.contains(effect), "{effect:?} would be lost");
+    let ever = effects_still_wanted(&run.state, 1, seq);
+    for effect in sent {
+        let owed = match effect {
+            Effect::Emit { .. } => continue,
+            // Asked for again, as long as the task is open, by whatever halts anything.
+            Effect::CancelTask { .. } => &ever,
+            _ => &again,
+        };
+        assert!(owed.contains(effect), "{effect:?} would be lost");
     }
     assert_eq!(effects(&run.state, run.history.last().unwrap()), sent);
     let all = effects_still_wanted(&run.state, 1, seq);
@@ -119,6 +127,15 @@ fn drive(
     let mut past = vec![];
     for _ in 0..3_000 {
         if run.state.is_closed() && run.pending().is_empty() {
+            if std::env::var_os("KNARR_PROPERTY_SHOW").is_some() {
+                for transition in &run.history {
+                    println!(
+                        "{} {}",
+                        transition.seq,
+                        serde_json::to_string(&transition.events).unwrap()
+                    );
+                }
+            }
             told::check(&run);
             return (run, rejected);
         }
@@ -212,7 +229,7 @@ fn properties_for_a_long_time() {
                 }
             }
             let _ = std::panic::take_hook();
-            println!("KNARR_PROPERTY_SEED={seed}\n{smallest:?}");
+            println!("KNARR_PROPERTY_SEED={seed}\n{smallest:?}\nthe history:");
             drive(smallest);
         }
         seed += 1;

@@ -6,7 +6,7 @@ use super::super::dsl::*;
 use crate::definition::plan::{NodeKind, UndoOrder};
 use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::Direction;
-use crate::run::event::{LateOutcome, StepOutcome};
+use crate::run::event::{LateOutcome, Resolution, StepOutcome};
 use crate::run::message::Body;
 use crate::run::{Event, Status};
 
@@ -191,7 +191,7 @@ fn tell(run: &Run) -> Told {
                     told.to_undo.insert(ended.step.clone());
                 }
             }
-            Event::StepFailed { step, outcome, .. } => {
+            Event::StepFailed { step, outcome, .. } | Event::StepParked { step, outcome, .. } => {
                 told.ended(step);
                 told.failed.insert(step.clone());
                 if *outcome == StepOutcome::Unknown || compensates_on_failure(run, step) {
@@ -201,9 +201,13 @@ fn tell(run: &Run) -> Told {
             Event::StepPassed { step }
             | Event::StepCompleted { step, .. }
             | Event::SignalTaken { step, .. }
-            | Event::SignalTimedOut { step }
-            | Event::StepParked { step, .. }
-            | Event::StepResolved { step, .. } => told.ended(step),
+            | Event::SignalTimedOut { step } => told.ended(step),
+            Event::StepResolved { step, how, .. } => {
+                told.ended(step);
+                if *how == Resolution::Done && told.dispatched.contains(step) {
+                    told.to_undo.insert(step.clone());
+                }
+            }
             Event::StepResumed { .. } => told.again = true,
             Event::LateResult(late) if late.outcome == LateOutcome::Completed && !late.after_close => {
                 if let (step, Direction::Do) = &told.tasks[&late.task]
