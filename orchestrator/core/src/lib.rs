@@ -9,6 +9,7 @@ pub mod ids;
 pub mod json;
 pub mod lines;
 pub mod rehearsal;
+pub mod replay;
 pub mod run;
 pub mod time;
 pub mod verify;

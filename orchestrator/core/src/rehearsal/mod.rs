@@ -13,7 +13,7 @@ mod workers;
 mod world;
 
 pub use report::{CaseReport, Deviation, Happening};
-pub use world::play;
+pub use world::{history, play};
 
 #[cfg(test)]
 mod tests;

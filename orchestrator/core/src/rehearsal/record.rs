@@ -143,8 +143,8 @@ impl Record {
                 StepOutcome::Unknown => format!("{step} may have been done: {}", words(error)),
                 StepOutcome::Cancelled => format!("{step} was stopped"),
             },
-            Event::StepParked { step, error } => format!("{step} waits for an operator: {}", words(error)),
-            Event::UndoParked { step, error } => format!("undo {step} waits for an operator: {}", words(error)),
+            Event::StepParked { step, error, .. } => format!("{step} waits for an operator: {}", words(error)),
+            Event::UndoParked { step, error, .. } => format!("undo {step} waits for an operator: {}", words(error)),
             Event::UndoResolved { step, how, .. } => match how {
                 Resolution::Done => format!("undo {step} is done"),
                 Resolution::Skipped => format!("undo {step} is skipped"),

@@ -22,6 +22,17 @@ use crate::time::{Span, Timestamp};
 const MAX_HAPPENINGS: usize = 20_000;
 const RUN: RunId = RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
 
+/// The history of a case; empty where the run was never started.
+pub fn history(plan: &Plan, case: &Case) -> Vec<Transition> {
+    World::begin(plan, case).map_or_else(
+        |_| Vec::new(),
+        |mut world| {
+            world.run();
+            world.history
+        },
+    )
+}
+
 /// Plays one case to the moment from which nothing happens any more.
 pub fn play(plan: &Plan, case: &Case) -> CaseReport {
     match World::begin(plan, case) {
@@ -73,6 +84,7 @@ struct World<'c> {
     calls: BTreeMap<String, usize>,
     children: BTreeMap<RunId, StartChild>,
     record: Record,
+    history: Vec<Transition>,
     problems: Vec<Deviation>,
 }
 
@@ -100,6 +112,7 @@ impl<'c> World<'c> {
             calls: BTreeMap::new(),
             children: BTreeMap::new(),
             record: Record::from(case.start),
+            history: Vec::new(),
             problems: Vec::new(),
             state,
         };
@@ -204,6 +217,7 @@ impl<'c> World<'c> {
     }
 
     fn took(&mut self, transition: &Transition) {
+        self.history.push(transition.clone());
         self.record.transition(transition);
         for effect in run::effects(&self.state, transition) {
             self.record.effect(&effect);

@@ -1,8 +1,8 @@
 //! For those who look at what a run may do, instead of running it: what can happen to it next, and which states are the same
 //! for everything that may follow.
 //!
-//! Used by [`crate::verify`] alone. **Invariant:** nothing here is called for a run that exists: [`State::hasten`] changes a
-//! state without an event.
+//! Used by [`crate::verify`] and [`crate::replay`] alone. **Invariant:** nothing here is called for a run that exists:
+//! [`State::hasten`] changes a state without an event.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -112,6 +112,13 @@ impl State {
             _ => None,
         })
         .collect()
+    }
+
+    pub(crate) fn open_child_at(&self, step: &StepPath) -> Option<RunId> {
+        match self.open.get(step) {
+            Some(Open::Child(child)) => Some(child.run),
+            _ => None,
+        }
     }
 
     /// Children under way backwards.

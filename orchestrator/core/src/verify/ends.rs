@@ -37,7 +37,7 @@ pub(super) fn of_events(events: &[Event]) -> Vec<Seen> {
     let mut all = Vec::new();
     for event in events {
         match event {
-            Event::UndoParked { step, error } if is_missing(error) => {
+            Event::UndoParked { step, error, .. } if is_missing(error) => {
                 let message = format!(
                     "the undo of `{}` reads what is not there: {}",
                     plain(step.as_str()),
@@ -45,7 +45,7 @@ pub(super) fn of_events(events: &[Event]) -> Vec<Seen> {
                 );
                 all.push(seen(Severity::Error, code::UNDO_MISSES_DATA, Some(step), message));
             }
-            Event::StepFailed { step, error, .. } | Event::StepParked { step, error }
+            Event::StepFailed { step, error, .. } | Event::StepParked { step, error, .. }
                 if is_missing(error) && error.step.as_ref() == Some(step) =>
             {
                 let message = format!("`{}` reads what is not there: {}", plain(step.as_str()), what(error));
