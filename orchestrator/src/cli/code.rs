@@ -56,6 +56,12 @@ codes! {
     UNKNOWN_CODE = "KN0354", "unknown_code",
         "There is no such error code.",
         "Codes are `KN` and four digits, as errors print them.";
+    BAD_HISTORY = "KN0355", "bad_history",
+        "The history cannot be replayed.",
+        "Give it whole, from its first transition on, as `knarr history <run> -o json` prints it.";
+    NOT_EXPLORED = "KN0356", "not_explored",
+        "The definition cannot be explored.",
+        "Report it, with the definition.";
     DEMO_WENT_WRONG = "KN0359", "demo_went_wrong",
         "The demonstration did not go as it had to.",
         "Report it, with the output of `knarr history` for the order.";
