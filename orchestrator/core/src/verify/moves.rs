@@ -60,7 +60,13 @@ impl Move {
     }
 }
 
+/// Those that are worth looking at.
 pub(super) fn moves(plan: &Plan, state: &State) -> Vec<Move> {
+    all(plan, state, true)
+}
+
+/// `reduced`: without those whose consequences differ in nothing from those of others.
+pub(super) fn all(plan: &Plan, state: &State, reduced: bool) -> Vec<Move> {
     let mut moves = Vec::new();
     if state.is_closed() || state.parked_reason().is_some() {
         return moves;
@@ -72,7 +78,7 @@ pub(super) fn moves(plan: &Plan, state: &State) -> Vec<Move> {
             return moves;
         }
     }
-    tasks(plan, state, &mut moves);
+    tasks(plan, state, reduced, &mut moves);
     for passing in state.passing() {
         let (words, faults) = match &passing {
             Passing::Timer(step) => (format!("`{step}` is over"), 0),
@@ -108,21 +114,21 @@ fn name(direction: Direction, step: &StepPath) -> String {
     }
 }
 
-fn tasks(plan: &Plan, state: &State, moves: &mut Vec<Move>) {
+fn tasks(plan: &Plan, state: &State, reduced: bool, moves: &mut Vec<Move>) {
     let mut seen = BTreeSet::new();
-    let one = one_is_enough(plan, state);
+    let one = reduced && one_is_enough(plan, state);
     for view in state.open_tasks() {
         if one && !seen.is_empty() {
             break;
         }
-        if !seen.insert(stand(state, view.step, view.direction)) {
+        if !seen.insert(stand(state, view.step, view.direction)) && reduced {
             continue;
         }
         let task = view.open.task;
         let name = name(view.direction, view.step);
         moves.push(outcome(format!("{name} completes"), 0, task, done()));
         if view.direction == Direction::Undo {
-            if state.parked_undos().count() < MAX_PARKED {
+            if !reduced || state.parked_undos().count() < MAX_PARKED {
                 moves.push(outcome(format!("{name} keeps failing"), 1, task, failed(ANY)));
             }
             continue;

@@ -223,6 +223,11 @@ impl<'p> Search<'p> {
         self.by_print.keys().map(|(print, ..)| *print)
     }
 
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.keys()
+    }
+
     fn note(&mut self, seen: Seen, at: u32) {
         let entry = self.seen.entry(seen).or_insert((at, 0));
         entry.1 += 1;

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::abstraction::Model;
-use super::search::{Limits, Search, begin, verify, ways};
+use super::moves::Move;
+use super::search::{Limits, Search, Way, begin, verify, ways};
 use super::{Report, Severity, moves};
 use crate::definition::plan::Plan;
 use crate::definition::{from_canonical, read};
@@ -185,33 +186,58 @@ fn every_kind_of_step_is_explored() {
     insta::assert_snapshot!("everything", format!("{}{:#?}", text(&report), report.coverage));
 }
 
-/// Two states that are taken for one must have the same future: whatever a run does, the search has seen it.
-#[test]
-fn no_way_leads_to_a_state_that_the_search_has_not_seen() {
-    let plan = plan(EVERYTHING);
-    let mut model = Model::of(&plan).unwrap();
-    let limits = Limits {
-        states: 100_000,
-        faults: None,
-    };
-    let search = Search::run(&plan, &mut model, limits);
-    let known: BTreeSet<u128> = search.prints().collect();
-    let mut seed = 7_u64;
-    let mut pick = |count: usize| {
-        seed = seed
+/// What there is to find, and ways to walk at random.
+const FAULTY: &str = r#"
+steps:
+  - first: { activity: a }
+  - lines: { for_each: { in: input.lines, steps: [ { each: { try: { steps: [ { put: { activity: a, compensate: u } } ], catch: [ { steps: [ { aside: { activity: a } } ] } ] } } } ] } }
+  - p:
+      parallel:
+        branches:
+          x: { steps: [ { ax: { activity: a, compensate: u } }, { bx: { activity: a } } ] }
+          y: { steps: [ { ay: { activity: a, compensate: u } } ] }
+  - go: { wait_for: { signal: go } }
+  - last: { activity: a, compensate: u }
+"#;
+
+/// Blocks whose parts are undone while the run goes on.
+const BLOCKS: &str = r#"
+steps:
+  - any:
+      parallel:
+        branches:
+          x: { steps: [ { ax: { activity: a, compensate: u } }, { pause: { wait: 1h } } ] }
+          y: { steps: [ { ay: { activity: a, compensate: u } } ] }
+        join: any
+  - hold:
+      scope:
+        steps: [ { t: { try: { steps: [ { h: { activity: a, compensate: u } } ], finally: { steps: [ { f: { activity: a, read_only: true } } ] } } } } ]
+        otherwise: { steps: [ { child: { workflow: { name: other } } } ] }
+  - pay: { activity: pay, pivot: true }
+  - book: { activity: book }
+"#;
+
+struct Walker {
+    seed: u64,
+}
+
+impl Walker {
+    fn pick(&mut self, count: usize) -> usize {
+        self.seed = self
+            .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(seed >> 33).unwrap() % count
-    };
-    let mut ended = BTreeSet::new();
-    for _ in 0..400 {
-        let mut first = ways(&mut model, &[], begin);
-        let mut way = first.swap_remove(pick(first.len()));
+        usize::try_from(self.seed >> 33).unwrap() % count
+    }
+
+    /// One run to its end, by these moves.
+    fn walk(&mut self, plan: &Plan, model: &mut Model, reduced: bool, mut see: impl FnMut(&Way, &[Move])) {
+        let mut first = ways(model, &[], begin);
+        let mut way = first.swap_remove(self.pick(first.len()));
         for _ in 0..100 {
-            assert!(known.contains(&way.state.fingerprint()), "{:?}", way.state);
-            let moves = moves::moves(&plan, &way.state);
+            let moves = moves::all(plan, &way.state, reduced);
+            see(&way, &moves);
             if moves.is_empty() {
-                ended.insert(way.state.status());
                 break;
             }
             let fixed: Vec<_> = way
@@ -220,16 +246,66 @@ fn no_way_leads_to_a_state_that_the_search_has_not_seen() {
                 .copied()
                 .filter(|it| model.choices.get(it.0).stable)
                 .collect();
-            let it = &moves[pick(moves.len())];
-            let mut found = ways(&mut model, &fixed, |plan| {
+            let it = &moves[self.pick(moves.len())];
+            let mut found = ways(model, &fixed, |plan| {
                 let mut state = way.state.clone();
                 let transition = it.apply(plan, &mut state)?;
                 Ok(transition.map(|transition| (state, transition)))
             });
             if !found.is_empty() {
-                way = found.swap_remove(pick(found.len()));
+                way = found.swap_remove(self.pick(found.len()));
             }
         }
     }
-    assert!(ended.len() >= 4, "{ended:?}");
+}
+
+/// Two states that are taken for one must have the same future: whatever a run does, the search has seen it.
+#[test]
+fn no_way_leads_to_a_state_that_the_search_has_not_seen() {
+    for steps in [BLOCKS, FAULTY] {
+        let plan = plan(steps);
+        let mut model = Model::of(&plan).unwrap();
+        let limits = Limits {
+            states: 100_000,
+            faults: None,
+        };
+        let search = Search::run(&plan, &mut model, limits);
+        let known: BTreeSet<u128> = search.prints().collect();
+        let mut walker = Walker { seed: 7 };
+        let mut ended = BTreeSet::new();
+        for _ in 0..300 {
+            walker.walk(&plan, &mut model, true, |way, moves| {
+                assert!(known.contains(&way.state.fingerprint()), "{:?}", way.state);
+                if moves.is_empty() {
+                    ended.insert(way.state.status());
+                }
+            });
+        }
+        assert!(ended.len() >= 4, "{ended:?}");
+    }
+}
+
+/// What is left out of the search hides nothing: a walk by every move finds what the search found, and nothing else.
+#[test]
+fn what_is_left_out_hides_no_finding() {
+    for steps in [BLOCKS, FAULTY] {
+        let plan = plan(steps);
+        let mut model = Model::of(&plan).unwrap();
+        let limits = Limits {
+            states: 100_000,
+            faults: None,
+        };
+        let search = Search::run(&plan, &mut model, limits);
+        let found: BTreeSet<_> = search.seen().cloned().collect();
+        let mut walker = Walker { seed: 11 };
+        let mut walked = BTreeSet::new();
+        for _ in 0..300 {
+            walker.walk(&plan, &mut model, false, |way, moves| {
+                walked.extend(super::ends::of_state(&plan, &way.state, moves));
+            });
+        }
+        let missed: Vec<_> = walked.difference(&found).collect();
+        assert!(missed.is_empty(), "{missed:#?}");
+        assert!(!walked.is_empty());
+    }
 }
