@@ -32,7 +32,7 @@
 //! [`Refusal::UnknownWorkflow`] where there is no such definition or version; else it calls [`super::start`] with
 //! [`child_start`]. A start that core rejects is answered [`Refusal::NotStarted`] with the rejection's text. None of these
 //! refusals is stored, since each is decided anew for a repeat. A repeat that starts the child after a refusal is no harm: the
-//! sender takes the first answer, and when it hears the other one tells that child to cancel.
+//! sender takes the first answer, when it hears the other one tells that child to cancel, and if it has completed to undo.
 //!
 //! **To answer.** An answer goes, as a message like any other, to the partition of the sender's workflow id and is applied
 //! to the sender's *run* as [`Input::MessageAnswered`]. A repeat changes nothing. A sender that does not exist any more
@@ -287,7 +287,7 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
         Body::StartChild(_) => {}
         Body::ChildClosed(closed) => {
             take(d, from.clone(), number, Answer::Accepted);
-            workflow::closed(d, from.run, closed);
+            workflow::closed(d, from, closed);
         }
         Body::Undo { error } => match child::undo_refused(d.state) {
             None => {

@@ -57,7 +57,8 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
 
 /// A start that was refused was offered once more before the refusal came, and that offer has started a run nobody waits for.
 fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
-    let Some(to) = d.state.mail.refused.get(&number).cloned() else {
+    let refused = d.state.mail.refused.get(&number).filter(|refused| !refused.started);
+    let Some(to) = refused.map(|refused| refused.to.clone()) else {
         return;
     };
     if answer == Answer::Accepted {

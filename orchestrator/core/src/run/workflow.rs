@@ -5,6 +5,7 @@
 //! | entered | its start is sent, with the child's run id; a child that is not detached gets a ledger entry |
 //! | start accepted | waited for; a detached child's step completes with its ids |
 //! | start refused | the step fails: nothing was done |
+//! | closed: completed, though its start was refused | told to undo, whatever has become of this run |
 //! | closed: completed | the step completes with the child's output, and is undone if the run fails |
 //! | closed: otherwise | the step fails with the child's error: it has undone itself, or an operator answers for it |
 //! | halted, `request_cancel` or `terminate` | told so, once its start was accepted, and waited for |
@@ -21,7 +22,7 @@ use super::failure::{Failure, error_type};
 use super::input::Operation;
 use super::keys::child_run_id;
 use super::ledger::UndoState;
-use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, StartChild};
+use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, Sender, StartChild};
 use super::open::{Child, Open};
 use super::status::Status;
 use super::{blocked, halt as halting, outbox, pivot, tree};
@@ -151,20 +152,38 @@ fn end(d: &mut Decider<'_>, step: &StepPath, outcome: StepOutcome, error: Failur
 }
 
 /// A child of this run has closed. What is not expected changes nothing.
-pub(super) fn closed(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
-    if d.state.is_closed() {
-        return;
-    }
-    let expected = open(d, &closed.step).is_some_and(|child| child.run == closed.child);
-    if expected {
-        return ended(d, run, closed);
+pub(super) fn closed(d: &mut Decider<'_>, from: Sender, closed: ChildClosed) {
+    let is_open = !d.state.is_closed();
+    if is_open && open(d, &closed.step).is_some_and(|child| child.run == closed.child) {
+        return ended(d, from.run, closed);
     }
     let entry = d.state.entry(&closed.step).filter(|entry| {
-        let is_child = entry.child.as_ref().is_some_and(|child| child.run == run);
+        let is_child = entry.child.as_ref().is_some_and(|child| child.run == from.run);
         is_child && entry.state == UndoState::Running
     });
-    if entry.is_some() {
-        undone(d, closed);
+    if is_open && entry.is_some() {
+        return undone(d, closed);
+    }
+    let mut refused = d.state.mail.refused.values();
+    // One that was undone like any other has been told.
+    let is_settled = d
+        .state
+        .entry(&closed.step)
+        .is_some_and(|entry| entry.state != UndoState::Dormant);
+    if !is_settled && refused.any(|refused| refused.to.run == Some(closed.child)) {
+        unwanted(d, from, &closed);
+    }
+}
+
+/// Its start had been refused, and a repeat has started it. The step has failed long since, and so may the run have.
+fn unwanted(d: &mut Decider<'_>, from: Sender, closed: &ChildClosed) {
+    if closed.status == Status::Completed {
+        let to = Recipient {
+            workflow_id: from.workflow_id,
+            run: Some(from.run),
+        };
+        let error = Failure::not_needed().at(&closed.step);
+        outbox::send(d, to, Body::Undo { error });
     }
 }
 

@@ -92,6 +92,13 @@ fn a_start_that_succeeds_after_its_refusal_is_cancelled() {
     run.take(accepted.clone());
     assert_eq!(bodies(&run), ["cancel"]);
     run.ignores(accepted);
+    run.answered(refused(Refusal::Closed));
+    run.child_closed("ship", Status::Completed);
+    assert_eq!(bodies(&run), ["undo"], "the cancel came too late");
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Compensated);
+    assert_eq!(bodies(&run), Vec::<&str>::new());
+    assert_eq!(run.status(), Status::Failed);
 }
 
 #[test]
@@ -127,6 +134,17 @@ fn a_child_that_refuses_to_undo_is_parked_and_can_be_told_again() {
     run.child_closed("ship", Status::CompensationFailed);
     assert_eq!(run.state.ledger()[0].state, UndoState::Skipped);
     assert_eq!(run.status(), Status::CompensationFailed);
+}
+
+#[test]
+fn a_refusal_that_is_heard_after_the_child_has_completed_changes_nothing() {
+    let mut run = run(vec![workflow("ship"), act("z")]);
+    run.child_closed("ship", Status::Completed);
+    run.answered(refused(Refusal::IdTaken));
+    run.fail("do z");
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Compensated);
+    assert_eq!(run.status(), Status::Compensated);
 }
 
 #[test]

@@ -29,7 +29,9 @@ struct Family {
     runs: BTreeMap<RunId, State>,
     log: Vec<Parcel>,
     now: Timestamp,
-    /// Somebody outside has decided about an undo, or closed a run.
+    /// New runs are refused, as where the definition is not known yet.
+    refusing: bool,
+    /// Somebody outside has decided about an undo, or closed a run, or a child may be past its pivot.
     operated: bool,
 }
 
@@ -59,7 +61,8 @@ impl Family {
             runs: BTreeMap::new(),
             log: vec![],
             now: Timestamp(1_000_000_000),
-            operated: false,
+            refusing: false,
+            operated: pivot,
         };
         let (state, transition) = run::start(&family.parent, begin(json!({})), family.now).unwrap();
         family.publish(&state, effects(&state, &transition));
@@ -130,7 +133,7 @@ impl Family {
         start: &crate::run::message::StartChild,
     ) -> Option<Answer> {
         let taken = |state: &State| state.workflow_id() == workflow_id && state.holds_workflow_id();
-        if self.runs.values().any(taken) {
+        if self.refusing || self.runs.values().any(taken) {
             return Some(Answer::refused(Refusal::IdTaken, "it is open"));
         }
         let start = child_start(from, number, workflow_id, start);
@@ -175,17 +178,19 @@ impl Family {
                 self.now = self.now.plus(Span::from_secs(u64::from(detail)));
                 self.apply(run, full_wake(self.now));
             }
-            18 if detail < 60 => self.apply(run, Input::Cancel(by("ann"))),
+            18 | 20 if detail < 60 => self.apply(run, Input::Cancel(by("ann"))),
             19 if detail < 20 => {
                 self.operated = true;
                 self.apply(run, Input::Terminate(by("ann")));
             }
+            21 => self.refusing = detail % 2 == 0,
             _ => {}
         }
     }
 
     /// Nothing is lost any more and everybody is willing.
     fn finish(&mut self) {
+        self.refusing = false;
         for _ in 0..2_000 {
             if !self.log.is_empty() {
                 let parcel = self.log.remove(0);
@@ -265,7 +270,7 @@ proptest! {
         shape in any::<u8>(),
         policy in policy(),
         pivot in prop::bool::weighted(0.2),
-        steps in prop::collection::vec((0..20_u8, any::<usize>(), any::<u8>()), 0..120),
+        steps in prop::collection::vec((0..22_u8, any::<usize>(), any::<u8>()), 0..120),
     ) {
         let mut family = Family::new(shape, policy, pivot);
         for step in steps {
