@@ -33,6 +33,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // Only repeats: everything they are told is durable already.
             let sealed = self.next_batch().seal(&self.live);
             self.committed = sealed.number;
+            self.live.drop_finished(self.committed);
             self.let_out(None, sealed.outbound);
             return;
         }
@@ -123,7 +124,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.live.remove(*run_id);
             }
         }
-        self.live.shrink(self.config.live_runs, self.committed);
+        self.live.drop_finished(self.committed);
+        for evicted in self.live.shrink(self.config.live_runs, self.committed) {
+            self.alarms
+                .sleep(evicted.alarm, evicted.run_id, Some(evicted.partition));
+        }
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
         let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
             session: self.session.id,

@@ -95,6 +95,14 @@ impl IdInfo {
     }
 }
 
+/// A run that had to leave the memory with a deadline ahead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evicted {
+    pub(super) run_id: RunId,
+    pub(super) partition: i16,
+    pub(super) alarm: Timestamp,
+}
+
 /// The runs and ids in memory.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
@@ -105,6 +113,8 @@ pub(super) struct LiveRuns {
     tick: u64,
     /// Runs that were dropped since the look-up under way was asked: what it says of them may be old.
     left: Option<HashSet<RunId>>,
+    /// Closed ones that were loaded for a job, which has been done.
+    finished: Vec<RunId>,
 }
 
 impl LiveRuns {
@@ -185,13 +195,32 @@ impl LiveRuns {
         }
     }
 
-    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed.
-    pub(super) fn shrink(&mut self, limit: usize, committed: u64) {
+    /// A job of a closed run is done: it is kept no longer than the batch, which may hold others of the same run.
+    pub(super) fn finish(&mut self, id: RunId) {
+        if self.runs.get(&id).is_some_and(|live| live.state.is_closed()) {
+            self.finished.push(id);
+        }
+    }
+
+    /// Drops closed runs that nothing is to be done to, and whose last batch is committed.
+    pub(super) fn drop_finished(&mut self, committed: u64) {
+        for id in std::mem::take(&mut self.finished) {
+            // One that this batch's successor has touched leaves with that.
+            if self.runs.get(&id).is_some_and(|live| live.touched_in <= committed) {
+                self.remove(id);
+            }
+        }
+    }
+
+    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed; answers which, and the
+    /// alarm of each.
+    pub(super) fn shrink(&mut self, limit: usize, committed: u64) -> Vec<Evicted> {
+        let mut evicted = Vec::new();
         let mut looks = self.recency.len();
         while self.runs.len() > limit && looks > 0 {
             looks -= 1;
             let Some((id, tick)) = self.recency.pop_front() else {
-                return;
+                break;
             };
             match self.runs.get(&id) {
                 None => {}
@@ -199,7 +228,15 @@ impl LiveRuns {
                     self.recency.push_back((id, live.used));
                 }
                 Some(_) => {
-                    self.remove(id);
+                    if let Some(live) = self.remove(id)
+                        && let Some(alarm) = live.alarm
+                    {
+                        evicted.push(Evicted {
+                            run_id: id,
+                            partition: live.row.partition,
+                            alarm,
+                        });
+                    }
                 }
             }
         }
@@ -208,5 +245,6 @@ impl LiveRuns {
             let runs = &self.runs;
             self.recency.retain(|(id, _)| runs.contains_key(id));
         }
+        evicted
     }
 }

@@ -175,10 +175,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .missing
             .into_iter()
             .filter(|run_id| !self.live.contains(*run_id));
-        self.absent.extend(missing.map(|run_id| (run_id, Absent::Missing)));
+        for run_id in missing {
+            self.alarms.awake(run_id);
+            self.absent.insert(run_id, Absent::Missing);
+        }
         for loaded in fetched.runs {
             let run_id = loaded.row.run_id;
             let partition = loaded.row.partition;
+            self.alarms.awake(run_id);
             if !self.partitions.serves(partition) {
                 self.absent.insert(run_id, Absent::Elsewhere);
                 continue;

@@ -134,6 +134,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // The other kinds do not come here.
             _ => Applied::Nothing,
         };
+        if !matches!(applied, Applied::Changed) {
+            self.live.finish(run_id);
+        }
         self.building.inputs += 1;
         match applied {
             Applied::Changed | Applied::Nothing => self.taken(&origin, None),
@@ -145,6 +148,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn run_is_absent(&mut self, job: Job, run_id: RunId) {
+        self.alarms.awake(run_id);
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
@@ -159,6 +163,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Another replica owns the run, or is about to. A worker finds it by the log; a deadline is the owner's matter.
     fn run_is_elsewhere(&mut self, job: &Job, run_id: RunId) {
+        self.alarms.awake(run_id);
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => {
                 if let Some(held) = self.held.get_mut(commit) {

@@ -76,6 +76,8 @@ pub(super) struct Line {
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
     pub(super) publications: AtomicU64,
+    /// Runs that were asked for by their ids.
+    pub(super) loads: AtomicU64,
     /// What must never happen and did.
     pub(super) crimes: Mutex<Vec<String>>,
 }
@@ -93,6 +95,7 @@ impl Line {
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
     }
@@ -272,6 +275,7 @@ impl Store for LineStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
         self.line.perhaps_panic("load_runs");
+        self.line.loads.fetch_add(ids.len() as u64, Ordering::SeqCst);
         self.line.read(self.store.load_runs(ids)).await
     }
 

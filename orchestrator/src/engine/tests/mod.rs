@@ -6,6 +6,7 @@
 //! `KNARR_SIM_SEED=S` that one alone.
 
 mod line;
+mod memory;
 mod random;
 mod robustness;
 mod scenarios;
@@ -19,15 +20,21 @@ use knarr_core::run::input::{Input, TaskOutcome};
 
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
+    static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts rounds of all loops of this test.
-pub(super) fn turned() {
+/// Counts rounds of all loops of this test, and notes how many runs the last one had in memory.
+pub(super) fn turned(live: usize) {
     TURNS.set(TURNS.get() + 1);
+    LIVE.set(live);
 }
 
 fn turns() -> u64 {
     TURNS.get()
+}
+
+fn live() -> usize {
+    LIVE.get()
 }
 
 /// Stands in for a bug of core: a failure of the type `panic` panics.
