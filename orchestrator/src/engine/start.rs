@@ -101,11 +101,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     by: None,
                     reason: Some(Arc::from("another start of the same workflow id asked for it")),
                 };
-                if let Applied::Panicked = self.apply(open, Input::Terminate(operation)) {
-                    return self.poison(PoisonKey::of(&job));
+                match self.apply(open, Input::Terminate(operation)) {
+                    // The new run opens in the next batch: one statement must not close and open the same id.
+                    Applied::Changed => return Step::Blocked(Box::new(job)),
+                    Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+                    Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
+                    // It would stay open however often this is tried, and everything behind it would wait.
+                    Applied::Nothing => self.refuse(&job.origin, &id_open(open, &key)),
                 }
-                // The new run opens in the next batch: one statement must not close and open the same id.
-                return Step::Blocked(Box::new(job));
             }
             Verdict::Fresh => match self.begin(&key, &request) {
                 Ok(true) => self.taken(&job.origin, None),
@@ -132,10 +135,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if let Some(open) = info.open() {
             return match request.conflict {
-                Conflict::Fail => Verdict::Refuse(Refusal::new(
-                    &code::WORKFLOW_ID_OPEN,
-                    format!("the run {} with the workflow id `{}` is open", open.row.run_id, key.1),
-                )),
+                Conflict::Fail => Verdict::Refuse(id_open(open.row.run_id, key)),
                 Conflict::UseExisting => Verdict::UseExisting(open.row.clone()),
                 Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
             };
@@ -328,6 +328,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let id = subject::encode_token(workflow_id.as_str()).unwrap_or_default();
         i16::try_from(subject::partition_of(&namespace, &id, self.cluster.partitions)).unwrap_or(i16::MAX)
     }
+}
+
+fn id_open(run_id: RunId, key: &IdKey) -> Refusal {
+    let problem = format!("the run {run_id} with the workflow id `{}` is open", key.1);
+    Refusal::new(&code::WORKFLOW_ID_OPEN, problem)
 }
 
 /// The input is all that an `id` expression can see: there is no run yet.

@@ -13,7 +13,7 @@ use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
 use super::ledger::{LedgerEntry, UndoState};
-use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
+use super::state::{Closed, Heard, Phase, State, Step, Stop, StopVerb, Task, Waiter, Why};
 use super::status::Status;
 use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -62,6 +62,7 @@ impl State {
             vars: Default::default(),
             waiters: Vec::new(),
             requests: Default::default(),
+            stops: Default::default(),
         };
         if let Some(answer) = &birth.answer {
             state.add_waiter(answer, seq);
@@ -217,7 +218,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::RunFailed { error } => state.stop(Why::Failed, error, seq),
         Event::RunTimedOut { error } => state.stop(Why::TimedOut, error, seq),
         Event::CancelRequested { error, operation } => {
-            state.remember(operation);
+            state.remember_stop(StopVerb::Cancel, operation);
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
@@ -242,7 +243,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.close(*status, error, seq, at);
         }
         Event::RunTerminated { error, operation } => {
-            state.remember(operation);
+            state.remember_stop(StopVerb::Terminate, operation);
             state.parked = None;
             let error = state.failure().unwrap_or(error).clone();
             state.close(Status::Terminated, Some(error), seq, at);
@@ -398,6 +399,12 @@ impl State {
     fn remember(&mut self, operation: &Operation) {
         if let Some(request) = &operation.request_id {
             self.requests.insert(request.clone());
+        }
+    }
+
+    fn remember_stop(&mut self, verb: StopVerb, operation: &Operation) {
+        if let Some(request) = &operation.request_id {
+            self.stops.entry(verb).or_default().insert(request.clone());
         }
     }
 }

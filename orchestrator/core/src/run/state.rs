@@ -38,8 +38,18 @@ pub struct State {
     pub(super) tasks: Vec<Task>,
     pub(super) vars: BTreeMap<Arc<str>, Arc<Value>>,
     pub(super) waiters: Vec<Waiter>,
-    /// Of operations that were taken: a repeat changes nothing.
+    /// Of operators' actions that were taken: a repeat changes nothing.
     pub(super) requests: BTreeSet<RequestId>,
+    /// The same of what stopped the run; by verb, since one id may be used for both.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) stops: BTreeMap<StopVerb, BTreeSet<RequestId>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StopVerb {
+    Cancel,
+    Terminate,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -534,6 +534,41 @@ async fn earlier_runs_decide_about_a_start() {
     replica.stop().await;
 }
 
+/// One id for a cancellation and for the start that is to replace the run: neither is lost, and nothing waits behind them.
+#[tokio::test(start_paused = true)]
+async fn a_request_id_of_another_verb_holds_up_nobody() {
+    let mut world = World::new(25).await;
+    let replica = world.replica("r0");
+    // The payment is in nobody's hands: the run is being stopped for as long as it lies in its queue.
+    world.start("o-1", &[]).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let request = (names::REQUEST_ID, "x");
+    world.verb("o-1", "cancel", &[request]).await;
+    world
+        .until("being undone", |world| world.statuses()["o-1"] == "compensating")
+        .await;
+    world
+        .start("o-1", &[request, (names::ID_CONFLICT, "terminate_existing")])
+        .await;
+    for n in 0..10_000 {
+        world
+            .verb("o-1", "cancel", &[(names::REQUEST_ID, &format!("c-{n}"))])
+            .await;
+    }
+    world.start("o-2", &[]).await;
+    world
+        .within(Duration::from_secs(20), "replaced, and another started", |world| {
+            world.rows_of("o-1").len() == 2 && world.rows_of("o-2").len() == 1
+        })
+        .await;
+    assert_eq!(world.rows_of("o-1")[0].status, "terminated");
+    world.work(honest());
+    world.until("closed", |world| world.closed() == 3).await;
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_order_is_undone() {
     let mut world = World::new(18).await;

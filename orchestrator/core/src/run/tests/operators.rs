@@ -196,6 +196,22 @@ fn cancel_is_idempotent_and_changes_nothing_while_undoing() {
     assert_eq!(run.status(), Status::Compensated, "what it was stopped for first");
 }
 
+/// An id says which request this is, not what it asks for.
+#[test]
+fn a_request_id_of_a_cancellation_terminates_all_the_same() {
+    let mut run = parked();
+    run.ignores(Input::Cancel(request("r1")));
+    let mut cancelled = super::dsl::run(vec![act("a"), act("b")]);
+    cancelled.complete("do a");
+    cancelled.take(Input::Cancel(request("r1")));
+    for run in [&mut run, &mut cancelled] {
+        run.take(Input::Terminate(request("r1")));
+        assert_eq!(run.status(), Status::Terminated);
+        run.ignores(Input::Terminate(request("r1")));
+        assert!(run.apply(Input::Terminate(request("r2"))).is_err());
+    }
+}
+
 #[test]
 fn terminate_stops_at_once_and_undoes_nothing() {
     let mut run = run(vec![act("a"), act("b")]);
