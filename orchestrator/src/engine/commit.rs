@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::ids::RunId;
 
 use super::batch::{BatchBuilder, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
 use super::offers::Left;
-use super::publication::Published;
+use super::publication::{HeldTask, Published};
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{CommitError, CommitId, Store};
@@ -204,7 +204,7 @@ pub(super) struct HeldCommit {
     pub(super) unrecorded: usize,
     /// A run of these has another owner by now, who does not know what was refused.
     pub(super) elsewhere: bool,
-    pub(super) tasks: Vec<(RunId, TaskNo)>,
+    pub(super) tasks: Vec<HeldTask>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
     /// What was neither refused nor acknowledged.
     pub(super) left: Left,
@@ -212,7 +212,7 @@ pub(super) struct HeldCommit {
 
 impl HeldCommit {
     fn runs(&self) -> BTreeSet<RunId> {
-        let tasks = self.tasks.iter().map(|(run_id, _)| *run_id);
+        let tasks = self.tasks.iter().map(|held| held.run_id);
         tasks
             .chain(self.unpublishable.iter().map(|(run_id, _)| *run_id))
             .collect()
@@ -221,9 +221,10 @@ impl HeldCommit {
     pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
         self.unrecorded = self.tasks.len() + self.unpublishable.len();
         self.elsewhere = false;
-        let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
-            run_id: *run_id,
-            task: *task,
+        let held = self.tasks.iter().map(|held| JobKind::Held {
+            run_id: held.run_id,
+            task: held.task,
+            in_doubt: held.in_doubt,
             commit,
         });
         let lost = self

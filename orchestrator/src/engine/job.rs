@@ -77,6 +77,7 @@ pub(super) enum JobKind {
     Held {
         run_id: RunId,
         task: TaskNo,
+        in_doubt: bool,
         commit: crate::store::CommitId,
     },
     /// A task that can never be published.

@@ -121,8 +121,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::Wake { .. } => self.wake(run_id),
             JobKind::TaskLost { task, .. } => self.apply(run_id, Input::TaskLost { task }),
-            JobKind::Held { task, commit, .. } => {
-                let applied = self.apply(run_id, Input::DispatchHeld { task });
+            JobKind::Held {
+                task, in_doubt, commit, ..
+            } => {
+                let applied = self.apply(run_id, Input::DispatchHeld { task, in_doubt });
                 self.settle_held(commit);
                 applied
             }

@@ -68,9 +68,9 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
                 attempt::lost(&mut d, task);
             }
         }
-        Input::DispatchHeld { task } => {
+        Input::DispatchHeld { task, in_doubt } => {
             known(&d, task)?;
-            held::dispatch_held(&mut d, task);
+            held::dispatch_held(&mut d, task, in_doubt);
         }
         Input::Wake(horizon) => {
             if !d.state.is_closed() {

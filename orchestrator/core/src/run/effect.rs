@@ -150,7 +150,8 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
 
 fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
     for view in state.tasks_in_flight() {
-        if view.open.known != Known::Held && state.is_unwanted(view.open.task) {
+        let somewhere = view.open.known != Known::Held || view.open.in_doubt;
+        if somewhere && state.is_unwanted(view.open.task) {
             effects.push(Effect::CancelTask {
                 queue: view.execution.queue.clone(),
                 task: view.open.task,

@@ -97,8 +97,9 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 state.add_task(*task, step, *direction);
             }
         }
-        Event::DispatchHeld { task, until } => state.with_open_task(*task, |open| {
+        Event::DispatchHeld { task, until, in_doubt } => state.with_open_task(*task, |open| {
             open.known = Known::Held;
+            open.in_doubt |= in_doubt;
             open.due = *until;
         }),
         Event::TaskOffered { task, offer } => {
@@ -280,6 +281,7 @@ fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Execution) -> Wait
         opened_at: at,
         offer: 0,
         known: Known::Offered,
+        in_doubt: false,
         due: at.plus(execution.start_to_close),
     })
 }

@@ -58,6 +58,8 @@ pub enum Input {
     /// The task stream refused a task: it waits in the run and is offered again later.
     DispatchHeld {
         task: TaskNo,
+        /// An earlier try was not acknowledged: the task may be in its queue all the same.
+        in_doubt: bool,
     },
     /// A deadline of the run may be due.
     Wake(Horizon),

@@ -153,6 +153,50 @@ async fn a_full_task_stream_holds_and_offers_again() {
     replica.stop().await;
 }
 
+/// A task is stored and not acknowledged, and its stream is full when it is offered again, by its replica or, when that has
+/// died, by the next one: a worker may have it, so that a cancelled run undoes it.
+#[tokio::test(start_paused = true)]
+async fn a_task_refused_when_it_is_offered_again_may_be_in_a_workers_hands() {
+    for dies in [false, true] {
+        let mut world = World::new(26).await;
+        let mut replica = world.replica("r0");
+        let stream = subject::task_stream("default").unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.start("o-1", &[]).await;
+        world.bus.lose_acknowledgements(1, true);
+        world
+            .until("stored", |world| world.bus.task_count("default") == 1)
+            .await;
+        world.bus.set_full(&stream, true);
+        let task = world.bus.pull_tasks("default", "orders", 1).remove(0);
+        if dies {
+            replica.kill();
+            // The stream forgets the ids of its messages.
+            tokio::time::sleep(Duration::from_secs(31)).await;
+            replica = world.replica("r0");
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let run = world.rows()[0].run_id;
+        let held = |event: &Event| matches!(event, Event::DispatchHeld { in_doubt: true, .. });
+        assert!(world.events(run).await.iter().any(held), "{dies}");
+        world.verb("o-1", "cancel", &[]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let text = |name| header(&task.headers, name).unwrap().to_owned();
+        world
+            .publish(&text(names::REPLY), &[(names::TOKEN, &text(names::TOKEN))], json!(1))
+            .await;
+        world.bus.acknowledge(&task);
+        world.bus.set_full(&stream, false);
+        world.work(honest());
+        world.until("closed", |world| world.closed() == 1).await;
+        world.quiet().await;
+        assert_eq!(world.statuses()["o-1"], "cancelled");
+        let undo = |event: &Event| matches!(event, Event::UndoScheduled { .. });
+        assert!(world.events(run).await.iter().any(undo), "{dies}");
+        replica.stop().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_activity_nobody_answers_for_times_out_and_a_backlog_does_not() {
     let mut world = World::new(6).await;

@@ -28,7 +28,7 @@ fn a_new_owner_sends_again_what_was_opened_in_the_span_and_is_still_open() {
 fn held_tasks_are_not_sent_until_they_are_offered() {
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     assert_eq!(effects_still_wanted(&run.state, 1, 9), []);
     run.wake_next();
     assert_eq!(effects_still_wanted(&run.state, 3, 3), run.sent[1..]);

@@ -168,7 +168,7 @@ fn what_is_not_with_a_worker_ends_at_once_when_cancelled() {
     }
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     assert_eq!(run.take(Input::Cancel(by("ann"))), [], "nobody has a held task");
     assert_eq!(run.status(), Status::Cancelled);
 }

@@ -201,6 +201,7 @@ fn input(run: &mut Run, op: &Op) -> Option<Input> {
         },
         Op::Held(pick) => Input::DispatchHeld {
             task: pick_task(run, *pick)?,
+            in_doubt: pick.is_multiple_of(2),
         },
         Op::Wake {
             seconds,
