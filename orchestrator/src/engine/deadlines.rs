@@ -49,9 +49,20 @@ impl Alarms {
     pub(super) fn set(&mut self, at: Timestamp, run: RunId, now: Timestamp) -> bool {
         let near = at <= now.plus(self.reach);
         if near {
-            self.heap.push(Reverse((at, run)));
+            self.put(at, run);
         }
         near
+    }
+
+    /// However far away it is.
+    pub(super) fn put(&mut self, at: Timestamp, run: RunId) {
+        self.heap.push(Reverse((at, run)));
+    }
+
+    /// The run is being loaded, to be woken.
+    pub(super) fn loading(&mut self, run: RunId, partition: i16) {
+        let partition = Some(partition);
+        self.asleep.insert(run, Asleep { at: None, partition });
     }
 
     /// An alarm of a run that is not in memory, from now on or as the store says.
@@ -91,6 +102,11 @@ impl Alarms {
     pub(super) fn forget_partition(&mut self, partition: i16) {
         self.asleep
             .retain(|_, asleep| asleep.partition.is_some_and(|number| number != partition));
+    }
+
+    /// Runs that the store need not name again.
+    fn asleep(&self) -> usize {
+        self.asleep.len()
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
@@ -188,10 +204,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             result: Err(StoreError::Unavailable("the question panicked".to_owned())),
             full: false,
         };
+        // Overdue runs come first in every page. Those that wait at the gate, or are being loaded, must leave room for what is
+        // behind them.
+        let known = self.gate.len() + self.alarms.asleep();
+        let page = self.config.deadline_page.saturating_add(known);
         self.beside(panicked, async move {
-            const PAGE: u32 = 10_000;
-            let result = store.due(&partitions, until, PAGE).await;
-            let full = result.as_ref().is_ok_and(|due| due.len() >= PAGE as usize);
+            let limit = u32::try_from(page).unwrap_or(u32::MAX);
+            let result = store.due(&partitions, until, limit).await;
+            let full = result.as_ref().is_ok_and(|due| due.len() >= limit as usize);
             Done::Due {
                 life,
                 until,
@@ -213,6 +233,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Ok(due) => {
                 let last = due.last().map(|(_, at)| *at);
                 for (run_id, at) in due {
+                    if self.gate.holds(run_id) {
+                        continue;
+                    }
                     match self.live.get_mut(run_id) {
                         None => self.alarms.sleep(at, run_id, None),
                         Some(live) if live.alarm.is_none() => {

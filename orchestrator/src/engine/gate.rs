@@ -4,7 +4,7 @@
 //! delivered; a run is woken again once its partition has been read to the end that was named. Questions are short and
 //! paced; a partition that is far behind holds up nobody but itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ type Runs = BTreeSet<RunId>;
 
 #[derive(Debug, Default)]
 pub(super) struct Gate {
+    /// All that wait here: the store need not name their deadlines again.
+    inside: HashSet<RunId>,
     /// Nothing has been asked for them yet.
     waiting: BTreeMap<i16, Runs>,
     /// A question about their partition is under way.
@@ -55,7 +57,16 @@ struct Delivered {
 
 impl Gate {
     fn wait(&mut self, partition: i16, run_id: RunId) {
+        self.inside.insert(run_id);
         self.waiting.entry(partition).or_default().insert(run_id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.inside.len()
+    }
+
+    pub(super) fn holds(&self, run_id: RunId) -> bool {
+        self.inside.contains(&run_id)
     }
 
     /// The next moment at which a question may be asked, if one is to be.
@@ -75,9 +86,11 @@ impl Gate {
     }
 
     pub(super) fn forget_partition(&mut self, partition: i16) {
-        self.waiting.remove(&partition);
-        self.asked.remove(&partition);
-        self.reading.remove(&partition);
+        let reading = self.reading.remove(&partition).map(|reading| reading.runs);
+        let left = [self.waiting.remove(&partition), self.asked.remove(&partition), reading];
+        for run_id in left.into_iter().flatten().flatten() {
+            self.inside.remove(&run_id);
+        }
     }
 }
 
@@ -121,7 +134,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let queues = live.state.overdue_queues(now).into_iter();
         let namespace = &live.row.namespace;
         self.gate.queues.extend(queues.map(|queue| (namespace.clone(), queue)));
-        self.gate.wait(live.row.partition, run_id);
+        let (partition, next) = (live.row.partition, live.state.wake_after(now));
+        self.gate.wait(partition, run_id);
+        // What else it waits for is not held up here, and the store says only that it is overdue.
+        if let Some(at) = next
+            && let Some(live) = self.live.get_mut(run_id)
+            && live.alarm.is_none_or(|alarm| at < alarm || alarm <= now)
+        {
+            self.alarms.put(at, run_id);
+            live.alarm = Some(at);
+        }
     }
 
     /// Wakes the runs whose partition has been read far enough, and asks for those that nothing has been asked for.
@@ -209,8 +231,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let reading = self.gate.reading.remove(&number);
             if let (Some(reading), Some(partition)) = (reading, self.partitions.get_mut(number)) {
                 partition.read_to = partition.read_to.max(reading.asked_at);
-                let jobs = reading.runs.into_iter().map(|run_id| JobKind::Wake { run_id });
-                self.direct.extend(jobs.map(Job::internal));
+                for run_id in reading.runs {
+                    self.gate.inside.remove(&run_id);
+                    if !self.live.contains(run_id) {
+                        self.alarms.loading(run_id, number);
+                    }
+                    self.direct.push_back(Job::internal(JobKind::Wake { run_id }));
+                }
             }
         }
     }

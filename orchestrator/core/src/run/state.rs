@@ -311,12 +311,18 @@ impl State {
 
     /// The earliest deadline, `None` if there is none. May lie in the past while a timeout waits for its horizon.
     pub fn wake_at(&self) -> Option<Timestamp> {
+        self.wake_after(Timestamp(i64::MIN))
+    }
+
+    /// The earliest deadline later than `at`, whatever is due before.
+    pub fn wake_after(&self, at: Timestamp) -> Option<Timestamp> {
         if self.is_closed() || self.parked.is_some() {
             return None;
         }
         let timeout = self.birth.timeout_at.filter(|_| matches!(self.phase, Phase::Running));
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        timeout.into_iter().chain(executions).min()
+        let deadlines = timeout.into_iter().chain(executions);
+        deadlines.filter(|due| *due > at).min()
     }
 
     /// The queues whose delivery horizon must be known to decide on what is due at `now`, each once.

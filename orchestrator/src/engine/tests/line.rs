@@ -58,6 +58,8 @@ pub(super) struct Weather {
     pub(super) refuses: Mutex<Option<String>>,
     /// The next call of this name panics.
     pub(super) panics: Mutex<Option<&'static str>>,
+    /// The end of this partition's log lies further away than anybody reads.
+    pub(super) endless_log: Mutex<Option<i16>>,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
 }
@@ -378,7 +380,10 @@ impl Bus for LineBus {
     async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
         self.line.perhaps_panic("log_tail");
         self.line.cross().await;
-        let tail = self.bus.log_tail(partition).await;
+        let mut tail = self.bus.log_tail(partition).await;
+        if *self.line.weather.endless_log.lock().unwrap() == Some(partition) {
+            tail = tail.map(|_| u64::MAX);
+        }
         self.line.cross().await;
         tail
     }

@@ -11,6 +11,7 @@ mod random;
 mod robustness;
 mod scenarios;
 mod scripts;
+mod timeouts;
 mod upgrade;
 mod world;
 
