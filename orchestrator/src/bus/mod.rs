@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
-use knarr_core::time::Timestamp;
+use knarr_core::time::Span;
 use tokio::sync::mpsc;
 
 use crate::store::Cursor;
@@ -140,6 +140,17 @@ pub enum BusError {
     Misconfigured(String),
 }
 
+/// The tasks of a queue that no worker has got yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// Every task published before the question has been delivered at least once.
+    Nothing,
+    /// The oldest of them has lain in the queue for that long.
+    For(Span),
+    /// The queue is not there: nothing can have been delivered from it.
+    All,
+}
+
 /// Settings of a queue's consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -182,13 +193,13 @@ pub trait Bus: Send + Sync + 'static {
     /// knows no partitions. Does nothing while a cursor is 0, or the log is not the one the smallest cursor was made on.
     fn purge_log(&self, cursors: &[(i16, Cursor)]) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Tasks of the queue published up to this time, by this host's clock, have been delivered to a worker at least once;
-    /// `Timestamp::MAX` when every task published before the call has.
-    fn delivered_to(
+    /// What of a queue has never been delivered to a worker. Told as an age, by the server's clock alone: how that clock or
+    /// this host's stands to the engine's does not matter.
+    fn undelivered(
         &self,
         namespace: &Namespace,
         queue: &QueueName,
-    ) -> impl Future<Output = Result<Timestamp, BusError>> + Send;
+    ) -> impl Future<Output = Result<Undelivered, BusError>> + Send;
 
     /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;

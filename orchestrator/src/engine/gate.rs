@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName, RunId};
 use knarr_core::run::input::Horizon;
-use knarr_core::time::Timestamp;
+use knarr_core::time::{Span, Timestamp};
 use tokio::time::Instant;
 
 use super::job::{Job, JobKind};
 use super::run_loop::{Done, Loop};
-use crate::bus::Bus;
+use crate::bus::{Bus, Undelivered};
 use crate::store::Store;
 
 /// Between two questions at least.
 const PACE: Duration = Duration::from_millis(50);
 /// After a question that could not be answered.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// A commit's publication goes to those that are offered again after about that long.
+const PUBLISHED_WITHIN: Span = Span::from_secs(2);
 
 type Runs = BTreeSet<RunId>;
 
@@ -243,6 +246,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 }
 
+/// Tasks opened up to then have been delivered. The age is that of an answer which came after `asked_at`, so that it never
+/// says too much; a task that was published some time after it was opened is allowed for.
+fn delivered_to(undelivered: Undelivered, asked_at: Timestamp) -> Timestamp {
+    match undelivered {
+        Undelivered::Nothing => Timestamp::MAX,
+        Undelivered::For(age) => back(back(asked_at, age), PUBLISHED_WITHIN),
+        Undelivered::All => Timestamp(i64::MIN),
+    }
+}
+
+fn back(from: Timestamp, by: Span) -> Timestamp {
+    Timestamp(from.0.saturating_sub(i64::try_from(by.0).unwrap_or(i64::MAX)))
+}
+
 async fn ask<B: Bus>(
     bus: &B,
     asked_at: Timestamp,
@@ -266,8 +283,10 @@ async fn ask<B: Bus>(
         }
     }
     for (namespace, queue) in queues {
-        match bus.delivered_to(&namespace, &queue).await {
-            Ok(at) => answer.delivered.push((namespace, queue, at)),
+        match bus.undelivered(&namespace, &queue).await {
+            Ok(undelivered) => answer
+                .delivered
+                .push((namespace, queue, delivered_to(undelivered, asked_at))),
             Err(error) => {
                 tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known");
             }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::fetch;
 use crate::bus::memory::MemoryBus;
-use crate::bus::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, header};
+use crate::bus::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, Undelivered, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
 
@@ -393,11 +393,11 @@ impl Bus for LineBus {
         self.bus.purge_log(cursors).await
     }
 
-    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+    async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
-        let at = self.bus.delivered_to(namespace, queue).await;
+        let undelivered = self.bus.undelivered(namespace, queue).await;
         self.line.cross().await;
-        at
+        undelivered
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use knarr_core::run::Event;
 use knarr_schemas::subject;
 
 use super::world::{ORDER, World, done, failed};
@@ -59,5 +60,37 @@ async fn overdue_runs_that_wait_do_not_hide_the_deadlines_behind_them() {
         assert!(loads <= 3 * waiting as u64 + 10, "{loads} loads of {waiting} runs");
         *world.weather.endless_log.lock().unwrap() = None;
         heir.stop().await;
+    }
+}
+
+/// How long a task has lain in its queue is told by one clock, and means the same by another.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_one_whatever_the_clocks_say() {
+    for seconds in [-60, 0, 60] {
+        let mut world = World::new(81).await;
+        world.bus_ahead.store(seconds * 1_000_000, Ordering::SeqCst);
+        let replica = world.replica("r0");
+        for n in 0..20 {
+            world.start(&format!("o-{n}"), &[]).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        for row in world.rows() {
+            let events = world.events(row.run_id).await;
+            let found = |event: &Event| matches!(event, Event::TaskDelivered { .. } | Event::TaskTimedOut { .. });
+            assert!(!events.iter().any(found), "{seconds}: {events:#?}");
+        }
+        // Taken and forgotten by turns: those that were taken time out, whatever lies behind them.
+        for task in world.bus.pull_tasks("default", "orders", 10) {
+            world.bus.acknowledge(&task);
+        }
+        tokio::time::sleep(Duration::from_secs(150)).await;
+        let mut timed_out = 0;
+        for row in world.rows() {
+            let events = world.events(row.run_id).await;
+            timed_out += usize::from(events.iter().any(|event| matches!(event, Event::TaskTimedOut { .. })));
+        }
+        assert_eq!(timed_out, 10, "{seconds}");
+        replica.stop().await;
     }
 }
