@@ -154,6 +154,21 @@ codes! {
     INTERNAL = "KN0234", "internal",
         "Something inside Knarr failed.",
         "Look at the orchestrator's log, and report it as a bug.";
+    SIGNAL_NAME = "KN0235", "signal_name",
+        "A signal needs a name that fits.",
+        "Publish to `knarr.run.<namespace>.<workflow id>.signal.<name>` with a name of 1 to 200 bytes.";
+    SIGNALS_FULL = "KN0236", "signals_full",
+        "The run has as many signals waiting as it keeps.",
+        "Wait until the run has taken some of them, or send fewer; `knarr show` says how many wait.";
+    PAST_PIVOT = "KN0237", "past_pivot",
+        "The run has passed its pivot and only goes forward.",
+        "Let it come to its end, or terminate it, which undoes nothing.";
+    MESSAGE_TOKEN = "KN0238", "message_token",
+        "A message between runs does not carry the token that Knarr gives them.",
+        "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
+    STEP_NOT_SERVED = "KN0250", "step_not_served",
+        "The definition has a kind of step that this version checks and tests, but does not run on a server.",
+        "Take the step out, or keep the definition for a version that serves it.";
 }
 
 #[cfg(test)]

@@ -58,6 +58,22 @@ pub struct OperatorCommand {
     pub reason: Option<String>,
 }
 
+/// Something to tell the open run of a workflow id.
+#[derive(Debug, Clone, Default)]
+pub struct SignalCommand {
+    pub workflow_id: String,
+    pub name: String,
+    /// JSON; empty = null.
+    pub body: Bytes,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+    /// Started where no run is open.
+    pub start_workflow: Option<String>,
+    /// JSON; without it the signal's body is that run's input.
+    pub start_input: Option<Bytes>,
+}
+
 /// How a command can fail to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -66,6 +82,9 @@ pub enum CommandError {
     /// Nobody takes the subject: the log is not there.
     #[error("no stream takes `{subject}`: the log (KNARR_IN) is not there")]
     NoStream { subject: String },
+    /// The log takes no starts of this namespace for now, so that results keep their room; nothing was stored.
+    #[error("the log (KNARR_IN) takes no starts on `{subject}` for now: too many wait")]
+    Throttled { subject: String },
     #[error("the log is full: {0}")]
     Full(String),
     /// Refused by JetStream for another reason; not stored.
@@ -152,8 +171,46 @@ impl Commander {
         set(header::ID_REUSE, command.id_reuse.as_deref());
         set(header::ID_CONFLICT, command.id_conflict.as_deref());
         set(header::REPLY_ON, command.answer.map(AnswerWanted::as_str));
-        self.publish(subject, headers, command.input, command.answer.is_some())
-            .await
+        let stored = self
+            .publish(subject, headers, command.input, command.answer.is_some())
+            .await;
+        match stored {
+            Err(CommandError::NoStream { subject }) if self.log_is_there().await => {
+                Err(CommandError::Throttled { subject })
+            }
+            other => other,
+        }
+    }
+
+    /// Only what JetStream says counts: a caller who may not ask it hears nothing.
+    async fn log_is_there(&self) -> bool {
+        let info = format!("$JS.API.STREAM.INFO.{}", subject::LOG_STREAM);
+        let asked = Request::new().timeout(Some(self.timeout));
+        let Ok(reply) = self.nats.send_request(info, asked).await else {
+            return false;
+        };
+        serde_json::from_slice::<PublishAck>(&reply.payload).is_ok_and(|answer| answer.error.is_none())
+    }
+
+    pub async fn signal(&self, command: SignalCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        subject::encode_token(&command.name).map_err(name("signal"))?;
+        let subject =
+            subject::signal(&self.namespace, &command.workflow_id, &command.name).map_err(name("workflow id"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        let input = command.start_input.as_deref().map(String::from_utf8_lossy);
+        for (name, value) in [
+            (header::BY, command.by.as_deref()),
+            (header::REASON, command.reason.as_deref()),
+            (header::START_WORKFLOW, command.start_workflow.as_deref()),
+            (header::START_INPUT, input.as_deref()),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
+        }
+        self.publish(subject, headers, command.body, true).await
     }
 
     pub async fn operate(&self, command: OperatorCommand) -> Result<Stored, CommandError> {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::store::Cursor;
 
+pub mod head_room;
 pub mod memory;
 pub mod nats;
 mod task_handle;
@@ -151,6 +152,15 @@ pub enum Undelivered {
     All,
 }
 
+/// The answer of [`Bus::keep_head_room`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadRoom {
+    pub fill: head_room::Fill,
+    /// Whose starts are taken from here on.
+    pub taken: head_room::Taken,
+    pub changed: bool,
+}
+
 /// Settings of a queue's consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -192,6 +202,10 @@ pub trait Bus: Send + Sync + 'static {
     /// recognised. Takes the committed cursors of *all* partitions, the ingress included, and refuses fewer: a purge
     /// knows no partitions. Does nothing while a cursor is 0, or the log is not the one the smallest cursor was made on.
     fn purge_log(&self, cursors: &[(i16, Cursor)]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Sees to it that starts leave room in the log for everything else, by whose starts it takes; the rules are those of
+    /// [`head_room`]. Takes every namespace there is; the starts of others are not taken while there is little room.
+    fn keep_head_room(&self, namespaces: &[Namespace]) -> impl Future<Output = Result<HeadRoom, BusError>> + Send;
 
     /// What of a queue has never been delivered to a worker. Told as an age, by the server's clock alone: how that clock or
     /// this host's stands to the engine's does not matter.

@@ -56,6 +56,9 @@ codes! {
     UNKNOWN_CODE = "KN0354", "unknown_code",
         "There is no such error code.",
         "Codes are `KN` and four digits, as errors print them.";
+    STARTS_THROTTLED = "KN0355", "starts_throttled",
+        "More starts wait in the log than there is room for: it takes no more of this namespace for now; nothing was stored.",
+        "Try again in a while; if it goes on, check that the orchestrator and PostgreSQL are working, or start less at a time.";
     DEMO_WENT_WRONG = "KN0359", "demo_went_wrong",
         "The demonstration did not go as it had to.",
         "Report it, with the output of `knarr history` for the order.";

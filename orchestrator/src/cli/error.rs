@@ -98,6 +98,7 @@ impl From<CommandError> for CliError {
         match error {
             CommandError::Name { .. } => Self::usage(message),
             CommandError::NoStream { .. } => Self::new(Exit::Environment, &code::NO_LOG, message),
+            CommandError::Throttled { .. } => Self::new(Exit::Environment, &code::STARTS_THROTTLED, message),
             CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
             CommandError::Refused(_) => Self::new(Exit::Environment, &code::NATS_REFUSED, message),
             CommandError::TooLarge { .. } => Self::new(Exit::No, &code::MESSAGE_TOO_LARGE, message),

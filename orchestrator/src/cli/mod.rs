@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod output;
 pub mod server;
 pub mod show;
+pub mod signal;
 pub mod stack;
 pub mod start;
 pub mod story;
@@ -70,6 +71,8 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     /// Stops a run at once and undoes nothing
     Terminate(cancel::TerminateArgs),
+    /// Tell a run something it waits for, or will
+    Signal(signal::SignalArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
@@ -103,6 +106,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::History(args) => history::run(args, globals).await,
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
+        Command::Signal(args) => signal::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,

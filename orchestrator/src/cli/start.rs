@@ -202,7 +202,7 @@ fn value_name<V: ValueEnum>(value: Option<V>) -> Option<String> {
 }
 
 /// The text is sent as it is; it only has to be JSON.
-fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
+pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
     let Some(argument) = argument else {
         return Ok(Bytes::new());
     };

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::run_loop::Loop;
 use super::spans;
 use crate::bus::Bus;
-use crate::store::{Append, Snapshot, Store, StoredTransition};
+use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
 
 /// What became of an input.
@@ -113,30 +113,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
             status.clone_into(&mut row.status);
             changed = true;
         }
-        if row.closed_at.is_none() && state.is_closed() {
+        let closes = row.closed_at.is_none() && state.closed_at().is_some();
+        if closes {
             row.closed_at = state.closed_at();
+            live.closed_in = self.building.number;
+        }
+        if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);
-            row.wake_at = None;
-            changed = true;
-        } else if !state.is_closed() {
-            let wake = state.wake_at();
-            // Lowered eagerly; raised only when the stored one has come due.
-            let write = match (wake, row.wake_at) {
-                (Some(wake), Some(stored)) => wake < stored || (stored <= now && wake > stored),
-                (Some(_), None) => true,
-                (None, Some(stored)) => stored <= now,
-                (None, None) => false,
-            };
-            if write {
-                row.wake_at = wake;
-                changed = true;
-            }
-            if let Some(wake) = wake
-                && live.alarm.is_none_or(|alarm| wake < alarm)
-                && self.alarms.set(wake, run_id, now)
-            {
-                live.alarm = Some(wake);
-            }
+        }
+        let wake = state.wake_at();
+        // Lowered eagerly; raised only when the stored one has come due, or when the row is written anyway.
+        let write = match (wake, row.wake_at) {
+            (Some(wake), Some(stored)) => wake < stored || (stored <= now && wake > stored),
+            (Some(_), None) => true,
+            (None, Some(stored)) => stored <= now || closes,
+            (None, None) => false,
+        };
+        if write || (closes && row.wake_at != wake) {
+            row.wake_at = wake;
+        }
+        changed |= closes || write;
+        if let Some(wake) = wake
+            && live.alarm.is_none_or(|alarm| wake < alarm)
+            && self.alarms.set(wake, run_id, now)
+        {
+            live.alarm = Some(wake);
         }
         if changed {
             let row = live.row.clone();
@@ -164,6 +165,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     partition.applied = message.cursor.clone();
                 }
             }
+            Origin::Deferred { message, no } => self.building.settle(DeferredId {
+                partition: message.partition,
+                no: *no,
+            }),
             Origin::Direct {
                 confirm: Some(inbox),
                 token,
@@ -180,7 +185,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// The input is not taken: whoever sent it is told, a message of the log goes to the dead letters, and its cursor moves.
     pub(super) fn refuse(&mut self, origin: &Origin, refusal: &Refusal) {
         metrics::counter!(metric::REJECTED, "code" => refusal.code.id).increment(1);
-        if let Origin::Log(message) = origin {
+        if let Some(message) = origin.message() {
             metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
             tracing::info!(code = refusal.code.id, subject = %message.subject, sequence = message.cursor.sequence, "{}", refusal.message);
             self.building.message(outgoing::dead_letter(message, refusal));

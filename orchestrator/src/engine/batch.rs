@@ -8,7 +8,9 @@ use knarr_core::ids::RunId;
 use super::live::LiveRuns;
 use super::outgoing::Publication;
 use crate::bus::Outgoing;
-use crate::store::{Append, Batch, CommitId, Cursor, CursorWrite, Owed, OwedSpan, RunWrite, Snapshot};
+use crate::store::{
+    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, RunWrite, Snapshot,
+};
 use crate::telemetry::span::Ended;
 
 /// Word to a worker that waits for its result to be durable.
@@ -45,6 +47,8 @@ pub(super) struct BatchBuilder {
     /// Dead letters and forwarded starts: stored with the commit until they are published.
     messages: Vec<Outgoing>,
     published: Vec<CommitId>,
+    deferred: Vec<DeferredInput>,
+    settled: Vec<DeferredId>,
     /// Of what has ended, where spans are exported.
     spans: Vec<Ended>,
 }
@@ -84,13 +88,19 @@ impl BatchBuilder {
             answers: Vec::new(),
             messages: Vec::new(),
             published: Vec::new(),
+            deferred: Vec::new(),
+            settled: Vec::new(),
             spans: Vec::new(),
         }
     }
 
     /// Whether there is something to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.touched.is_empty() || !self.cursors.is_empty() || !self.messages.is_empty() || !self.published.is_empty()
+        !self.touched.is_empty()
+            || !self.cursors.is_empty()
+            || !self.messages.is_empty()
+            || !self.published.is_empty()
+            || !self.settled.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -143,6 +153,17 @@ impl BatchBuilder {
         self.cursors.insert(partition, cursor);
     }
 
+    /// The input waits for its run; its cursor has to be moved as well.
+    pub(super) fn defer(&mut self, input: DeferredInput) {
+        self.bytes += input.body.len();
+        self.deferred.push(input);
+    }
+
+    /// A deferred input has taken effect, or has been refused.
+    pub(super) fn settle(&mut self, id: DeferredId) {
+        self.settled.push(id);
+    }
+
     pub(super) fn confirm(&mut self, confirm: Confirm) {
         self.confirms.push(confirm);
     }
@@ -164,7 +185,7 @@ impl BatchBuilder {
     pub(super) fn seal(self, live: &LiveRuns) -> SealedBatch {
         let mut runs = Vec::new();
         let mut spans = Vec::new();
-        let mut partitions = BTreeSet::new();
+        let mut partitions: BTreeSet<i16> = self.settled.iter().map(|id| id.partition).collect();
         for (run_id, touched) in &self.touched {
             partitions.insert(touched.partition);
             if let Some((first_seq, last_seq)) = touched.owed {
@@ -204,6 +225,8 @@ impl BatchBuilder {
                 snapshots: self.snapshots.into_values().collect(),
                 owed,
                 published: self.published,
+                deferred: self.deferred,
+                settled: self.settled,
             }),
             outbound: Outbound {
                 confirms: self.confirms,

@@ -12,6 +12,7 @@ use knarr_core::ids::RunId;
 use super::batch::{BatchBuilder, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
+use super::live::Evicted;
 use super::offers::Left;
 use super::publication::{HeldTask, Published};
 use super::run_loop::{Done, Loop};
@@ -33,7 +34,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // Only repeats: everything they are told is durable already.
             let sealed = self.next_batch().seal(&self.live);
             self.committed = sealed.number;
-            self.live.drop_finished(self.committed);
+            self.forget_finished();
             self.let_out(None, sealed.outbound);
             return;
         }
@@ -120,14 +121,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 && live.state.is_closed()
                 && live.touched_in <= self.committed
             {
-                metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
-                self.live.remove(*run_id);
+                if live.closed_in == sealed.number {
+                    metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                }
+                self.live.finish(*run_id);
             }
         }
-        self.live.drop_finished(self.committed);
+        self.forget_finished();
         for evicted in self.live.shrink(self.config.live_runs, self.committed) {
-            self.alarms
-                .sleep(evicted.alarm, evicted.run_id, Some(evicted.partition));
+            self.let_sleep(&evicted);
         }
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
         let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
@@ -135,6 +137,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             batch_no: self.session.batch_no,
         });
         self.let_out(commit, sealed.outbound);
+    }
+
+    fn forget_finished(&mut self) {
+        for left in self.live.drop_finished(self.committed) {
+            self.let_sleep(&left);
+        }
+    }
+
+    fn let_sleep(&mut self, left: &Evicted) {
+        self.alarms.sleep(left.wake_at, left.run_id, Some(left.partition));
     }
 
     /// Publishes what a committed batch owes, beside the loop.

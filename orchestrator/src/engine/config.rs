@@ -14,6 +14,12 @@ pub struct EngineConfig {
     pub batch_inputs: usize,
     /// Bytes of events in one batch at most. Default 8 MiB.
     pub batch_bytes: usize,
+    /// A run with more than this to be loaded is loaded by itself, and its inputs are deferred meanwhile. Default 4 MiB.
+    pub huge_run_bytes: u64,
+    /// What one look-up loads at most, in bytes; the rest is for the next. Default 32 MiB.
+    pub look_up_bytes: u64,
+    /// Inputs that wait longer than this for a look-up are deferred. Default 1 s.
+    pub slow_look_up: Duration,
     /// Runs kept in memory while nothing happens to them. Default 50,000.
     pub live_runs: usize,
     /// Transitions between two snapshots of a run. Default 256.
@@ -41,6 +47,9 @@ impl EngineConfig {
             partitions: 64,
             batch_inputs: 2_000,
             batch_bytes: 8 << 20,
+            huge_run_bytes: 4 << 20,
+            look_up_bytes: 32 << 20,
+            slow_look_up: Duration::from_secs(1),
             live_runs: 50_000,
             snapshot_every: 256,
             intake: 8_192,

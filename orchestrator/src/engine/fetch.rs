@@ -72,12 +72,22 @@ pub(super) struct Fetched {
     pub(super) runs: Vec<Loaded>,
     /// Runs that were asked for and do not exist, or cannot be read.
     pub(super) missing: Vec<RunId>,
+    /// Runs too large to be loaded together with others, with their partitions.
+    pub(super) huge: Vec<(RunId, i16)>,
+}
+
+/// How much a look-up may load, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) run: u64,
+    pub(super) all: u64,
 }
 
 pub(super) async fn fetch<S: Store>(
     store: &S,
     definitions: &Definitions,
     wanted: Wanted,
+    budget: Budget,
 ) -> Result<Fetched, StoreError> {
     let mut fetched = Fetched::default();
     let mut runs = wanted.runs;
@@ -101,7 +111,20 @@ pub(super) async fn fetch<S: Store>(
     }
     if !runs.is_empty() {
         let asked: Vec<_> = runs.iter().copied().collect();
-        fetched.runs = load(store, definitions, &asked).await?;
+        let (mut fitting, mut bytes) = (Vec::with_capacity(asked.len()), 0);
+        for size in store.run_sizes(&asked).await? {
+            if size.bytes > budget.run {
+                runs.remove(&size.run_id);
+                fetched.huge.push((size.run_id, size.partition));
+            } else if bytes > 0 && bytes + size.bytes > budget.all {
+                // Neither there nor missing: it is asked for again.
+                runs.remove(&size.run_id);
+            } else {
+                bytes += size.bytes;
+                fitting.push(size.run_id);
+            }
+        }
+        fetched.runs = load(store, definitions, &fitting).await?;
         for loaded in &fetched.runs {
             runs.remove(&loaded.row.run_id);
         }

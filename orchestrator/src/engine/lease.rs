@@ -78,8 +78,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let now = self.clock.now();
         let grace_until = now.plus(self.config.timeout_grace);
         tracing::info!(count = gained.len(), "partitions taken");
-        for OwnedPartition { partition, cursor } in gained {
+        for owned in gained {
+            let OwnedPartition {
+                partition,
+                cursor,
+                deferred,
+            } = owned;
             let reader = self.partitions.open(partition, cursor.clone(), grace_until);
+            if let Some(opened) = self.partitions.get_mut(partition).filter(|_| deferred) {
+                opened.unknown_deferred = true;
+                self.ask_for_deferred(partition, reader);
+            }
             let opening = Opening {
                 partition,
                 cursor,
@@ -140,6 +149,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.live.forget_partition(*partition);
             self.gate.forget_partition(*partition);
             self.alarms.forget_partition(*partition);
+            self.deferral.forget_partition(*partition);
         }
         self.scan_from = Timestamp(i64::MIN);
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);

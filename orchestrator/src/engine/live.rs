@@ -23,6 +23,8 @@ pub(super) struct Live {
     pub(super) row: RunRow,
     /// The last batch that touched it; it stays while that batch is not committed.
     pub(super) touched_in: u64,
+    /// The batch in which it closed for the first time, if that was seen here.
+    pub(super) closed_in: u64,
     /// The earliest deadline the heap knows of for it.
     pub(super) alarm: Option<Timestamp>,
     /// First beats of open tasks, by number, kept until a deadline asks.
@@ -40,6 +42,7 @@ impl Live {
             reference,
             row,
             touched_in: 0,
+            closed_in: 0,
             alarm: None,
             beats: Vec::new(),
             attempts: Vec::new(),
@@ -79,6 +82,16 @@ impl IdInfo {
             .max_by_key(|known| known.row.run_id)
     }
 
+    /// The open one, or the newest of the closed.
+    pub(super) fn newest(&self) -> Option<&Known> {
+        self.open().or_else(|| self.newest_closed())
+    }
+
+    /// Its last run closes in this batch, in which no other may open.
+    pub(super) fn closes_in(&self, batch: u64) -> bool {
+        self.newest_closed().is_some_and(|closed| closed.closed_in == batch)
+    }
+
     pub(super) fn by_request(&self, request: &RequestId) -> Option<&Known> {
         self.runs
             .iter()
@@ -100,7 +113,7 @@ impl IdInfo {
 pub(super) struct Evicted {
     pub(super) run_id: RunId,
     pub(super) partition: i16,
-    pub(super) alarm: Timestamp,
+    pub(super) wake_at: Timestamp,
 }
 
 /// The runs and ids in memory.
@@ -202,18 +215,36 @@ impl LiveRuns {
         }
     }
 
-    /// Drops closed runs that nothing is to be done to, and whose last batch is committed.
-    pub(super) fn drop_finished(&mut self, committed: u64) {
+    /// Drops closed runs that nothing is to be done to, and whose last batch is committed; answers which of them have
+    /// messages pending.
+    pub(super) fn drop_finished(&mut self, committed: u64) -> Vec<Evicted> {
+        let mut left = Vec::new();
         for id in std::mem::take(&mut self.finished) {
             // One that this batch's successor has touched leaves with that.
             if self.runs.get(&id).is_some_and(|live| live.touched_in <= committed) {
-                self.remove(id);
+                left.extend(self.evict(id));
             }
         }
+        left
     }
 
-    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed; answers which, and the
-    /// alarm of each.
+    fn evict(&mut self, id: RunId) -> Option<Evicted> {
+        let live = self.remove(id)?;
+        // One that is overdue and waits at the gate is woken by that.
+        let alarm = if live.state.is_closed() {
+            live.state.wake_at()
+        } else {
+            live.alarm
+        };
+        Some(Evicted {
+            run_id: id,
+            partition: live.row.partition,
+            wake_at: alarm?,
+        })
+    }
+
+    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed; answers which of
+    /// them have a deadline.
     pub(super) fn shrink(&mut self, limit: usize, committed: u64) -> Vec<Evicted> {
         let mut evicted = Vec::new();
         let mut looks = self.recency.len();
@@ -228,15 +259,7 @@ impl LiveRuns {
                     self.recency.push_back((id, live.used));
                 }
                 Some(_) => {
-                    if let Some(live) = self.remove(id)
-                        && let Some(alarm) = live.alarm
-                    {
-                        evicted.push(Evicted {
-                            run_id: id,
-                            partition: live.row.partition,
-                            alarm,
-                        });
-                    }
+                    evicted.extend(self.evict(id));
                 }
             }
         }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fetch::{self, Fetched};
+use knarr_core::run::message::Body;
+
+use super::fetch::{self, Budget, Fetched, Loaded};
 use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
@@ -46,7 +48,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         let next = Some(self.fetches + 1);
-        let (live, wanted) = (&self.live, &mut self.wanted);
+        let (live, deferral, wanted) = (&self.live, &self.deferral, &mut self.wanted);
         // An id's open run, or that nothing is known of the id.
         let open_run = |key: &IdKey| {
             live.ids.get(key).map(|info| {
@@ -61,7 +63,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
                 match open_run(&key) {
                     Some(open) if looked_up => {
-                        if let Some(run) = open {
+                        if let Some(run) = open.filter(|run| !deferral.holds(*run)) {
                             wanted.run(run);
                             job.asked_run = next;
                         }
@@ -95,6 +97,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.open_run(&key);
                         (job.asked_in, job.asked_run) = (next, next);
                     }
+                    Some(Some(run)) if deferral.holds(run) => {}
                     Some(Some(run)) => {
                         wanted.run(run);
                         job.asked_run = next;
@@ -102,13 +105,61 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(None) => {}
                 }
             }
-            JobKind::Result { run_id, .. }
+            JobKind::Signal(signal) => {
+                let key: IdKey = (signal.namespace.clone(), signal.workflow_id.clone());
+                match open_run(&key) {
+                    Some(Some(run)) if deferral.holds(run) => {}
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    _ => {
+                        wanted.open_run(&key);
+                        if let Some(start) = &signal.start {
+                            wanted.id(&key, Some(&start.request_id));
+                        }
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                }
+            }
+            JobKind::Message(message) => {
+                let key = message.key();
+                let receiver = match message.receiver() {
+                    Some(run) => Some(run),
+                    None => live
+                        .ids
+                        .get(&key)
+                        .and_then(|info| info.newest().map(|known| known.row.run_id)),
+                };
+                if let Some(run) = receiver
+                    && !live.contains(run)
+                    && !self.absent.contains_key(&run)
+                    && !deferral.holds(run)
+                {
+                    wanted.run(run);
+                    job.asked_run = next;
+                }
+                let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
+                if !looked_up || !live.ids.contains_key(&key) {
+                    wanted.id(&key, None);
+                    if let Body::StartChild(start) = &message.body
+                        && let Some(version) = start.version
+                    {
+                        wanted.version(&message.namespace, &start.workflow, version);
+                    }
+                    job.asked_in = next;
+                }
+            }
+            JobKind::Answered { run_id, .. }
+            | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => {
-                if !live.contains(*run_id) {
+                // What is held back is loaded by itself.
+                if !live.contains(*run_id) && !deferral.holds(*run_id) {
                     wanted.run(*run_id);
                     job.asked_run = next;
                 }
@@ -134,13 +185,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live.watch_leaving();
         let (store, definitions) = (Arc::clone(&self.store), Arc::clone(&self.definitions));
         let life = self.life;
+        self.fetching_since = tokio::time::Instant::now();
+        let budget = Budget {
+            run: self.config.huge_run_bytes,
+            all: self.config.look_up_bytes,
+        };
         let panicked = Done::Fetched {
             life,
             number,
             result: Err(StoreError::Unavailable("the look-up panicked".to_owned())),
         };
         self.beside(panicked, async move {
-            let result = fetch::fetch(&*store, &definitions, wanted).await;
+            let result = fetch::fetch(&*store, &definitions, wanted, budget).await;
             Done::Fetched { life, number, result }
         });
     }
@@ -179,31 +235,46 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.alarms.awake(run_id);
             self.absent.insert(run_id, Absent::Missing);
         }
-        for loaded in fetched.runs {
-            let run_id = loaded.row.run_id;
-            let partition = loaded.row.partition;
-            self.alarms.awake(run_id);
-            if !self.partitions.serves(partition) {
+        for (run_id, partition) in fetched.huge {
+            if self.partitions.serves(partition) {
+                self.deferral.hold(run_id, partition, None);
+            } else {
                 self.absent.insert(run_id, Absent::Elsewhere);
-                continue;
             }
+        }
+        for loaded in fetched.runs {
             // One that was here while it was read, and perhaps left since, may have been read too early.
-            if self.live.contains(run_id) || self.live.has_left(run_id) {
-                continue;
-            }
-            if let Some(reference) = RunRef::new(&loaded.state, loaded.row.partition) {
-                let mut live = Live::new(loaded.state, loaded.plan, Arc::new(reference), loaded.row);
-                if self.spans.is_some() {
-                    spans::resume(&live.state, &mut live.attempts);
-                }
-                self.live.insert(run_id, live);
-                let now = self.clock.now();
-                self.raise_wake(run_id, now);
+            if !self.live.has_left(loaded.row.run_id) {
+                self.arrived(loaded);
             }
         }
         self.live.stop_watching();
         let lacking = std::mem::take(&mut self.lacking);
         self.direct.extend(lacking);
+    }
+
+    /// Takes a run into memory, if it is ours.
+    pub(super) fn arrived(&mut self, loaded: Loaded) {
+        let Loaded { state, plan, row } = loaded;
+        let (run_id, partition) = (row.run_id, row.partition);
+        self.alarms.awake(run_id);
+        if !self.partitions.serves(partition) {
+            self.absent.insert(run_id, Absent::Elsewhere);
+            return;
+        }
+        if self.live.contains(run_id) {
+            return;
+        }
+        self.deferral.arrived(run_id);
+        if let Some(reference) = RunRef::new(&state, partition) {
+            let mut live = Live::new(state, plan, Arc::new(reference), row);
+            if self.spans.is_some() {
+                spans::resume(&live.state, &mut live.attempts);
+            }
+            self.live.insert(run_id, live);
+            let now = self.clock.now();
+            self.raise_wake(run_id, now);
+        }
     }
 
     /// A look-up that failed has told nothing: its jobs ask again.

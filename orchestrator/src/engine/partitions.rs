@@ -23,6 +23,8 @@ pub(super) struct Partition {
     pub(super) read_to: Timestamp,
     /// Timeouts wait until then, so that workers can hand in first.
     pub(super) grace_until: Timestamp,
+    /// What of it is deferred is not known yet: nothing of it is performed before.
+    pub(super) unknown_deferred: bool,
     /// It is being given away: nothing more of it is taken; released once this batch is committed.
     pub(super) leaving_after: Option<u64>,
 }
@@ -74,6 +76,7 @@ impl Partitions {
                 blocked_in: None,
                 read_to: Timestamp(i64::MIN),
                 grace_until,
+                unknown_deferred: false,
                 leaving_after: None,
             },
         );

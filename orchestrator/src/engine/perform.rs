@@ -57,13 +57,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let request = request.clone();
                 return self.verb(job, &request);
             }
-            JobKind::Result { run_id, .. }
+            JobKind::Signal(request) => {
+                let request = request.clone();
+                return self.signal(job, &request);
+            }
+            JobKind::Message(request) => {
+                let request = request.clone();
+                return self.message(job, &request);
+            }
+            JobKind::Answered { run_id, .. }
+            | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => {
                 let run_id = *run_id;
+                // What came before it has been deferred, and is applied first.
+                if self.deferral.holds(run_id) && !matches!(job.origin, Origin::Deferred { .. }) {
+                    return Step::Lacks(Box::new(job));
+                }
                 if !self.live.contains(run_id) {
                     match self.absent.get(&run_id) {
                         None => return Step::Lacks(Box::new(job)),
@@ -90,7 +103,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let poison = PoisonKey::of(&job);
         let Job { origin, kind, .. } = job;
-        if let Origin::Log(message) = &origin
+        if let Some(message) = origin.message()
             && self
                 .live
                 .get(run_id)
@@ -110,7 +123,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } => {
                 count_result(&origin, &outcome);
                 let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
-                if let (Some(refusal), Origin::Log(message)) = (letter, &origin) {
+                if let (Some(refusal), Some(message)) = (letter, origin.message()) {
                     self.building.message(outgoing::dead_letter(message, &refusal));
                 }
                 applied
@@ -120,6 +133,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return Step::Done;
             }
             JobKind::Wake { .. } => self.wake(run_id),
+            JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
             JobKind::TaskLost { task, .. } => self.apply(run_id, Input::TaskLost { task }),
             JobKind::Held {
                 task, in_doubt, commit, ..
@@ -154,10 +168,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
-            JobKind::Result { .. } if matches!(job.origin, Origin::Log(_)) => {
+            JobKind::Result { .. } if job.origin.message().is_some() => {
                 let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
                 self.refuse(&job.origin, &refusal);
             }
+            // A sender that does not exist any more needs no answer.
+            JobKind::Answered { .. } => self.taken(&job.origin, None),
             // The log is read by whoever owns the run.
             _ => self.turn_away(&job),
         }
@@ -173,7 +189,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
                 self.settle_held(*commit);
             }
-            _ if matches!(job.origin, Origin::Log(_)) => {
+            _ if job.origin.message().is_some() => {
                 let refusal = Refusal::new(
                     &code::BAD_TASK_TOKEN,
                     format!("the run {run_id} belongs to another workflow id"),
@@ -215,11 +231,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 }
 
 fn count_result(origin: &Origin, outcome: &TaskOutcome) {
-    let inlet = if matches!(origin, Origin::Log(_)) {
-        "log"
-    } else {
-        "direct"
-    };
+    let inlet = if origin.message().is_some() { "log" } else { "direct" };
     let outcome = match outcome {
         TaskOutcome::Completed { .. } => "completed",
         TaskOutcome::Failed(_) => "failed",

@@ -13,7 +13,7 @@ use super::perform::Step;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{DeferredId, Store};
 
 /// An input that is known to break core or the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +22,7 @@ pub(super) enum PoisonKey {
         partition: i16,
         sequence: u64,
     },
+    Deferred(DeferredId),
     Task {
         token: String,
     },
@@ -36,6 +37,10 @@ impl PoisonKey {
                 partition: message.partition,
                 sequence: message.cursor.sequence,
             }),
+            (Origin::Deferred { message, no }, _) => Some(Self::Deferred(DeferredId {
+                partition: message.partition,
+                no: *no,
+            })),
             // A beat does not reach core.
             (Origin::Direct { .. }, JobKind::Beat { .. }) => None,
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
@@ -60,6 +65,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 sequence: cursor.cursor.sequence,
             });
         }
+        if let Some(id) = sealed.batch.settled.first() {
+            return Some(PoisonKey::Deferred(*id));
+        }
         if let Some(confirm) = sealed.outbound.confirms.first() {
             return Some(PoisonKey::Task {
                 token: confirm.token.clone(),
@@ -81,12 +89,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn set_aside(&mut self, mut job: Job, key: &PoisonKey) -> Step {
         let run_id = match &job.kind {
             JobKind::Result { run_id, .. }
+            | JobKind::Answered { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
-            JobKind::Verb(request) => {
-                let key = (request.namespace.clone(), request.workflow_id.clone());
+            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Message(_) => {
+                let key = match &job.kind {
+                    JobKind::Verb(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Signal(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Message(request) => request.key(),
+                    _ => return Step::Done,
+                };
                 match self.live.ids.get(&key) {
                     None => return Step::Lacks(Box::new(job)),
                     Some(info) => info.open().map(|known| known.row.run_id),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::BatchBuilder;
+use super::deferral::Deferral;
 use super::fetch::Wanted;
 use super::gate::Gate;
 use super::run_loop::{Done, Loop};
@@ -38,6 +39,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetching = None;
         self.fetches_done = self.fetches;
         self.fetch_after = None;
+        self.deferral = Deferral::default();
         self.alarms.clear();
         self.gate = Gate::default();
         self.scanning = false;

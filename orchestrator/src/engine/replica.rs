@@ -14,6 +14,7 @@ use super::batch::BatchBuilder;
 use super::clock::Clock;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
+use super::deferral::Deferral;
 use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
@@ -132,6 +133,8 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetches: 0,
             fetches_done: 0,
             fetch_after: None,
+            fetching_since: Instant::now(),
+            deferral: Deferral::default(),
             fetch_readers: 0,
             building: BatchBuilder::new(1),
             committing: None,

@@ -16,9 +16,10 @@ use super::clock::Clock;
 use super::commit::HeldCommit;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
+use super::deferral::{Deferral, Turn};
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
-use super::fetch::{Fetched, Wanted};
+use super::fetch::{Fetched, Loaded, Wanted};
 use super::gate::{Gate, HorizonAnswer};
 use super::job::Job;
 use super::job_reader::JobReader;
@@ -33,7 +34,9 @@ use super::readers::Readers;
 use super::replica::Health;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
-use crate::store::{Cluster, CommitError, CommitId, OwnedPartition, Session, Share, Store, StoreError};
+use crate::store::{
+    Cluster, CommitError, CommitId, DeferredInput, DeferredName, OwnedPartition, Session, Share, Store, StoreError,
+};
 use crate::telemetry::span::SpanSink;
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
@@ -79,6 +82,26 @@ pub(super) enum Done {
         fenced: bool,
         owned: Vec<OwnedPartition>,
     },
+    /// A run that is held back, loaded by itself; what was asked before `readers` were opened.
+    HeldLoaded {
+        life: u64,
+        readers: u64,
+        load: (RunId, u64),
+        result: Result<Option<Box<Loaded>>, StoreError>,
+    },
+    /// Deferred inputs of a run.
+    ReadBack {
+        life: u64,
+        run: RunId,
+        result: Result<Vec<DeferredInput>, StoreError>,
+    },
+    /// What is deferred of a partition that was taken over; nothing if that could not be found out.
+    DeferredFound {
+        life: u64,
+        partition: i16,
+        reader: u64,
+        names: Option<Vec<DeferredName>>,
+    },
     /// It ended without having recovered.
     RecoveryLost {
         life: u64,
@@ -118,12 +141,16 @@ pub(super) struct Loop<S, B> {
     pub(super) fetches: u64,
     pub(super) fetches_done: u64,
     pub(super) fetch_after: Option<tokio::time::Instant>,
+    /// When the look-up under way was asked.
+    pub(super) fetching_since: Instant,
     /// The newest reader when the look-up under way was asked: what it says of partitions opened since is stale.
     pub(super) fetch_readers: u64,
     pub(super) building: BatchBuilder,
     pub(super) committing: Option<SealedBatch>,
     /// The number of the last batch that is committed.
     pub(super) committed: u64,
+    /// Runs whose inputs are deferred.
+    pub(super) deferral: Deferral,
     pub(super) alarms: Alarms,
     pub(super) gate: Gate,
     pub(super) scanning: bool,
@@ -228,6 +255,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.stopping {
             self.ring();
             self.tend_gate();
+            self.tend_deferral();
             self.perform_all();
             self.look_up();
             self.scan();
@@ -252,7 +280,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.config.intake.saturating_sub(waiting).min(self.config.batch_inputs)
     }
 
-    fn batch_is_full(&self) -> bool {
+    pub(super) fn batch_is_full(&self) -> bool {
         let careful = self.careful > 0 || self.careful_until.is_some_and(|until| Instant::now() < until);
         let inputs = if careful { 1 } else { self.config.batch_inputs };
         // What changed nothing is never committed, and would fill it for ever.
@@ -272,6 +300,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         sooner(self.gate.next().filter(|at| *at > now));
         sooner(self.offers.next().filter(|at| *at > now));
+        sooner(self.deferral.next().filter(|at| *at > now));
+        if self.fetching.is_some() {
+            sooner(Some(self.fetching_since + self.config.slow_look_up).filter(|at| *at > now));
+        }
         if !self.wanted.is_empty() {
             sooner(self.fetch_after.filter(|at| *at > now));
         }
@@ -279,8 +311,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if self.batch_is_full() { None } else { next }
     }
 
-    /// Applies whatever is ready: first what no log orders, then each partition in its order.
+    /// Applies whatever is ready: first what was deferred, then what no log orders, then each partition in its order.
     fn perform_all(&mut self) {
+        if !self.perform_deferred() {
+            return;
+        }
         while !self.batch_is_full() {
             let Some(job) = self.direct.pop_front() else { break };
             match self.perform(job) {
@@ -292,36 +327,63 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Step::Reset => return,
             }
         }
-        let number = self.building.number;
         for partition in self.partitions.served() {
-            while !self.batch_is_full() {
-                let Some(owned) = self.partitions.get_mut(partition) else {
-                    break;
-                };
-                if owned.blocked_in.is_some_and(|blocked| blocked >= number) {
-                    break;
+            if !self.perform_partition(partition) {
+                return;
+            }
+        }
+    }
+
+    /// Applies what is ready of a partition. `false` = everything has been dropped.
+    fn perform_partition(&mut self, partition: i16) -> bool {
+        let number = self.building.number;
+        while !self.batch_is_full() {
+            let Some(owned) = self.partitions.get_mut(partition) else {
+                break;
+            };
+            if owned.unknown_deferred || owned.blocked_in.is_some_and(|blocked| blocked >= number) {
+                break;
+            }
+            owned.blocked_in = None;
+            let Some(job) = owned.queue.pop_front() else { break };
+            match self.turn_of(&job) {
+                Turn::Its => {}
+                Turn::Deferred(run) => {
+                    self.defer(&job, run);
+                    continue;
                 }
-                owned.blocked_in = None;
-                let Some(job) = owned.queue.pop_front() else { break };
-                match self.perform(job) {
-                    Step::Done => {}
-                    Step::Lacks(job) => {
-                        if let Some(owned) = self.partitions.get_mut(partition) {
-                            owned.queue.push_front(*job);
-                        }
-                        self.want_queue(partition);
-                        break;
-                    }
-                    Step::Blocked(job) => {
-                        if let Some(owned) = self.partitions.get_mut(partition) {
-                            owned.queue.push_front(*job);
-                            owned.blocked_in = Some(number);
-                        }
-                        break;
-                    }
-                    Step::Reset => return,
+                Turn::Waits => {
+                    self.put_first(partition, job);
+                    break;
                 }
             }
+            match self.perform(job) {
+                Step::Done => {}
+                Step::Lacks(job) => {
+                    if let Some(run) = self.not_to_be_waited_for(&job) {
+                        self.defer(&job, run);
+                        continue;
+                    }
+                    self.put_first(partition, *job);
+                    self.want_queue(partition);
+                    break;
+                }
+                Step::Blocked(job) => {
+                    self.put_first(partition, *job);
+                    if let Some(owned) = self.partitions.get_mut(partition) {
+                        owned.blocked_in = Some(number);
+                    }
+                    break;
+                }
+                Step::Reset => return false,
+            }
+        }
+        true
+    }
+
+    fn put_first(&mut self, partition: i16, job: Job) {
+        if let Some(owned) = self.partitions.get_mut(partition) {
+            owned.queue.push_front(job);
         }
     }
 
@@ -380,6 +442,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
             } if life == self.life => {
                 self.recovered(session, fenced, owned);
             }
+            Done::HeldLoaded {
+                life,
+                readers,
+                load,
+                result,
+            } if life == self.life => self.held_loaded(readers, load, result),
+            Done::ReadBack { life, run, result } if life == self.life => self.was_read_back(run, result),
+            Done::DeferredFound {
+                life,
+                partition,
+                reader,
+                names,
+            } if life == self.life => self.deferred_found(partition, reader, names),
             Done::TooOld(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}

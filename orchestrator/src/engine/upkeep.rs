@@ -1,57 +1,137 @@
 //! What has to be done at the start and now and then, beside the loop: seeing to the task queues, letting the log forget
-//! what is committed, and making partitions of `events` ahead of their days. Every replica does it; doing it twice is
-//! harmless.
+//! what is committed and keep room for results, and making partitions of `events` ahead of their days. Every replica does
+//! it; doing it twice is harmless.
+//!
+//! It goes on while the store is away: then the log fills, and its head-room matters most.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use knarr_core::ids::Namespace;
 use knarr_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::queues;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::bus::head_room::Taken;
+use crate::store::{Store, StoreError};
+use crate::telemetry::metric;
 
-const PURGE_EVERY: Duration = Duration::from_secs(5);
-/// In rounds of purging.
-const PARTITIONS_EVERY: u32 = 720;
+/// Between two rounds.
+const EVERY: Duration = Duration::from_secs(5);
+/// The same while the log is fuller than [`BUSY_FROM`] percent: it takes starts as fast as they come.
+const EVERY_WHEN_BUSY: Duration = Duration::from_millis(500);
+const BUSY_FROM: u64 = 25;
+/// Between two looks at the days of `events`.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(3_600);
 
 pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: CancellationToken) {
-    let mut round: u32 = 0;
-    let mut ensured = false;
+    let mut upkeep = Upkeep {
+        store,
+        bus,
+        queues_made: false,
+        namespaces: Vec::new(),
+        partitions_made: None,
+    };
+    let mut pause = EVERY;
+    upkeep.read_namespaces().await;
     loop {
-        if !ensured {
-            match queues::ensure_all(&*store, &*bus).await {
-                Ok(()) => ensured = true,
-                Err(error) => tracing::warn!(%error, "the task queues cannot be made yet"),
-            }
-        }
-        if round.is_multiple_of(PARTITIONS_EVERY)
-            && let Err(error) = make_partitions(&*store).await
-        {
-            tracing::warn!(%error, "partitions of events cannot be made ahead; commits go on without them");
-        }
-        round = round.wrapping_add(1);
+        upkeep.make_queues().await;
+        upkeep.make_partitions().await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PURGE_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        match store.all_cursors().await {
+        upkeep.purge_log().await;
+        upkeep.read_namespaces().await;
+        pause = upkeep.keep_head_room().await;
+    }
+}
+
+struct Upkeep<S, B> {
+    store: Arc<S>,
+    bus: Arc<B>,
+    queues_made: bool,
+    /// Those that were there when the store last said so.
+    namespaces: Vec<Namespace>,
+    partitions_made: Option<tokio::time::Instant>,
+}
+
+impl<S: Store, B: Bus> Upkeep<S, B> {
+    async fn read_namespaces(&mut self) {
+        if let Ok(rows) = self.store.namespaces().await {
+            self.namespaces = rows.into_iter().map(|row| row.name).collect();
+        }
+    }
+
+    async fn make_queues(&mut self) {
+        if self.queues_made {
+            return;
+        }
+        match queues::ensure_all(&*self.store, &*self.bus).await {
+            Ok(()) => self.queues_made = true,
+            Err(error) => tracing::warn!(%error, "the task queues cannot be made yet"),
+        }
+    }
+
+    async fn make_partitions(&mut self) {
+        if self.partitions_made.is_some_and(|at| at.elapsed() < PARTITIONS_EVERY) {
+            return;
+        }
+        self.partitions_made = Some(tokio::time::Instant::now());
+        let made: Result<(), StoreError> = async {
+            let now: Timestamp = self.store.now().await?;
+            self.store.ensure_partitions(now).await
+        }
+        .await;
+        if let Err(error) = made {
+            tracing::warn!(%error, "partitions of events cannot be made ahead; commits go on without them");
+        }
+    }
+
+    async fn purge_log(&mut self) {
+        match self.store.all_cursors().await {
             Ok(cursors) => {
                 let cursors: Vec<_> = cursors
                     .into_iter()
                     .map(|owned| (owned.partition, owned.cursor))
                     .collect();
-                if let Err(error) = bus.purge_log(&cursors).await {
+                if let Err(error) = self.bus.purge_log(&cursors).await {
                     tracing::debug!(%error, "the log is not purged this time");
                 }
             }
             Err(error) => tracing::debug!(%error, "the cursors cannot be read; the log is not purged this time"),
         }
     }
-}
 
-async fn make_partitions<S: Store>(store: &S) -> Result<(), crate::store::StoreError> {
-    let now: Timestamp = store.now().await?;
-    store.ensure_partitions(now).await
+    /// Returns how long to wait until the next round.
+    async fn keep_head_room(&mut self) -> Duration {
+        let room = match self.bus.keep_head_room(&self.namespaces).await {
+            Ok(room) => room,
+            Err(error) => {
+                tracing::debug!(%error, "how full the log is cannot be found out");
+                return EVERY;
+            }
+        };
+        let percent = room.fill.percent();
+        metrics::gauge!(metric::LOG_FILL).set(percent as f64);
+        if room.changed {
+            match &room.taken {
+                Taken::All => tracing::info!(percent, "the log has room again: it takes all starts"),
+                Taken::Of(namespaces) => {
+                    metrics::counter!(metric::STARTS_THROTTLED).increment(1);
+                    tracing::warn!(
+                        code = "KN0338",
+                        percent,
+                        taken = ?namespaces,
+                        "the log fills: only starts of these namespaces are taken, so that results keep their room"
+                    );
+                }
+            }
+        }
+        match percent >= BUSY_FROM || room.taken != Taken::All {
+            true => EVERY_WHEN_BUSY,
+            false => EVERY,
+        }
+    }
 }

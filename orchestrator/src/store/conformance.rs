@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, NamespaceRow, Owed, OwedSpan, Registered, RunFilter,
-    RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput, NamespaceRow,
+    Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition,
+    StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -24,6 +25,7 @@ pub(crate) struct Dump {
     pub(crate) runs: Vec<RunRow>,
     pub(crate) events: Vec<Append>,
     pub(crate) snapshots: Vec<Snapshot>,
+    pub(crate) deferred: Vec<DeferredInput>,
     pub(crate) definitions: Vec<StoredDefinition>,
     pub(crate) definitions_epoch: i64,
     pub(crate) namespaces: Vec<(String, i16)>,
@@ -192,6 +194,7 @@ conformance!(
     a_foreign_cursor_fences,
     a_foreign_partition_fences,
     bad_data_leaves_nothing,
+    a_closed_run_may_wait_and_run_again,
     limits_of_values_are_accepted,
     one_open_run_a_workflow_id,
     a_run_closes_and_its_id_opens_again_in_one_batch,
@@ -211,6 +214,9 @@ conformance!(
     recovery_after_a_takeover_is_fenced,
     published_commits_go,
     the_format_level_follows_the_oldest_session,
+    deferred_inputs_stay_until_they_are_settled,
+    a_batch_with_deferred_inputs_is_there_as_a_whole,
+    sizes_are_those_of_what_is_loaded,
 );
 
 pub(crate) fn run_id(n: u64) -> RunId {
@@ -346,7 +352,7 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
             messages: Some("[7]".to_owned()),
             ..owed(1, 1, 2)
         },
-        published: Vec::new(),
+        ..Batch::default()
     };
     commit(store, &mut session, &batch).await;
 
@@ -514,13 +520,6 @@ async fn bad_data_leaves_nothing(rig: impl Rig) {
         ("a status nobody knows", with(&|row| row.status = "gone".to_owned())),
         ("open and completed", with(&|row| row.status = "completed".to_owned())),
         ("closed and running", with(&|row| row.closed_at = Some(Timestamp(1)))),
-        (
-            "closed and waiting",
-            with(&|row| {
-                *row = closed(row.clone(), 1);
-                row.wake_at = Some(Timestamp(2));
-            }),
-        ),
         ("before all time", with(&|row| row.started_at = Timestamp(i64::MIN))),
         ("a run that is there", inserts([run(1, "other")])),
         ("the same run twice", inserts([run(2, "two"), run(2, "three")])),
@@ -590,6 +589,30 @@ async fn bad_data_leaves_nothing(rig: impl Rig) {
         assert_eq!(rig.dump(|_| 0).await, before, "{name}");
     }
     commit(store, &mut session, &inserts([run(2, "two")])).await;
+}
+
+/// Its messages are not answered yet; or its parent has undone it later.
+async fn a_closed_run_may_wait_and_run_again(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let mut row = closed(run(1, "one"), 1);
+    row.wake_at = Some(Timestamp(2));
+    commit(store, &mut session, &inserts([row.clone()])).await;
+    assert_eq!(
+        store.due(&[0], Timestamp(9), 10).await.unwrap(),
+        [(run_id(1), Timestamp(2))]
+    );
+    for status in ["compensating", "parked", "compensated"] {
+        row.status = status.to_owned();
+        let update = Batch {
+            runs: vec![RunWrite::Update(row.clone())],
+            ..Batch::default()
+        };
+        commit(store, &mut session, &update).await;
+        assert_eq!(rig.dump(|_| 0).await.runs, [row.clone()]);
+    }
+    // The id is free all the while.
+    commit(store, &mut session, &inserts([run(2, "one")])).await;
 }
 
 async fn limits_of_values_are_accepted(rig: impl Rig) {
@@ -1193,4 +1216,147 @@ async fn the_format_level_follows_the_oldest_session(rig: impl Rig) {
     assert_eq!(newer.prepare(PARTITIONS).await.unwrap().format_level, 2);
     // It never falls.
     assert_eq!(level(&session).await, 2);
+}
+
+pub(crate) fn deferred(partition: i16, no: i64, run: u64) -> DeferredInput {
+    DeferredInput {
+        partition,
+        no,
+        run_id: run_id(run),
+        cursor: cursor(partition, 40 + no.unsigned_abs()).cursor,
+        subject: format!("knarr.in.{partition}.default.id{run}.result"),
+        headers: r#"[["Knarr-Token","t"]]"#.to_owned(),
+        body: vec![0, 255, 7],
+    }
+}
+
+async fn deferred_inputs_stay_until_they_are_settled(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let inputs = [
+        deferred(1, 1, 7),
+        deferred(1, 2, 8),
+        deferred(1, 3, 7),
+        deferred(2, 1, 9),
+    ];
+    let batch = Batch {
+        cursors: vec![cursor(1, 43), cursor(2, 41)],
+        deferred: inputs.to_vec(),
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(rig.dump(|_| 0).await.deferred, inputs);
+    let owned = store.cursors(&session).await.unwrap();
+    let flags: Vec<bool> = owned.iter().map(|owned| owned.deferred).collect();
+    assert_eq!(flags, [false, true, true, false, false]);
+    let names = store.deferred_names(1).await.unwrap();
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| (name.no, name.run_id, &*name.subject))
+        .collect();
+    let expected = [&inputs[0], &inputs[1], &inputs[2]].map(|input| (input.no, input.run_id, &*input.subject));
+    assert_eq!(names, expected);
+    assert_eq!(
+        store.deferred(1, run_id(7), 0).await.unwrap(),
+        [inputs[0].clone(), inputs[2].clone()]
+    );
+    assert_eq!(store.deferred(1, run_id(7), 1).await.unwrap(), [inputs[2].clone()]);
+    assert_eq!(store.deferred(2, run_id(7), 0).await.unwrap(), []);
+
+    let batch = Batch {
+        partitions: vec![1],
+        settled: vec![DeferredId { partition: 1, no: 1 }, DeferredId { partition: 1, no: 2 }],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(rig.dump(|_| 0).await.deferred, [inputs[2].clone(), inputs[3].clone()]);
+
+    let many = i64::try_from(DEFERRED_LIMIT).unwrap() + 1;
+    let batch = Batch {
+        deferred: (1..=many).map(|no| deferred(3, no, 5)).collect(),
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(store.deferred(3, run_id(5), 0).await.unwrap().len(), DEFERRED_LIMIT);
+}
+
+async fn a_batch_with_deferred_inputs_is_there_as_a_whole(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let first = Batch {
+        cursors: vec![cursor(1, 41)],
+        deferred: vec![deferred(1, 1, 7)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &first).await;
+    let before = rig.dump(|_| 0).await;
+    let good = Batch {
+        cursors: vec![cursor(1, 42)],
+        appends: vec![append(1, 1, "[]")],
+        deferred: vec![deferred(1, 2, 7)],
+        settled: vec![DeferredId { partition: 1, no: 1 }],
+        ..inserts([run(1, "one")])
+    };
+    let bad = [
+        Batch {
+            settled: vec![DeferredId { partition: 1, no: 9 }],
+            ..good.clone()
+        },
+        Batch {
+            deferred: vec![deferred(1, 1, 8)],
+            settled: Vec::new(),
+            ..good.clone()
+        },
+        Batch {
+            deferred: vec![deferred(1, 0, 8)],
+            ..good.clone()
+        },
+        Batch {
+            deferred: vec![DeferredInput {
+                subject: "a\0b".to_owned(),
+                ..deferred(1, 2, 8)
+            }],
+            ..good.clone()
+        },
+    ];
+    for batch in bad {
+        let error = commit_error(store, &session, &batch).await;
+        assert!(matches!(error, CommitError::BadData(_)), "{error:?} {batch:?}");
+        assert_eq!(rig.dump(|_| 0).await, before);
+    }
+    let old = Session {
+        batch_no: session.batch_no - 1,
+        ..session
+    };
+    assert!(matches!(commit_error(store, &old, &good).await, CommitError::Fenced));
+    assert_eq!(rig.dump(|_| 0).await, before);
+    commit(store, &mut session, &good).await;
+    assert_eq!(rig.dump(|_| 0).await.deferred, [deferred(1, 2, 7)]);
+}
+
+async fn sizes_are_those_of_what_is_loaded(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let batch = Batch {
+        appends: vec![
+            append(1, 1, "[1]"),
+            append(1, 2, "[22]"),
+            append(1, 3, "[333]"),
+            append(2, 1, "[]"),
+        ],
+        snapshots: vec![Snapshot {
+            run_id: run_id(1),
+            seq: 2,
+            body: "{ }".to_owned(),
+        }],
+        ..inserts([run(1, "one"), run(2, "two")])
+    };
+    commit(store, &mut session, &batch).await;
+    let mut sizes = store.run_sizes(&[run_id(1), run_id(3), run_id(2)]).await.unwrap();
+    sizes.sort_by_key(|size| size.run_id);
+    let sizes: Vec<_> = sizes
+        .iter()
+        .map(|size| (size.run_id, size.partition, size.bytes))
+        .collect();
+    assert_eq!(sizes, [(run_id(1), 0, 8), (run_id(2), 0, 2)]);
 }

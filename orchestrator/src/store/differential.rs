@@ -8,12 +8,14 @@ use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, W
 use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
-use super::conformance::{MemoryRig, PARTITIONS, append, closed, definition, next, normalise, owed, run, run_id};
+use super::conformance::{
+    MemoryRig, PARTITIONS, append, closed, deferred, definition, next, normalise, owed, run, run_id,
+};
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Batch, CommitError, CommitId, Cursor, CursorWrite, InheritedCommit, NamespaceRow, RunFilter, RunRow, RunWrite,
-    Session, Share, Snapshot, Store, StoreError,
+    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, InheritedCommit, NamespaceRow, RunFilter, RunRow,
+    RunWrite, Session, Share, Snapshot, Store, StoreError,
 };
 use crate::store::conformance::Rig;
 
@@ -459,6 +461,20 @@ impl World {
         }
         if self.random.one_in(20) {
             batch.partitions.push(self.random.partition());
+        }
+        if self.random.one_in(4) {
+            let partition = self.random.partition();
+            let last = there.deferred.iter().filter(|input| input.partition == partition);
+            let last = last.map(|input| input.no).max().unwrap_or(0);
+            let no = last + i64::from(!self.random.one_in(10));
+            batch.deferred.push(deferred(partition, no, self.random.below(6)));
+        }
+        if self.random.one_in(4) {
+            let settled = there.deferred.iter().filter(|_| self.random.one_in(2));
+            batch.settled.extend(settled.map(|input| DeferredId {
+                partition: input.partition,
+                no: input.no,
+            }));
         }
         let (memory, postgres) = self.published(index);
         (

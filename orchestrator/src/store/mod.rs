@@ -128,7 +128,9 @@ impl RunWrite {
 
 /// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
 pub const OPEN_STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
-/// The statuses of closed runs; a store refuses others, and a deadline beside them.
+/// The statuses of a run that has closed and that its parent has undone later; its workflow id is free.
+pub const UNDONE_LATER_STATUSES: [&str; 2] = ["compensating", "parked"];
+/// The statuses of closed runs; a store refuses others.
 pub const CLOSED_STATUSES: [&str; 8] = [
     "completed",
     "failed",
@@ -144,6 +146,37 @@ pub const CLOSED_STATUSES: [&str; 8] = [
 pub struct CursorWrite {
     pub partition: i16,
     pub cursor: Cursor,
+}
+
+/// An input of the log that waits in the store until its run has been loaded; the cursor has passed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeferredInput {
+    pub partition: i16,
+    /// Counts up within the partition; by it they are taken.
+    pub no: i64,
+    /// The run that was waited for.
+    pub run_id: RunId,
+    /// Its place in the log.
+    pub cursor: Cursor,
+    pub subject: String,
+    /// JSON: an array of pairs of name and value.
+    pub headers: String,
+    pub body: Vec<u8>,
+}
+
+/// A deferred input as its partition's new owner needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeferredName {
+    pub no: i64,
+    pub run_id: RunId,
+    pub subject: String,
+}
+
+/// Names one row of `deferred`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeferredId {
+    pub partition: i16,
+    pub no: i64,
 }
 
 /// The state of a run after `seq`, so that loading it does not fold every event.
@@ -196,6 +229,16 @@ pub struct Batch {
     pub owed: Owed,
     /// Earlier commits whose publications are all acknowledged: their rows go.
     pub published: Vec<CommitId>,
+    pub deferred: Vec<DeferredInput>,
+    /// Deferred inputs of earlier batches that this one applies: their rows go, and must be there.
+    pub settled: Vec<DeferredId>,
+}
+
+impl Batch {
+    /// Whether it has to do with deferred inputs, which is rare.
+    pub fn defers(&self) -> bool {
+        !self.deferred.is_empty() || !self.settled.is_empty()
+    }
 }
 
 /// How a commit can fail.
@@ -233,6 +276,16 @@ pub enum StoreError {
 pub struct OwnedPartition {
     pub partition: i16,
     pub cursor: Cursor,
+    /// Inputs of it wait in the store for their runs.
+    pub deferred: bool,
+}
+
+/// How much there is of a run to be loaded: its snapshot, and the transitions after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunSize {
+    pub run_id: RunId,
+    pub partition: i16,
+    pub bytes: u64,
 }
 
 /// The answer of one round of keeping one's lease and one's share.
@@ -346,6 +399,9 @@ pub const LIST_LIMIT: u32 = 1_000;
 /// The most transitions [`Store::history`] returns at once.
 pub const HISTORY_LIMIT: u32 = 10_000;
 
+/// The most deferred inputs [`Store::deferred`] returns at once.
+pub const DEFERRED_LIMIT: usize = 32;
+
 /// How many of the partitions (the ingress included) a session may own while `live` sessions share them.
 pub fn fair_share(partitions: usize, live: usize) -> usize {
     partitions.div_ceil(live.max(1))
@@ -412,6 +468,20 @@ pub trait Store: Send + Sync + 'static {
     /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
 
+    /// How large runs are; those that do not exist are absent from the answer.
+    fn run_sizes(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<RunSize>, StoreError>> + Send;
+
+    /// What is deferred of a partition, in order, without the messages themselves.
+    fn deferred_names(&self, partition: i16) -> impl Future<Output = Result<Vec<DeferredName>, StoreError>> + Send;
+
+    /// Deferred inputs of one run with `no > after` in their order, at most [`DEFERRED_LIMIT`].
+    fn deferred(
+        &self,
+        partition: i16,
+        run: RunId,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<DeferredInput>, StoreError>> + Send;
+
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
         &self,
@@ -420,7 +490,7 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<StoredTransition>, StoreError>> + Send;
 
-    /// Open runs of the partitions whose `wake_at` is at or before `until`, earliest first, at most `limit`.
+    /// Runs of the partitions, also closed ones with messages pending, whose `wake_at` is at or before `until`, earliest first, at most `limit`.
     fn due(
         &self,
         partitions: &[i16],

@@ -159,16 +159,20 @@ mod tests {
     async fn metrics_carry_their_description_and_buckets() {
         let router = with(vec![]);
         metrics::histogram!(metric::COMMIT_SECONDS).record(0.004);
-        metrics::counter!(metric::RUNS_CLOSED, "status" => "completed").increment(2);
+        // Other tests of this process count as well.
+        metrics::counter!(metric::RUNS_CLOSED, "status" => "of a test").increment(2);
         let (status, body) = ask(router, "GET /metrics").await;
         assert_eq!(status, 200);
         for line in [
             "# HELP knarr_commit_seconds Time of one commit, as its caller sees it.",
             "# TYPE knarr_commit_seconds histogram",
-            "knarr_commit_seconds_bucket{le=\"0.005\"} 1",
-            "knarr_runs_closed_total{status=\"completed\"} 2",
+            "knarr_commit_seconds_bucket{le=\"0.005\"} ",
+            "knarr_runs_closed_total{status=\"of a test\"} 2",
         ] {
-            assert!(body.lines().any(|found| found == line), "{line} is not in\n{body}");
+            assert!(
+                body.lines().any(|found| found.starts_with(line)),
+                "{line} is not in\n{body}"
+            );
         }
     }
 }

@@ -54,7 +54,10 @@ metrics_table! {
     DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, ["reason"], "Messages copied to the dead-letter stream, by `reason`.";
     PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, ["kind"], "Publications that were not acknowledged, by `kind`; they are repeated or held.";
     LOG_GAPS = "knarr_log_gaps_total", Kind::Counter, Count, [], "Times the log was found to lack messages: recreated, or put back in time.";
+    LOG_FILL = "knarr_log_fill_percent", Kind::Gauge, Percent, [], "How full the log is, of its limit.";
+    STARTS_THROTTLED = "knarr_starts_throttled_total", Kind::Counter, Count, [], "Times the log began to refuse starts, of all namespaces or some, to keep room for results.";
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
+    DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";

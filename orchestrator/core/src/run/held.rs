@@ -3,12 +3,12 @@
 //! A refusal says that this try was not stored. Where an earlier one was not acknowledged, a worker may have the task: such
 //! a step counts as one that may have been done, from then on and whatever becomes of further offers.
 
-use super::attempt;
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome};
 use super::execution::Known;
 use super::limits::{HELD_PAUSE_FIRST, HELD_PAUSE_LONGEST};
+use super::{attempt, pivot};
 use crate::ids::TaskNo;
 use crate::time::Span;
 
@@ -26,7 +26,9 @@ pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo, in_doubt: bool) {
     let (step, direction) = (view.step.clone(), view.direction);
     let until = d.at.plus(pause(view.open.offer));
     d.emit(Event::DispatchHeld { task, until, in_doubt });
-    if direction == Direction::Do && d.state.is_stopping() {
+    let execution = d.state.executions(direction).get(&step);
+    let undecided = execution.is_some_and(|execution| pivot::is_undecided(d.plan, &step, execution));
+    if direction == Direction::Do && d.state.is_halted(&step) && !undecided {
         attempt::give_up(d, step, direction, StepOutcome::Cancelled);
     }
     d.settle();

@@ -123,7 +123,7 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
         name: "KNARR_IN".to_owned(),
         subjects: vec!["knarr.run.>".to_owned(), "knarr.start.>".to_owned()],
         discard: jetstream::stream::DiscardPolicy::New,
-        max_messages: 3,
+        max_messages: 4,
         ..Default::default()
     };
     let stream = js.create_stream(config).await.unwrap();
@@ -173,6 +173,31 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
     assert_eq!(message.headers.get(header::VERB).unwrap().as_str(), "cancel default");
     assert_eq!(message.headers.get(header::REASON).unwrap().as_str(), "two lines");
 
+    let signal = crate::api::command::SignalCommand {
+        workflow_id: "o-1".to_owned(),
+        name: "paid".to_owned(),
+        body: "12".into(),
+        request_id: "r-3".to_owned(),
+        start_workflow: Some("order".to_owned()),
+        start_input: Some("{\n}".into()),
+        ..Default::default()
+    };
+    let signalled = commander.signal(signal).await.unwrap();
+    let message = stream.get_raw_message(signalled.sequence).await.unwrap();
+    assert_eq!(message.subject.as_str(), "knarr.run.default.o-1.signal.paid");
+    assert_eq!(message.headers.get(header::START_WORKFLOW).unwrap().as_str(), "order");
+    assert_eq!(message.headers.get(header::START_INPUT).unwrap().as_str(), "{ }");
+    assert_eq!(&message.payload[..], b"12");
+
     let full = commander.operate(cancel).await;
     assert!(matches!(full, Err(CommandError::Full(_))), "{full:?}");
+
+    let mut listening = stream.cached_info().config.clone();
+    listening.subjects = vec!["knarr.run.*.*.*".to_owned()];
+    js.update_stream(&listening).await.unwrap();
+    let throttled = commander.start(start(Some("o-9"), None)).await;
+    assert!(
+        matches!(throttled, Err(CommandError::Throttled { .. })),
+        "{throttled:?}"
+    );
 }

@@ -71,6 +71,23 @@ impl Log {
         last.map_or(0, |offset| self.first + offset as u64)
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = self
+            .entries
+            .iter()
+            .map(|entry| entry.subject.len() + entry.payload.len());
+        sizes.sum::<usize>() as u64
+    }
+
+    pub(super) fn bodies(&self, end: &str) -> Vec<Bytes> {
+        let entries = self.entries.iter().filter(|entry| entry.subject.ends_with(end));
+        entries.map(|entry| entry.payload.clone()).collect()
+    }
+
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.subject.as_str())
+    }
+
     pub(super) fn ends(&self) -> BTreeMap<i16, u64> {
         let numbered = (self.first..).zip(&self.entries);
         numbered.map(|(sequence, entry)| (entry.partition, sequence)).collect()

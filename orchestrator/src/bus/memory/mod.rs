@@ -26,8 +26,9 @@ pub use self::controls::DirectFaults;
 pub use self::log::LogCopy;
 pub use self::queues::PulledTask;
 use self::state::{Open, OpenKey, State};
+use super::head_room::{Fill, decide};
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
+use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
 
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -234,6 +235,26 @@ impl Bus for MemoryBus {
             state.log.purge(smallest.sequence);
         }
         Ok(())
+    }
+
+    async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
+        let mut state = self.inner.state();
+        if !state.connected {
+            return Err(BusError::Unavailable("not connected".to_owned()));
+        }
+        let fill = Fill {
+            bytes: state.log.bytes(),
+            limit: state.log_limit,
+        };
+        let backlog = |namespace: &Namespace| {
+            let starts = state.log.subjects().filter_map(state::start_of);
+            (namespace.clone(), starts.filter(|of| of == namespace).count() as u64)
+        };
+        let backlogs: Vec<_> = namespaces.iter().map(backlog).collect();
+        let taken = decide(fill, &state.starts, &backlogs);
+        let changed = taken != state.starts;
+        state.starts = taken.clone();
+        Ok(HeadRoom { fill, taken, changed })
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {

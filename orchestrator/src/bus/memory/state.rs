@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use knarr_core::ids::Namespace;
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject;
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use super::controls::DirectFaults;
 use super::log::{Entry, Located, Log};
 use super::queues::Tasks;
+use crate::bus::head_room::Taken;
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{Delivery, DirectMessage, Incoming, LogGap, LogMessage, Outgoing, PublishError};
 use crate::store::Cursor;
@@ -24,6 +26,10 @@ pub(super) struct State {
     pub(super) dead_letters: Vec<Outgoing>,
     pub(super) events: Vec<Outgoing>,
     pub(super) full: HashSet<String>,
+    /// In bytes; 0 = none.
+    pub(super) log_limit: u64,
+    /// Whose starts the log takes.
+    pub(super) starts: Taken,
     /// Of the next publications into streams, and whether they are stored all the same.
     pub(super) unacknowledged: (u32, bool),
     pub(super) processes: u64,
@@ -65,6 +71,8 @@ impl State {
             dead_letters: Vec::new(),
             events: Vec::new(),
             full: HashSet::new(),
+            log_limit: 0,
+            starts: Taken::All,
             unacknowledged: (0, false),
             processes: 0,
             open: BTreeMap::new(),
@@ -111,6 +119,14 @@ impl State {
             "run" | "start" => {
                 let partitions = self.partitions.ok_or(PublishError::NoStream)?;
                 full(self, subject::LOG_STREAM)?;
+                if let (Taken::Of(namespaces), Some(namespace)) = (&self.starts, start_of(&message.subject))
+                    && !namespaces.contains(&namespace)
+                {
+                    return Err(PublishError::NoStream);
+                }
+                if self.log_limit > 0 && self.log.bytes() + size(&message.subject, &message.payload) > self.log_limit {
+                    return Err(PublishError::Full);
+                }
                 self.last_time = now.max(self.last_time);
                 let (partition, stored_as) = match message.subject.strip_prefix("knarr.run.") {
                     // Sorted as the server's mapping does it; what is too short for it stays as it is.
@@ -274,4 +290,25 @@ fn matches(filter: &str, subject: &str) -> bool {
         }
     }
     tokens.next().is_none()
+}
+
+/// The namespace of a start; `None` for everything else.
+pub(super) fn start_of(text: &str) -> Option<Namespace> {
+    let token = match text.strip_prefix("knarr.start.") {
+        Some(rest) => rest.split('.').next()?,
+        None => {
+            let rest = text.strip_prefix("knarr.run.").or_else(|| {
+                let sorted = text.strip_prefix("knarr.in.")?;
+                sorted.split_once('.').map(|(_, rest)| rest)
+            })?;
+            let mut parts = rest.split('.');
+            let (namespace, _, verb) = (parts.next()?, parts.next()?, parts.next()?);
+            (verb == "start").then_some(namespace)?
+        }
+    };
+    Some(Namespace::new(&subject::decode_token(token).ok()?))
+}
+
+fn size(subject: &str, payload: &[u8]) -> u64 {
+    (subject.len() + payload.len()) as u64
 }

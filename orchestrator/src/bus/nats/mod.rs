@@ -10,6 +10,7 @@ mod advisories;
 mod connection;
 mod delivered;
 mod direct;
+mod head_room;
 mod header_map;
 mod jetstream;
 mod log_position;
@@ -39,7 +40,7 @@ use self::jetstream::JetStream;
 use self::publisher::Publisher;
 use self::streams::Streams;
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
+use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
 
 /// The bus of a running replica. Dropping it ends its tasks; the connection closes with its last client.
@@ -192,6 +193,10 @@ impl Bus for NatsBus {
 
     async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
         purge::purge_log(&self.shared, cursors).await
+    }
+
+    async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
+        head_room::keep(&self.shared, namespaces).await
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::connection::{NatsConfig, Storage};
+use super::head_room::{self, ALL_SUBJECTS};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
 use crate::bus::{BusError, QueueSettings};
 
@@ -135,7 +136,7 @@ impl Streams {
     }
 
     async fn assert_base(&self, partitions: u16, missing: Missing) -> Result<(), BusError> {
-        self.put_stream(&self.log_config(partitions), missing).await?;
+        self.put_log(partitions, missing).await?;
         self.put_stream(
             &json!({
                 "name": subject::DLQ_STREAM,
@@ -173,10 +174,27 @@ impl Streams {
         .await
     }
 
-    fn log_config(&self, partitions: u16) -> Value {
+    /// Whose starts an existing log takes is left as it is.
+    async fn put_log(&self, partitions: u16, missing: Missing) -> Result<(), BusError> {
+        let existing = self.find_stream(subject::LOG_STREAM).await?;
+        let listens = existing.as_ref().filter(|info| head_room::is_throttled(info));
+        let listens = listens.and_then(|info| info.config.get("subjects"));
+        let listens = listens.cloned().unwrap_or_else(|| json!(ALL_SUBJECTS));
+        self.put_stream(&self.log_config(partitions, &listens), missing).await
+    }
+
+    /// Has the log listen to these subjects from here on.
+    pub(super) async fn take_starts(&self, subjects: &[String]) -> Result<(), BusError> {
+        let partitions = self.partitions()?;
+        let _one = self.asserting.lock().await;
+        self.put_stream(&self.log_config(partitions, &json!(subjects)), Missing::Confirm)
+            .await
+    }
+
+    fn log_config(&self, partitions: u16, subjects: &Value) -> Value {
         json!({
             "name": subject::LOG_STREAM,
-            "subjects": ["knarr.run.>", "knarr.start.>"],
+            "subjects": subjects,
             "storage": self.storage, "num_replicas": self.replicas,
             "retention": "limits", "discard": "new", "max_consumers": -1,
             "max_bytes": self.log_max_bytes,

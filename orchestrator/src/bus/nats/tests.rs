@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::test_server::TestServer;
 use super::*;
-use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage, Undelivered};
+use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage, Undelivered, head_room};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -795,4 +795,104 @@ async fn another_clusters_log_is_refused() {
     let second = NatsBus::connect(config(&server)).await.unwrap();
     let error = second.prepare(8).await.unwrap_err();
     assert!(error.to_string().contains("KN0307"), "{error}");
+}
+
+/// Starts fill the log up to their share; what is left takes results, and another namespace's starts, until there is room.
+#[tokio::test]
+async fn starts_leave_room_in_the_log_for_results() {
+    const LIMIT: u64 = 4 << 20;
+    let server = TestServer::start();
+    let bus = NatsBus::connect(NatsConfig {
+        log_max_bytes: LIMIT,
+        ..config(&server)
+    })
+    .await
+    .unwrap();
+    bus.prepare(2).await.unwrap();
+    let namespaces = ["a", "b", "c"].map(Namespace::new);
+    let start = |namespace: &str, n: u32| Outgoing {
+        subject: subject::start(namespace, &format!("o-{n}"), "order").unwrap(),
+        payload: Bytes::from(vec![b'x'; 4_000]),
+        ..to_log("o-1", "")
+    };
+    let unkeyed = |namespace: &str| Outgoing {
+        subject: subject::unkeyed_start(namespace, "order").unwrap(),
+        ..to_log("o-1", "")
+    };
+    let verb = |namespace: &str, verb: &str, size: usize| Outgoing {
+        subject: subject::run_verb(namespace, "o-1", verb).unwrap(),
+        payload: Bytes::from(vec![b'y'; size]),
+        ..to_log("o-1", "")
+    };
+    let (mut starts, mut stored) = (0, 0);
+    let room = loop {
+        let room = bus.keep_head_room(&namespaces).await.unwrap();
+        if room.changed {
+            break room;
+        }
+        let batch = (0..20).map(|n| start("a", starts + n)).collect();
+        stored += bus.publish(batch).await.iter().filter(|stored| stored.is_ok()).count();
+        starts += 20;
+        assert!(starts < 2_000, "never throttled");
+        if starts == 20 {
+            assert_eq!(bus.publish(vec![start("b", 1)]).await, [Ok(())]);
+        }
+    };
+    assert_eq!(stored, usize::try_from(starts).unwrap());
+    assert!((75..80).contains(&room.fill.percent()), "{room:?}");
+    let of = |names: &[&str]| head_room::Taken::Of(names.iter().map(|name| Namespace::new(name)).collect());
+    assert_eq!(room.taken, of(&["b", "c"]));
+
+    // Its starts find nobody, from the server itself; whatever asserts the streams again leaves that as it is.
+    bus.prepare(2).await.unwrap();
+    let refused = async |message: Outgoing| {
+        let answer = bus.client().request(message.subject, message.payload).await;
+        let error = answer.map(|answer| answer.payload).expect_err("a start was taken");
+        assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders);
+    };
+    refused(start("a", 9_999)).await;
+    refused(unkeyed("a")).await;
+    let taken = vec![
+        start("b", 2),
+        unkeyed("b"),
+        start("c", 1),
+        verb("a", "result", 100_000),
+        verb("a", "cancel", 0),
+        verb("a", "signal.paid", 10_000),
+    ];
+    assert!(all_ok(&bus.publish(taken).await));
+
+    // Beyond nine tenths no starts are taken at all, and results still are.
+    while bus.keep_head_room(&namespaces).await.unwrap().fill.percent() < 90 {
+        assert!(all_ok(&bus.publish(vec![verb("b", "result", 100_000)]).await));
+    }
+    assert_eq!(bus.keep_head_room(&namespaces).await.unwrap().taken, of(&[]));
+    refused(start("b", 3)).await;
+    assert!(all_ok(&bus.publish(vec![verb("a", "result", 10_000)]).await));
+
+    // All of it is in its partition, in order.
+    let (into, mut from) = mpsc::channel(10_000);
+    for partition in 0..3 {
+        bus.open_partition(partition, Cursor::default(), 1, into.clone())
+            .await
+            .unwrap();
+    }
+    let mut cursors: Vec<Cursor> = vec![Cursor::default(); 3];
+    let last = bus.shared.js.stream(subject::LOG_STREAM).await.unwrap().state.last_seq;
+    while cursors.iter().map(|cursor| cursor.sequence).max() < Some(last) {
+        let message = next_log(&mut from).await;
+        let cursor = &mut cursors[usize::try_from(message.partition).unwrap()];
+        assert!(message.cursor.sequence > cursor.sequence);
+        *cursor = message.cursor;
+    }
+    // Every partition has read the end.
+    let end = cursors.iter().max_by_key(|cursor| cursor.sequence).unwrap().clone();
+    let committed: Vec<_> = (0..3).map(|partition| (partition, end.clone())).collect();
+    bus.purge_log(&committed).await.unwrap();
+    let room = bus.keep_head_room(&namespaces).await.unwrap();
+    assert_eq!((room.changed, room.taken), (true, head_room::Taken::All));
+    assert!(all_ok(&bus.publish(vec![start("a", 10_000), unkeyed("a")]).await));
+    for _ in 0..2 {
+        next_log(&mut from).await;
+    }
 }

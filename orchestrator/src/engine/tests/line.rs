@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::fetch;
 use crate::bus::memory::MemoryBus;
-use crate::bus::{Bus, BusError, Incoming, Outgoing, PublishError, QueueSettings, Undelivered, header};
+use crate::bus::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
 
@@ -60,6 +60,8 @@ pub(super) struct Weather {
     pub(super) panics: Mutex<Option<&'static str>>,
     /// The end of this partition's log lies further away than anybody reads.
     pub(super) endless_log: Mutex<Option<i16>>,
+    /// While it is there, loads of this run do not return.
+    pub(super) withholds: Mutex<Option<RunId>>,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
 }
@@ -278,7 +280,29 @@ impl Store for LineStore {
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
         self.line.perhaps_panic("load_runs");
         self.line.loads.fetch_add(ids.len() as u64, Ordering::SeqCst);
+        while self
+            .line
+            .weather
+            .withholds
+            .lock()
+            .unwrap()
+            .is_some_and(|run| ids.contains(&run))
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.line.read(self.store.load_runs(ids)).await
+    }
+
+    async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        self.line.read(self.store.run_sizes(ids)).await
+    }
+
+    async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        self.line.read(self.store.deferred_names(partition)).await
+    }
+
+    async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
+        self.line.read(self.store.deferred(partition, run, after)).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
@@ -391,6 +415,11 @@ impl Bus for LineBus {
     async fn purge_log(&self, cursors: &[(i16, Cursor)]) -> Result<(), BusError> {
         self.line.cross().await;
         self.bus.purge_log(cursors).await
+    }
+
+    async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
+        self.line.cross().await;
+        self.bus.keep_head_room(namespaces).await
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {

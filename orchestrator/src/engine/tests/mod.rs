@@ -5,8 +5,11 @@
 //! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario instead of a few, and
 //! `KNARR_SIM_SEED=S` that one alone.
 
+mod deferral;
+mod head_room;
 mod line;
 mod memory;
+mod messages;
 mod random;
 mod robustness;
 mod scenarios;

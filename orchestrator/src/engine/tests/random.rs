@@ -90,6 +90,12 @@ async fn scenario(seed: u64) {
         world.config.batch_inputs = usize::try_from(1 + random.below(8)).unwrap();
         world.config.intake = usize::try_from(1 + random.below(16)).unwrap();
     }
+    if random.one_in(3) {
+        // Next to everything is too large, or too slow, for a look-up.
+        world.config.huge_run_bytes = 200 + random.below(2_000);
+        world.config.look_up_bytes = 1 + random.below(4_000);
+        world.config.slow_look_up = Duration::from_millis(random.below(60));
+    }
     world.config.snapshot_every = u32::try_from(2 + random.below(6)).unwrap();
     let weather = Arc::clone(&world.weather);
     let rare = |n: u64| if random.one_in(2) { 0 } else { n + random.below(n) };

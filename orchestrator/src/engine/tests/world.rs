@@ -413,6 +413,7 @@ impl World {
         let dump = self.store.dump(|_| 0);
         let ends = self.bus.log_ends();
         dump.commits.is_empty()
+            && dump.deferred.is_empty()
             && dump
                 .partitions
                 .iter()

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use super::lease::LEASE;
 use super::state::{CommitRow, State};
-use crate::store::{Batch, CLOSED_STATUSES, CommitError, CommitId, OPEN_STATUSES, RunRow, RunWrite, Session};
+use crate::store::{
+    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, RunRow, RunWrite, Session,
+    UNDONE_LATER_STATUSES,
+};
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
 const TIMES: std::ops::RangeFrom<i64> = -210_866_803_200_000_000..;
@@ -34,9 +37,27 @@ impl State {
                 return Err(CommitError::Fenced);
             }
         }
+        self.check_deferred(batch)?;
         self.check_runs(batch)?;
         self.check_appends(batch)?;
         self.apply(session, batch);
+        Ok(())
+    }
+
+    fn check_deferred(&self, batch: &Batch) -> Result<(), CommitError> {
+        let mut settled = BTreeSet::new();
+        for id in &batch.settled {
+            if !self.deferred.contains_key(id) || !settled.insert(id) {
+                return refuse("a deferred input that is settled is not there");
+            }
+        }
+        let mut deferred = BTreeSet::new();
+        for input in &batch.deferred {
+            let id = id_of(input);
+            if id.no < 1 || self.deferred.contains_key(&id) || !deferred.insert(id) {
+                return refuse("a deferred input is there already or is numbered wrongly");
+            }
+        }
         Ok(())
     }
 
@@ -66,10 +87,13 @@ impl State {
         for row in after.values() {
             let status_fits = match row.closed_at {
                 None => OPEN_STATUSES.contains(&row.status.as_str()),
-                Some(_) => CLOSED_STATUSES.contains(&row.status.as_str()) && row.wake_at.is_none(),
+                Some(_) => {
+                    let status = row.status.as_str();
+                    CLOSED_STATUSES.contains(&status) || UNDONE_LATER_STATUSES.contains(&status)
+                }
             };
             if !status_fits {
-                return refuse("the status does not fit, or a closed run has a deadline");
+                return refuse("the status does not fit");
             }
             if let Some(attributes) = &row.search_attributes {
                 match serde_json::from_str::<Value>(attributes) {
@@ -144,6 +168,12 @@ impl State {
                 self.snapshots.insert(snapshot.run_id, snapshot.clone());
             }
         }
+        for id in &batch.settled {
+            self.deferred.remove(id);
+        }
+        let deferred = batch.deferred.iter();
+        self.deferred
+            .extend(deferred.map(|input| (id_of(input), input.clone())));
         // Before this batch's own row is there: nobody can have published it yet.
         self.forget_published(session.id, &batch.published);
         if !batch.owed.is_empty() {
@@ -157,6 +187,13 @@ impl State {
             };
             self.commits.insert(id, row);
         }
+    }
+}
+
+fn id_of(input: &DeferredInput) -> DeferredId {
+    DeferredId {
+        partition: input.partition,
+        no: input.no,
     }
 }
 
@@ -185,7 +222,11 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
         .chain(snapshots)
         .chain(cursors)
         .chain(runs)
-        .chain(batch.owed.messages.as_deref());
+        .chain(batch.owed.messages.as_deref())
+        .chain(batch.deferred.iter().flat_map(|input| {
+            let texts = [&input.cursor.stream, &input.subject, &input.headers];
+            texts.map(String::as_str)
+        }));
     if texts.any(|text| text.contains('\0')) {
         return refuse("a text contains the character zero");
     }

@@ -60,6 +60,7 @@ impl MemoryStore {
                 })
                 .collect(),
             snapshots: state.snapshots.values().cloned().collect(),
+            deferred: state.deferred.values().cloned().collect(),
             definitions: state
                 .definitions
                 .values()

@@ -192,6 +192,7 @@ impl State {
             .map(|(partition, row)| OwnedPartition {
                 partition: *partition,
                 cursor: row.cursor.clone(),
+                deferred: self.deferred.keys().any(|id| id.partition == *partition),
             })
             .collect())
     }
@@ -236,6 +237,7 @@ impl State {
             .map(|(partition, row)| OwnedPartition {
                 partition: *partition,
                 cursor: row.cursor.clone(),
+                deferred: self.deferred.keys().any(|id| id.partition == *partition),
             })
             .collect()
     }

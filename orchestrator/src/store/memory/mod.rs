@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
-    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
-    StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
+    InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow, RunSize, Session, Share, Store,
+    StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -195,6 +195,18 @@ impl Store for MemoryStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
         self.available()?.load_runs(ids)
+    }
+
+    async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        self.available()?.run_sizes(ids)
+    }
+
+    async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        self.available()?.deferred_names(partition)
+    }
+
+    async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
+        self.available()?.deferred(partition, run, after)
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

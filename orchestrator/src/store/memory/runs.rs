@@ -7,7 +7,8 @@ use knarr_core::time::Timestamp;
 
 use super::state::State;
 use crate::store::{
-    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, StoreError, StoredRun, StoredTransition,
+    DEFERRED_LIMIT, DeferredInput, DeferredName, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow,
+    RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -48,6 +49,41 @@ impl State {
                     snapshot,
                 }
             })
+            .collect())
+    }
+
+    pub(super) fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        let stored = self.load_runs(ids)?.into_iter();
+        Ok(stored
+            .map(|run| {
+                let transitions = run.transitions.iter().map(|transition| transition.body.len());
+                let bytes = transitions.chain(run.snapshot.iter().map(|snapshot| snapshot.body.len()));
+                RunSize {
+                    run_id: run.row.run_id,
+                    partition: run.row.partition,
+                    bytes: bytes.sum::<usize>() as u64,
+                }
+            })
+            .collect())
+    }
+
+    pub(super) fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        let inputs = self.deferred.values().filter(|input| input.partition == partition);
+        Ok(inputs
+            .map(|input| DeferredName {
+                no: input.no,
+                run_id: input.run_id,
+                subject: input.subject.clone(),
+            })
+            .collect())
+    }
+
+    pub(super) fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
+        let inputs = self.deferred.values().filter(|input| input.partition == partition);
+        Ok(inputs
+            .filter(|input| input.no > after && input.run_id == run)
+            .take(DEFERRED_LIMIT)
+            .cloned()
             .collect())
     }
 

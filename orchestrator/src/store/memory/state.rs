@@ -8,7 +8,7 @@ use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::CommitFault;
-use crate::store::{Cluster, CommitId, Cursor, Owed, RunRow, Snapshot, StoredDefinition};
+use crate::store::{Cluster, CommitId, Cursor, DeferredId, DeferredInput, Owed, RunRow, Snapshot, StoredDefinition};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -29,6 +29,7 @@ pub(super) struct State {
     pub(super) runs: BTreeMap<RunId, RunRow>,
     pub(super) events: BTreeMap<(i16, RunId, i32), (Timestamp, String)>,
     pub(super) snapshots: BTreeMap<RunId, Snapshot>,
+    pub(super) deferred: BTreeMap<DeferredId, DeferredInput>,
 }
 
 #[derive(Debug)]

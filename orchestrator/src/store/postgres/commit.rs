@@ -1,4 +1,4 @@
-//! The group commit: one statement, one round trip, all or nothing.
+//! The group commit: one statement, one round trip, all or nothing; with deferred inputs, a transaction of three.
 //!
 //! **Invariant:** every part joins on the fence, the one row of `sessions` that still has the epoch and batch number the
 //! caller believes in. Without that row nothing is written. A partition that is not the session's, or an update of a run
@@ -8,8 +8,10 @@
 //! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
 //! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
+use sqlx::Connection;
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
+use super::deferred;
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore};
@@ -28,7 +30,7 @@ impl PostgresStore {
         };
         let executed = tokio::time::timeout(
             self.config.commit_timeout,
-            execute(&mut connection, session, batch, self.lease_us()),
+            write(&mut connection, session, batch, self.lease_us()),
         )
         .await
         .unwrap_or_else(|_| Err(CommitError::Unknown("no answer within the time limit".to_owned())));
@@ -53,6 +55,32 @@ impl PostgresStore {
     }
 }
 
+/// What is deferred and settled, which is rare, goes beside the statement and in its transaction: the statement of every
+/// other batch need not carry it.
+async fn write(
+    connection: &mut PgConnection,
+    session: &Session,
+    batch: &Batch,
+    lease_us: i64,
+) -> Result<(), CommitError> {
+    if !batch.defers() {
+        return execute(connection, session, batch, lease_us).await;
+    }
+    let mut transaction = connection.begin().await.map_err(to_commit_error)?;
+    let written = match execute(&mut transaction, session, batch, lease_us).await {
+        Ok(()) => deferred::change(&mut transaction, batch).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => transaction.commit().await.map_err(to_commit_error),
+        Err(error) => {
+            // If this fails as well the connection is closed, which has the same effect.
+            transaction.rollback().await.map_err(to_commit_error)?;
+            Err(error)
+        }
+    }
+}
+
 async fn execute(
     connection: &mut PgConnection,
     session: &Session,
@@ -73,6 +101,9 @@ async fn execute(
         snapshots,
         owed,
         published,
+        // Not by the statement.
+        deferred: _,
+        settled: _,
     } = batch;
     let inserts = || runs.iter().filter_map(RunWrite::as_insert);
     let updates = || runs.iter().filter_map(RunWrite::as_update);

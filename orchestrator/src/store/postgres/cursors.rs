@@ -16,7 +16,9 @@ impl PostgresStore {
     pub(super) async fn every_cursor(&self) -> Result<Vec<OwnedPartition>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
-            r#"select partition, cursor_seq, cursor_at as "cursor_at!: At", cursor_stream from partitions order by partition"#
+            r#"select p.partition, p.cursor_seq, p.cursor_at as "cursor_at!: At", p.cursor_stream,
+                      exists (select from deferred d where d.partition = p.partition) as "deferred!"
+               from partitions p order by p.partition"#
         )
         .fetch_all(&self.engine)
         .await
@@ -29,7 +31,8 @@ pub(super) async fn owned(connection: &mut PgConnection, session: &Session) -> R
     let rows = sqlx::query_as!(
         Row,
         r#"select p.partition as "partition!", p.cursor_seq as "cursor_seq!", p.cursor_at as "cursor_at!: At",
-                  p.cursor_stream as "cursor_stream!"
+                  p.cursor_stream as "cursor_stream!",
+                  exists (select from deferred d where d.partition = p.partition) as "deferred!"
            from partitions p join sessions s on s.id = p.owner
            where s.id = $1 and s.epoch = $2
            order by p.partition"#,
@@ -47,6 +50,7 @@ struct Row {
     cursor_seq: i64,
     cursor_at: At,
     cursor_stream: String,
+    deferred: bool,
 }
 
 impl From<Row> for OwnedPartition {
@@ -59,6 +63,7 @@ impl From<Row> for OwnedPartition {
                 at: row.cursor_at.0,
                 stream: row.cursor_stream,
             },
+            deferred: row.deferred,
         }
     }
 }

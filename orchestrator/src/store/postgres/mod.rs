@@ -19,13 +19,14 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefinitionHeads, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow,
-    OwnedPartition, Registered, RunFilter, RunRow, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
-    StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
+    InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow, RunSize, Session, Share, Store,
+    StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
 mod cursors;
+mod deferred;
 mod definitions;
 mod error;
 mod format;
@@ -217,6 +218,18 @@ impl Store for PostgresStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
         self.load(ids).await
+    }
+
+    async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        self.sizes(ids).await
+    }
+
+    async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        self.names_of_deferred(partition).await
+    }
+
+    async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
+        self.deferred_inputs(partition, run, after).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -10,7 +10,8 @@ use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, Snapshot, StoreError, StoredRun, StoredTransition,
+    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, RunSize, Snapshot, StoreError, StoredRun,
+    StoredTransition,
 };
 
 /// The checked queries make a record type each; this is what they have in common.
@@ -199,6 +200,33 @@ impl PostgresStore {
             }
         }
         Ok(runs)
+    }
+
+    /// Of what is stored out of line only the size is read.
+    pub(super) async fn sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        let records = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.partition as "partition!",
+                   coalesce(octet_length(s.body), 0) + coalesce(e.bytes, 0) as "bytes!"
+            from runs r
+            left join snapshots s on s.run_id = r.run_id
+            cross join lateral (
+                select sum(octet_length(e.body)) as bytes from events e
+                where e.retention_class = r.retention_class and e.run_id = r.run_id and e.seq > coalesce(s.seq, 0)
+            ) e
+            where r.run_id = any($1)
+            "#,
+            ids.iter().map(|id| id.0).bind_iter() as _,
+        )
+        .fetch_all(&self.engine)
+        .await
+        .map_err(to_store_error)?;
+        let sizes = records.into_iter().map(|record| RunSize {
+            run_id: RunId(record.run_id),
+            partition: record.partition,
+            bytes: u64::try_from(record.bytes).unwrap_or_default(),
+        });
+        Ok(sizes.collect())
     }
 
     pub(super) async fn transitions(

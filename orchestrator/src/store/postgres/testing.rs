@@ -20,7 +20,9 @@ use uuid::Uuid;
 use super::time::At;
 use super::{PostgresConfig, PostgresStore};
 use crate::store::conformance::{CommitDump, Dump, PartitionDump, SessionDump};
-use crate::store::{Append, Cursor, Owed, OwedSpan, RunRow, Snapshot, StoredDefinition, StoredTransition};
+use crate::store::{
+    Append, Cursor, DeferredInput, Owed, OwedSpan, RunRow, Snapshot, StoredDefinition, StoredTransition,
+};
 
 /// Ends the server and removes its directory when the pipe to the test process closes, however that process ends.
 const KEEPER: &str = r#""$1" -D "$2/data" -c listen_addresses=127.0.0.1 -c port="$3" -c unix_socket_directories= \
@@ -288,6 +290,23 @@ pub(crate) async fn dump(url: &str, name: impl Fn(Uuid) -> usize) -> Dump {
                 run_id: RunId(row.get("run_id")),
                 seq: row.get("seq"),
                 body: text(row, "body"),
+            })
+            .collect(),
+        deferred: all("select * from deferred order by partition, no")
+            .await
+            .iter()
+            .map(|row| DeferredInput {
+                partition: row.get("partition"),
+                no: row.get("no"),
+                run_id: RunId(row.get("run_id")),
+                cursor: Cursor {
+                    sequence: row.get::<i64, _>("cursor_seq").try_into().unwrap(),
+                    at: at(row, "cursor_at"),
+                    stream: text(row, "cursor_stream"),
+                },
+                subject: text(row, "subject"),
+                headers: text(row, "headers"),
+                body: row.get("body"),
             })
             .collect(),
         definitions: all("select * from definitions order by namespace, workflow, version")
