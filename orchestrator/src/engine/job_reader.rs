@@ -165,6 +165,17 @@ impl JobReader {
             "terminate_existing" => Conflict::TerminateExisting,
             _ => Conflict::Fail,
         };
+        if (conflict, reuse) == (Conflict::TerminateExisting, Reuse::Reject) {
+            return Err(Refusal::new(
+                &code::BAD_HEADER,
+                format!(
+                    "`{}: terminate_existing` does not go with `{}: reject_duplicate`: the run that is terminated would be \
+                     the duplicate",
+                    header::ID_CONFLICT,
+                    header::ID_REUSE
+                ),
+            ));
+        }
         let search_attributes = match bus::header(headers, header::SEARCH_ATTRIBUTES) {
             None => BTreeMap::new(),
             Some(text) => match json::parse(text.as_bytes(), &self.limits) {

@@ -556,11 +556,20 @@ async fn earlier_runs_decide_about_a_start() {
         .await;
     let second = world.answer(&mut inbox).await;
     assert_eq!(second.stage, AnswerStage::Started);
-    let rows = world.rows_of("o-1");
-    assert_eq!(
-        (rows[0].status.as_str(), rows[1].status.as_str()),
-        ("terminated", "running")
-    );
+    let statuses = |world: &World| {
+        let rows = world.rows_of("o-1").into_iter();
+        rows.map(|row| row.status).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&world), ["terminated", "running"]);
+    // It would end the run and then be a duplicate of it: nothing is done at all.
+    let contradiction = [
+        reply,
+        (names::ID_CONFLICT, "terminate_existing"),
+        (names::ID_REUSE, "reject_duplicate"),
+    ];
+    world.start("o-1", &contradiction).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    assert_eq!(statuses(&world), ["terminated", "running"]);
     world.work(honest());
     world.until("closed", |world| world.closed() == 2).await;
     world
