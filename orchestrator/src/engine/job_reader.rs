@@ -124,10 +124,18 @@ impl JobReader {
         };
         // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
         let confirm = bus::header(&message.headers, header::CONFIRM)
-            .map(str::to_owned)
-            .or(message.reply)
-            .filter(|to| self.may_answer(to));
-        Job::new(Origin::Direct { confirm, token }, kind)
+            .or(message.reply.as_deref())
+            .filter(|to| self.may_answer(to))
+            .map(str::to_owned);
+        let message = Box::new(message);
+        Job::new(
+            Origin::Direct {
+                confirm,
+                token,
+                message,
+            },
+            kind,
+        )
     }
 
     /// A task that the server gave up; `None` if its token is not one of ours.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 use super::token::{Signed, TokenKey};
-use crate::bus::{Delivery, Headers, LogMessage, Outgoing};
+use crate::bus::{Delivery, DirectMessage, Headers, LogMessage, Outgoing};
 use crate::store::RunRow;
 use crate::telemetry::span::RunTrace;
 
@@ -322,29 +322,44 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
         Err(_) => subject::namespace_of(&message.subject).map(std::borrow::Cow::into_owned),
     };
     let sequence = message.cursor.sequence;
-    let mut headers: Headers = vec![
+    let own = vec![
         (
             header::NATS_MSG_ID.into(),
             format!("{}#{sequence}", message.cursor.stream),
         ),
-        (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
-        (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
-        (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
         (header::ORIGINAL_SUBJECT.into(), message.subject.clone()),
         (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
     ];
+    let original = (&message.headers, &message.payload);
+    letter(namespace.as_deref(), own, original, refusal)
+}
+
+/// The copy of a result of the direct inlet; no log has it.
+pub(super) fn dead_letter_of_direct(message: &DirectMessage, token: &str, refusal: &Refusal) -> Outgoing {
+    let partition = u16::try_from(message.partition).unwrap_or(u16::MAX);
+    let direct = subject::direct(&message.namespace, partition).unwrap_or_default();
+    let own = vec![
+        (header::NATS_MSG_ID.into(), format!("direct/{token}")),
+        (header::ORIGINAL_SUBJECT.into(), format!("{direct}.result")),
+    ];
+    let original = (&message.headers, &message.payload);
+    letter(Some(&message.namespace), own, original, refusal)
+}
+
+fn letter(namespace: Option<&str>, own: Headers, original: (&Headers, &Bytes), refusal: &Refusal) -> Outgoing {
+    let (original, payload) = original;
+    let mut headers = own;
+    headers.extend([
+        (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
+        (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
+        (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
+    ]);
     // The server's own headers would be acted upon again.
-    headers.extend(
-        message
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.starts_with("Nats-"))
-            .cloned(),
-    );
+    headers.extend(original.iter().filter(|(name, _)| !name.starts_with("Nats-")).cloned());
     Outgoing {
-        subject: subject::dead_letter(namespace.as_deref(), refusal.code.title),
+        subject: subject::dead_letter(namespace, refusal.code.title),
         headers,
-        payload: message.payload.clone(),
+        payload: payload.clone(),
         delivery: Delivery::Stream,
     }
 }
