@@ -166,6 +166,9 @@ codes! {
     MESSAGE_TOKEN = "KN0238", "message_token",
         "A message between runs does not carry the token that Knarr gives them.",
         "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
+    UNREADABLE_RUN = "KN0239", "unreadable_run",
+        "The run is stored, but its history cannot be read.",
+        "Look at the orchestrator's log, which says what is wrong with it; send the dead letter again once that is mended.";
     STEP_NOT_SERVED = "KN0250", "step_not_served",
         "The definition has a kind of step that this version checks and tests, but does not run on a server.",
         "Take the step out, or keep the definition for a version that serves it.";

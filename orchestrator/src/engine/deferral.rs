@@ -298,7 +298,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Ok(Some(loaded)) => self.arrived(*loaded),
             Ok(None) => {
                 self.alarms.awake(run);
-                self.absent.insert(run, Absent::Missing);
+                // It had a size.
+                self.absent.insert(run, Absent::Unreadable);
             }
             Err(error) => {
                 tracing::warn!(%error, %run, "a large run cannot be loaded yet");

@@ -17,8 +17,10 @@ use crate::store::{Store, StoreError};
 /// Why a run that was looked up is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
-    /// It does not exist, or cannot be read.
+    /// It does not exist.
     Missing,
+    /// It exists, and its history cannot be read.
+    Unreadable,
     /// Its partition is not served here.
     Elsewhere,
 }
@@ -234,6 +236,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for run_id in missing {
             self.alarms.awake(run_id);
             self.absent.insert(run_id, Absent::Missing);
+        }
+        for run_id in fetched.unreadable {
+            self.alarms.awake(run_id);
+            if !self.live.contains(run_id) {
+                self.absent.insert(run_id, Absent::Unreadable);
+            }
         }
         for (run_id, partition) in fetched.huge {
             if self.partitions.serves(partition) {

@@ -80,7 +80,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !self.live.contains(run_id) {
                     match self.absent.get(&run_id) {
                         None => return Step::Lacks(Box::new(job)),
-                        Some(Absent::Missing) => self.run_is_absent(job, run_id),
+                        Some(Absent::Missing) => {
+                            let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
+                            self.run_is_absent(&job, run_id, &refusal);
+                        }
+                        Some(Absent::Unreadable) => self.run_is_absent(&job, run_id, &unreadable(run_id)),
                         Some(Absent::Elsewhere) => self.run_is_elsewhere(&job, run_id),
                     }
                 } else {
@@ -163,19 +167,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
-    fn run_is_absent(&mut self, job: Job, run_id: RunId) {
+    fn run_is_absent(&mut self, job: &Job, run_id: RunId, refusal: &Refusal) {
         self.alarms.awake(run_id);
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
-            JobKind::Result { .. } if job.origin.message().is_some() => {
-                let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
-                self.refuse(&job.origin, &refusal);
-            }
+            JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),
+            JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
             // A sender that does not exist any more needs no answer.
             JobKind::Answered { .. } => self.taken(&job.origin, None),
             // The log is read by whoever owns the run.
-            _ => self.turn_away(&job),
+            _ => self.turn_away(job),
         }
     }
 
@@ -228,6 +230,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(outgoing::core(inbox.clone(), body));
         }
     }
+}
+
+pub(super) fn unreadable(run_id: RunId) -> Refusal {
+    let problem = format!("the history of the run {run_id} cannot be read");
+    Refusal::new(&code::UNREADABLE_RUN, problem)
 }
 
 fn count_result(origin: &Origin, outcome: &TaskOutcome) {

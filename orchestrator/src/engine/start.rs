@@ -24,7 +24,7 @@ use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
 use super::live::{IdKey, Live};
 use super::outgoing::{self, RunRef};
-use super::perform::Step;
+use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
@@ -92,7 +92,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     if !self.absent.contains_key(&open) {
                         return Step::Lacks(Box::new(job));
                     }
-                    let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+                    let refusal = unreadable(open);
                     self.refuse(&job.origin, &refusal);
                     self.building.inputs += 1;
                     return Step::Done;
