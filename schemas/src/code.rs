@@ -169,6 +169,9 @@ codes! {
     UNREADABLE_RUN = "KN0239", "unreadable_run",
         "The run is stored, but its history cannot be read.",
         "Look at the orchestrator's log, which says what is wrong with it; send the dead letter again once that is mended.";
+    TOO_MANY_WAITERS = "KN0240", "too_many_waiters",
+        "As many callers wait for the end of this run as may.",
+        "Ask for the run's state from time to time, or listen to its event, instead of waiting for its answer.";
     STEP_NOT_SERVED = "KN0250", "step_not_served",
         "The definition has a kind of step that this version checks and tests, but does not run on a server.",
         "Take the step out, or keep the definition for a version that serves it.";

@@ -77,6 +77,8 @@ pub(super) fn publications(
     tokens: &TokenKey,
     into: &mut Vec<Publication>,
 ) {
+    // Many may wait for the same: what they are told is made once.
+    let mut bodies: Vec<(AnswerOn, Bytes)> = Vec::new();
     for effect in effects {
         match effect {
             Effect::Dispatch(dispatch) => {
@@ -95,7 +97,17 @@ pub(super) fn publications(
                     into.push(Publication::Message(core(subject, body)));
                 }
             }
-            Effect::Answer { to, on } => into.push(Publication::Message(answer(&to, &answer_of(state, on)))),
+            Effect::Answer { to, on } => {
+                let body = match bodies.iter().find(|(known, _)| *known == on) {
+                    Some((_, body)) => body.clone(),
+                    None => {
+                        let body = Bytes::from(answer_body(&answer_of(state, on)));
+                        bodies.push((on, body.clone()));
+                        body
+                    }
+                };
+                into.push(Publication::Message(core(to.to_string(), body)));
+            }
             Effect::Send { number, to, body } => {
                 let message = run_message(state, tokens, number, &to, &body);
                 into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
@@ -291,8 +303,12 @@ pub(super) fn refused(workflow_id: &str, refusal: &Refusal) -> Answer {
 }
 
 pub(super) fn answer(to: &str, answer: &Answer) -> Outgoing {
-    // Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
-    core(to.to_owned(), serde_json::to_vec(answer).unwrap_or_default())
+    core(to.to_owned(), answer_body(answer))
+}
+
+/// Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
+fn answer_body(answer: &Answer) -> Vec<u8> {
+    serde_json::to_vec(answer).unwrap_or_default()
 }
 
 /// Word to a worker that its results are taken elsewhere.
@@ -304,11 +320,11 @@ pub(super) fn moved(inbox: String, moved: Vec<String>) -> Outgoing {
     core(inbox, serde_json::to_vec(&confirmation).unwrap_or_default())
 }
 
-pub(super) fn core(subject: String, body: Vec<u8>) -> Outgoing {
+pub(super) fn core(subject: String, body: impl Into<Bytes>) -> Outgoing {
     Outgoing {
         subject,
         headers: Vec::new(),
-        payload: Bytes::from(body),
+        payload: body.into(),
         delivery: Delivery::Core,
     }
 }

@@ -68,10 +68,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         if !self.live.contains(row.run_id) && !self.absent.contains_key(&row.run_id) {
                             return Step::Lacks(Box::new(job));
                         }
-                        if let Some(answer) = request.answer.clone()
-                            && let Applied::Panicked = self.await_run(row.run_id, answer)
-                        {
-                            return self.poison(PoisonKey::of(&job));
+                        let applied = match request.answer.clone() {
+                            Some(answer) => self.await_run(row.run_id, answer),
+                            None => Applied::Nothing,
+                        };
+                        match applied {
+                            Applied::Changed | Applied::Nothing => {}
+                            Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+                            Applied::Rejected(refusal) => {
+                                self.refuse(&job.origin, &refusal);
+                                self.building.inputs += 1;
+                                return Step::Done;
+                            }
                         }
                     }
                     Some(answer) => {

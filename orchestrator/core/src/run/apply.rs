@@ -95,7 +95,7 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             signal::receive(&mut d, name, body, operation)?;
             d.settle();
         }
-        Input::Await(request) => answer::wait(&mut d, request),
+        Input::Await(request) => answer::wait(&mut d, request)?,
         Input::Parked {
             step,
             action,

@@ -179,6 +179,8 @@ pub enum Rejected {
     SignalName,
     #[error("{} signals wait to be taken already", super::limits::MAX_BUFFERED_SIGNALS)]
     SignalsFull,
+    #[error("{} wait for the run already", super::limits::MAX_WAITERS)]
+    TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
     #[error("the task {0} was never given out by this run")]

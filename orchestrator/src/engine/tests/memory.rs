@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_core::run::Event;
+use knarr_core::run::limits::MAX_WAITERS;
+use knarr_schemas::body::AnswerStage;
 use knarr_schemas::header as names;
 use serde_json::json;
 
@@ -76,6 +78,32 @@ async fn a_run_that_was_evicted_keeps_its_deadline() {
     world
         .within(Duration::from_secs(12), "closed", |world| world.closed() == 10)
         .await;
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// As many may wait for a run as its end can answer without delay; who comes later is told so.
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_for_one_run_are_bounded() {
+    let mut world = World::new(75).await;
+    let replica = world.replica("r0");
+    let mut inbox = world.bus.subscribe("_INBOX.caller.*");
+    world.start("o-1", &[]).await;
+    for n in 0..=MAX_WAITERS {
+        let headers = [
+            (names::ID_CONFLICT, "use_existing"),
+            (names::REPLY_TO, &format!("_INBOX.caller.{n}")),
+            (names::REPLY_ON, "closed"),
+        ];
+        world.start("o-1", &headers).await;
+    }
+    let refused = world.answer(&mut inbox).await;
+    assert_eq!(refused.error.map(|error| error.code).as_deref(), Some("KN0240"));
+    world.work(honest());
+    for _ in 0..MAX_WAITERS {
+        let answer = world.answer(&mut inbox).await;
+        assert_eq!((answer.stage, answer.output.is_some()), (AnswerStage::Closed, true));
+    }
     world.quiet().await;
     replica.stop().await;
 }
