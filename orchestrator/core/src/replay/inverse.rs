@@ -68,7 +68,10 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         Event::LateResult(late) => vec![ended(late.task, late_outcome(late))],
         Event::TaskLost { task, .. } => vec![Input::TaskLost { task: *task }],
         Event::TaskStarted { task, at } => vec![Input::TaskStarted { task: *task, at: *at }],
-        Event::DispatchHeld { task, .. } => vec![Input::DispatchHeld { task: *task }],
+        Event::DispatchHeld { task, in_doubt, .. } => vec![Input::DispatchHeld {
+            task: *task,
+            in_doubt: *in_doubt,
+        }],
         Event::TaskOpened { .. }
         | Event::TaskOffered { .. }
         | Event::TaskDelivered { .. }
