@@ -84,6 +84,38 @@ pub struct ConfirmedResult {
     pub refused: Option<ErrorBody>,
 }
 
+/// The run that a message comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SendingRun {
+    pub run: Uuid,
+    pub namespace: String,
+    pub workflow_id: String,
+}
+
+/// A message between runs, from Knarr to Knarr: nobody else can make its token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunMessage {
+    pub from: SendingRun,
+    /// Counts from 1 within the sending run: a repeat has the same number.
+    pub number: u32,
+    /// Absent = the newest run of the workflow id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_run: Option<Uuid>,
+    /// What it says: `start_child`, `child_closed`, `cancel`, `terminate`, `undo` or `signal`, with its particulars.
+    pub message: Value,
+}
+
+/// What the receiver of a message between runs says to it, from Knarr to Knarr.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunMessageAnswer {
+    /// The run that sent the message.
+    pub to_run: Uuid,
+    /// The message's.
+    pub number: u32,
+    /// `accepted`, or `refused` with a reason.
+    pub answer: Value,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

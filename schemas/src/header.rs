@@ -65,6 +65,16 @@ pub const BY: &str = "Knarr-By";
 /// Why, for the record.
 pub const REASON: &str = "Knarr-Reason";
 
+// On signals.
+/// Starts a run of this workflow where none of the id is open; the signal is its first.
+pub const START_WORKFLOW: &str = "Knarr-Start-Workflow";
+/// The input of that run, as JSON; without it the signal's body is the input, too.
+pub const START_INPUT: &str = "Knarr-Start-Input";
+
+// On messages between runs (Knarr → Knarr).
+/// Proves that Knarr composed the message for this subject.
+pub const MESSAGE_TOKEN: &str = "Knarr-Message-Token";
+
 // On dead letters (Knarr → knarr.dlq.>).
 pub const ERROR_CODE: &str = "Knarr-Error-Code";
 pub const ERROR_REMEDY: &str = "Knarr-Error-Remedy";

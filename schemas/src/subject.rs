@@ -206,6 +206,15 @@ pub fn run_verb(namespace: &str, workflow_id: &str, verb: &str) -> Result<String
     ))
 }
 
+/// `knarr.run.<ns>.<workflow id>.signal.<name>`
+pub fn signal(namespace: &str, workflow_id: &str, name: &str) -> Result<String, TokenError> {
+    Ok(format!(
+        "{}.{}",
+        run_verb(namespace, workflow_id, "signal")?,
+        encode_token(name)?
+    ))
+}
+
 /// `knarr.direct.<ns>.<partition>`: the prefix a task names; `.result`, `.beat` or `.claim` follows.
 pub fn direct(namespace: &str, partition: u16) -> Result<String, TokenError> {
     Ok(format!("knarr.direct.{}.{partition}", encode_token(namespace)?))

@@ -133,6 +133,18 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
         (
+            subject::signal("NS", "ID", "SI"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}"), ("SI", "{signal}")],
+        ),
+        (
+            subject::run_verb("NS", "ID", "message"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
+            subject::run_verb("NS", "ID", "answer"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::direct("NS", 17).map(|s| s + ".result"),
             vec![("NS", "{namespace}"), ("17", "{partition}")],
         ),
@@ -164,7 +176,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 10 + api::verb::ALL.len());
+    assert_eq!(others.count(), 13 + api::verb::ALL.len());
 }
 
 #[test]

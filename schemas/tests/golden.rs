@@ -71,6 +71,8 @@ fn bodies_read_as_they_were_written() {
     );
     let moved: body::Confirmation = body_of("confirmation-moved");
     assert!(moved.results.is_empty() && TaskToken::decode(&moved.moved[0]).is_some());
+    assert_eq!(body_of::<body::RunMessage>("run-message").number, 3);
+    assert_eq!(body_of::<body::RunMessageAnswer>("run-message-answer").number, 3);
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
@@ -104,6 +106,9 @@ fn messages_to_runs_read_as_they_were_addressed() {
         ("cancel", "o/1", "cancel", None),
         ("terminate", "o/1", "terminate", None),
         ("result-log", "o/1", "result", None),
+        ("signal", "o/1", "signal", Some("paid")),
+        ("run-message", "o/1", "message", None),
+        ("run-message-answer", "o/1", "answer", None),
     ] {
         let golden = read(name);
         for text in [&golden.subject, golden.stored_as.as_ref().unwrap()] {
@@ -140,6 +145,9 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::unkeyed_start("default", "order"), "start-unkeyed"),
         (subject::run_verb("default", "o/1", "cancel"), "cancel"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
+        (subject::signal("default", "o/1", "paid"), "signal"),
+        (subject::run_verb("default", "o/1", "message"), "run-message"),
+        (subject::run_verb("default", "o/1", "answer"), "run-message-answer"),
         (subject::task("default", "orders", "process-payment"), "task"),
         (
             subject::direct("default", 17).map(|prefix| prefix + ".result"),

@@ -383,7 +383,7 @@ async fn headers_that_no_client_can_read_are_dead_letters_and_hold_up_nothing() 
         assert_eq!(letter.subject, "knarr.dlq.default.unreadable_headers");
         assert_eq!(
             (letter.header("Knarr-Error-Code"), &letter.body[..]),
-            ("KN0235", &b"{}"[..])
+            ("KN0241", &b"{}"[..])
         );
         let kept = letter.header("Knarr-Original-Headers");
         assert!(

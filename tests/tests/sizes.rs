@@ -138,7 +138,7 @@ async fn whoever_waits_for_an_output_that_is_too_large_is_told_so() {
         assert_eq!(answer.output.is_some(), fits);
         assert_eq!(
             answer.error.map(|error| error.code),
-            (!fits).then(|| "KN0236".to_owned())
+            (!fits).then(|| "KN0242".to_owned())
         );
     }
     end.cancel();

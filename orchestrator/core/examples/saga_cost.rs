@@ -49,6 +49,8 @@ fn saga(plan: &Plan, number: u128, input: &Arc<Value>, output: &Arc<Value>) -> R
         search_attributes: BTreeMap::new(),
         answer: None,
         traceparent: None,
+        parent: None,
+        continues: None,
     };
     let (mut state, transition) = start(plan, begin, Timestamp(0))?;
     let mut bytes = publish(&state, &transition)?;

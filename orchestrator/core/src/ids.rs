@@ -87,6 +87,11 @@ impl fmt::Display for RunId {
 #[serde(transparent)]
 pub struct TaskNo(pub u32);
 
+/// The number of a message within its sender's run, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageNo(pub u32);
+
 /// SHA-256 of a definition's canonical JSON, in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

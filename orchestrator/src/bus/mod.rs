@@ -10,11 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
+use knarr_schemas::code::{Code, split_id};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::store::Cursor;
 
+pub mod code;
 pub mod head_room;
 pub mod memory;
 pub mod nats;
@@ -155,6 +157,27 @@ pub enum BusError {
     /// A configuration that will not become right by waiting.
     #[error("{0}")]
     Misconfigured(String),
+}
+
+impl BusError {
+    /// The code that the text begins with, so that a plain line of a log has it too.
+    pub fn code(&self) -> Option<&'static Code> {
+        let (id, _) = split_id(self.text())?;
+        code::ALL.iter().copied().find(|code| code.id == id)
+    }
+
+    /// What is known beyond the code.
+    pub fn cause(&self) -> String {
+        match split_id(self.text()) {
+            Some((_, cause)) => cause.to_owned(),
+            None => self.to_string(),
+        }
+    }
+
+    fn text(&self) -> &str {
+        let (Self::Unavailable(text) | Self::Misconfigured(text)) = self;
+        text
+    }
 }
 
 /// The answer of [`Bus::keep_head_room`].

@@ -78,6 +78,12 @@ impl BenchArgs {
                 SHORTEST.as_millis()
             )));
         }
+        if globals.nats_creds.is_some() {
+            return Err(CliError::usage(
+                "the benchmark's client cannot use a file of credentials (--nats-creds, KNARR_NATS_CREDS); give user and \
+                 password, or a token, in --nats-url",
+            ));
+        }
         let load = match (self.rate, self.in_flight) {
             (Some(rate), _) => Load::Rate(rate),
             (None, _) if self.idle => Load::InFlight(1),
@@ -197,6 +203,7 @@ mod tests {
             "order --duration 10",
             "order --duration 50ms",
             "order --replicas 0",
+            "order --nats-creds x.creds",
         ] {
             assert!(options(line).is_err(), "{line}");
         }

@@ -54,7 +54,7 @@ pub struct DemoArgs {
 
 pub async fn run(args: DemoArgs, globals: &Globals) -> Result<(), CliError> {
     let shutdown = interrupt::token();
-    let settings = ServerConfig::private(args.process.clone(), "", "private")?;
+    let settings = ServerConfig::private(args.process.clone(), "", None, "private")?;
     let telemetry = telemetry::init(&settings.telemetry())?;
     let options = ServerOptions {
         data_dir: Some(args.data_dir),
@@ -65,7 +65,7 @@ pub async fn run(args: DemoArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let progress = Progress::for_stderr();
     let mut stack = tokio::select! {
-        stack = Stack::start(options, args.process, &progress) => stack?,
+        stack = Stack::start(options, None, args.process, &progress) => stack?,
         () = shutdown.cancelled() => return Ok(()),
     };
     progress.finish();

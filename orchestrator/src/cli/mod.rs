@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub mod again;
 pub mod bench;
 pub mod cancel;
 pub mod check;
@@ -13,6 +15,7 @@ pub mod code;
 pub mod definition;
 pub mod demo;
 pub mod dev;
+pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod findings;
@@ -24,6 +27,7 @@ pub mod namespace;
 pub mod output;
 pub mod server;
 pub mod show;
+pub mod signal;
 pub mod stack;
 pub mod start;
 pub mod story;
@@ -72,6 +76,8 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     /// Stops a run at once and undoes nothing
     Terminate(cancel::TerminateArgs),
+    /// Tell a run something it waits for, or will
+    Signal(signal::SignalArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
@@ -83,14 +89,33 @@ pub enum Command {
     Explain(explain::ExplainArgs),
 }
 
+/// Global options that a command has no use for, and what to use instead. From the environment, which is there for all
+/// commands, they are ignored.
+const NO_USE: &[(&str, &str, &str)] = &[
+    ("server", "namespace", "a server serves every namespace"),
+    ("server", "output", "how it logs is said by --log-format"),
+    ("server", "timeout", "a server waits for no answer"),
+];
+
 impl Cli {
     /// Reads a command line, with what is only known of how it was written.
+    ///
+    /// # Errors
+    /// What is wrong with it, in clap's own words; also an option that would do nothing.
     pub fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
         let matches = Self::command().try_get_matches_from(arguments)?;
+        if let Some((command, given)) = matches.subcommand() {
+            for (_, option, instead) in NO_USE.iter().filter(|(of, ..)| *of == command) {
+                if given.value_source(option) == Some(ValueSource::CommandLine) {
+                    let message = format!("`knarr {command}` has no use for --{option}: {instead}");
+                    return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+                }
+            }
+        }
         let mut cli = Self::from_arg_matches(&matches)?;
         // A global option stands before or behind the command.
         let sources = [Some(&matches), matches.subcommand().map(|(_, matches)| matches)];
@@ -123,6 +148,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::History(args) => history::run(args, globals).await,
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
+        Command::Signal(args) => signal::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,
@@ -163,6 +189,37 @@ mod parsing {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_that_would_do_nothing_is_refused() {
+        for line in [
+            "knarr server -n shop",
+            "knarr -n default server",
+            "knarr server -o json",
+            "knarr --timeout 5s server",
+        ] {
+            let refused = Cli::read(line.split(' ')).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{line}");
+            assert!(refused.to_string().contains("has no use for --"), "{refused}");
+        }
+        Cli::read(["knarr", "server", "--nats-url", "nats://h"]).unwrap();
+        Cli::read(["knarr", "-n", "shop", "list", "-o", "json"]).unwrap();
+    }
+
+    /// An address may hold a password, and help is pasted into tickets.
+    #[test]
+    fn help_does_not_show_what_the_environment_says_of_addresses() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                if argument.get_env().is_some() && (id.ends_with("_url") || id.ends_with("_endpoint")) {
+                    assert!(argument.is_hide_env_values_set(), "{} {id}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -113,30 +113,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
             status.clone_into(&mut row.status);
             changed = true;
         }
-        if row.closed_at.is_none() && state.is_closed() {
+        let closes = row.closed_at.is_none() && state.closed_at().is_some();
+        if closes {
             row.closed_at = state.closed_at();
+            live.closed_in = self.building.number;
+        }
+        if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);
-            row.wake_at = None;
-            changed = true;
-        } else if !state.is_closed() {
-            let wake = state.wake_at();
-            // Lowered eagerly; raised only when the stored one has come due.
-            let write = match (wake, row.wake_at) {
-                (Some(wake), Some(stored)) => wake < stored || (stored <= now && wake > stored),
-                (Some(_), None) => true,
-                (None, Some(stored)) => stored <= now,
-                (None, None) => false,
-            };
-            if write {
-                row.wake_at = wake;
-                changed = true;
-            }
-            if let Some(wake) = wake
-                && live.alarm.is_none_or(|alarm| wake < alarm)
-                && self.alarms.set(wake, run_id, now)
-            {
-                live.alarm = Some(wake);
-            }
+        }
+        let wake = state.wake_at();
+        // Lowered eagerly; raised only when the stored one has come due, or when the row is written anyway.
+        let write = match (wake, row.wake_at) {
+            (Some(wake), Some(stored)) => wake < stored || (stored <= now && wake > stored),
+            (Some(_), None) => true,
+            (None, Some(stored)) => stored <= now || closes,
+            (None, None) => false,
+        };
+        if write || (closes && row.wake_at != wake) {
+            row.wake_at = wake;
+        }
+        changed |= closes || write;
+        if let Some(wake) = wake
+            && live.alarm.is_none_or(|alarm| wake < alarm)
+            && self.alarms.set(wake, run_id, now)
+        {
+            live.alarm = Some(wake);
         }
         if changed {
             let row = live.row.clone();

@@ -95,6 +95,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Err(CommitError::Unknown(problem)) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "unknown").increment(1);
                 tracing::warn!(%problem, "the outcome of a commit is unknown");
+                self.health.set_store(false);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);
                 self.reset("a commit's outcome is unknown");
@@ -119,7 +120,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 && live.state.is_closed()
                 && live.touched_in <= self.committed
             {
-                metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                if live.closed_in == sealed.number {
+                    metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
+                }
                 self.live.remove(*run_id);
             }
         }

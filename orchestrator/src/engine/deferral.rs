@@ -139,7 +139,9 @@ impl Deferral {
             return None;
         }
         match &job.kind {
-            JobKind::Result { run_id, .. } if self.runs.contains_key(run_id) => return Some(*run_id),
+            JobKind::Result { run_id, .. } | JobKind::Answered { run_id, .. } if self.runs.contains_key(run_id) => {
+                return Some(*run_id);
+            }
             // A refusal asks nothing of a run.
             JobKind::Gap(_) | JobKind::Refused(_) => return None,
             _ => {}
@@ -172,6 +174,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result { run_id, .. } => *run_id,
             JobKind::Start(start) => self.open_run(&start.namespace, &start.workflow_id)?,
             JobKind::Verb(verb) => self.open_run(&verb.namespace, &verb.workflow_id)?,
+            JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
+            JobKind::Message(message) => match message.receiver() {
+                Some(run) => run,
+                None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
+            },
+            JobKind::Answered { run_id, .. } => *run_id,
             _ => return None,
         };
         if self.is_known(lacked) {

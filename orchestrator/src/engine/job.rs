@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::run::input::{AnswerRequest, Operation, TaskOutcome};
+use knarr_core::run::message::{self, Sender};
 use knarr_core::time::Span;
 use serde_json::Value;
 
@@ -81,6 +82,15 @@ pub(super) enum JobKind {
         running: Span,
     },
     Verb(Box<VerbRequest>),
+    Signal(Box<SignalRequest>),
+    /// Of another run.
+    Message(Box<RunMessage>),
+    /// The answer to a message of this run.
+    Answered {
+        run_id: RunId,
+        number: MessageNo,
+        answer: message::Answer,
+    },
     Wake {
         run_id: RunId,
     },
@@ -157,6 +167,30 @@ pub(super) struct VerbRequest {
     pub(super) verb: Verb,
     pub(super) operation: Operation,
     pub(super) answer_to: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SignalRequest {
+    pub(super) namespace: Namespace,
+    pub(super) workflow_id: WorkflowId,
+    pub(super) name: Arc<str>,
+    pub(super) body: Arc<Value>,
+    pub(super) operation: Operation,
+    pub(super) answer_to: Option<Arc<str>>,
+    /// What is started where no run is open.
+    pub(super) start: Option<Box<StartRequest>>,
+}
+
+/// A message between runs; its token has been verified.
+#[derive(Debug, Clone)]
+pub(super) struct RunMessage {
+    pub(super) namespace: Namespace,
+    /// The recipient's.
+    pub(super) workflow_id: WorkflowId,
+    pub(super) from: Sender,
+    pub(super) number: MessageNo,
+    pub(super) to_run: Option<RunId>,
+    pub(super) body: message::Body,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

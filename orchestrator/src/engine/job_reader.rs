@@ -94,6 +94,9 @@ impl JobReader {
                 }
                 "cancel" => self.verb(&subject, message, Verb::Cancel),
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
+                "signal" => self.signal(&subject, message),
+                "message" => self.run_message(&subject, message),
+                "answer" => self.run_message_answer(&subject, message),
                 other => Err(Refusal::new(
                     &code::UNKNOWN_VERB,
                     format!("`{other}` is not a verb that a run understands"),
@@ -229,16 +232,11 @@ impl JobReader {
                 ),
             ));
         }
-        let text = |name: &str| bus::header(headers, name).map(|text| Arc::from(shorten(text, 1_024)));
         Ok(JobKind::Verb(Box::new(VerbRequest {
             namespace: Namespace::new(&subject.namespace),
             workflow_id: WorkflowId::new(&subject.workflow_id),
             verb,
-            operation: Operation {
-                request_id: Some(request_id(message)?),
-                by: text(header::BY),
-                reason: text(header::REASON),
-            },
+            operation: operation(message)?,
             answer_to: self.answer_to(headers)?,
         })))
     }
@@ -280,7 +278,7 @@ impl JobReader {
                 .any(|prefix| to.starts_with(prefix.as_str()))
     }
 
-    fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
+    pub(super) fn answer_to(&self, headers: &Headers) -> Result<Option<Arc<str>>, Refusal> {
         let Some(to) = bus::header(headers, header::REPLY_TO) else {
             return Ok(None);
         };
@@ -300,8 +298,18 @@ pub(super) fn answer_to(reader: &JobReader, message: &LogMessage) -> Option<Arc<
     reader.answer_to(&message.headers).ok().flatten()
 }
 
+/// Who asks, and why.
+pub(super) fn operation(message: &LogMessage) -> Result<Operation, Refusal> {
+    let text = |name: &str| bus::header(&message.headers, name).map(|text| Arc::from(shorten(text, 1_024)));
+    Ok(Operation {
+        request_id: Some(request_id(message)?),
+        by: text(header::BY),
+        reason: text(header::REASON),
+    })
+}
+
 /// A task or an acknowledgement that a reply subject carried into the log is not a request.
-fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
+pub(super) fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
     if bus::header(headers, header::TASK).is_some() || bus::header(headers, header::TOKEN).is_some() {
         return Err(Refusal::new(
             &code::TASK_HEADERS,
@@ -339,7 +347,7 @@ fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
 }
 
 /// The caller's own id, or one derived from the message's place in the log.
-fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
+pub(super) fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
     let headers = &message.headers;
     match bus::header(headers, header::REQUEST_ID).or_else(|| bus::header(headers, header::NATS_MSG_ID)) {
         Some(id) if id.len() <= 512 => Ok(RequestId::new(id)),

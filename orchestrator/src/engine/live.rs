@@ -23,6 +23,8 @@ pub(super) struct Live {
     pub(super) row: RunRow,
     /// The last batch that touched it; it stays while that batch is not committed.
     pub(super) touched_in: u64,
+    /// The batch in which it closed for the first time, if that was seen here.
+    pub(super) closed_in: u64,
     /// The earliest deadline the heap knows of for it.
     pub(super) alarm: Option<Timestamp>,
     /// First beats of open tasks, by number, kept until a deadline asks.
@@ -40,6 +42,7 @@ impl Live {
             reference,
             row,
             touched_in: 0,
+            closed_in: 0,
             alarm: None,
             beats: Vec::new(),
             attempts: Vec::new(),
@@ -77,6 +80,16 @@ impl IdInfo {
             .iter()
             .filter(|known| known.row.closed_at.is_some())
             .max_by_key(|known| known.row.run_id)
+    }
+
+    /// The open one, or the newest of the closed.
+    pub(super) fn newest(&self) -> Option<&Known> {
+        self.open().or_else(|| self.newest_closed())
+    }
+
+    /// Its last run closes in this batch, in which no other may open.
+    pub(super) fn closes_in(&self, batch: u64) -> bool {
+        self.newest_closed().is_some_and(|closed| closed.closed_in == batch)
     }
 
     pub(super) fn by_request(&self, request: &RequestId) -> Option<&Known> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use knarr_core::run::message::Body;
 use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
@@ -107,7 +108,54 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(None) => {}
                 }
             }
-            JobKind::Result { run_id, .. }
+            JobKind::Signal(signal) => {
+                let key: IdKey = (signal.namespace.clone(), signal.workflow_id.clone());
+                match open_run(&key) {
+                    Some(Some(run)) if deferral.holds(run) => {}
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    _ => {
+                        wanted.open_run(&key);
+                        if let Some(start) = &signal.start {
+                            wanted.id(&key, Some(&start.request_id));
+                        }
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                }
+            }
+            JobKind::Message(message) => {
+                let key = message.key();
+                let receiver = match message.receiver() {
+                    Some(run) => Some(run),
+                    None => live
+                        .ids
+                        .get(&key)
+                        .and_then(|info| info.newest().map(|known| known.row.run_id)),
+                };
+                if let Some(run) = receiver
+                    && !live.contains(run)
+                    && !self.absent.contains_key(&run)
+                    && !deferral.holds(run)
+                {
+                    wanted.run(run);
+                    job.asked_run = next;
+                }
+                let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
+                if !looked_up || !live.ids.contains_key(&key) {
+                    wanted.id(&key, None);
+                    if let Body::StartChild(start) = &message.body
+                        && let Some(version) = start.version
+                    {
+                        wanted.version(&message.namespace, &start.workflow, version);
+                    }
+                    job.asked_in = next;
+                }
+            }
+            JobKind::Answered { run_id, .. }
+            | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
@@ -165,6 +213,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Err(error) => {
                 tracing::warn!(%error, "a look-up failed and is repeated");
+                self.health.set_store(false);
                 self.fetch_after = Some(tokio::time::Instant::now() + Duration::from_millis(100));
                 self.forget_asked(number);
                 return;

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use knarr_core::ids::{Namespace, RunId, WorkflowName};
+use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
-use knarr_schemas::body::{Answer, AnswerStage, CancelTasks, Confirmation, FailureBody};
+use knarr_core::run::message::{self, Recipient, Sender};
+use knarr_schemas::body::{
+    Answer, AnswerStage, CancelTasks, Confirmation, FailureBody, RunMessage, RunMessageAnswer, SendingRun,
+};
 use knarr_schemas::{header, subject};
 use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
-use super::token::TokenKey;
+use super::token::{Signed, TokenKey};
 use crate::bus::{Delivery, Headers, LogMessage, Outgoing};
 use crate::store::RunRow;
 use crate::telemetry::span::RunTrace;
@@ -62,6 +65,8 @@ pub(super) enum Publication {
         dispatch: Box<Dispatch>,
     },
     Message(Outgoing),
+    /// Of the run's events, into a stream.
+    OfRun(RunId, Outgoing),
 }
 
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
@@ -91,8 +96,78 @@ pub(super) fn publications(
                 }
             }
             Effect::Answer { to, on } => into.push(Publication::Message(answer(&to, &answer_of(state, on)))),
+            Effect::Send { number, to, body } => {
+                let message = run_message(state, tokens, number, &to, &body);
+                into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
+            }
+            Effect::AnswerMessage { to, number, answer } => {
+                let message = message_answer(tokens, &to, number, &answer);
+                into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
+            }
+            // Registration refuses the steps that these come from (KN0250).
+            Effect::Continue | Effect::Emit { .. } => {}
         }
     }
+}
+
+/// A message to another run, to the partition of its workflow id.
+fn run_message(
+    state: &State,
+    tokens: &TokenKey,
+    number: MessageNo,
+    to: &Recipient,
+    said: &message::Body,
+) -> Option<Outgoing> {
+    let body = RunMessage {
+        from: SendingRun {
+            run: state.run_id().0,
+            namespace: state.namespace().to_string(),
+            workflow_id: state.workflow_id().to_string(),
+        },
+        number: number.0,
+        to_run: to.run.map(|run| run.0),
+        message: serde_json::to_value(said).ok()?,
+    };
+    signed(tokens, "message", state.namespace(), &to.workflow_id, &body)
+}
+
+/// The answer to a message of another run.
+pub(super) fn message_answer(
+    tokens: &TokenKey,
+    to: &Sender,
+    number: MessageNo,
+    answer: &message::Answer,
+) -> Option<Outgoing> {
+    let body = RunMessageAnswer {
+        to_run: to.run.0,
+        number: number.0,
+        answer: serde_json::to_value(answer).ok()?,
+    };
+    signed(tokens, "answer", &to.namespace, &to.workflow_id, &body)
+}
+
+/// `None` for a workflow id that cannot be a subject: no run has it.
+fn signed(
+    tokens: &TokenKey,
+    verb: &str,
+    namespace: &Namespace,
+    workflow_id: &WorkflowId,
+    body: &impl Serialize,
+) -> Option<Outgoing> {
+    let subject = subject::run_verb(namespace.as_str(), workflow_id.as_str(), verb).ok()?;
+    let body = serde_json::to_vec(body).ok()?;
+    let token = tokens.sign(&Signed {
+        verb,
+        namespace: namespace.as_str(),
+        workflow_id: workflow_id.as_str(),
+        body: &body,
+    });
+    Some(Outgoing {
+        subject,
+        headers: vec![(header::MESSAGE_TOKEN.into(), token)],
+        payload: Bytes::from(body),
+        delivery: Delivery::Stream,
+    })
 }
 
 /// The message of a task. Registration has seen to it that its names are tokens and its input is JSON.

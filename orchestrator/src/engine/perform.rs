@@ -57,7 +57,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let request = request.clone();
                 return self.verb(job, &request);
             }
-            JobKind::Result { run_id, .. }
+            JobKind::Signal(request) => {
+                let request = request.clone();
+                return self.signal(job, &request);
+            }
+            JobKind::Message(request) => {
+                let request = request.clone();
+                return self.message(job, &request);
+            }
+            JobKind::Answered { run_id, .. }
+            | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
@@ -124,6 +133,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return Step::Done;
             }
             JobKind::Wake { .. } => self.wake(run_id),
+            JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
             JobKind::TaskLost { task, .. } => self.apply(run_id, Input::TaskLost { task }),
             JobKind::Held { task, commit, .. } => {
                 let applied = self.apply(run_id, Input::DispatchHeld { task });
@@ -156,6 +166,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
                 self.refuse(&job.origin, &refusal);
             }
+            // A sender that does not exist any more needs no answer.
+            JobKind::Answered { .. } => self.taken(&job.origin, None),
             // The log is read by whoever owns the run.
             _ => self.turn_away(&job),
         }

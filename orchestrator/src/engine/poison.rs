@@ -89,12 +89,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn set_aside(&mut self, mut job: Job, key: &PoisonKey) -> Step {
         let run_id = match &job.kind {
             JobKind::Result { run_id, .. }
+            | JobKind::Answered { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
-            JobKind::Verb(request) => {
-                let key = (request.namespace.clone(), request.workflow_id.clone());
+            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Message(_) => {
+                let key = match &job.kind {
+                    JobKind::Verb(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Signal(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Message(request) => request.key(),
+                    _ => return Step::Done,
+                };
                 match self.live.ids.get(&key) {
                     None => return Step::Lacks(Box::new(job)),
                     Some(info) => info.open().map(|known| known.row.run_id),

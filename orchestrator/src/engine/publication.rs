@@ -116,7 +116,7 @@ impl<B: Bus> Publisher<B> {
             for (offer, result) in offers.into_iter().zip(results) {
                 match (result, &offer) {
                     (Ok(()), Publication::Task { .. }) => tasks += 1,
-                    (Ok(()), Publication::Message(_)) => {}
+                    (Ok(()), Publication::Message(_) | Publication::OfRun(..)) => {}
                     (Err(PublishError::Full), Publication::Task { run, dispatch }) => {
                         published.held.push((run.run_id, dispatch.task));
                     }
@@ -129,7 +129,10 @@ impl<B: Bus> Publisher<B> {
                         let reason = format!("a task cannot be published: {problem}");
                         published.unpublishable.push((run.run_id, Arc::from(reason)));
                     }
-                    (Err(PublishError::Refused(problem)), Publication::Message(message)) => {
+                    (
+                        Err(PublishError::Refused(problem)),
+                        Publication::Message(message) | Publication::OfRun(_, message),
+                    ) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "refused").increment(1);
                         let subject = &message.subject;
                         match too_large::instead_of(message, self.bus.max_payload()) {
@@ -167,7 +170,7 @@ impl<B: Bus> Publisher<B> {
 
     fn compose(&self, offer: &Publication) -> Outgoing {
         match offer {
-            Publication::Message(message) => message.clone(),
+            Publication::Message(message) | Publication::OfRun(_, message) => message.clone(),
             Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens, self.spans.is_some()),
         }
     }
@@ -231,6 +234,7 @@ fn left(offers: &[Publication]) -> Left {
     for offer in offers {
         match offer {
             Publication::Task { run, .. } => left.add_runs([run.run_id]),
+            Publication::OfRun(run_id, _) => left.add_runs([*run_id]),
             Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
             Publication::Message(_) => return Left::All,
         }

@@ -37,6 +37,9 @@ impl From<Rejected> for Refusal {
             Rejected::Closed(_) => &code::RUN_CLOSED,
             Rejected::UnknownTask(_) => &code::UNKNOWN_TASK,
             Rejected::NotParked(_) => &code::NOT_PARKED,
+            Rejected::SignalName => &code::SIGNAL_NAME,
+            Rejected::SignalsFull => &code::SIGNALS_FULL,
+            Rejected::PastPivot => &code::PAST_PIVOT,
             Rejected::Expression(_) => &code::EXPRESSION,
         };
         Self::new(code, rejected.to_string())

@@ -49,7 +49,17 @@ pub struct Health {
 impl Health {
     /// The store answered last time, and this replica holds a session.
     pub fn ready(&self) -> bool {
-        self.store.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed)
+        self.store() && self.serving()
+    }
+
+    /// The store answered last time.
+    pub fn store(&self) -> bool {
+        self.store.load(Ordering::Relaxed)
+    }
+
+    /// This replica holds a session.
+    pub fn serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_store(&self, up: bool) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
@@ -109,8 +110,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return Step::Blocked(Box::new(job));
             }
             Verdict::Fresh => match self.begin(&key, &request) {
-                Ok(true) => self.taken(&job.origin, None),
-                Ok(false) => return self.poison(PoisonKey::of(&job)),
+                Ok(Some(_)) => self.taken(&job.origin, None),
+                Ok(None) => return self.poison(PoisonKey::of(&job)),
                 Err(refusal) => match request.version {
                     // A version named for the first time has to be looked up by its number.
                     Some(_) if refusal.code.id == code::UNKNOWN_VERSION.id && !self.was_looked_up(&job) => {
@@ -158,14 +159,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 ),
             ));
         }
-        if closed.closed_in == self.building.number {
+        if info.closes_in(self.building.number) {
             return Verdict::ClosingNow;
         }
         Verdict::Fresh
     }
 
-    /// Opens a run. `Ok(false)` = core panicked.
-    fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<bool, Refusal> {
+    /// Opens a run as it is asked for. `Ok(None)` = core panicked.
+    pub(super) fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<Option<RunId>, Refusal> {
         let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
             return Err(Refusal::new(
                 &code::UNKNOWN_NAMESPACE,
@@ -205,21 +206,37 @@ impl<S: Store, B: Bus> Loop<S, B> {
             search_attributes: request.search_attributes.clone(),
             answer: request.answer.clone(),
             traceparent: request.traceparent.clone(),
+            parent: None,
+            continues: None,
         };
-        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start(&plan, start, now))) else {
+        Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
+    }
+
+    /// Opens a run, whoever has asked for it. `Ok(false)` = core panicked.
+    pub(super) fn open(
+        &mut self,
+        key: &IdKey,
+        plan: &Arc<Plan>,
+        retention_class: i16,
+        start: Start,
+    ) -> Result<bool, Refusal> {
+        let now = self.clock.now();
+        let (run_id, request_id) = (start.run_id, start.request_id.clone());
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start(plan, start, now))) else {
             return Ok(false);
         };
         let (state, transition) = started?;
-        let partition = self.partition_of(&request.namespace, &request.workflow_id);
+        let (namespace, workflow_id) = key.clone();
+        let partition = self.partition_of(&namespace, &workflow_id);
         let Some(reference) = RunRef::new(&state, partition) else {
             return Err(Refusal::new(&code::BAD_TOKEN, "the workflow id cannot be a subject"));
         };
         let row = RunRow {
             run_id,
             retention_class,
-            namespace: request.namespace.clone(),
-            workflow_id: request.workflow_id.clone(),
-            workflow: request.workflow.clone(),
+            namespace,
+            workflow_id,
+            workflow: state.workflow().clone(),
             version: i32::try_from(plan.version).unwrap_or(i32::MAX),
             definition: plan.hash.clone(),
             partition,
@@ -227,14 +244,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             started_at: transition.at,
             closed_at: None,
             wake_at: None,
-            request_id: Some(request.request_id.clone()),
+            request_id,
             search_attributes: attributes(state.search_attributes()),
             outcome: None,
         };
         let number = self.building.number;
         self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
+        // One that was fixed by its parent may have been asked about before it was there.
+        self.absent.remove(&run_id);
         self.live
-            .insert(run_id, Live::new(state, plan, Arc::new(reference), row));
+            .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row));
         self.building.inserted(run_id, partition);
         self.record(run_id, &transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
@@ -261,7 +280,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
-    fn was_looked_up(&self, job: &Job) -> bool {
+    pub(super) fn was_looked_up(&self, job: &Job) -> bool {
         job.asked_in.is_some_and(|fetch| fetch <= self.fetches_done)
     }
 

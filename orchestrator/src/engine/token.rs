@@ -1,8 +1,20 @@
-//! Makes and checks task tokens.
+//! Makes and checks the tokens of tasks, and of messages between runs.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use knarr_core::ids::{RunId, TaskNo};
 use knarr_schemas::token::{MAC_LEN, TaskToken};
 use ring::hmac;
+
+/// What the token of a message between runs vouches for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signed<'a> {
+    /// `message` or `answer`.
+    pub(super) verb: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) workflow_id: &'a str,
+    pub(super) body: &'a [u8],
+}
 
 pub(super) struct TokenKey(hmac::Key);
 
@@ -35,6 +47,34 @@ impl TokenKey {
         .encode()
     }
 
+    /// Of a message between runs: for this body under this subject, and no other.
+    pub(super) fn sign(&self, message: &Signed<'_>) -> String {
+        URL_SAFE_NO_PAD.encode(&self.message_mac(message).as_ref()[..MAC_LEN])
+    }
+
+    pub(super) fn is_signed(&self, token: &str, message: &Signed<'_>) -> bool {
+        let Ok(given) = URL_SAFE_NO_PAD.decode(token) else {
+            return false;
+        };
+        let expected = self.message_mac(message);
+        let expected = &expected.as_ref()[..MAC_LEN];
+        // Constant time: every byte is looked at.
+        let difference = expected.iter().zip(&given).fold(0, |sum, (a, b)| sum | (a ^ b));
+        given.len() == MAC_LEN && difference == 0
+    }
+
+    fn message_mac(&self, message: &Signed<'_>) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        // A task's begins with the bytes of its token; what follows cannot be taken for them.
+        context.update(b"message between runs");
+        for part in [message.verb, message.namespace, message.workflow_id] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        context.update(message.body);
+        context.sign()
+    }
+
     /// `None` for what this cluster did not issue for this namespace.
     pub(super) fn verify(&self, text: &str, namespace: &str) -> Option<(RunId, TaskNo)> {
         let token = TaskToken::decode(text)?;
@@ -53,6 +93,38 @@ impl TokenKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_worth_nothing_elsewhere_or_changed() {
+        let key = TokenKey::new(&[7; 32]);
+        let message = Signed {
+            verb: "message",
+            namespace: "a",
+            workflow_id: "o-1",
+            body: b"{}",
+        };
+        let token = key.sign(&message);
+        assert!(key.is_signed(&token, &message));
+        for other in [
+            Signed {
+                verb: "answer",
+                ..message
+            },
+            Signed {
+                namespace: "b",
+                ..message
+            },
+            Signed {
+                workflow_id: "o-2",
+                ..message
+            },
+            Signed { body: b"[]", ..message },
+        ] {
+            assert!(!key.is_signed(&token, &other), "{other:?}");
+        }
+        assert!(!TokenKey::new(&[8; 32]).is_signed(&token, &message));
+        assert!(!key.is_signed("", &message) && !key.is_signed(&token[1..], &message));
+    }
 
     #[test]
     fn a_token_is_worth_nothing_in_another_namespace_or_changed() {

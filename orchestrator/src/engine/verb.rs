@@ -3,7 +3,6 @@
 use knarr_core::ids::RunId;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input};
 use knarr_schemas::body::AnswerStage;
-use knarr_schemas::code;
 
 use super::apply::Applied;
 use super::job::{Job, Verb, VerbRequest};
@@ -11,7 +10,6 @@ use super::live::IdKey;
 use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
-use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::Store;
@@ -23,32 +21,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         };
         let Some(open) = info.open().map(|known| known.row.run_id) else {
-            let refusal = match info.newest_closed() {
-                Some(known) => Refusal::new(
-                    &code::RUN_CLOSED,
-                    format!("the run {} is closed ({})", known.row.run_id, known.row.status),
-                ),
-                None => Refusal::new(
-                    &code::UNKNOWN_RUN,
-                    format!(
-                        "no run in `{}` has the workflow id `{}`",
-                        request.namespace, request.workflow_id
-                    ),
-                ),
-            };
-            self.refuse(&job.origin, &refusal);
-            self.building.inputs += 1;
-            return Step::Done;
+            return self.refuse_closed(job, &key);
         };
         if !self.live.contains(open) {
-            if !self.absent.contains_key(&open) {
-                return Step::Lacks(Box::new(job));
-            }
-            // It was there a moment ago and cannot be read: an operator has to look at it.
-            let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
-            self.refuse(&job.origin, &refusal);
-            self.building.inputs += 1;
-            return Step::Done;
+            return self.await_open(job, open);
         }
         let input = match request.verb {
             Verb::Cancel => Input::Cancel(request.operation.clone()),

@@ -27,6 +27,31 @@ pub struct Plan {
     pub search_attributes: BTreeMap<String, Template>,
     /// Of the whole run, from its start.
     pub timeout: Option<Span>,
+    pub compensation: CompensationPolicy,
+}
+
+/// How a failed run is undone (`compensation:`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompensationPolicy {
+    pub order: UndoOrder,
+    pub on_exhausted: OnExhausted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UndoOrder {
+    /// Branches and iterations that ran side by side are undone side by side, each in reverse.
+    #[default]
+    Dependencies,
+    /// One after the other, in the reverse order of dispatch.
+    Sequential,
+}
+
+/// What an undo that is parked means for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnExhausted {
+    #[default]
+    Continue,
+    Halt,
 }
 
 /// A JSON Schema, compiled once.
@@ -37,18 +62,23 @@ pub struct InputSchema(pub Arc<jsonschema::Validator>);
 pub struct NodeId(pub usize);
 
 /// One place in the tree. What runs is an *instance* of it, addressed by a step path.
+///
+/// A path is the ids of the steps on the way, joined by dots. The main body of a step adds no segment (its node has an empty
+/// name), other bodies add their fixed name: `split.card.charge` (a branch), `choose.case_2.ship` and `choose.else.ship`,
+/// `guard.catch_1.notify`, `guard.finally.release`, `reserve.otherwise.ask`, `approval.on_timeout.escalate`. An iteration
+/// stands behind its loop's id, counted from 0: `lines[3].reserve`.
 #[derive(Debug)]
 pub struct Node {
     /// `None` at the root alone.
     pub parent: Option<NodeId>,
-    /// The step's id, or the fixed name of a body within its step; a segment of the path.
+    /// The step's id, or the fixed name of a body within its step; a segment of the path. Empty at the root and at main bodies.
     pub name: Arc<str>,
     /// `if:`; a step whose condition is false is skipped and has no output.
     pub condition: Option<Expression>,
     pub kind: NodeKind,
 }
 
-/// What a node does. Each kind has one file of behaviour under `run/`.
+/// What a node does. Each kind has one file of behaviour under `run/`. Every body is a [`NodeKind::Sequence`].
 #[derive(Debug)]
 pub enum NodeKind {
     /// A `steps:` list: children one after the other.
@@ -58,6 +88,157 @@ pub enum NodeKind {
     Activity(Box<Activity>),
     /// `set:`, assigned to `vars` in the order written.
     Set(Vec<(Arc<str>, Template)>),
+    Parallel(Parallel),
+    ForEach(Box<ForEach>),
+    /// The first case that is true, else nothing.
+    Switch(Vec<Case>),
+    While(Box<While>),
+    Try(Try),
+    Scope(Savepoint),
+    Wait(Wait),
+    WaitFor(Box<WaitFor>),
+    Workflow(Box<ChildWorkflow>),
+    Emit(Box<Emit>),
+    /// Ends the innermost scope, `try` or run with a typed error.
+    Fail(Box<Fail>),
+    /// Ends the run with this output.
+    Complete(Option<Template>),
+    /// Ends the run and starts the next one under the same workflow id with this input.
+    ContinueAsNew(Option<Template>),
+}
+
+#[derive(Debug)]
+pub struct Parallel {
+    /// Named by their branches, in the order written.
+    pub branches: Vec<NodeId>,
+    pub join: Join,
+    pub losers: Losers,
+}
+
+/// When a `parallel` has succeeded. It fails as soon as it can no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    All,
+    /// The first success.
+    Any,
+    AtLeast(u32),
+}
+
+/// What becomes of branches that are not needed once a `parallel` has succeeded: they are cancelled, and what they did is
+/// undone at the join or kept (and undone only if the run fails).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Losers {
+    Undo,
+    Keep,
+}
+
+#[derive(Debug)]
+pub struct ForEach {
+    /// Gives a list.
+    pub list: Template,
+    /// The name of the item within the body; `index` stands beside it.
+    pub item: Arc<str>,
+    /// `None` = all at once, up to the limits of a run.
+    pub max_concurrency: Option<u32>,
+    pub body: NodeId,
+    /// What an iteration contributes to the step's output, a list in the order of the items; `null` where it is not given.
+    pub collect: Option<Template>,
+}
+
+#[derive(Debug)]
+pub struct Case {
+    /// `None` = `else`, always last.
+    pub when: Option<Expression>,
+    pub body: NodeId,
+}
+
+#[derive(Debug)]
+pub struct While {
+    pub when: Expression,
+    /// One more fails the step.
+    pub max_iterations: u32,
+    pub body: NodeId,
+}
+
+#[derive(Debug)]
+pub struct Try {
+    pub body: NodeId,
+    pub catches: Vec<Catch>,
+    /// Also when the run is cancelled, never when it is terminated.
+    pub finally: Option<NodeId>,
+}
+
+#[derive(Debug)]
+pub struct Catch {
+    /// Error types; empty = every one.
+    pub types: Vec<Arc<str>>,
+    pub body: NodeId,
+}
+
+/// `scope:`, a savepoint: its failure undoes its own steps, then takes `otherwise`, or fails outward.
+#[derive(Debug)]
+pub struct Savepoint {
+    pub body: NodeId,
+    pub otherwise: Option<NodeId>,
+}
+
+#[derive(Debug)]
+pub enum Wait {
+    For(Span),
+    /// Gives an RFC 3339 time or a number of seconds since the epoch; one that has passed waits for nothing.
+    Until(Template),
+}
+
+#[derive(Debug)]
+pub struct WaitFor {
+    pub signal: Arc<str>,
+    /// A signal for which this is false stays buffered; sees the body as `signal`.
+    pub matches: Option<Expression>,
+    pub timeout: Option<Span>,
+    pub on_timeout: OnTimeout,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    Fail,
+    /// Passed, without an output.
+    Continue,
+    /// The last output of this body is the step's.
+    Steps(NodeId),
+}
+
+#[derive(Debug)]
+pub struct ChildWorkflow {
+    pub workflow: WorkflowName,
+    /// `None` = the highest registered one when the child starts.
+    pub version: Option<u32>,
+    /// `None` = derived from the parent's workflow id and the step's path.
+    pub id: Option<Template>,
+    pub input: Option<Template>,
+    pub parent_close: ParentClose,
+    /// Started and left alone: not waited for, not cancelled, not undone.
+    pub detached: bool,
+}
+
+/// What becomes of a child when its parent closes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentClose {
+    #[default]
+    RequestCancel,
+    Terminate,
+    Abandon,
+}
+
+#[derive(Debug)]
+pub struct Emit {
+    pub subject: Template,
+    pub body: Option<Template>,
+}
+
+#[derive(Debug)]
+pub struct Fail {
+    pub error_type: Template,
+    pub message: Option<Template>,
 }
 
 #[derive(Debug)]
@@ -67,6 +248,8 @@ pub struct Activity {
     pub on_failure: OnFailure,
     /// Undo the step even when it surely was not done (steps that are not atomic).
     pub compensate_on_failure: bool,
+    /// Once it has completed, the run only goes forward (SEMANTICS §2.7).
+    pub pivot: bool,
 }
 
 /// What a task says to a worker, forwards or as an undo.

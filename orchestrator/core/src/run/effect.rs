@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::event::{Event, Transition};
 use super::execution::Known;
 use super::keys::idempotency_key;
-use super::state::{OpenTaskView, Phase, State};
+use super::message::{Answer, Body, Recipient, Sender};
+use super::state::{OpenTaskView, State};
 use super::status::Status;
-use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
+use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
 use crate::time::{Span, Timestamp};
 
@@ -27,6 +28,29 @@ pub enum Effect {
         to: Arc<str>,
         on: AnswerOn,
     },
+    /// A message to another run. Namespace, run and workflow id of the sender are the shell's to add.
+    Send {
+        number: MessageNo,
+        to: Recipient,
+        body: Arc<Body>,
+    },
+    /// The answer to a message of another run.
+    AnswerMessage {
+        to: Sender,
+        number: MessageNo,
+        answer: Answer,
+    },
+    /// An event to be published, once: run, `seq` and `index` are its identity.
+    Emit {
+        seq: u32,
+        /// Within the transition.
+        index: u32,
+        step: StepPath,
+        subject: Arc<str>,
+        body: Arc<Value>,
+    },
+    /// The run continues as new: its successor is to be started, see [`State::successor`].
+    Continue,
 }
 
 /// A task to be published. Namespace, workflow, run and token are the shell's to add.
@@ -76,25 +100,59 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             Event::TaskOpened { task, .. } | Event::TaskOffered { task, .. } | Event::UndoScheduled { task, .. } => {
                 dispatch(state, *task, &mut effects);
             }
-            Event::RunFailed { .. } | Event::RunTimedOut { .. } | Event::CancelRequested { .. } => {
-                cancel_unwanted(state, &mut effects);
-            }
+            Event::RunFailed { .. }
+            | Event::RunTimedOut { .. }
+            | Event::CancelRequested { .. }
+            | Event::StopDeferred { .. }
+            | Event::ExitRequested { .. }
+            | Event::ParallelStopped { .. }
+            | Event::ForEachStopped { .. } => cancel_unwanted(state, &mut effects),
             Event::RunTerminated { .. } => {
                 cancel_unwanted(state, &mut effects);
                 answers(state, transition.seq..=transition.seq, &mut effects);
             }
-            Event::RunStarted(_) | Event::Awaited(_) | Event::RunCompleted { .. } | Event::RunClosed { .. } => {
+            Event::RunStarted(_) => {
+                start_accepted(state, &mut effects);
                 answers(state, transition.seq..=transition.seq, &mut effects);
             }
+            Event::Awaited(_) | Event::RunCompleted { .. } | Event::RunClosed { .. } => {
+                answers(state, transition.seq..=transition.seq, &mut effects);
+            }
+            Event::MessageSent(sent) => send(state, sent.number, &mut effects),
+            Event::MessageOffered { number, .. } => send(state, *number, &mut effects),
+            Event::MessageTaken(taken) => effects.push(Effect::AnswerMessage {
+                to: taken.from.clone(),
+                number: taken.number,
+                answer: taken.answer.clone(),
+            }),
+            Event::RunContinued { .. } => effects.push(Effect::Continue),
             _ => {}
         }
     }
+    effects.extend(emissions(transition));
     dedup(&mut effects);
     effects
 }
 
+/// What a committed transition emits, whatever the state is by now.
+pub fn emissions(transition: &Transition) -> Vec<Effect> {
+    let emitted = transition.events.iter().filter_map(|event| match event {
+        Event::Emitted(emitted) => Some(emitted),
+        _ => None,
+    });
+    let effects = emitted.zip(0..).map(|(emitted, index)| Effect::Emit {
+        seq: transition.seq,
+        index,
+        step: emitted.step.clone(),
+        subject: emitted.subject.clone(),
+        body: emitted.body.clone(),
+    });
+    effects.collect()
+}
+
 /// What transitions `first_seq..=last_seq` sent out and is still wanted, from the state as it is now: dispatches of tasks
-/// offered there and still open, cancellations asked for there, and answers to those who asked or were due there.
+/// offered there and still open, cancellations asked for there, messages sent there and still pending, and answers to
+/// those who asked or were due there. What transitions *emitted* is not kept: see [`State::emitted_in`] and [`emissions`].
 pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec<Effect> {
     let span = first_seq..=last_seq;
     let mut effects = Vec::new();
@@ -105,16 +163,71 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
             effects.push(Effect::Dispatch(of_view(state, &view)));
         }
     }
-    let asked = match &state.phase {
-        Phase::Running => false,
-        Phase::Stopping(stop) => span.contains(&stop.seq),
-        Phase::Closed(closed) => closed.status == Status::Terminated && span.contains(&closed.seq),
-    };
-    if asked {
+    if state.halted_within(&span) {
         cancel_unwanted(state, &mut effects);
+    }
+    for (number, pending) in &state.mail.outbox {
+        if span.contains(&pending.seq) {
+            send(state, *number, &mut effects);
+        }
+    }
+    if span.contains(&1) {
+        start_accepted(state, &mut effects);
+    }
+    answers_to_messages(state, &span, &mut effects);
+    if let Some(closed) = state.closed()
+        && closed.status == Status::ContinuedAsNew
+        && span.contains(&closed.seq)
+    {
+        effects.push(Effect::Continue);
     }
     answers(state, span, &mut effects);
     effects
+}
+
+fn send(state: &State, number: MessageNo, effects: &mut Vec<Effect>) {
+    if let Some(pending) = state.mail.outbox.get(&number) {
+        effects.push(Effect::Send {
+            number,
+            to: pending.to.clone(),
+            body: Arc::clone(&pending.body),
+        });
+    }
+}
+
+/// A child's birth answers the message that started it.
+fn start_accepted(state: &State, effects: &mut Vec<Effect>) {
+    if let Some(parent) = &state.birth.parent
+        && state.started_by(parent.run, parent.message)
+    {
+        effects.push(Effect::AnswerMessage {
+            to: Sender {
+                run: parent.run,
+                namespace: parent.namespace.clone(),
+                workflow_id: parent.workflow_id.clone(),
+            },
+            number: parent.message,
+            answer: Answer::Accepted,
+        });
+    }
+}
+
+fn answers_to_messages(state: &State, span: &RangeInclusive<u32>, effects: &mut Vec<Effect>) {
+    for (run, of) in &state.mail.taken {
+        for (number, taken) in of {
+            if span.contains(&taken.seq) {
+                effects.push(Effect::AnswerMessage {
+                    to: Sender {
+                        run: *run,
+                        namespace: taken.namespace.clone(),
+                        workflow_id: taken.workflow_id.clone(),
+                    },
+                    number: *number,
+                    answer: taken.answer.clone(),
+                });
+            }
+        }
+    }
 }
 
 fn dispatch(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
@@ -142,8 +255,11 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
         idempotency_key: idempotency_key(state.run_id(), step, direction),
         input: execution.input.clone(),
         start_to_close: execution.start_to_close,
-        // An undo is not cut by the run's timeout.
-        deadline: state.birth.timeout_at.filter(|_| direction == Direction::Do),
+        // Neither an undo, nor what only goes forward, nor a `finally` of a run that stops is cut by the run's timeout.
+        deadline: state
+            .birth
+            .timeout_at
+            .filter(|_| direction == Direction::Do && state.can_time_out()),
         offer: open.offer,
     }
 }
@@ -162,11 +278,18 @@ fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
 /// Somebody who waits for the start is answered by the transition that asked, the run having started; somebody who waits
 /// for the end by the later one of the two.
 fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) {
+    // The end of a run that continues as new is the end of its successor.
+    let continued = state.closed().filter(|closed| closed.status == Status::ContinuedAsNew);
     let closed_at = state.closed().map(|closed| closed.seq);
+    // Who was answered when the run closed for the first time is not answered again when it was undone.
+    let closed_first = state.reopened.as_ref().map(|closed| closed.seq);
     for waiter in &state.waiters {
         let answered = match waiter.on {
             AnswerOn::Started => Some(waiter.seq),
-            AnswerOn::Closed => closed_at.map(|closed| closed.max(waiter.seq)),
+            AnswerOn::Closed if continued.is_some_and(|closed| closed.seq >= waiter.seq) => None,
+            AnswerOn::Closed => closed_first
+                .filter(|closed| *closed >= waiter.seq)
+                .or(closed_at.map(|closed| closed.max(waiter.seq))),
         };
         if answered.is_some_and(|seq| span.contains(&seq)) {
             effects.push(Effect::Answer {
@@ -178,11 +301,13 @@ fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) 
 }
 
 /// Two events of one transition may ask for the same answers or cancellations (a run that starts and closes at once).
+/// Everything else is told apart by its number.
 fn dedup(effects: &mut Vec<Effect>) {
+    let may_repeat = |effect: &Effect| matches!(effect, Effect::Answer { .. } | Effect::CancelTask { .. });
     let mut index = 0;
     while index < effects.len() {
-        let repeated = effects[..index].contains(&effects[index]);
-        if repeated {
+        let effect = &effects[index];
+        if may_repeat(effect) && effects[..index].contains(effect) {
             effects.remove(index);
         } else {
             index += 1;

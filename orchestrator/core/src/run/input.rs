@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId};
+use super::event::Continues;
+use super::message::{Answer, Body, Parent, Sender};
+use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId};
 use crate::time::{Span, Timestamp};
 
 /// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
@@ -22,6 +24,10 @@ pub struct Start {
     pub search_attributes: BTreeMap<String, Value>,
     pub answer: Option<AnswerRequest>,
     pub traceparent: Option<Arc<str>>,
+    /// Of a child, see [`super::message::child_start`].
+    pub parent: Option<Box<Parent>>,
+    /// Of a successor, see [`super::State::successor`].
+    pub continues: Option<Box<Continues>>,
 }
 
 /// Somebody waits for the run to start or to close.
@@ -63,6 +69,23 @@ pub enum Input {
     Wake(Horizon),
     Cancel(Operation),
     Terminate(Operation),
+    /// A message of another run, see [`super::message`].
+    Message {
+        from: Sender,
+        number: MessageNo,
+        body: Body,
+    },
+    /// The receiver's answer to a message of this run.
+    MessageAnswered {
+        number: MessageNo,
+        answer: Answer,
+    },
+    /// From outside; a repeat of its request id changes nothing.
+    Signal {
+        name: Arc<str>,
+        body: Arc<Value>,
+        operation: Operation,
+    },
     /// Somebody else waits for this run (a repeated start, `use_existing`).
     Await(AnswerRequest),
     /// An operator decides about a parked undo.
@@ -147,6 +170,15 @@ pub enum Rejected {
     Closed(&'static str),
     #[error("there is no parked undo at `{0}`")]
     NotParked(String),
+    #[error(
+        "a signal needs a name of 1 to {} bytes without NUL",
+        super::limits::MAX_SIGNAL_NAME_BYTES
+    )]
+    SignalName,
+    #[error("{} signals wait to be taken already", super::limits::MAX_BUFFERED_SIGNALS)]
+    SignalsFull,
+    #[error("the run has completed its pivot and only goes forward")]
+    PastPivot,
     #[error("the task {0} was never given out by this run")]
     UnknownTask(u32),
     #[error("{0}")]

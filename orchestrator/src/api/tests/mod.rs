@@ -126,6 +126,8 @@ impl TestRun {
             search_attributes: [("customer".to_owned(), json!("c-1"))].into_iter().collect(),
             answer: None,
             traceparent: None,
+            parent: None,
+            continues: None,
         };
         let at = Timestamp(1_795_000_000_000_000 + i64::try_from(number).unwrap() * 1_000_000);
         let (state, first) = start(&definition.plan, birth, at).unwrap();

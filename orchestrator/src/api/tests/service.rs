@@ -90,6 +90,10 @@ async fn bad_requests_are_refused_with_a_code() {
         assert_eq!(body.code, code, "{}", body.message);
         assert!(!body.remedy.is_empty());
     }
+    let metrics = crate::telemetry::metrics::install().unwrap();
+    nats.request("knarr.api.%zz.run.list", "{}".into()).await.unwrap();
+    let exposed = metrics.render();
+    assert!(exposed.contains("knarr_rejected_total{code=\"KN0202\"} "), "{exposed}");
     let caller = ApiClient::new(nats.clone(), "default", TIMEOUT);
     let refused = caller
         .call::<_, RunPage>(verb::RUN_LIST, &json!({"status": "odd"}))
@@ -123,7 +127,7 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
         name: "KNARR_IN".to_owned(),
         subjects: vec!["knarr.run.>".to_owned(), "knarr.start.>".to_owned()],
         discard: jetstream::stream::DiscardPolicy::New,
-        max_messages: 3,
+        max_messages: 4,
         ..Default::default()
     };
     let stream = js.create_stream(config).await.unwrap();
@@ -172,6 +176,22 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
     assert_eq!(message.subject.as_str(), "knarr.run.default.o-1.cancel");
     assert_eq!(message.headers.get(header::VERB).unwrap().as_str(), "cancel default");
     assert_eq!(message.headers.get(header::REASON).unwrap().as_str(), "two lines");
+
+    let signal = crate::api::command::SignalCommand {
+        workflow_id: "o-1".to_owned(),
+        name: "paid".to_owned(),
+        body: "12".into(),
+        request_id: "r-3".to_owned(),
+        start_workflow: Some("order".to_owned()),
+        start_input: Some("{\n}".into()),
+        ..Default::default()
+    };
+    let signalled = commander.signal(signal).await.unwrap();
+    let message = stream.get_raw_message(signalled.sequence).await.unwrap();
+    assert_eq!(message.subject.as_str(), "knarr.run.default.o-1.signal.paid");
+    assert_eq!(message.headers.get(header::START_WORKFLOW).unwrap().as_str(), "order");
+    assert_eq!(message.headers.get(header::START_INPUT).unwrap().as_str(), "{ }");
+    assert_eq!(&message.payload[..], b"12");
 
     let full = commander.operate(cancel).await;
     assert!(matches!(full, Err(CommandError::Full(_))), "{full:?}");

@@ -151,6 +151,11 @@ impl MemoryBus {
         stream.ack_waits.get(&QueueName::new(queue)).copied()
     }
 
+    /// The bodies of what the log holds under subjects that end so, in order.
+    pub fn logged(&self, end: &str) -> Vec<Bytes> {
+        self.inner.state().log.bodies(end)
+    }
+
     /// Gives the log a limit, in bytes; 0 = none.
     pub fn limit_log(&self, bytes: u64) {
         self.inner.state().log_limit = bytes;

@@ -79,6 +79,11 @@ impl Log {
         sizes.sum::<usize>() as u64
     }
 
+    pub(super) fn bodies(&self, end: &str) -> Vec<Bytes> {
+        let entries = self.entries.iter().filter(|entry| entry.subject.ends_with(end));
+        entries.map(|entry| entry.payload.clone()).collect()
+    }
+
     pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.subject.as_str())
     }

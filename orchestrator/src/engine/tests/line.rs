@@ -287,6 +287,10 @@ impl Store for LineStore {
         self.line.read(self.store.load_runs(ids)).await
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.line.read(self.store.run_row(run)).await
+    }
+
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
         self.line.read(self.store.run_sizes(ids)).await
     }

@@ -8,6 +8,7 @@
 mod deferral;
 mod head_room;
 mod line;
+mod messages;
 mod random;
 mod robustness;
 mod scenarios;

@@ -11,6 +11,7 @@ use super::lease::LEASE;
 use super::state::{CommitRow, State};
 use crate::store::{
     Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, RunRow, RunWrite, Session,
+    UNDONE_LATER_STATUSES,
 };
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -86,10 +87,13 @@ impl State {
         for row in after.values() {
             let status_fits = match row.closed_at {
                 None => OPEN_STATUSES.contains(&row.status.as_str()),
-                Some(_) => CLOSED_STATUSES.contains(&row.status.as_str()) && row.wake_at.is_none(),
+                Some(_) => {
+                    let status = row.status.as_str();
+                    CLOSED_STATUSES.contains(&status) || UNDONE_LATER_STATUSES.contains(&status)
+                }
             };
             if !status_fits {
-                return refuse("the status does not fit, or a closed run has a deadline");
+                return refuse("the status does not fit");
             }
             if let Some(attributes) = &row.search_attributes {
                 match serde_json::from_str::<Value>(attributes) {

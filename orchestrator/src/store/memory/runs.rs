@@ -56,6 +56,10 @@ impl State {
             .collect())
     }
 
+    pub(super) fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        Ok(self.runs.get(&run).cloned())
+    }
+
     pub(super) fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
         let stored = self.load_runs(ids)?.into_iter();
         Ok(stored

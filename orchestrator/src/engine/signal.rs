@@ -1,0 +1,104 @@
+//! Signals from outside: to the open run of a workflow id, or to one that they start.
+
+use knarr_core::run::input::{AnswerOn, Input};
+use knarr_schemas::body::AnswerStage;
+use knarr_schemas::code;
+
+use super::apply::Applied;
+use super::job::{Job, SignalRequest};
+use super::live::IdKey;
+use super::outgoing;
+use super::perform::Step;
+use super::poison::PoisonKey;
+use super::refusal::Refusal;
+use super::run_loop::Loop;
+use crate::bus::Bus;
+use crate::store::Store;
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    pub(super) fn signal(&mut self, job: Job, request: &SignalRequest) -> Step {
+        let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        let Some(info) = self.live.ids.get(&key) else {
+            return Step::Lacks(Box::new(job));
+        };
+        let open = match (info.open(), &request.start) {
+            (Some(open), _) => open.row.run_id,
+            (None, None) => return self.refuse_closed(job, &key),
+            (None, Some(start)) => {
+                // An older run may have been started by this very signal.
+                if !self.was_looked_up(&job) {
+                    return Step::Lacks(Box::new(job));
+                }
+                if info.by_request(&start.request_id).is_some() {
+                    self.taken(&job.origin, None);
+                    self.building.inputs += 1;
+                    return Step::Done;
+                }
+                if info.closes_in(self.building.number) {
+                    return Step::Blocked(Box::new(job));
+                }
+                match self.begin(&key, start) {
+                    Ok(Some(run_id)) => run_id,
+                    Ok(None) => return self.poison(PoisonKey::of(&job)),
+                    Err(refusal) => {
+                        self.refuse(&job.origin, &refusal);
+                        self.building.inputs += 1;
+                        return Step::Done;
+                    }
+                }
+            }
+        };
+        if !self.live.contains(open) {
+            return self.await_open(job, open);
+        }
+        let input = Input::Signal {
+            name: request.name.clone(),
+            body: request.body.clone(),
+            operation: request.operation.clone(),
+        };
+        self.building.inputs += 1;
+        match self.apply(open, input) {
+            Applied::Changed | Applied::Nothing => {
+                if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(open)) {
+                    let mut answer = outgoing::answer_of(&live.state, AnswerOn::Started);
+                    answer.stage = AnswerStage::Accepted;
+                    self.building.answer(outgoing::answer(to, &answer));
+                }
+                self.taken(&job.origin, None);
+            }
+            Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
+            Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+        }
+        Step::Done
+    }
+
+    /// What is said to the open run of a workflow id that has none.
+    pub(super) fn refuse_closed(&mut self, job: Job, key: &IdKey) -> Step {
+        let closed = self.live.ids.get(key).and_then(|info| info.newest_closed());
+        let refusal = match closed {
+            Some(known) => Refusal::new(
+                &code::RUN_CLOSED,
+                format!("the run {} is closed ({})", known.row.run_id, known.row.status),
+            ),
+            None => Refusal::new(
+                &code::UNKNOWN_RUN,
+                format!("no run in `{}` has the workflow id `{}`", key.0, key.1),
+            ),
+        };
+        self.refuse(&job.origin, &refusal);
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    /// The open run of an id is not in memory: it is loaded, unless it is known that it cannot be read.
+    pub(super) fn await_open(&mut self, job: Job, open: knarr_core::ids::RunId) -> Step {
+        if !self.absent.contains_key(&open) {
+            return Step::Lacks(Box::new(job));
+        }
+        // It was there a moment ago and cannot be read: an operator has to look at it.
+        let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+        self.refuse(&job.origin, &refusal);
+        self.building.inputs += 1;
+        Step::Done
+    }
+}

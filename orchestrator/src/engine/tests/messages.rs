@@ -1,0 +1,308 @@
+//! What is said to runs: signals from outside, and messages between runs.
+
+use bytes::Bytes;
+use knarr_core::ids::RunId;
+use knarr_core::run::Event;
+use knarr_core::run::message::{Answer, Body, OnParentClose, Refusal, StartChild};
+use knarr_schemas::body::{AnswerStage, RunMessage, RunMessageAnswer, SendingRun};
+use knarr_schemas::{header as names, subject};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::token::{Signed, TokenKey};
+use super::scripts::honest;
+use super::world::{Act, World, done};
+use crate::store::memory::CommitFault;
+
+fn key() -> TokenKey {
+    // Of the memory store's clusters.
+    TokenKey::new(&[7; 32])
+}
+
+/// A run that no cluster has started.
+fn stranger() -> RunId {
+    RunId(Uuid::from_u128(
+        (0x0190_0000_0000 << 80) | (0x7 << 76) | (0x8 << 60) | 42,
+    ))
+}
+
+async fn publish_signed(world: &World, verb: &str, id: &str, body: &impl serde::Serialize) {
+    let body = serde_json::to_vec(body).unwrap();
+    let token = key().sign(&Signed {
+        verb,
+        namespace: "default",
+        workflow_id: id,
+        body: &body,
+    });
+    let headers = super::world::headers_of(&[(names::MESSAGE_TOKEN, &token)]);
+    let subject = subject::run_verb("default", id, verb).unwrap();
+    world.bus.publish_to_log(&subject, headers, Bytes::from(body)).unwrap();
+}
+
+/// A message from a run called `parent`, which this test plays.
+async fn say(world: &World, to: &str, number: u32, to_run: Option<RunId>, body: &Body) {
+    let message = RunMessage {
+        from: SendingRun {
+            run: stranger().0,
+            namespace: "default".to_owned(),
+            workflow_id: "parent".to_owned(),
+        },
+        number,
+        to_run: to_run.map(|run| run.0),
+        message: serde_json::to_value(body).unwrap(),
+    };
+    publish_signed(world, "message", to, &message).await;
+}
+
+/// The answers that the log has for `parent`, in order.
+fn answers(world: &World) -> Vec<(u32, Answer)> {
+    let messages = world.bus.logged("default.parent.answer");
+    let read = |body: &Bytes| {
+        let body: RunMessageAnswer = serde_json::from_slice(body).unwrap();
+        assert_eq!(body.to_run, stranger().0);
+        (body.number, serde_json::from_value(body.answer).unwrap())
+    };
+    messages.iter().map(read).collect()
+}
+
+fn start_child(run_id: RunId, workflow: &str) -> Body {
+    Body::StartChild(StartChild {
+        run_id,
+        workflow: workflow.into(),
+        version: None,
+        input: std::sync::Arc::new(json!({ "order": "c-1" })),
+        step: "child".into(),
+        parent_close: OnParentClose::RequestCancel,
+        detached: false,
+    })
+}
+
+fn signals(events: &[Event]) -> Vec<Value> {
+    let taken = events.iter().filter_map(|event| match event {
+        Event::SignalReceived(signal) => Some((*signal.body).clone()),
+        _ => None,
+    });
+    taken.collect()
+}
+
+fn slow() -> super::world::Script {
+    std::sync::Arc::new(|_| Act {
+        takes_ms: 2_000,
+        ..done()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_are_kept_in_order_and_once() {
+    let mut world = World::new(110).await;
+    let replica = world.replica("r0");
+    world.work(slow());
+    world.start("o-1", &[]).await;
+    let mut inbox = world.bus.subscribe("_INBOX.test");
+    let to = subject::signal("default", "o-1", "paid").unwrap();
+    for n in 0..5 {
+        let request = format!("s-{n}");
+        for _ in 0..2 {
+            let headers = [(names::REQUEST_ID, &*request), (names::REPLY_TO, "_INBOX.test")];
+            world.publish(&to, &headers, json!(n)).await;
+        }
+    }
+    for _ in 0..10 {
+        assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Accepted);
+    }
+    let run = world.rows_of("o-1")[0].run_id;
+    assert_eq!(
+        signals(&world.events(run).await),
+        [json!(0), json!(1), json!(2), json!(3), json!(4)]
+    );
+    world.until("closed", |world| world.closed() == 1).await;
+    world.quiet().await;
+    // Nobody is there any more, and nobody ever was.
+    for (id, code) in [("o-1", "KN0212"), ("o-2", "KN0211")] {
+        let to = subject::signal("default", id, "paid").unwrap();
+        world.publish(&to, &[], json!(9)).await;
+        world
+            .until("a dead letter", |world| {
+                let letters = world.bus.dead_letters();
+                letters
+                    .iter()
+                    .any(|letter| crate::bus::header(&letter.headers, names::ERROR_CODE) == Some(code))
+            })
+            .await;
+    }
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_may_start_its_run_once() {
+    let mut world = World::new(111).await;
+    let replica = world.replica("r0");
+    world.work(honest());
+    let to = subject::signal("default", "o-1", "paid").unwrap();
+    let headers = [(names::START_WORKFLOW, "order"), (names::REQUEST_ID, "s-1")];
+    for _ in 0..3 {
+        world.publish(&to, &headers, json!({ "order": 1 })).await;
+    }
+    world.until("closed", |world| world.closed() == 1).await;
+    // A repeat that comes when the run has closed.
+    world.publish(&to, &headers, json!({ "order": 1 })).await;
+    world.quiet().await;
+    let rows = world.rows_of("o-1");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(signals(&world.events(rows[0].run_id).await), [json!({ "order": 1 })]);
+    // Another signal starts another run.
+    let other = [
+        (names::START_WORKFLOW, "order"),
+        (names::START_INPUT, r#"{"order": 2}"#),
+        (names::REQUEST_ID, "s-2"),
+    ];
+    world.publish(&to, &other, json!("body")).await;
+    world.until("closed", |world| world.closed() == 2).await;
+    world.quiet().await;
+    assert_eq!(world.bus.dead_letters().len(), 0);
+    replica.stop().await;
+}
+
+/// Whatever dies or is lost, a child is started once, answers once and says its end until that is heard.
+#[tokio::test(start_paused = true)]
+async fn a_child_is_started_once_and_says_its_end_until_it_is_heard() {
+    for fault in [None, Some(CommitFault::LostBefore), Some(CommitFault::LostAfter)] {
+        let mut world = World::new(112).await;
+        let mut replica = world.replica("r0");
+        world.work(honest());
+        *world.weather.loses_subject.lock().unwrap() = Some("knarr.run.default.parent.message");
+        let child = RunId(Uuid::from_u128(
+            (0x0190_0000_0001 << 80) | (0x7 << 76) | (0x8 << 60) | 7,
+        ));
+        if let Some(fault) = fault {
+            world.store.fail_next_commit(fault);
+        }
+        for _ in 0..2 {
+            say(&world, "child", 1, None, &start_child(child, "order")).await;
+        }
+        world.until("answered", |world| !answers(world).is_empty()).await;
+        if fault.is_some() {
+            replica.kill();
+            replica = world.replica("r1");
+        }
+        world.until("the child is done", |world| world.closed() == 1).await;
+        assert!(answers(&world).iter().all(|answer| *answer == (1, Answer::Accepted)));
+        let rows = world.rows_of("child");
+        assert_eq!((rows.len(), rows[0].run_id), (1, child));
+
+        // Its end is said until it is answered, though it has closed: by who owned it then, or by the next.
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(world.rows_of("child")[0].wake_at.is_some());
+        assert_eq!(world.bus.logged("default.parent.message").len(), 0);
+        replica.kill();
+        replica = world.replica("r2");
+        *world.weather.loses_subject.lock().unwrap() = None;
+        world
+            .until("its end is said", |world| {
+                !world.bus.logged("default.parent.message").is_empty()
+            })
+            .await;
+        let said: RunMessage = serde_json::from_slice(&world.bus.logged("default.parent.message")[0]).unwrap();
+        assert_eq!(said.from.run, child.0);
+        assert!(
+            said.message["child_closed"]["status"] == "completed",
+            "{}",
+            said.message
+        );
+        // A parent that does not exist is answered by the shell: the end is settled.
+        world
+            .until("settled", |world| world.rows_of("child")[0].wake_at.is_none())
+            .await;
+        world.quiet().await;
+        let count = world.bus.logged("default.parent.message").len();
+        tokio::time::sleep(std::time::Duration::from_secs(1_000)).await;
+        assert_eq!(world.bus.logged("default.parent.message").len(), count);
+        replica.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_delivered_is_answered() {
+    let mut world = World::new(113).await;
+    let replica = world.replica("r0");
+    world.work(slow());
+    world.start("taken", &[]).await;
+    world.until("started", |world| world.rows().len() == 1).await;
+    let child = |n: u128| {
+        RunId(Uuid::from_u128(
+            (0x0190_0000_0001 << 80) | (0x7 << 76) | (0x8 << 60) | n,
+        ))
+    };
+    let cancel = Body::Cancel {
+        operation: Default::default(),
+    };
+    say(&world, "taken", 1, None, &start_child(child(1), "order")).await;
+    say(&world, "child", 2, None, &start_child(child(2), "nothing")).await;
+    say(&world, "nobody", 3, None, &cancel).await;
+    say(&world, "taken", 4, Some(child(3)), &cancel).await;
+    world.until("answered", |world| answers(world).len() == 4).await;
+    let mut reasons: Vec<(u32, Refusal)> = answers(&world)
+        .into_iter()
+        .map(|(number, answer)| match answer {
+            Answer::Refused { reason, .. } => (number, reason),
+            Answer::Accepted => panic!("{number} was accepted"),
+        })
+        .collect();
+    reasons.sort_by_key(|(number, _)| *number);
+    let expected = [
+        (1, Refusal::IdTaken),
+        (2, Refusal::UnknownWorkflow),
+        (3, Refusal::NoRun),
+        (4, Refusal::NoRun),
+    ];
+    assert_eq!(reasons, expected);
+
+    // A signal from a run is kept once, however often it is offered.
+    let signal = Body::Signal {
+        name: "paid".into(),
+        body: std::sync::Arc::new(json!(7)),
+    };
+    for _ in 0..3 {
+        say(&world, "taken", 5, None, &signal).await;
+    }
+    world.until("answered", |world| answers(world).len() == 7).await;
+    let run = world.rows_of("taken")[0].run_id;
+    assert_eq!(signals(&world.events(run).await), [json!(7)]);
+    world.until("closed", |world| world.closed() == 1).await;
+    replica.stop().await;
+}
+
+/// Nobody else can speak for a run.
+#[tokio::test(start_paused = true)]
+async fn a_forged_message_is_a_dead_letter() {
+    let mut world = World::new(114).await;
+    let replica = world.replica("r0");
+    world.work(slow());
+    world.start("o-1", &[]).await;
+    world.until("started", |world| world.rows().len() == 1).await;
+    let body = json!({
+        "from": { "run": stranger().0, "namespace": "default", "workflow_id": "parent" },
+        "number": 1,
+        "message": { "terminate": {} },
+    });
+    let genuine = key().sign(&Signed {
+        verb: "message",
+        namespace: "default",
+        workflow_id: "o-2",
+        body: body.to_string().as_bytes(),
+    });
+    let to = subject::run_verb("default", "o-1", "message").unwrap();
+    for token in ["", "AAAA", &genuine] {
+        world.publish(&to, &[(names::MESSAGE_TOKEN, token)], body.clone()).await;
+    }
+    world
+        .until("dead letters", |world| world.bus.dead_letters().len() == 3)
+        .await;
+    for letter in world.bus.dead_letters() {
+        assert_eq!(crate::bus::header(&letter.headers, names::ERROR_CODE), Some("KN0238"));
+    }
+    world.until("closed", |world| world.closed() == 1).await;
+    assert_eq!(world.statuses()["o-1"], "completed");
+    assert_eq!(answers(&world), []);
+    replica.stop().await;
+}
