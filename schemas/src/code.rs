@@ -169,6 +169,9 @@ codes! {
     TOO_SLOW = "KN0240", "too_slow",
         "Reading the answer from PostgreSQL would take too long; nothing was changed.",
         "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
+    TOO_MANY_NAMESPACES = "KN0241", "too_many_namespaces",
+        "The cluster has as many namespaces as it may have.",
+        "Use one of those there are; `knarr namespace list` shows them.";
 }
 
 #[cfg(test)]
