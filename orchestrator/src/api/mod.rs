@@ -86,13 +86,18 @@ impl From<StoreError> for Refusal {
     }
 }
 
+/// Of a registration: what was stored stays.
 impl From<BusError> for Refusal {
     fn from(error: BusError) -> Self {
-        Self::new(
-            503,
-            &code::UNAVAILABLE,
-            format!("what was stored stays, but its task queues could not be set up: {error}"),
-        )
+        let (status, code) = match error {
+            BusError::Unavailable(_) => (503, &code::QUEUES_UNAVAILABLE),
+            BusError::Misconfigured(_) => (500, &code::QUEUES_REFUSED),
+        };
+        let message = format!(
+            "the definition is registered, but its task queues could not be set up: {}",
+            error.cause()
+        );
+        Self::new(status, code, message)
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
+use knarr_schemas::code::{Code, split_id};
 use uuid::Uuid;
 
+pub mod code;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -275,6 +277,24 @@ pub enum StoreError {
     /// A rule of the store is broken; not retryable.
     #[error("{0}")]
     Rejected(String),
+}
+
+impl StoreError {
+    /// The code that the text begins with, so that a plain line of a log has it too.
+    pub fn code(&self) -> Option<&'static Code> {
+        let text = self.to_string();
+        let (id, _) = split_id(&text)?;
+        code::ALL.iter().copied().find(|code| code.id == id)
+    }
+
+    /// What is known beyond the code.
+    pub fn cause(&self) -> String {
+        let text = self.to_string();
+        match split_id(&text) {
+            Some((_, cause)) => cause.to_owned(),
+            None => text,
+        }
+    }
 }
 
 /// An owned partition, as its new owner finds it.

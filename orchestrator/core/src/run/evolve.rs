@@ -5,32 +5,34 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::change::{offered, unopened};
 use super::effect::Direction;
-use super::event::{ActivityScheduled, Event, LateOutcome, Resolution, RunStarted, Transition};
-use super::execution::{Execution, Known, OpenTask, Wait};
+use super::event::{Event, Resolution, RunStarted, StepOutcome, Transition};
+use super::execution::{Known, Wait};
 use super::failure::Failure;
-use super::input::{AnswerOn, AnswerRequest, Operation};
-use super::ledger::{LedgerEntry, UndoState};
+use super::input::{AnswerOn, AnswerRequest};
+use super::ledger::UndoState;
+use super::mail::{Pending, Taken};
+use super::message::Body;
+use super::open::{Loop, Open, Stopped};
 use super::signal::Signal;
-use super::state::{Closed, Heard, Pending, Phase, State, Step, Stop, Taken, Task, Waiter, Why};
+use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
-use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
 
 /// Brings the state from one transition to the next.
 pub fn evolve(state: &mut State, transition: &Transition) {
     for event in &transition.events {
         apply_event(state, transition.seq, transition.at, event);
     }
-    conclude(state, transition.seq, transition.at);
+    conclude(state, transition.seq, transition.at, transition.events.len());
 }
 
 /// What every transition changes, whatever its events.
-pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp) {
+pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp, events: usize) {
     state.seq = seq;
     state.at = at;
+    state.events = state.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
 }
 
 impl State {
@@ -43,7 +45,7 @@ impl State {
         for event in rest {
             apply_event(&mut state, transition.seq, transition.at, event);
         }
-        conclude(&mut state, transition.seq, transition.at);
+        conclude(&mut state, transition.seq, transition.at, transition.events.len());
         Some(state)
     }
 
@@ -65,6 +67,15 @@ impl State {
             requests: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
+            open: Default::default(),
+            loops: Default::default(),
+            blocked: Default::default(),
+            exit: None,
+            past_pivot: false,
+            deferred: None,
+            events: 0,
+            event_limit: None,
+            emitted: Vec::new(),
             reopened: None,
         };
         if let Some(answer) = &birth.answer {
@@ -93,6 +104,155 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::StepSkipped { step } => {
             state.steps.insert(step.clone(), Step::Skipped);
         }
+        Event::StepPassed { step } => state.end_step(step, Step::Passed),
+        Event::StepCompleted { step, output } => {
+            let output = output.clone();
+            state.end_step(step, Step::Completed { output });
+        }
+        Event::ParallelStarted { step } => {
+            state.open.insert(step.clone(), Open::Parallel(Default::default()));
+        }
+        Event::BranchEnded { step, branch, end } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                parallel.branch_ended(branch, end);
+            }
+        }
+        Event::ParallelStopped { step, error } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                let error = error.clone();
+                parallel.stopped = Some(Stopped { seq, error });
+            }
+        }
+        Event::ForEachStarted { step, items } => {
+            let items = items.clone();
+            state.loops.insert(step.clone(), Loop { items, last: 0 });
+            state.open.insert(step.clone(), Open::ForEach(Default::default()));
+        }
+        Event::IterationStarted { step, index } => {
+            state.loops.entry(step.clone()).or_default().last = *index;
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                each.begun = index.saturating_add(1);
+            }
+        }
+        Event::IterationEnded {
+            step, index, output, ..
+        } => {
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                each.ended = each.ended.saturating_add(1);
+                if !output.is_null() {
+                    each.outputs.insert(*index, output.clone());
+                }
+            }
+        }
+        Event::ForEachStopped { step, error } => {
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                let error = Some(error.clone());
+                each.stopped = Some(Stopped { seq, error });
+            }
+        }
+        Event::ErrorCaught { step, error, .. } => {
+            let caught = Some(error.clone());
+            state.open.insert(step.clone(), Open::Try { caught, finally: None });
+        }
+        Event::FinallyStarted { step, end } => {
+            let (caught, finally) = (None, Some(end.clone()));
+            state.open.insert(step.clone(), Open::Try { caught, finally });
+        }
+        Event::ScopeFailed { step, error } => {
+            let (error, undone) = (error.clone(), false);
+            state.open.insert(step.clone(), Open::Scope { error, undone });
+            state.discard(std::slice::from_ref(step));
+        }
+        Event::ScopeUndone { step } => {
+            if let Some(Open::Scope { undone, .. }) = state.open.get_mut(step) {
+                *undone = true;
+            }
+        }
+        Event::BodiesDiscarded { step, bodies } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                parallel.undoing = true;
+            }
+            state.discard(bodies);
+        }
+        Event::TimerSet { step, due } => {
+            state.open.insert(step.clone(), Open::Timer { due: *due });
+        }
+        Event::SignalAwaited { step, signal, due } => {
+            let (name, due) = (signal.clone(), *due);
+            state.open.insert(step.clone(), Open::Signal { name, due });
+        }
+        Event::SignalTaken { step, signal } => {
+            let buffer = &mut state.signals.buffer;
+            if let Some(index) = buffer.iter().position(|one| one.number == *signal) {
+                let output = buffer.remove(index).body;
+                state.end_step(step, Step::Completed { output });
+            }
+        }
+        Event::SignalTimedOut { step } => {
+            state.open.remove(step);
+        }
+        Event::Emitted(emitted) => {
+            if state.emitted.last() != Some(&seq) {
+                state.emitted.push(seq);
+            }
+            state.end_step(&emitted.step, Step::Passed);
+        }
+        Event::ChildEnded(ended) => state.child_ended(ended),
+        Event::ChildStopped { step } => {
+            if let Some(Open::Child(child)) = state.open.get_mut(step) {
+                child.stopping = true;
+            }
+        }
+        Event::ChildUndoSent { step, message } => {
+            if let Some(entry) = state.entry_mut(step) {
+                entry.state = UndoState::Running;
+                if let Some(child) = &mut entry.child {
+                    child.undo = Some(*message);
+                }
+            }
+        }
+        Event::PivotCompleted { .. } => {
+            state.past_pivot = true;
+            state.deferred = None;
+        }
+        Event::StopDeferred {
+            why,
+            pivot,
+            error,
+            operation,
+        } => {
+            state.remember(operation);
+            state.parked = None;
+            state.deferred = Some(Box::new(Deferred {
+                why: *why,
+                pivot: pivot.clone(),
+                error: error.clone(),
+                seq,
+            }));
+        }
+        Event::StepParked { step, outcome, error } => {
+            state.doing.remove(step);
+            let (outcome, error) = (*outcome, error.clone());
+            let parked = Open::Parked { error: error.clone() };
+            state.end_step(step, Step::Failed { outcome, error });
+            state.open.insert(step.clone(), parked);
+        }
+        Event::StepResumed { step, operation } => {
+            state.remember(operation);
+            state.open.remove(step);
+        }
+        Event::StepResolved { step, how, operation } => {
+            state.remember(operation);
+            let end = match how {
+                Resolution::Done => Step::Passed,
+                Resolution::Skipped => Step::Skipped,
+            };
+            state.end_step(step, end);
+        }
+        Event::StepBlocked { step } => {
+            state.blocked.insert(step.clone());
+        }
+        Event::ExitRequested { exit } => state.exit = Some((exit.clone(), seq)),
         Event::VarsSet { step, vars } => {
             state
                 .vars
@@ -178,11 +338,18 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         }
         Event::StepFailed { step, outcome, error } => {
             state.doing.remove(step);
+            state.blocked.remove(step);
             let failed = Step::Failed {
                 outcome: *outcome,
                 error: error.clone(),
             };
-            state.steps.insert(step.clone(), failed);
+            state.end_step(step, failed);
+            // A child that may have completed is told to undo what it did.
+            if *outcome == StepOutcome::Unknown
+                && let Some(entry) = state.entry_mut(step).filter(|entry| entry.child.is_some())
+            {
+                entry.state = UndoState::Ready;
+            }
         }
         Event::UndoReady { step, input } => {
             if let Some(entry) = state.entry_mut(step) {
@@ -199,7 +366,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         } => {
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Running;
-                let call = (&entry.undo.activity, &entry.undo.queue, &entry.input);
+                let Some(undo) = &entry.undo else { return };
+                let call = (&undo.activity, &undo.queue, &entry.input);
                 let mut execution = unopened(call, *start_to_close, *max_attempts);
                 execution.wait = offered(*task, seq, at, &execution);
                 state.undoing.insert(step.clone(), execution);
@@ -238,9 +406,11 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.stop(Why::Cancelled, error, seq);
         }
         Event::RunParked { reason } => state.parked = Some(reason.clone()),
-        Event::RunResumed { operation } => {
+        Event::RunResumed { operation, event_limit } => {
             state.remember(operation);
             state.parked = None;
+            state.blocked.clear();
+            state.event_limit = *event_limit;
         }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),
@@ -254,6 +424,9 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 offers: 0,
             };
             state.mail.outbox.insert(sent.number, pending);
+            if let Body::StartChild(start) = &*sent.body {
+                state.child_sent(sent.number, &sent.to, start);
+            }
         }
         Event::MessageOffered { number, due } => {
             if let Some(pending) = state.mail.outbox.get_mut(number) {
@@ -262,9 +435,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 pending.offers = pending.offers.saturating_add(1);
             }
         }
-        Event::MessageAnswered { number, .. } => {
-            state.mail.outbox.remove(number);
-        }
+        Event::MessageAnswered { number, answer } => state.message_answered(*number, answer),
         Event::MessageTaken(message) => {
             let taken = Taken {
                 namespace: message.from.namespace.clone(),
@@ -292,6 +463,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::RunContinued { successor, input } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::ContinuedAsNew,
                 at,
@@ -302,6 +474,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             });
         }
         Event::RunCompleted { output } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
                 at,
@@ -320,159 +493,6 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.parked = None;
             let error = state.failure().unwrap_or(error).clone();
             state.close(Status::Terminated, Some(error), seq, at);
-        }
-    }
-}
-
-/// An execution before its first task.
-fn unopened(
-    call: (&ActivityName, &QueueName, &Arc<Value>),
-    start_to_close: Span,
-    max_attempts: Option<u32>,
-) -> Execution {
-    let (activity, queue, input) = call;
-    Execution {
-        activity: activity.clone(),
-        queue: queue.clone(),
-        input: input.clone(),
-        start_to_close,
-        max_attempts,
-        attempt: 1,
-        unknown: false,
-        deferred: false,
-        succeeded_late: false,
-        last_error: None,
-        wait: Wait::Decision,
-    }
-}
-
-fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Execution) -> Wait {
-    Wait::Task(OpenTask {
-        task,
-        seq,
-        opened_at: at,
-        offer: 0,
-        known: Known::Offered,
-        due: at.plus(execution.start_to_close),
-    })
-}
-
-impl State {
-    fn schedule_do(&mut self, scheduled: &ActivityScheduled, seq: u32, at: Timestamp) {
-        let call = (&scheduled.activity, &scheduled.queue, &scheduled.input);
-        let mut execution = unopened(call, scheduled.start_to_close, scheduled.max_attempts);
-        execution.wait = offered(scheduled.task, seq, at, &execution);
-        self.doing.insert(scheduled.step.clone(), execution);
-        self.add_task(scheduled.task, &scheduled.step, Direction::Do);
-        if let Some(undo) = &scheduled.undo {
-            self.ledger.push(LedgerEntry {
-                step: scheduled.step.clone(),
-                undo: undo.clone(),
-                input: Arc::default(),
-                state: UndoState::Dormant,
-                resumed: false,
-            });
-        }
-    }
-
-    fn add_task(&mut self, task: TaskNo, step: &StepPath, direction: Direction) {
-        debug_assert_eq!(task, self.next_task(), "tasks are numbered without gaps");
-        self.tasks.push(Task {
-            step: step.clone(),
-            direction,
-            heard: Heard::Nothing,
-        });
-    }
-
-    fn with_open_task(&mut self, task: TaskNo, change: impl FnOnce(&mut OpenTask)) {
-        let Some((step, direction)) = self.task(task).map(|task| (task.step.clone(), task.direction)) else {
-            return;
-        };
-        if let Some(open) = self
-            .executions_mut(direction)
-            .get_mut(&step)
-            .and_then(|execution| execution.open_task_mut(task))
-        {
-            change(open);
-        }
-    }
-
-    /// Start-to-close counts from `began`.
-    fn found(&mut self, task: TaskNo, known: Known, began: Timestamp) {
-        let start_to_close = self.open_task(task).map(|view| view.execution.start_to_close);
-        self.with_open_task(task, |open| {
-            open.known = known;
-            open.due = began.plus(start_to_close.unwrap_or_default());
-        });
-    }
-
-    /// Notes what a worker said and names the activity, if the task was still open.
-    fn close_task(&mut self, task: TaskNo, heard: Heard) -> Option<(StepPath, Direction)> {
-        self.open_task(task)?;
-        let task = self.task_mut(task)?;
-        if heard != Heard::Nothing {
-            task.heard = heard;
-        }
-        Some((task.step.clone(), task.direction))
-    }
-
-    fn end_attempt(&mut self, task: TaskNo, heard: Heard, error: &Failure, change: impl FnOnce(&mut Execution)) {
-        if let Some((step, direction)) = self.close_task(task, heard)
-            && let Some(execution) = self.executions_mut(direction).get_mut(&step)
-        {
-            execution.last_error = Some(error.clone());
-            execution.wait = Wait::Decision;
-            change(execution);
-        }
-    }
-
-    fn hear_late(&mut self, task: TaskNo, outcome: LateOutcome) {
-        let success = outcome == LateOutcome::Completed;
-        let Some(closed) = self.task_mut(task) else {
-            return;
-        };
-        closed.heard = if success { Heard::Success } else { Heard::Other };
-        let (step, direction) = (closed.step.clone(), closed.direction);
-        if success && let Some(execution) = self.executions_mut(direction).get_mut(&step) {
-            execution.succeeded_late = true;
-        }
-    }
-
-    fn set_entry(&mut self, step: &StepPath, to: UndoState) {
-        if let Some(entry) = self.entry_mut(step) {
-            entry.state = to;
-        }
-    }
-
-    fn stop(&mut self, why: Why, error: &Failure, seq: u32) {
-        if self.is_running() {
-            let error = error.clone();
-            self.phase = Phase::Stopping(Stop { why, error, seq });
-        }
-    }
-
-    fn close(&mut self, status: Status, error: Option<Failure>, seq: u32, at: Timestamp) {
-        self.phase = Phase::Closed(Closed {
-            status,
-            at,
-            seq,
-            output: Arc::default(),
-            error,
-            successor: None,
-        });
-    }
-
-    fn add_waiter(&mut self, request: &AnswerRequest, seq: u32) {
-        self.waiters.push(Waiter {
-            to: request.to.clone(),
-            on: request.on,
-            seq,
-        });
-    }
-
-    fn remember(&mut self, operation: &Operation) {
-        if let Some(request) = &operation.request_id {
-            self.requests.insert(request.clone());
         }
     }
 }

@@ -351,6 +351,27 @@ async fn namespaces_are_created_up_to_their_limit() {
     for n in 1..MOST_NAMESPACES {
         assert!(create(n).await.unwrap().created);
     }
-    assert_eq!(create(MOST_NAMESPACES).await.unwrap_err().body.code, "KN0241");
+    assert_eq!(create(MOST_NAMESPACES).await.unwrap_err().body.code, "KN0251");
     assert!(!create(1).await.unwrap().created);
+}
+
+#[test]
+fn queues_that_cannot_be_set_up_are_told_apart_from_a_definition_that_is_not_registered() {
+    let away = Refusal::from(BusError::Unavailable("KN0301: no NATS server answers".to_owned()));
+    assert_eq!((away.status, away.body.code.as_str()), (503, "KN0243"));
+    let refused = Refusal::from(BusError::Misconfigured(
+        "KN0306: insufficient storage resources available".to_owned(),
+    ));
+    assert_eq!((refused.status, refused.body.code.as_str()), (500, "KN0244"));
+    for refusal in [away, refused] {
+        assert!(refusal.body.message.contains("is registered"), "{refusal:?}");
+        assert!(
+            !refusal.body.message.contains("KN03"),
+            "one code at a time: {refusal:?}"
+        );
+        assert!(
+            refusal.body.remedy.contains("register the same definition again"),
+            "{refusal:?}"
+        );
+    }
 }

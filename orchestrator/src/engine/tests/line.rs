@@ -375,8 +375,12 @@ pub(super) struct LineBus {
 }
 
 impl Bus for LineBus {
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
-        self.bus.prepare(partitions).await
+    fn max_payload(&self) -> usize {
+        self.bus.max_payload()
+    }
+
+    async fn prepare(&self, cluster: uuid::Uuid, partitions: u16) -> Result<(), BusError> {
+        self.bus.prepare(cluster, partitions).await
     }
 
     async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {

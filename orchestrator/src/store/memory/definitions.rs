@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
 
+use super::runs::readable;
 use super::state::State;
 use crate::store::{
     DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow, Registered, StoreError,
@@ -72,6 +73,7 @@ impl State {
         workflow: &WorkflowName,
         version: Option<i32>,
     ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        readable([namespace.as_str(), workflow.as_str()])?;
         Ok(self
             .definitions
             .values()
@@ -96,6 +98,11 @@ impl State {
         namespace: &Namespace,
         filter: &DefinitionFilter,
     ) -> Result<Vec<DefinitionRow>, StoreError> {
+        let texts = filter
+            .workflow
+            .iter()
+            .chain(filter.after.iter().map(|(workflow, _)| workflow));
+        readable([namespace.as_str()].into_iter().chain(texts.map(WorkflowName::as_str)))?;
         Ok(self
             .definitions
             .values()

@@ -9,6 +9,7 @@
 //!
 //! Session locks and prepared statements need real sessions: a pooler in transaction mode in between does not work.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use super::{
     DefinitionRow, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow,
     RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
+use crate::address::without_secrets;
 
 mod commit;
 mod cursors;
@@ -46,7 +48,7 @@ mod tests;
 mod time;
 
 /// How to reach PostgreSQL, and how much of it to use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresConfig {
     /// `postgres://user@host/database?…`
     pub url: String,
@@ -100,9 +102,18 @@ impl PostgresConfig {
     }
 }
 
+/// Without the password in the address.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("url", &without_secrets(&self.url))
+            .finish_non_exhaustive()
+    }
+}
+
 /// The engine's handle, cheap to clone; dropping the last one gives up the session lock. [`PostgresStore::for_people`]
 /// makes the one for everybody else.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresStore {
     config: Arc<PostgresConfig>,
     options: PgConnectOptions,
@@ -114,6 +125,15 @@ pub struct PostgresStore {
     /// How long their answers may take.
     patience: Duration,
     people: Pool,
+}
+
+/// Without the password that the options of connections contain.
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Plans that are made once and do not turn into scans while the tables are still small and unknown to the planner; and
