@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(streams.replicas, Setting::Always(3));
         assert_eq!(streams.log_max_bytes, Setting::Always(8 << 30));
         assert_eq!(streams.task_max_bytes, Setting::Always(2 << 30));
-        let private = ServerConfig::private(process, "nats://h", "postgres://h", None)
+        let private = ServerConfig::private(process, "nats://h", None, "postgres://h")
             .unwrap()
             .streams;
         assert_eq!(private.log_max_bytes, Setting::Always(8 << 30));
