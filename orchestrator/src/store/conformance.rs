@@ -753,7 +753,12 @@ async fn zero_in_a_question_is_refused(rig: impl Rig) {
     }
     let workflow = WorkflowName::new("a\0");
     refused(store.definition(&default, &workflow, Some(1)).await.unwrap_err());
-    refused(store.list_definitions(&zero, &DefinitionFilter::default()).await.unwrap_err());
+    refused(
+        store
+            .list_definitions(&zero, &DefinitionFilter::default())
+            .await
+            .unwrap_err(),
+    );
     let filter = RunFilter {
         workflow_id: Some(WorkflowId::new("\0")),
         limit: 1,
