@@ -14,7 +14,7 @@ use super::batch::BatchBuilder;
 use super::clock::Clock;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
-use super::deferral::Deferral;
+use super::deferred_runs::Deferral;
 use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
