@@ -19,6 +19,7 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
         id: code.code,
         cause: code.cause,
         remedy: code.remedy,
+        page: knarr_core::definition::code::page(code.code),
     });
     let tables = [
         knarr_schemas::code::ALL,
@@ -32,6 +33,7 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
         id: code.id,
         cause: code.cause,
         remedy: code.remedy,
+        page: None,
     });
     let mut all = definitions.chain(others);
     let Some(wanted) = &args.code else {
@@ -55,7 +57,12 @@ pub fn run(args: &ExplainArgs, globals: &Globals) -> Result<(), CliError> {
     if globals.json() {
         output::print_json(&code.body());
     } else {
-        output::print(&format!("{}: {}\n{}", code.id, code.cause, code.remedy));
+        let mut text = format!("{}: {}\n{}", code.id, code.cause, code.remedy);
+        if let Some(page) = code.page {
+            text.push_str("\n\n");
+            text.push_str(page.trim_end());
+        }
+        output::print(&text);
     }
     Ok(())
 }
@@ -64,6 +71,8 @@ struct Explained {
     id: &'static str,
     cause: &'static str,
     remedy: &'static str,
+    /// With an example, for people.
+    page: Option<&'static str>,
 }
 
 impl Explained {

@@ -3,6 +3,7 @@
 use super::code;
 use super::diagnostic::Diagnostic;
 use super::duration;
+use super::names::shortened;
 use super::near::nearest;
 use super::tree::{Key, Kind, Node, Place};
 use crate::time::Span;
@@ -14,6 +15,37 @@ pub(super) struct Keys {
     pub(super) known: &'static [&'static str],
     /// Part of the language, refused with a finding of their own.
     pub(super) later: &'static [&'static str],
+    /// Keys that belong elsewhere, with the help that says where.
+    misplaced: &'static [(&'static str, &'static str)],
+}
+
+impl Keys {
+    pub(super) const fn new(of: &'static str, known: &'static [&'static str]) -> Self {
+        Self {
+            of,
+            known,
+            later: &[],
+            misplaced: &[],
+        }
+    }
+
+    pub(super) const fn later(mut self, later: &'static [&'static str]) -> Self {
+        self.later = later;
+        self
+    }
+
+    pub(super) const fn misplaced(mut self, misplaced: &'static [(&'static str, &'static str)]) -> Self {
+        self.misplaced = misplaced;
+        self
+    }
+
+    fn help(&self, wrong: &str) -> String {
+        let misplaced = self.misplaced.iter().find(|(key, _)| *key == wrong);
+        match misplaced {
+            Some((_, help)) => (*help).to_owned(),
+            None => format!("the keys here are {}", listed(self.known)),
+        }
+    }
 }
 
 pub(super) struct Fields<'a> {
@@ -37,10 +69,9 @@ impl<'a> Fields<'a> {
             } else if !keys.known.contains(&key.text.as_str()) {
                 let message = format!("{} has no key `{}`", keys.of, key.text);
                 let near = nearest(&key.text, keys.known.iter().chain(keys.later).copied());
-                let help = format!("the keys here are {}", listed(keys.known));
                 found.push(
                     Diagnostic::error(code::UNKNOWN_KEY, key.span.clone(), message)
-                        .help(help)
+                        .help(keys.help(&key.text))
                         .suggest(near),
                 );
             }
@@ -58,6 +89,14 @@ impl<'a> Fields<'a> {
 
     fn entry(&self, key: &str) -> Option<&'a (Key, Node)> {
         self.entries.iter().find(|(k, _)| k.text == key)
+    }
+
+    /// A key that is none stands where this one should.
+    pub(super) fn misspelt(&self, key: &str) -> bool {
+        let others = self.entries.iter().map(|(other, _)| other.text.as_str());
+        others
+            .filter(|other| *other != key)
+            .any(|other| nearest(other, [key]).is_some())
     }
 
     pub(super) fn text(&self, key: &str, found: &mut Vec<Diagnostic>) -> Option<&'a str> {
@@ -80,18 +119,22 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A duration that is more than nothing. One that cannot be read is a finding and counts as [`STAND_IN`].
+    /// As [`duration`].
     pub(super) fn duration(&self, key: &str, found: &mut Vec<Diagnostic>) -> Option<Span> {
-        let node = self.get(key)?;
-        let message = match node.as_str().map(|text| (text, duration::parse(text))) {
-            None => format!("`{key}` is {}, not a duration", node.type_name()),
-            Some((_, Ok(Span::ZERO))) => format!("`{key}` must be longer than nothing"),
-            Some((_, Ok(span))) => return Some(span),
-            Some((text, Err(error))) => format!("`{text}` {error}"),
-        };
-        found.push(Diagnostic::error(code::BAD_DURATION, node.span.clone(), message));
-        Some(STAND_IN)
+        self.get(key).map(|node| duration(node, key, found))
     }
+}
+
+/// A duration that is more than nothing. One that cannot be read is a finding and counts as [`STAND_IN`].
+pub(super) fn duration(node: &Node, key: &str, found: &mut Vec<Diagnostic>) -> Span {
+    let message = match node.as_str().map(|text| (text, duration::parse(text))) {
+        None => format!("`{key}` is {}, not a duration", node.type_name()),
+        Some((_, Ok(Span::ZERO))) => format!("`{key}` must be longer than nothing"),
+        Some((_, Ok(span))) => return span,
+        Some((text, Err(error))) => format!("`{}` {error}", shortened(text)),
+    };
+    found.push(Diagnostic::error(code::BAD_DURATION, node.span.clone(), message));
+    STAND_IN
 }
 
 /// For what the author gave and cannot be read, so that nothing is said to be missing.

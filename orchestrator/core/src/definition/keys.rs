@@ -2,69 +2,53 @@
 
 use super::fields::Keys;
 
-pub(super) const DOCUMENT: Keys = Keys {
-    of: "a definition",
-    known: &[
+pub(super) const DOCUMENT: Keys = Keys::new(
+    "a definition",
+    &[
         "workflow",
         "version",
         "description",
         "id",
         "input_schema",
         "defaults",
+        "compensation",
         "steps",
         "output",
         "search_attributes",
         "timeout",
         "expr_version",
     ],
-    later: &[
-        "triggers",
-        "schedule",
-        "signals",
-        "updates",
-        "queries",
-        "retry",
-        "concurrency",
-        "priority",
-        "compensation",
-    ],
-};
+)
+.later(&[
+    "triggers",
+    "schedule",
+    "signals",
+    "updates",
+    "queries",
+    "retry",
+    "concurrency",
+    "priority",
+]);
 
-pub(super) const DEFAULTS: Keys = Keys {
-    of: "`defaults`",
-    known: &["queue", "start_to_close", "retry", "compensate"],
-    later: &[
+pub(super) const DEFAULTS: Keys =
+    Keys::new("`defaults`", &["queue", "start_to_close", "retry", "compensate"]).later(&[
         "heartbeat",
         "schedule_to_start",
         "schedule_to_close",
         "priority",
         "concurrency",
-    ],
-};
+    ]);
 
-pub(super) const DEFAULT_UNDO: Keys = Keys {
-    of: "`defaults.compensate`",
-    known: &["queue", "start_to_close", "retry"],
-    later: &["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"],
-};
+pub(super) const DEFAULT_UNDO: Keys = Keys::new("`defaults.compensate`", &["queue", "start_to_close", "retry"])
+    .later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
 
-pub(super) const STEP: Keys = Keys {
-    of: "a step",
-    known: &[
+pub(super) const COMPENSATION: Keys = Keys::new("`compensation`", &["order", "on_exhausted"]);
+
+pub(super) const STEP: Keys = Keys::new(
+    "a step",
+    &[
         "activity",
         "set",
-        "if",
-        "input",
-        "queue",
-        "retry",
-        "start_to_close",
-        "compensate",
-        "no_undo",
-        "read_only",
-        "on_failure",
-        "compensate_on_failure",
-    ],
-    later: &[
         "parallel",
         "for_each",
         "switch",
@@ -73,41 +57,123 @@ pub(super) const STEP: Keys = Keys {
         "scope",
         "wait",
         "wait_for",
-        "on_timeout",
         "workflow",
         "emit",
         "fail",
         "complete",
         "continue_as_new",
+        "if",
+        "input",
+        "output_schema",
+        "queue",
+        "retry",
+        "start_to_close",
+        "compensate",
+        "no_undo",
+        "read_only",
         "pivot",
-        "schedule_to_start",
-        "schedule_to_close",
-        "heartbeat",
-        "priority",
-        "concurrency",
-        "max_concurrent",
-        "rate",
-        "cancellation",
+        "on_failure",
+        "compensate_on_failure",
+        "on_timeout",
     ],
-};
+)
+.later(&[
+    "schedule_to_start",
+    "schedule_to_close",
+    "heartbeat",
+    "priority",
+    "concurrency",
+    "max_concurrent",
+    "rate",
+    "cancellation",
+])
+.misplaced(&[(
+    "steps",
+    "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
+)]);
 
 /// The keys of which a step has exactly one.
-pub(super) const KINDS: &[&str] = &["activity", "set"];
+pub(super) const KINDS: &[&str] = &[
+    "activity",
+    "set",
+    "parallel",
+    "for_each",
+    "switch",
+    "while",
+    "try",
+    "scope",
+    "wait",
+    "wait_for",
+    "workflow",
+    "emit",
+    "fail",
+    "complete",
+    "continue_as_new",
+];
 
-pub(super) const COMPENSATE: Keys = Keys {
-    of: "`compensate`",
-    known: &["activity", "input", "queue", "retry", "start_to_close"],
-    later: &["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"],
-};
+/// What may stand beside `activity`; `if` may stand beside every kind.
+pub(super) const BESIDE_ACTIVITY: &[&str] = &[
+    "input",
+    "output_schema",
+    "queue",
+    "retry",
+    "start_to_close",
+    "compensate",
+    "no_undo",
+    "read_only",
+    "pivot",
+    "on_failure",
+    "compensate_on_failure",
+];
 
-pub(super) const RETRY: Keys = Keys {
-    of: "`retry`",
-    known: &[
+pub(super) const BESIDE_WAIT_FOR: &[&str] = &["on_timeout"];
+
+pub(super) const COMPENSATE: Keys = Keys::new(
+    "`compensate`",
+    &["activity", "input", "queue", "retry", "start_to_close"],
+)
+.later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
+
+pub(super) const RETRY: Keys = Keys::new(
+    "`retry`",
+    &[
         "initial_interval",
         "backoff_coefficient",
         "maximum_interval",
         "maximum_attempts",
         "non_retryable",
     ],
-    later: &[],
-};
+);
+
+pub(super) const PARALLEL: Keys = Keys::new("`parallel`", &["branches", "join", "losers"]);
+
+pub(super) const JOIN: Keys = Keys::new("`join`", &["at_least"]);
+
+/// A body that has nothing but its steps: a branch, `else`, `finally`, `otherwise`, `on_timeout`.
+pub(super) const BODY: Keys = Keys::new("a body", &["steps"]);
+
+pub(super) const FOR_EACH: Keys = Keys::new("`for_each`", &["in", "as", "max_concurrency", "steps", "collect"]);
+
+pub(super) const CASE: Keys = Keys::new("a case of `switch`", &["when", "steps", "else"]);
+
+pub(super) const WHILE: Keys = Keys::new("`while`", &["when", "max_iterations", "steps"]);
+
+pub(super) const TRY: Keys = Keys::new("`try`", &["steps", "catch", "finally"]);
+
+pub(super) const CATCH: Keys = Keys::new("a `catch`", &["type", "steps"]);
+
+pub(super) const SCOPE: Keys = Keys::new("`scope`", &["steps", "otherwise"]);
+
+pub(super) const WAIT: Keys = Keys::new("`wait`", &["until"]);
+
+pub(super) const WAIT_FOR: Keys = Keys::new("`wait_for`", &["signal", "match", "timeout"])
+    .misplaced(&[("on_timeout", "it stands beside `wait_for`, in the step")]);
+
+pub(super) const WORKFLOW: Keys = Keys::new(
+    "`workflow`",
+    &["name", "version", "id", "input", "parent_close", "detached"],
+);
+
+pub(super) const EMIT: Keys = Keys::new("`emit`", &["subject", "body"]);
+
+pub(super) const FAIL: Keys = Keys::new("`fail`", &["type", "message"]);

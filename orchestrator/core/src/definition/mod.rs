@@ -1,9 +1,9 @@
 //! Definitions: from YAML or JSON to a checked, compiled [`plan::Plan`].
 //!
-//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` and `steps` (the model) → `resolve`
-//! (every default filled in) → `check` (expressions and references) and `advice` (what is legal and unwise) → `canonical`
-//! (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds findings and goes on with what it has,
-//! so that one reading reports everything.
+//! The way of a document: text → `yaml` (a tree of values that know where they stand) → `read` (the `model`) → `resolve`
+//! (every default filled in) → `check` (expressions and what they refer to, on every way through the steps) and `advice`
+//! (what is legal and unwise) → `canonical` (the JSON that is hashed and stored) and `compile` (the plan). Each stage adds
+//! findings and goes on with what it has, so that one reading reports everything.
 //!
 //! **Invariant:** [`from_canonical`] gives the same plan and hash for every canonical form that [`read`] produced: the
 //! canonical form holds every default, so that a later version with other defaults changes nothing about it.
@@ -18,7 +18,6 @@ mod compile;
 pub mod diagnostic;
 pub mod duration;
 mod fields;
-mod input_reference;
 mod keys;
 mod model;
 mod names;
@@ -27,7 +26,6 @@ pub mod plan;
 mod read;
 mod resolve;
 mod schema;
-mod steps;
 mod tree;
 mod yaml;
 
@@ -40,6 +38,9 @@ use diagnostic::{Diagnostic, Severity};
 use plan::Plan;
 
 pub use yaml::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_NODES};
+
+/// Findings that are given at once, the errors before the others.
+pub const MAX_FINDINGS: usize = 500;
 
 /// A definition without errors.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Resul
         return Err(in_order(findings));
     };
     resolve::fill(&mut definition, &mut findings);
-    check::expressions(&definition, text, &mut findings);
-    advice::give(&definition, &mut findings);
+    let forward = check::check(&definition, text, &mut findings);
+    advice::give(&definition, &forward, &mut findings);
     if has_errors(&findings) {
         return Err(in_order(findings));
     }
@@ -119,10 +120,21 @@ fn has_errors(findings: &[Diagnostic]) -> bool {
 }
 
 fn in_order(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    findings.sort_by_key(|finding| (finding.span.start, finding.severity, finding.code.code));
+    let by_place = |finding: &Diagnostic| (finding.span.start, finding.severity, finding.code.code);
+    findings.sort_by_key(by_place);
     findings.dedup();
+    if findings.len() > MAX_FINDINGS {
+        findings.sort_by_key(|finding| finding.severity);
+        let more = findings.len() - MAX_FINDINGS;
+        findings.truncate(MAX_FINDINGS);
+        findings.sort_by_key(by_place);
+        let end = findings.last().map(|last| last.span.clone()).unwrap_or_default();
+        let message = format!("there are {more} more findings");
+        let more = Diagnostic::error(code::TOO_LARGE, end, message).severity(Severity::Notice);
+        findings.push(more.help("mend these first"));
+    }
     findings
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

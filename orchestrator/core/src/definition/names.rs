@@ -4,7 +4,7 @@ use super::code;
 use super::diagnostic::Diagnostic;
 use super::fields::expected;
 use super::model::Text;
-use super::tree::{Node, Place};
+use super::tree::{Kind, Node, Place};
 
 /// Longest name of a workflow, an activity, a queue; a subject holds several.
 const MAX_NAME_BYTES: usize = 100;
@@ -45,6 +45,27 @@ pub(super) fn identifier(text: &str, place: &Place, what: &str, found: &mut Vec<
         text: text.to_owned(),
         place: place.clone(),
     })
+}
+
+/// Names and what they are set to, in the order written.
+pub(super) fn assignments(node: &Node, what: &str, kind: &str, found: &mut Vec<Diagnostic>) -> Vec<(Text, Node)> {
+    let Kind::Object(entries) = &node.kind else {
+        expected(node, what, "a mapping of names to values", found);
+        return Vec::new();
+    };
+    let mut assignments: Vec<(Text, Node)> = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let Some(name) = identifier(&key.text, &key.span, kind, found) else {
+            continue;
+        };
+        if assignments.iter().any(|(earlier, _)| earlier.text == name.text) {
+            let message = format!("the key `{}` appears twice", name.text);
+            found.push(Diagnostic::error(code::DUPLICATE_KEY, name.place, message));
+            continue;
+        }
+        assignments.push((name, value.clone()));
+    }
+    assignments
 }
 
 pub(super) fn shortened(text: &str) -> String {

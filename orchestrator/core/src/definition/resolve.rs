@@ -26,10 +26,10 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
         None => (&none, &none),
     };
     let has_defaults = definition.defaults.is_some();
-    let mut assumed: Option<(Place, Vec<&str>)> = None;
-    for step in &mut definition.steps {
+    let mut assumed: Option<(Place, Vec<String>)> = None;
+    definition.steps.visit_mut(&mut |step| {
         let StepKind::Activity(activity) = &mut step.kind else {
-            continue;
+            return;
         };
         let call = &mut activity.call;
         let queue = first([&call.fields, call_defaults], |f| f.queue.as_ref());
@@ -38,7 +38,7 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
             None => {
                 let message = format!("the step `{}` has no queue", step.id.text);
                 found.push(Diagnostic::error(code::NO_QUEUE, step.id.place.clone(), message));
-                continue;
+                return;
             }
         };
         let start_to_close = first([&call.fields, call_defaults], |f| f.start_to_close.as_ref()).copied();
@@ -50,7 +50,7 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
                 assumed
                     .get_or_insert_with(|| (step.id.place.clone(), Vec::new()))
                     .1
-                    .push(&step.id.text);
+                    .push(step.id.text.clone());
             }
         }
         let settings = Settings {
@@ -62,8 +62,9 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
             undo.settings = Some(undo_settings(undo, undo_defaults, &settings));
         }
         call.settings = Some(settings);
-    }
+    });
     if let Some((place, steps)) = assumed {
+        let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
         let message = format!(
             "10 s is assumed as `start_to_close` of {}",
             super::fields::listed(&steps)

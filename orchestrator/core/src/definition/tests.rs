@@ -8,6 +8,12 @@ use super::*;
 use crate::expression::Scope;
 use crate::time::Span;
 
+mod flow;
+mod json_schema;
+mod kinds;
+mod saga;
+pub(crate) mod soundness;
+
 const ORDER: &str = r#"
 workflow: order
 version: 1
@@ -233,12 +239,12 @@ fn one_finding_each() {
             "KN0104 a step has no key `actvity` | actvity",
         ),
         (
-            &step("{ parallel: {} }"),
-            "KN0105 `parallel` is not supported by this version | parallel",
+            &step("{ activity: y, heartbeat: 5s }"),
+            "KN0105 `heartbeat` is not supported by this version | heartbeat",
         ),
         (
-            &step("{ activity: y, pivot: true }"),
-            "KN0105 `pivot` is not supported by this version | pivot",
+            &step("{ activity: y, priority: 1 }"),
+            "KN0105 `priority` is not supported by this version | priority",
         ),
         ("workflow: w\nversion: 1\n", "KN0106 the definition has no `steps` | "),
         (
@@ -291,11 +297,11 @@ fn one_finding_each() {
         ),
         (
             &step("{ input: 1 }"),
-            "KN0112 the step `b` has neither `activity` nor `set` | b",
+            "KN0112 the step `b` does not say what it does | b",
         ),
         (
             &step("{ activity: y, set: { v: 1 } }"),
-            "KN0112 a step is either an activity or a `set` | set",
+            "KN0112 a step is either `activity` or `set` | set",
         ),
         (
             &step("{ set: { v: 1 }, queue: q }"),
@@ -522,7 +528,7 @@ steps:
   - stock:
     activity: reserve-inventory
   - split:
-      parallel: { branches: {} }
+      schedule_to_close: 5m
   - confirm:
       actvity: send-confirmation
       input: "${ steps.last.x }"
@@ -538,19 +544,38 @@ output: { id: "${ steps.split.id }", x: "${ vars.total }" }
 #[test]
 fn limits() {
     let step = |n: usize| format!("  - s{n}: {{ activity: x, read_only: true }}\n");
-    let most: String = (0..super::steps::MAX_STEPS).map(step).collect();
+    let most: String = (0..super::read::MAX_STEPS).map(step).collect();
     let checked = read(&with_steps(&most), &files).unwrap();
     assert_eq!(
         from_canonical(&checked.canonical).unwrap().nodes.len(),
-        steps::MAX_STEPS + 1
+        read::MAX_STEPS + 1
     );
-    let over = with_steps(&(most + &step(steps::MAX_STEPS)));
+    let over = with_steps(&(most + &step(read::MAX_STEPS)));
     assert_eq!(read(&over, &files).unwrap_err()[0].code, code::TOO_LARGE);
     let fat = with_steps(&format!(
         "  - a: {{ activity: x, input: \"{}\" }}\n",
         "x".repeat(MAX_DOCUMENT_BYTES)
     ));
     assert_eq!(read(&fat, &files).unwrap_err()[0].code, code::TOO_LARGE);
+}
+
+#[test]
+fn findings_have_a_limit_and_errors_come_first() {
+    let wrong = |n: usize| {
+        let reads: Vec<String> = (0..n).map(|n| format!("\"${{ input.a{n} | nosuch }}\"")).collect();
+        with_steps(&format!(
+            "  - a: {{ activity: x }}\n  - b: {{ activity: y, input: [ {} ] }}\n",
+            reads.join(", ")
+        ))
+    };
+    // And the warning that `a` stays behind.
+    let most = findings(&wrong(MAX_FINDINGS - 1));
+    assert_eq!(most.len(), MAX_FINDINGS);
+    assert!(most[0].starts_with("KN0150"));
+    let over = findings(&wrong(MAX_FINDINGS));
+    assert_eq!(over.len(), MAX_FINDINGS + 1);
+    assert!(over[0].starts_with("KN0121"));
+    assert!(over[MAX_FINDINGS].starts_with("KN0102 there are 1 more findings"));
 }
 
 #[test]
@@ -670,6 +695,10 @@ proptest! {
         "input: \"${ steps.a.b }\"", "input:", "retry: { maximum_attempts: 2 }", "queue: q", "start_to_close: 5s", "set: { v: 1 }",
         "output: \"${ vars.v }\"", "defaults:", "&x", "*x", "<<: *x", "? a", "|", ">", "- - -", "{", "}", "]", "'", "\"${\"", "!!binary x",
         "\t", "---", "...", "é: ü", "input_schema: { type: object }", "no_undo: x", "id: input.x", "~",
+        "parallel: { branches: { l: { steps: [ { c: { wait: 1s } } ] } } }", "for_each: { in: input.l, steps: *x }", "switch:",
+        "- when: input.a", "- else: { steps: [] }", "while: { when: true, max_iterations: 2, steps: [ { d: { complete: } } ] }",
+        "try:", "catch:", "finally: { steps: *x }", "scope:", "wait: 1s", "wait_for: { signal: s }", "on_timeout: continue",
+        "workflow: { name: c }", "emit: { subject: s }", "fail: { type: t }", "complete:", "continue_as_new: 1", "pivot: true",
     ])), 0..16)) {
         let text: String = lines.iter().map(|(indent, line)| format!("{}{line}\n", "  ".repeat(*indent))).collect();
         assert_total(&text)?;

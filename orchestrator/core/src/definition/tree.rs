@@ -90,6 +90,15 @@ impl Node {
         }
     }
 
+    /// `[]` has depth 1, a plain value 0.
+    pub(super) fn depth(&self) -> usize {
+        match &self.kind {
+            Kind::Array(items) => 1 + items.iter().map(Self::depth).max().unwrap_or_default(),
+            Kind::Object(entries) => 1 + entries.iter().map(|(_, item)| item.depth()).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// This node and all below it.
     pub(super) fn visit<'a>(&'a self, each: &mut dyn FnMut(&'a Node)) {
         each(self);

@@ -13,8 +13,10 @@ use super::tree::{Key, Kind, Node, Place};
 
 /// Largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
-/// Deepest nesting; with the `steps` around them, templates stay within what JSON may have.
-pub const MAX_DOCUMENT_DEPTH: usize = 48;
+/// Deepest nesting: ten levels of steps are 64 of YAML. What stands in it as data is held to what JSON may have.
+pub const MAX_DOCUMENT_DEPTH: usize = 100;
+/// About 30 KiB a level are needed without optimisation, a tenth of that with it.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Values after aliases are expanded.
 pub const MAX_DOCUMENT_NODES: usize = 20_000;
 
@@ -35,6 +37,12 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
             "the document holds a NUL character",
         ));
     }
+    let mut node = with_room(|| parse_here(text))?;
+    mend(&mut node, text);
+    Ok(node)
+}
+
+fn parse_here(text: &str) -> Result<Node, Diagnostic> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DOCUMENT_DEPTH,
@@ -58,9 +66,21 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     };
     let spanned: Spanned<Raw> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| refuse(text, &error))?;
-    let mut node = node(spanned);
-    mend(&mut node, text);
-    Ok(node)
+    Ok(node(spanned))
+}
+
+/// The parser recurses, and at [`MAX_DOCUMENT_DEPTH`] it needs more stack than an unoptimised build may have left.
+fn with_room(parse: impl FnOnce() -> Result<Node, Diagnostic> + Send) -> Result<Node, Diagnostic> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+        match builder.spawn_scoped(scope, parse) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => {
+                let message = format!("there is no memory to parse the document in ({error})");
+                Err(Diagnostic::error(code::TOO_LARGE, 0..0, message))
+            }
+        }
+    })
 }
 
 fn refuse(text: &str, error: &serde_saphyr::Error) -> Diagnostic {

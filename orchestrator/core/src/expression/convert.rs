@@ -5,6 +5,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::json::MAX_DEPTH;
 
+/// How a message about the size of data begins.
+pub(super) const TOO_MUCH: &str = "more than";
+
 /// How many bytes may still be read or produced. Counted roughly as JSON would be.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -21,7 +24,7 @@ impl Budget {
         self.left = self
             .left
             .checked_sub(bytes)
-            .ok_or_else(|| format!("more than {} KiB of data", self.limit / 1024))?;
+            .ok_or_else(|| format!("{TOO_MUCH} {} KiB of data", self.limit / 1024))?;
         Ok(())
     }
 

@@ -66,6 +66,11 @@ pub struct ExpressionError {
 }
 
 impl ExpressionError {
+    /// Whether it is the size of the data that is wrong, and not the expression.
+    pub fn is_about_size(&self) -> bool {
+        self.message.starts_with(convert::TOO_MUCH)
+    }
+
     fn new(source: &str, message: impl Into<String>) -> Self {
         Self {
             source_text: source.to_owned(),

@@ -1,24 +1,35 @@
-//! `activity:` forwards: dispatched, and ended as completed, failed, unknown or cancelled.
+//! `activity:` forwards.
+//!
+//! | what | then |
+//! |---|---|
+//! | entered | its input is evaluated; dispatched, with its ledger entry |
+//! | its task has ended | [`super::attempt`] says whether the step has |
+//! | completed | its undo is prepared; a pivot makes the run go forward only |
+//! | failed, unknown, cancelled | [`super::tree::step_failed`]: undone if it may have been done, and the container is told |
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::compensation;
-use super::decider::{Decider, End, Work};
-use super::event::{ActivityScheduled, Event, StepOutcome, UndoCall};
-use super::failure::Failure;
-use super::scope::RunScope;
-use super::tree;
-use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Undo};
+use super::decider::Decider;
+use super::event::{ActivityScheduled, Event, UndoCall};
+use super::{blocked, compensation, tree};
+use crate::definition::plan::{Activity, NodeId, Undo};
 use crate::ids::{StepPath, TaskNo};
 
 pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, activity: &Activity) {
     let call = &activity.call;
-    let input = match RunScope::new(d.state, &path).evaluate(call.input.as_ref()) {
-        Ok(input) => input,
-        Err(error) => return tree::fail(d, node, path, error),
-    };
+    match d.scope(&path).evaluate(call.input.as_ref()) {
+        Ok(input) => schedule(d, node, path, activity, input),
+        Err(error) => tree::fail(d, node, path, error),
+    }
+}
+
+pub(super) fn schedule(d: &mut Decider<'_>, node: NodeId, path: StepPath, activity: &Activity, input: Arc<Value>) {
+    if let Some(error) = blocked::one_too_many(d.state) {
+        return tree::fail(d, node, path, error);
+    }
+    let call = &activity.call;
     let undo = match &activity.undo {
         Undo::Compensate(undo) => Some(UndoCall {
             activity: undo.activity.clone(),
@@ -46,38 +57,8 @@ pub(super) fn completed(d: &mut Decider<'_>, step: StepPath, task: TaskNo, outpu
     if let Undo::Compensate(call) = &activity.undo {
         compensation::prepare(d, &step, call, None);
     }
-    if d.state.is_running() {
-        d.push(Work::Ended {
-            node,
-            path: step,
-            end: End::Passed,
-        });
+    if activity.pivot && d.state.is_running() {
+        d.emit(Event::PivotCompleted { step: step.clone() });
     }
-}
-
-/// A step, of any kind, that ended without success; `error` names it.
-pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, outcome: StepOutcome, error: Failure) {
-    let plan = d.plan;
-    d.emit(Event::StepFailed {
-        step: step.clone(),
-        outcome,
-        error: error.clone(),
-    });
-    let mut end = End::Failed(error);
-    if let NodeKind::Activity(activity) = &plan.node(node).kind {
-        let undone = outcome == StepOutcome::Unknown || activity.compensate_on_failure;
-        // A step that was never dispatched has no entry, and nothing to undo.
-        if undone
-            && let Undo::Compensate(call) = &activity.undo
-            && d.state.entry(&step).is_some()
-        {
-            compensation::prepare(d, &step, call, None);
-        }
-        if activity.on_failure == OnFailure::Continue {
-            end = End::Passed;
-        }
-    }
-    if d.state.is_running() {
-        d.push(Work::Ended { node, path: step, end });
-    }
+    d.passed(node, step);
 }

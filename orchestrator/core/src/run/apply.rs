@@ -20,7 +20,26 @@ use crate::time::Timestamp;
 
 /// Begins a run: validates, and takes the first steps.
 pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
+    let birth = Arc::new(birth(plan, start, at)?);
+    let mut state = State::new(&birth, 1, at);
+    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
+    d.push(Work::Enter {
+        node: plan.root,
+        path: StepPath::new(""),
+    });
+    d.settle();
+    let transition = d.conclude();
+    Ok((state, transition))
+}
+
+/// How a run would begin, or why it would not.
+pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStarted, Rejected> {
     check_input(plan, &start.input)?;
+    let mut given = start.search_attributes;
+    if start.continues.is_some() {
+        // What the definition computes is computed anew, from the new input.
+        given.retain(|name, _| !plan.search_attributes.contains_key(name));
+    }
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -30,29 +49,20 @@ pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transit
         definition: plan.hash.clone(),
         input: start.input,
         request_id: start.request_id,
-        search_attributes: start.search_attributes,
+        search_attributes: given,
         answer: start.answer,
         traceparent: start.traceparent,
         timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
         parent: start.parent,
         continues: start.continues,
     };
-    let root = StepPath::new("");
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
+        let root = StepPath::new("");
         let unborn = State::new(&Arc::new(birth.clone()), 1, at);
-        let scope = RunScope::new(&unborn, &root);
+        let scope = RunScope::new(plan, &unborn, &root);
         birth.search_attributes = search_attribute::collect(plan, &scope, &birth.search_attributes)?;
     }
-    let birth = Arc::new(birth);
-    let mut state = State::new(&birth, 1, at);
-    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
-    d.push(Work::Enter {
-        node: plan.root,
-        path: root,
-    });
-    d.settle();
-    let transition = d.conclude();
-    Ok((state, transition))
+    Ok(birth)
 }
 
 /// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).

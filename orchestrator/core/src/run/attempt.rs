@@ -6,17 +6,18 @@
 //! | failed | kept; lifted by *not done* | retry, else the step failed (or is unknown), the undo is parked |
 //! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
 //! | cancelled | kept | like failed |
-//! | retry later | kept | asked again as the same attempt; a run that stops takes it as unknown, because it still runs somewhere |
+//! | retry later | kept | asked again as the same attempt; what was halted takes it as unknown, because it still runs somewhere |
 //!
-//! A run that stops makes no further forward attempts.
+//! What was halted makes no further forward attempts; a pivot that may have been done makes them for ever
+//! ([`super::pivot`]).
 
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome};
 use super::failure::Failure;
 use super::input::TaskOutcome;
-use super::retry::{self, Ended, Seed};
-use super::{activity, compensation, late};
+use super::retry::{self, Ended, Regardless, Seed};
+use super::{activity, compensation, late, pivot, tree};
 use crate::definition::plan::Call;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Span;
@@ -46,6 +47,7 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
                 worker_type: Some(&error.error_type),
                 retryable: error.retryable,
                 retry_after: error.retry_after,
+                ..Ended::SILENT
             };
             retry_or_give_up(d, (step, direction), call, ended, StepOutcome::Failed);
         }
@@ -58,6 +60,7 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
                 worker_type: Some(&error.error_type),
                 retryable: error.retryable,
                 retry_after: error.retry_after,
+                ..Ended::SILENT
             };
             retry_or_give_up(d, (step, direction), call, ended, StepOutcome::Unknown);
         }
@@ -116,7 +119,8 @@ fn ask_again(
         .unwrap_or_else(|| retry::interval(&call.retry, seed));
     let until = d.at.plus(pause);
     d.emit(Event::TaskDeferred { task, until });
-    if direction == Direction::Do && !d.state.is_running() {
+    let regardless = regardless(d, &step, direction);
+    if direction == Direction::Do && !pivot::may_go_on(d, &step, regardless) {
         give_up(d, step, direction, StepOutcome::Unknown);
     }
 }
@@ -128,7 +132,11 @@ fn retry_or_give_up(
     ended: Ended<'_>,
     otherwise: StepOutcome,
 ) {
-    let goes_on = direction == Direction::Undo || d.state.is_running();
+    let ended = Ended {
+        regardless: regardless(d, &step, direction),
+        ..ended
+    };
+    let goes_on = direction == Direction::Undo || pivot::may_go_on(d, &step, ended.regardless);
     let seed = seed(d, &step, direction);
     let attempt = seed.attempt;
     let pause = retry::pause(&call.retry, seed, ended).filter(|_| goes_on);
@@ -140,6 +148,15 @@ fn retry_or_give_up(
             attempt: attempt.saturating_add(1),
         }),
         None => give_up(d, step, direction, otherwise),
+    }
+}
+
+fn regardless(d: &mut Decider<'_>, step: &StepPath, direction: Direction) -> Regardless {
+    match direction {
+        Direction::Undo => Regardless::No,
+        Direction::Do => d.activity(step).map_or(Regardless::No, |(node, activity)| {
+            pivot::regardless(d, node, activity, step)
+        }),
     }
 }
 
@@ -161,7 +178,7 @@ pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction,
     match direction {
         Direction::Do => {
             if let Some((node, _)) = d.activity(&step) {
-                activity::step_failed(d, node, step, outcome, error);
+                tree::step_failed(d, node, step, outcome, error);
             }
         }
         Direction::Undo => compensation::park(d, step, error),

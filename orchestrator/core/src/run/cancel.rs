@@ -2,13 +2,21 @@
 //!
 //! Both are idempotent, by request id and by what they ask for: a run that is being undone, for whatever reason, is not
 //! stopped twice. Closed runs refuse them, unless the request is one that was taken.
+//!
+//! | run | cancel | terminate |
+//! |---|---|---|
+//! | running, also parked | halted, then undone | closed |
+//! | running, its pivot under way | waits for what becomes of the pivot ([`super::pivot`]) | closed |
+//! | running, past its pivot | refused | closed |
+//! | stopping | nothing | closed |
+//! | closed | refused | refused |
 
 use super::decider::Decider;
 use super::event::Event;
 use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
-use super::state::State;
-use super::stop;
+use super::state::{State, Why};
+use super::{pivot, stop};
 use crate::ids::RequestId;
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
@@ -17,7 +25,13 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
         return Ok(());
     }
     if d.state.is_running() {
+        if d.state.past_pivot {
+            return Err(Rejected::PastPivot);
+        }
         let error = Failure::cancelled(operation.reason.as_deref().unwrap_or("the run was cancelled"));
+        if pivot::defer(d, Why::Cancelled, &error, &operation) {
+            return Ok(());
+        }
         d.emit(Event::CancelRequested { error, operation });
         stop::halt(d);
         d.settle();

@@ -1,6 +1,6 @@
-//! Children, from both sides.
+//! A run as a child; the parent's side is in [`super::workflow`].
 //!
-//! As a child: a run that has a parent tells it of its end, each time it closes. One that has completed can be told to undo:
+//! A run that has a parent tells it of its end, each time it closes. One that has completed can be told to undo:
 //! it stops for the parent's error, runs its own ledger backwards, and closes again.
 //!
 //! | child | told to undo | then |
@@ -19,7 +19,6 @@ use super::message::{Answer, Body, ChildClosed, Recipient, Refusal};
 use super::outbox;
 use super::state::State;
 use super::status::Status;
-use crate::ids::RunId;
 
 /// Why this run cannot be told to undo, if it cannot.
 pub(super) fn undo_refused(state: &State) -> Option<Answer> {
@@ -28,6 +27,7 @@ pub(super) fn undo_refused(state: &State) -> Option<Answer> {
         Status::ContinuedAsNew => (Refusal::Closed, "the child goes on in another run"),
         Status::Running | Status::Paused => (Refusal::Open, "the child has not closed"),
         Status::Parked if !state.is_stopping() => (Refusal::Open, "the child has not closed"),
+        Status::Completed if state.past_pivot => (Refusal::PastPivot, "the child has completed its pivot"),
         _ => return None,
     };
     Some(Answer::refused(reason, message))
@@ -62,9 +62,3 @@ pub(super) fn tell_parent(d: &mut Decider<'_>) {
     };
     outbox::send(d, to, Body::ChildClosed(body));
 }
-
-/// A child of this run has closed. What is not expected changes nothing.
-pub(super) fn closed(_d: &mut Decider<'_>, _from: RunId, _closed: ChildClosed) {}
-
-/// What the answer to a message means for the step that sent it.
-pub(super) fn answered(_d: &mut Decider<'_>, _body: &Body, _answer: &Answer) {}

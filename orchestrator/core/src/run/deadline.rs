@@ -6,6 +6,8 @@
 //! | held dispatch | the end of its pause | – |
 //! | task, nobody known to have it | start-to-close after it was offered | never: once it is known how far its queue has delivered, start-to-close counts from now, or it is looked at again later |
 //! | task, delivered or begun | start-to-close after that | the log has been read that far |
+//! | `wait` | its moment | – |
+//! | timeout of a `wait_for` | from its beginning | the log has been read that far |
 //! | timeout of the run | from its start | the log has been read that far |
 //! | message without an answer | the end of its pause | – ; also in a run that is closed or parked |
 //!
@@ -16,9 +18,11 @@ use super::effect::Direction;
 use super::event::Event;
 use super::execution::{Known, OpenTask, Wait};
 use super::failure::Failure;
-use super::input::Horizon;
+use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
-use super::{attempt, outbox, stop};
+use super::open::Open;
+use super::state::Why;
+use super::{attempt, outbox, pivot, stop, timer, tree, wait_for};
 use crate::ids::{MessageNo, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
@@ -26,6 +30,7 @@ use crate::time::{Span, Timestamp};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Item {
     Execution(Direction, StepPath),
+    Wait(StepPath),
     Run,
     Message(MessageNo),
 }
@@ -37,6 +42,7 @@ pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
             // An earlier item may have parked the run.
             _ if d.state.parked.is_some() => {}
             Item::Run => run_timeout(d, due, horizon),
+            Item::Wait(step) => wait_due(d, step, horizon),
             Item::Execution(direction, step) => execution_due(d, &step, direction, horizon),
         }
         d.settle();
@@ -49,11 +55,21 @@ fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
         let executions = d.state.executions(direction).iter().filter(move |_| !stands);
         executions.map(move |(step, execution)| (execution.due(), Item::Execution(direction, step.clone())))
     };
+    let waits = d.state.open.iter().filter(move |_| !stands);
+    let waits = waits.filter_map(|(step, open)| {
+        let due = match open {
+            Open::Timer { due } => *due,
+            Open::Signal { due, .. } => (*due)?,
+            _ => return None,
+        };
+        Some((due, Item::Wait(step.clone())))
+    });
     let messages = d.state.mail.outbox.iter();
     let messages = messages.map(|(number, pending)| (pending.due, Item::Message(*number)));
-    let run = d.state.birth.timeout_at.filter(|_| d.state.is_running() && !stands);
+    let run = d.state.birth.timeout_at.filter(|_| d.state.can_time_out() && !stands);
     let mut items: Vec<_> = of(Direction::Do)
         .chain(of(Direction::Undo))
+        .chain(waits)
         .chain(run.map(|at| (at, Item::Run)))
         .chain(messages)
         .filter(|(due, _)| *due <= d.at)
@@ -63,10 +79,26 @@ fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
 }
 
 fn run_timeout(d: &mut Decider<'_>, due: Timestamp, horizon: &Horizon) {
-    if d.state.is_running() && horizon.log_read_to >= due {
+    if d.state.can_time_out() && horizon.log_read_to >= due {
         let error = Failure::run_timeout(d.plan.timeout.unwrap_or_default());
+        if pivot::defer(d, Why::TimedOut, &error, &Operation::default()) {
+            return;
+        }
         d.emit(Event::RunTimedOut { error });
         stop::halt(d);
+    }
+}
+
+fn wait_due(d: &mut Decider<'_>, step: StepPath, horizon: &Horizon) {
+    match d.state.open.get(&step) {
+        Some(Open::Timer { due }) if *due <= d.at => match tree::find(d.plan, step.as_str()) {
+            Some(node) => timer::fired(d, node, step),
+            None => d.park_for_lack_of("wait", &step),
+        },
+        Some(Open::Signal { due: Some(due), .. }) if *due <= d.at && horizon.log_read_to >= *due => {
+            wait_for::timed_out(d, step);
+        }
+        _ => {}
     }
 }
 

@@ -6,11 +6,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use super::effect::Direction;
-use super::event::{Event, Transition};
-use super::evolve;
+use super::event::{Event, StepOutcome, Transition};
+use super::failure::Failure;
+use super::scope::RunScope;
 use super::state::State;
-use super::tree;
+use super::{blocked, child, compensation, ending, evolve, pivot, tree, workflow};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -33,11 +37,15 @@ pub(super) enum Work {
 }
 
 /// What a container is told of a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
     /// Completed, skipped, or not successful in a way that does not matter.
+    #[default]
     Passed,
-    Failed(super::failure::Failure),
+    Failed(Failure),
+    /// Stopped from outside: the container, or one around it, goes on without it.
+    Halted,
 }
 
 impl<'a> Decider<'a> {
@@ -76,22 +84,61 @@ impl<'a> Decider<'a> {
         self.work.push_back(work);
     }
 
+    /// Of the transition being made.
+    pub(super) fn events_so_far(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// What expressions at a place see.
+    pub(super) fn scope<'s>(&'s self, at: &'s StepPath) -> RunScope<'s> {
+        RunScope::new(self.plan, self.state, at)
+    }
+
+    /// Tells a step's container that it has ended well.
+    pub(super) fn passed(&mut self, node: NodeId, path: StepPath) {
+        let end = End::Passed;
+        self.push(Work::Ended { node, path, end });
+    }
+
+    pub(super) fn completed(&mut self, node: NodeId, path: StepPath, output: Arc<Value>) {
+        self.emit(Event::StepCompleted {
+            step: path.clone(),
+            output,
+        });
+        self.passed(node, path);
+    }
+
+    /// Ends a container that has something to remember and was halted.
+    pub(super) fn halted(&mut self, node: NodeId, path: StepPath) {
+        self.emit(Event::StepFailed {
+            step: path.clone(),
+            outcome: StepOutcome::Cancelled,
+            error: Failure::not_needed().at(&path),
+        });
+        let end = End::Halted;
+        self.push(Work::Ended { node, path, end });
+    }
+
     /// Walks the tree until everything that can go on has gone on.
     pub(super) fn settle(&mut self) {
-        while let Some(work) = self.work.pop_front() {
-            // A run that stops dispatches nothing forwards and tells no container.
-            if !self.state.is_running() {
-                self.work.clear();
+        loop {
+            pivot::resolve(self);
+            while let Some(work) = self.work.pop_front() {
+                if self.state.is_closed() {
+                    self.work.clear();
+                    break;
+                }
+                match work {
+                    Work::Enter { node, path } => tree::enter(self, node, path),
+                    Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
+                }
+            }
+            compensation::advance(self);
+            if self.work.is_empty() {
                 break;
             }
-            match work {
-                Work::Enter { node, path } => tree::enter(self, node, path),
-                Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
-            }
         }
-        if self.state.is_stopping() {
-            super::compensation::advance(self);
-        }
+        ending::leave(self);
     }
 
     /// `None` if nothing was decided.
@@ -104,9 +151,11 @@ impl<'a> Decider<'a> {
 
     pub(super) fn conclude(mut self) -> Transition {
         if self.state.closed().is_some_and(|closed| closed.seq == self.seq) {
-            super::child::tell_parent(&mut self);
+            workflow::parent_closed(&mut self);
+            child::tell_parent(&mut self);
         }
-        evolve::conclude(self.state, self.seq, self.at);
+        blocked::park_if_full(&mut self);
+        evolve::conclude(self.state, self.seq, self.at, self.events.len());
         Transition {
             seq: self.seq,
             at: self.at,
@@ -117,7 +166,7 @@ impl<'a> Decider<'a> {
     /// The activity at a path. A path that the plan does not have parks the run: it was given another definition than the
     /// one it was started with.
     pub(super) fn activity(&mut self, step: &StepPath) -> Option<(NodeId, &'a Activity)> {
-        let found = tree::find(self.plan, step).and_then(|node| match &self.plan.node(node).kind {
+        let found = tree::find(self.plan, step.as_str()).and_then(|node| match &self.plan.node(node).kind {
             NodeKind::Activity(activity) => Some((node, &**activity)),
             _ => None,
         });

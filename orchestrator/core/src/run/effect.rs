@@ -9,7 +9,7 @@ use super::event::{Event, Transition};
 use super::execution::Known;
 use super::keys::idempotency_key;
 use super::message::{Answer, Body, Recipient, Sender};
-use super::state::{OpenTaskView, Phase, State};
+use super::state::{OpenTaskView, State};
 use super::status::Status;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
@@ -39,6 +39,15 @@ pub enum Effect {
         to: Sender,
         number: MessageNo,
         answer: Answer,
+    },
+    /// An event to be published, once: run, `seq` and `index` are its identity.
+    Emit {
+        seq: u32,
+        /// Within the transition.
+        index: u32,
+        step: StepPath,
+        subject: Arc<str>,
+        body: Arc<Value>,
     },
     /// The run continues as new: its successor is to be started, see [`State::successor`].
     Continue,
@@ -91,9 +100,13 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             Event::TaskOpened { task, .. } | Event::TaskOffered { task, .. } | Event::UndoScheduled { task, .. } => {
                 dispatch(state, *task, &mut effects);
             }
-            Event::RunFailed { .. } | Event::RunTimedOut { .. } | Event::CancelRequested { .. } => {
-                cancel_unwanted(state, &mut effects);
-            }
+            Event::RunFailed { .. }
+            | Event::RunTimedOut { .. }
+            | Event::CancelRequested { .. }
+            | Event::StopDeferred { .. }
+            | Event::ExitRequested { .. }
+            | Event::ParallelStopped { .. }
+            | Event::ForEachStopped { .. } => cancel_unwanted(state, &mut effects),
             Event::RunTerminated { .. } => {
                 cancel_unwanted(state, &mut effects);
                 answers(state, transition.seq..=transition.seq, &mut effects);
@@ -116,13 +129,30 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             _ => {}
         }
     }
+    effects.extend(emissions(transition));
     dedup(&mut effects);
     effects
 }
 
+/// What a committed transition emits, whatever the state is by now.
+pub fn emissions(transition: &Transition) -> Vec<Effect> {
+    let emitted = transition.events.iter().filter_map(|event| match event {
+        Event::Emitted(emitted) => Some(emitted),
+        _ => None,
+    });
+    let effects = emitted.zip(0..).map(|(emitted, index)| Effect::Emit {
+        seq: transition.seq,
+        index,
+        step: emitted.step.clone(),
+        subject: emitted.subject.clone(),
+        body: emitted.body.clone(),
+    });
+    effects.collect()
+}
+
 /// What transitions `first_seq..=last_seq` sent out and is still wanted, from the state as it is now: dispatches of tasks
 /// offered there and still open, cancellations asked for there, messages sent there and still pending, and answers to
-/// those who asked or were due there.
+/// those who asked or were due there. What transitions *emitted* is not kept: see [`State::emitted_in`] and [`emissions`].
 pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec<Effect> {
     let span = first_seq..=last_seq;
     let mut effects = Vec::new();
@@ -133,12 +163,7 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
             effects.push(Effect::Dispatch(of_view(state, &view)));
         }
     }
-    let asked = match &state.phase {
-        Phase::Running => false,
-        Phase::Stopping(stop) => span.contains(&stop.seq),
-        Phase::Closed(closed) => closed.status == Status::Terminated && span.contains(&closed.seq),
-    };
-    if asked {
+    if state.halted_within(&span) {
         cancel_unwanted(state, &mut effects);
     }
     for (number, pending) in &state.mail.outbox {
@@ -230,8 +255,11 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
         idempotency_key: idempotency_key(state.run_id(), step, direction),
         input: execution.input.clone(),
         start_to_close: execution.start_to_close,
-        // An undo is not cut by the run's timeout.
-        deadline: state.birth.timeout_at.filter(|_| direction == Direction::Do),
+        // Neither an undo, nor what only goes forward, nor a `finally` of a run that stops is cut by the run's timeout.
+        deadline: state
+            .birth
+            .timeout_at
+            .filter(|_| direction == Direction::Do && state.can_time_out()),
         offer: open.offer,
     }
 }
@@ -250,12 +278,15 @@ fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
 /// Somebody who waits for the start is answered by the transition that asked, the run having started; somebody who waits
 /// for the end by the later one of the two.
 fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) {
+    // The end of a run that continues as new is the end of its successor.
+    let continued = state.closed().filter(|closed| closed.status == Status::ContinuedAsNew);
     let closed_at = state.closed().map(|closed| closed.seq);
     // Who was answered when the run closed for the first time is not answered again when it was undone.
     let closed_first = state.reopened.as_ref().map(|closed| closed.seq);
     for waiter in &state.waiters {
         let answered = match waiter.on {
             AnswerOn::Started => Some(waiter.seq),
+            AnswerOn::Closed if continued.is_some_and(|closed| closed.seq >= waiter.seq) => None,
             AnswerOn::Closed => closed_first
                 .filter(|closed| *closed >= waiter.seq)
                 .or(closed_at.map(|closed| closed.max(waiter.seq))),
@@ -270,11 +301,13 @@ fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) 
 }
 
 /// Two events of one transition may ask for the same answers or cancellations (a run that starts and closes at once).
+/// Everything else is told apart by its number.
 fn dedup(effects: &mut Vec<Effect>) {
+    let may_repeat = |effect: &Effect| matches!(effect, Effect::Answer { .. } | Effect::CancelTask { .. });
     let mut index = 0;
     while index < effects.len() {
-        let repeated = effects[..index].contains(&effects[index]);
-        if repeated {
+        let effect = &effects[index];
+        if may_repeat(effect) && effects[..index].contains(effect) {
             effects.remove(index);
         } else {
             index += 1;

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::decider::End;
 use super::effect::Direction;
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
 use super::message::{Answer, Body, Parent, Recipient, Sender};
+use super::open::Exit;
 use super::signal::Signal;
+use super::state::Why;
 use super::status::Status;
 use crate::ids::{
     ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
@@ -43,6 +46,152 @@ pub enum Event {
     VarsSet {
         step: StepPath,
         vars: BTreeMap<Arc<str>, Arc<Value>>,
+    },
+    /// A step has ended well that has no output of its own.
+    StepPassed {
+        step: StepPath,
+    },
+    /// A step that is no activity has ended with this output.
+    StepCompleted {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
+    },
+    ParallelStarted {
+        step: StepPath,
+    },
+    BranchEnded {
+        step: StepPath,
+        branch: Arc<str>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        end: End,
+    },
+    /// It is decided how the step ends; branches that are open are halted.
+    ParallelStopped {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Failure>,
+    },
+    /// The list is evaluated once.
+    ForEachStarted {
+        step: StepPath,
+        items: Arc<Value>,
+    },
+    /// Of a `for_each` or a `while`; counted from 0.
+    IterationStarted {
+        step: StepPath,
+        index: u32,
+    },
+    /// Of a `for_each`, with what it contributes to the step's output.
+    IterationEnded {
+        step: StepPath,
+        index: u32,
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        end: End,
+    },
+    /// An iteration has failed; those that are open are halted.
+    ForEachStopped {
+        step: StepPath,
+        error: Failure,
+    },
+    /// `catch` counts from 1, as in the path of its body.
+    ErrorCaught {
+        step: StepPath,
+        catch: u32,
+        error: Failure,
+    },
+    /// What the step ends with when `finally` has ended.
+    FinallyStarted {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_default")]
+        end: End,
+    },
+    /// What the body of a scope did is undone now.
+    ScopeFailed {
+        step: StepPath,
+        error: Failure,
+    },
+    /// Everything there was to undo has been; `otherwise` is next.
+    ScopeUndone {
+        step: StepPath,
+    },
+    /// What the losers of a `parallel` did is undone now.
+    BodiesDiscarded {
+        step: StepPath,
+        bodies: Vec<StepPath>,
+    },
+    TimerSet {
+        step: StepPath,
+        due: Timestamp,
+    },
+    SignalAwaited {
+        step: StepPath,
+        signal: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        due: Option<Timestamp>,
+    },
+    /// The step has ended with the body of that signal, by number.
+    SignalTaken {
+        step: StepPath,
+        signal: u32,
+    },
+    SignalTimedOut {
+        step: StepPath,
+    },
+    /// Published once.
+    Emitted(Box<Emitted>),
+    /// A child has closed.
+    ChildEnded(Box<ChildEnded>),
+    /// A child is told to stop, by the message beside this one or once its start was accepted.
+    ChildStopped {
+        step: StepPath,
+    },
+    /// A completed child is told to undo, by that message.
+    ChildUndoSent {
+        step: StepPath,
+        message: MessageNo,
+    },
+    /// The pivot has completed: the run only goes forward.
+    PivotCompleted {
+        step: StepPath,
+    },
+    /// The run is to stop, unless the pivot, which is under way, turns out to have been done.
+    StopDeferred {
+        why: Why,
+        pivot: StepPath,
+        error: Failure,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// A forward step has ended without success and waits for an operator.
+    StepParked {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_default")]
+        outcome: StepOutcome,
+        error: Failure,
+    },
+    /// An operator has the step tried again, from its beginning.
+    StepResumed {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// An operator ended the step.
+    StepResolved {
+        step: StepPath,
+        how: Resolution,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
+    /// The run is at a limit or parked: the step, or the body or iteration, is entered when the run is resumed.
+    StepBlocked {
+        step: StepPath,
+    },
+    /// A step ends the run, once everything else has ended.
+    ExitRequested {
+        exit: Exit,
     },
     /// A forward activity and its first task; with it comes its ledger entry, where there is an undo.
     ActivityScheduled(Box<ActivityScheduled>),
@@ -182,6 +331,9 @@ pub enum Event {
     RunResumed {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
+        /// How many events the run may have from now on, where it had as many as it might.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event_limit: Option<u32>,
     },
     /// Somebody else waits for the run.
     Awaited(AnswerRequest),
@@ -314,6 +466,27 @@ pub struct ActivityScheduled {
     pub undo: Option<UndoCall>,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Emitted {
+    pub step: StepPath,
+    pub subject: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub body: Arc<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChildEnded {
+    pub step: StepPath,
+    /// The one that closed: where the child has continued as new, its last run.
+    pub run: RunId,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub output: Arc<Value>,
+    /// How the step failed; `None` = it completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
 /// Who undoes a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndoCall {
@@ -345,10 +518,11 @@ pub enum LateOutcome {
 }
 
 /// How a step ended that did not complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepOutcome {
     /// Surely not done.
+    #[default]
     Failed,
     /// It may have been done, and is undone like a completed one.
     Unknown,

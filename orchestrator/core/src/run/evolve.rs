@@ -8,15 +8,22 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::effect::Direction;
-use super::event::{ActivityScheduled, Event, LateOutcome, Resolution, RunStarted, Transition};
+use super::event::{
+    ActivityScheduled, ChildEnded, Event, LateOutcome, Resolution, RunStarted, StepOutcome, Transition, UndoCall,
+};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
 use super::input::{AnswerOn, AnswerRequest, Operation};
-use super::ledger::{LedgerEntry, UndoState};
+use super::ledger::{ChildToUndo, LedgerEntry, UndoState};
+use super::message::{Answer, Body, Recipient, StartChild};
+use super::open::{Child, Loop, Open, Stopped};
+use super::path::is_within;
 use super::signal::Signal;
-use super::state::{Closed, Heard, Pending, Phase, State, Step, Stop, Taken, Task, Waiter, Why};
+use super::state::{
+    Closed, Deferred, Heard, Pending, Phase, RefusedStart, State, Step, Stop, Taken, Task, Waiter, Why,
+};
 use super::status::Status;
-use crate::ids::{ActivityName, QueueName, StepPath, TaskNo};
+use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// Brings the state from one transition to the next.
@@ -24,13 +31,14 @@ pub fn evolve(state: &mut State, transition: &Transition) {
     for event in &transition.events {
         apply_event(state, transition.seq, transition.at, event);
     }
-    conclude(state, transition.seq, transition.at);
+    conclude(state, transition.seq, transition.at, transition.events.len());
 }
 
 /// What every transition changes, whatever its events.
-pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp) {
+pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp, events: usize) {
     state.seq = seq;
     state.at = at;
+    state.events = state.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
 }
 
 impl State {
@@ -43,7 +51,7 @@ impl State {
         for event in rest {
             apply_event(&mut state, transition.seq, transition.at, event);
         }
-        conclude(&mut state, transition.seq, transition.at);
+        conclude(&mut state, transition.seq, transition.at, transition.events.len());
         Some(state)
     }
 
@@ -65,6 +73,15 @@ impl State {
             requests: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
+            open: Default::default(),
+            loops: Default::default(),
+            blocked: Default::default(),
+            exit: None,
+            past_pivot: false,
+            deferred: None,
+            events: 0,
+            event_limit: None,
+            emitted: Vec::new(),
             reopened: None,
         };
         if let Some(answer) = &birth.answer {
@@ -93,6 +110,155 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::StepSkipped { step } => {
             state.steps.insert(step.clone(), Step::Skipped);
         }
+        Event::StepPassed { step } => state.end_step(step, Step::Passed),
+        Event::StepCompleted { step, output } => {
+            let output = output.clone();
+            state.end_step(step, Step::Completed { output });
+        }
+        Event::ParallelStarted { step } => {
+            state.open.insert(step.clone(), Open::Parallel(Default::default()));
+        }
+        Event::BranchEnded { step, branch, end } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                parallel.branch_ended(branch, end);
+            }
+        }
+        Event::ParallelStopped { step, error } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                let error = error.clone();
+                parallel.stopped = Some(Stopped { seq, error });
+            }
+        }
+        Event::ForEachStarted { step, items } => {
+            let items = items.clone();
+            state.loops.insert(step.clone(), Loop { items, last: 0 });
+            state.open.insert(step.clone(), Open::ForEach(Default::default()));
+        }
+        Event::IterationStarted { step, index } => {
+            state.loops.entry(step.clone()).or_default().last = *index;
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                each.begun = index.saturating_add(1);
+            }
+        }
+        Event::IterationEnded {
+            step, index, output, ..
+        } => {
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                each.ended = each.ended.saturating_add(1);
+                if !output.is_null() {
+                    each.outputs.insert(*index, output.clone());
+                }
+            }
+        }
+        Event::ForEachStopped { step, error } => {
+            if let Some(Open::ForEach(each)) = state.open.get_mut(step) {
+                let error = Some(error.clone());
+                each.stopped = Some(Stopped { seq, error });
+            }
+        }
+        Event::ErrorCaught { step, error, .. } => {
+            let caught = Some(error.clone());
+            state.open.insert(step.clone(), Open::Try { caught, finally: None });
+        }
+        Event::FinallyStarted { step, end } => {
+            let (caught, finally) = (None, Some(end.clone()));
+            state.open.insert(step.clone(), Open::Try { caught, finally });
+        }
+        Event::ScopeFailed { step, error } => {
+            let (error, undone) = (error.clone(), false);
+            state.open.insert(step.clone(), Open::Scope { error, undone });
+            state.discard(std::slice::from_ref(step));
+        }
+        Event::ScopeUndone { step } => {
+            if let Some(Open::Scope { undone, .. }) = state.open.get_mut(step) {
+                *undone = true;
+            }
+        }
+        Event::BodiesDiscarded { step, bodies } => {
+            if let Some(Open::Parallel(parallel)) = state.open.get_mut(step) {
+                parallel.undoing = true;
+            }
+            state.discard(bodies);
+        }
+        Event::TimerSet { step, due } => {
+            state.open.insert(step.clone(), Open::Timer { due: *due });
+        }
+        Event::SignalAwaited { step, signal, due } => {
+            let (name, due) = (signal.clone(), *due);
+            state.open.insert(step.clone(), Open::Signal { name, due });
+        }
+        Event::SignalTaken { step, signal } => {
+            let buffer = &mut state.signals.buffer;
+            if let Some(index) = buffer.iter().position(|one| one.number == *signal) {
+                let output = buffer.remove(index).body;
+                state.end_step(step, Step::Completed { output });
+            }
+        }
+        Event::SignalTimedOut { step } => {
+            state.open.remove(step);
+        }
+        Event::Emitted(emitted) => {
+            if state.emitted.last() != Some(&seq) {
+                state.emitted.push(seq);
+            }
+            state.end_step(&emitted.step, Step::Passed);
+        }
+        Event::ChildEnded(ended) => state.child_ended(ended),
+        Event::ChildStopped { step } => {
+            if let Some(Open::Child(child)) = state.open.get_mut(step) {
+                child.stopping = true;
+            }
+        }
+        Event::ChildUndoSent { step, message } => {
+            if let Some(entry) = state.entry_mut(step) {
+                entry.state = UndoState::Running;
+                if let Some(child) = &mut entry.child {
+                    child.undo = Some(*message);
+                }
+            }
+        }
+        Event::PivotCompleted { .. } => {
+            state.past_pivot = true;
+            state.deferred = None;
+        }
+        Event::StopDeferred {
+            why,
+            pivot,
+            error,
+            operation,
+        } => {
+            state.remember(operation);
+            state.parked = None;
+            state.deferred = Some(Box::new(Deferred {
+                why: *why,
+                pivot: pivot.clone(),
+                error: error.clone(),
+                seq,
+            }));
+        }
+        Event::StepParked { step, outcome, error } => {
+            state.doing.remove(step);
+            let (outcome, error) = (*outcome, error.clone());
+            let parked = Open::Parked { error: error.clone() };
+            state.end_step(step, Step::Failed { outcome, error });
+            state.open.insert(step.clone(), parked);
+        }
+        Event::StepResumed { step, operation } => {
+            state.remember(operation);
+            state.open.remove(step);
+        }
+        Event::StepResolved { step, how, operation } => {
+            state.remember(operation);
+            let end = match how {
+                Resolution::Done => Step::Passed,
+                Resolution::Skipped => Step::Skipped,
+            };
+            state.end_step(step, end);
+        }
+        Event::StepBlocked { step } => {
+            state.blocked.insert(step.clone());
+        }
+        Event::ExitRequested { exit } => state.exit = Some((exit.clone(), seq)),
         Event::VarsSet { step, vars } => {
             state
                 .vars
@@ -178,11 +344,18 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         }
         Event::StepFailed { step, outcome, error } => {
             state.doing.remove(step);
+            state.blocked.remove(step);
             let failed = Step::Failed {
                 outcome: *outcome,
                 error: error.clone(),
             };
-            state.steps.insert(step.clone(), failed);
+            state.end_step(step, failed);
+            // A child that may have completed is told to undo what it did.
+            if *outcome == StepOutcome::Unknown
+                && let Some(entry) = state.entry_mut(step).filter(|entry| entry.child.is_some())
+            {
+                entry.state = UndoState::Ready;
+            }
         }
         Event::UndoReady { step, input } => {
             if let Some(entry) = state.entry_mut(step) {
@@ -199,7 +372,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         } => {
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Running;
-                let call = (&entry.undo.activity, &entry.undo.queue, &entry.input);
+                let Some(undo) = &entry.undo else { return };
+                let call = (&undo.activity, &undo.queue, &entry.input);
                 let mut execution = unopened(call, *start_to_close, *max_attempts);
                 execution.wait = offered(*task, seq, at, &execution);
                 state.undoing.insert(step.clone(), execution);
@@ -238,9 +412,11 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.stop(Why::Cancelled, error, seq);
         }
         Event::RunParked { reason } => state.parked = Some(reason.clone()),
-        Event::RunResumed { operation } => {
+        Event::RunResumed { operation, event_limit } => {
             state.remember(operation);
             state.parked = None;
+            state.blocked.clear();
+            state.event_limit = *event_limit;
         }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),
@@ -254,6 +430,9 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 offers: 0,
             };
             state.mail.outbox.insert(sent.number, pending);
+            if let Body::StartChild(start) = &*sent.body {
+                state.child_sent(sent.number, &sent.to, start);
+            }
         }
         Event::MessageOffered { number, due } => {
             if let Some(pending) = state.mail.outbox.get_mut(number) {
@@ -262,9 +441,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 pending.offers = pending.offers.saturating_add(1);
             }
         }
-        Event::MessageAnswered { number, .. } => {
-            state.mail.outbox.remove(number);
-        }
+        Event::MessageAnswered { number, answer } => state.message_answered(*number, answer),
         Event::MessageTaken(message) => {
             let taken = Taken {
                 namespace: message.from.namespace.clone(),
@@ -292,6 +469,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::RunContinued { successor, input } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::ContinuedAsNew,
                 at,
@@ -302,6 +480,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             });
         }
         Event::RunCompleted { output } => {
+            state.parked = None;
             state.phase = Phase::Closed(Closed {
                 status: Status::Completed,
                 at,
@@ -365,13 +544,115 @@ impl State {
         self.doing.insert(scheduled.step.clone(), execution);
         self.add_task(scheduled.task, &scheduled.step, Direction::Do);
         if let Some(undo) = &scheduled.undo {
-            self.ledger.push(LedgerEntry {
-                step: scheduled.step.clone(),
-                undo: undo.clone(),
-                input: Arc::default(),
-                state: UndoState::Dormant,
-                resumed: false,
-            });
+            self.add_entry(&scheduled.step, Some(undo.clone()), None);
+        }
+    }
+
+    fn add_entry(&mut self, step: &StepPath, undo: Option<UndoCall>, child: Option<ChildToUndo>) {
+        // What an operator has had tried again is entered a second time, and a step has one entry: the one it had if it
+        // may have been done before, which no later failure takes back.
+        if self.steps.remove(step).is_some() {
+            let is_over =
+                |state: &UndoState| matches!(state, UndoState::Dormant | UndoState::Done | UndoState::Skipped);
+            self.ledger
+                .retain(|entry| entry.step != *step || !is_over(&entry.state));
+            if self.entry(step).is_some() {
+                return;
+            }
+        }
+        self.ledger.push(LedgerEntry {
+            step: step.clone(),
+            undo,
+            child,
+            input: Arc::default(),
+            state: UndoState::Dormant,
+            resumed: false,
+            discarded: false,
+        });
+    }
+
+    fn end_step(&mut self, step: &StepPath, end: Step) {
+        self.open.remove(step);
+        self.steps.insert(step.clone(), end);
+    }
+
+    /// What these bodies did is undone whatever becomes of the run.
+    fn discard(&mut self, bodies: &[StepPath]) {
+        let within = |step: &StepPath| bodies.iter().any(|body| is_within(step.as_str(), body.as_str()));
+        for entry in self.ledger.iter_mut().filter(|entry| within(&entry.step)) {
+            entry.discarded = true;
+        }
+    }
+
+    fn child_sent(&mut self, message: MessageNo, to: &Recipient, start: &StartChild) {
+        let child = Child {
+            run: start.run_id,
+            message,
+            to: to.clone(),
+            parent_close: start.parent_close,
+            detached: start.detached,
+            started: false,
+            stopping: false,
+        };
+        self.open.insert(start.step.clone(), Open::Child(child));
+        if !start.detached {
+            let child = ChildToUndo {
+                workflow: start.workflow.clone(),
+                workflow_id: to.workflow_id.clone(),
+                run: start.run_id,
+                undo: None,
+            };
+            self.add_entry(&start.step, None, Some(child));
+        }
+    }
+
+    fn message_answered(&mut self, number: MessageNo, answer: &Answer) {
+        let Some(pending) = self.mail.outbox.remove(&number) else {
+            if let Some(refused) = self.mail.refused.get_mut(&number) {
+                refused.started = *answer == Answer::Accepted;
+            }
+            return;
+        };
+        let Body::StartChild(start) = &*pending.body else {
+            return;
+        };
+        match answer {
+            Answer::Accepted => {
+                if let Some(Open::Child(child)) = self.open.get_mut(&start.step)
+                    && child.message == number
+                {
+                    child.started = true;
+                }
+            }
+            Answer::Refused { .. } => {
+                let (to, started) = (pending.to, false);
+                self.mail.refused.insert(number, RefusedStart { to, started });
+            }
+        }
+    }
+
+    fn child_ended(&mut self, ended: &ChildEnded) {
+        let end = match &ended.error {
+            None => Step::Completed {
+                output: ended.output.clone(),
+            },
+            Some(error) => Step::Failed {
+                outcome: if ended.status == Status::Cancelled {
+                    StepOutcome::Cancelled
+                } else {
+                    StepOutcome::Failed
+                },
+                error: error.clone(),
+            },
+        };
+        self.end_step(&ended.step, end);
+        if let Some(entry) = self.entry_mut(&ended.step) {
+            if let Some(child) = &mut entry.child {
+                child.run = ended.run;
+            }
+            if ended.error.is_none() {
+                entry.state = UndoState::Ready;
+            }
         }
     }
 
@@ -448,6 +729,8 @@ impl State {
         if self.is_running() {
             let error = error.clone();
             self.phase = Phase::Stopping(Stop { why, error, seq });
+            self.exit = None;
+            self.deferred = None;
         }
     }
 

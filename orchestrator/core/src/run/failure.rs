@@ -20,6 +20,15 @@ pub mod error_type {
     pub const CANCELLED: &str = "cancelled";
     pub const TERMINATED: &str = "terminated";
     pub const EXPRESSION: &str = "expression_error";
+    /// A limit that pauses: what met it waits for an operator.
+    pub const LIMIT: &str = "limit";
+    pub const MAX_ITERATIONS: &str = "max_iterations";
+    pub const CHILD_NOT_STARTED: &str = "child_not_started";
+    /// A child that did not complete and did not say why.
+    pub const CHILD_FAILED: &str = "child_failed";
+    pub const CHILD_NOT_UNDONE: &str = "child_not_undone";
+    /// The successor would refuse its input.
+    pub const CONTINUE_AS_NEW: &str = "continue_as_new";
 }
 
 /// An error; its texts are bounded.
@@ -57,7 +66,12 @@ impl Failure {
     }
 
     pub(super) fn expression(error: &ExpressionError) -> Self {
-        Self::new(error_type::EXPRESSION, &error.to_string())
+        let kind = if error.is_about_size() {
+            error_type::LIMIT
+        } else {
+            error_type::EXPRESSION
+        };
+        Self::new(kind, &error.to_string())
     }
 
     pub(super) fn start_to_close(limit: Span) -> Self {
@@ -83,6 +97,11 @@ impl Failure {
 
     pub(super) fn cancelled(message: &str) -> Self {
         Self::new(error_type::CANCELLED, message)
+    }
+
+    /// Of a step that was stopped because the run, or the step around it, goes on without it.
+    pub(super) fn not_needed() -> Self {
+        Self::cancelled("the step was not needed any more")
     }
 
     #[must_use]

@@ -1,11 +1,11 @@
 //! Back-pressure: a task that its stream refused waits in the run, durably, and is offered again under a new offer number.
 
-use super::attempt;
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome};
 use super::execution::Known;
 use super::limits::{HELD_PAUSE_FIRST, HELD_PAUSE_LONGEST};
+use super::{attempt, pivot};
 use crate::ids::TaskNo;
 use crate::time::Span;
 
@@ -21,9 +21,10 @@ pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo) {
         return;
     }
     let (step, direction) = (view.step.clone(), view.direction);
+    let undecided = pivot::is_undecided(d.plan, &step, view.execution);
     let until = d.at.plus(pause(view.open.offer));
     d.emit(Event::DispatchHeld { task, until });
-    if direction == Direction::Do && d.state.is_stopping() {
+    if direction == Direction::Do && d.state.is_halted(&step) && !undecided {
         attempt::give_up(d, step, direction, StepOutcome::Cancelled);
     }
     d.settle();

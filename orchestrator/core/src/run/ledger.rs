@@ -1,4 +1,5 @@
-//! What has to be undone if the run fails: one entry per dispatched step that has an undo, in the order of dispatch.
+//! What has to be undone if the run fails: one entry per dispatched step that has an undo, and per child, in the
+//! order of dispatch.
 //!
 //! **Invariant:** an entry is made by the event that opens the step's first task, so it is durable before the task goes out.
 
@@ -9,18 +10,37 @@ use serde_json::Value;
 
 use super::event::UndoCall;
 use super::failure::Failure;
-use crate::ids::StepPath;
+use crate::ids::{MessageNo, RunId, StepPath, WorkflowId, WorkflowName};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerEntry {
     pub step: StepPath,
-    pub undo: UndoCall,
+    /// `None` = the step is a child, which undoes itself when it is told to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoCall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildToUndo>,
     /// `null` until it has been evaluated.
     #[serde(default)]
     pub input: Arc<Value>,
     pub state: UndoState,
     /// An operator has had it tried again: the input is theirs to answer for.
     pub resumed: bool,
+    /// To be undone though the run goes on: the step belongs to a scope that failed, or to a loser.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discarded: bool,
+}
+
+/// A child as something to undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildToUndo {
+    pub workflow: WorkflowName,
+    pub workflow_id: WorkflowId,
+    /// The last one, where it has continued as new.
+    pub run: RunId,
+    /// The message that told it to undo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<MessageNo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

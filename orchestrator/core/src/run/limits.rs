@@ -19,6 +19,14 @@ pub const HELD_PAUSE_LONGEST: Span = Span::from_secs(5);
 /// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit).
 pub const UNDELIVERED_PAUSE_LONGEST: Span = Span::from_secs(60);
 
+/// Most events of a run; then it is parked until an operator lets it go on, for as many again.
+pub const MAX_EVENTS: u32 = 50_000;
+/// Most activities and children under way forwards, and most undos at a time.
+pub const MAX_PENDING: usize = 2_000;
+/// Most iterations of one `for_each` under way at a time.
+pub const MAX_ITERATIONS_AT_ONCE: u32 = 1_000;
+/// Longest subject of an `emit`, in bytes.
+pub const MAX_SUBJECT_BYTES: usize = 256;
 /// First and longest pause before a message to another run that was not answered is sent again.
 pub const MESSAGE_PAUSE_FIRST: Span = Span::from_secs(30);
 pub const MESSAGE_PAUSE_LONGEST: Span = Span::from_secs(300);

@@ -31,8 +31,8 @@
 //! Otherwise the shell refuses with [`Refusal::IdTaken`] where another run of the workflow id is open, and with
 //! [`Refusal::UnknownWorkflow`] where there is no such definition or version; else it calls [`super::start`] with
 //! [`child_start`]. A start that core rejects is answered [`Refusal::NotStarted`] with the rejection's text. None of these
-//! refusals is stored, since each is decided anew for a repeat; a start that succeeds later is no contradiction, because
-//! the sender takes the first answer only and a child whose start it takes for refused is told to cancel (below).
+//! refusals is stored, since each is decided anew for a repeat. A repeat that starts the child after a refusal is no harm: the
+//! sender takes the first answer, when it hears the other one tells that child to cancel, and if it has completed to undo.
 //!
 //! **To answer.** An answer goes, as a message like any other, to the partition of the sender's workflow id and is applied
 //! to the sender's *run* as [`Input::MessageAnswered`]. A repeat changes nothing. A sender that does not exist any more
@@ -60,7 +60,7 @@ use super::failure::Failure;
 use super::input::{Operation, Rejected, Start};
 use super::state::State;
 use super::status::Status;
-use super::{cancel, signal};
+use super::{cancel, signal, workflow};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, WorkflowId, WorkflowName};
 
 #[cfg(doc)]
@@ -287,15 +287,13 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
         Body::StartChild(_) => {}
         Body::ChildClosed(closed) => {
             take(d, from.clone(), number, Answer::Accepted);
-            child::closed(d, from.run, closed);
+            workflow::closed(d, from, closed);
         }
         Body::Undo { error } => match child::undo_refused(d.state) {
             None => {
                 take(d, from, number, Answer::Accepted);
                 child::undo(d, error);
             }
-            // The answer of a closed run is a function of its state.
-            Some(_) if d.state.is_closed() => {}
             Some(answer) => take(d, from, number, answer),
         },
         Body::Cancel { operation } => taken_by(d, from, number, |d| cancel::cancel(d, operation)),

@@ -4,11 +4,13 @@
 //! through the one function that changes state, so deciding and changing cannot disagree. Events carry every decision and
 //! every evaluated expression: a stored run is loaded by [`State::born`] and [`evolve`] alone, without its definition.
 //!
-//! One behaviour a file: [`tree`] walks the plan and tells containers ([`sequence`]) of their children; [`activity`] and
-//! [`set`] are leaves; [`attempt`] ends attempts, [`retry`] says when the next is made, [`stop`] ends the forward part,
-//! [`compensation`] undoes, [`deadline`] fires what is due; [`message`] and [`outbox`] are the two ends of what runs say to
-//! each other, [`child`] is about children; [`signal`], [`cancel`], [`parked`], [`held`], [`late`] and [`answer`] are the other
-//! inputs.
+//! One behaviour a file. [`tree`] walks the plan and tells containers of their children: [`sequence`], [`parallel`],
+//! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
+//! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
+//! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
+//! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
+//! [`late`] and [`answer`] are the other inputs.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
 //! last transition's events, so that whoever loads a run can publish what it still owes; time never goes back for a run;
@@ -18,16 +20,21 @@ mod activity;
 mod answer;
 mod apply;
 mod attempt;
+mod blocked;
 mod cancel;
 mod child;
 mod compensation;
 mod deadline;
 mod decider;
 pub mod effect;
+mod emission;
+mod ending;
 pub mod event;
 mod evolve;
 mod execution;
 mod failure;
+mod for_each;
+mod halt;
 mod held;
 pub mod input;
 mod keys;
@@ -35,9 +42,14 @@ mod late;
 mod ledger;
 pub mod limits;
 pub mod message;
+mod open;
 mod outbox;
+mod parallel;
 mod parked;
+mod path;
+mod pivot;
 mod retry;
+mod savepoint;
 mod scope;
 pub mod search_attribute;
 mod sequence;
@@ -46,19 +58,27 @@ mod signal;
 mod state;
 mod status;
 mod stop;
+mod switch;
+mod timer;
 mod tree;
+mod try_catch;
+mod wait_for;
+mod while_loop;
+mod workflow;
 
 #[cfg(test)]
 mod tests;
 
 pub use apply::{apply, start};
-pub use effect::{effects, effects_still_wanted};
+pub use decider::End;
+pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};
 pub use evolve::evolve;
 pub use execution::{Execution, Known, OpenTask, Wait};
 pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;
-pub use ledger::{LedgerEntry, UndoState};
+pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
+pub use open::Exit;
 pub use signal::Signal;
-pub use state::{OpenTaskView, Outcome, State, Step};
+pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;

@@ -5,17 +5,19 @@
 //! | – | sent | pending; due after half a minute |
 //! | wake, due | pending | sent again; the pause doubles up to five minutes |
 //! | answered | pending | gone; a refusal of a start ends the step, one of an undo parks it |
+//! | accepted | a start that was refused | its run is told to cancel |
 //! | answered | not pending | nothing |
 //!
 //! Neither the end of the run nor its being parked stops a message from being offered: what was sent is owed.
 
 use std::sync::Arc;
 
-use super::child;
 use super::decider::Decider;
 use super::event::{Event, MessageSent};
+use super::input::Operation;
 use super::limits::{MESSAGE_PAUSE_FIRST, MESSAGE_PAUSE_LONGEST};
 use super::message::{Answer, Body, Recipient};
+use super::workflow;
 use crate::ids::MessageNo;
 use crate::time::Span;
 
@@ -38,9 +40,9 @@ pub(super) fn offer_again(d: &mut Decider<'_>, number: MessageNo) {
 
 pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
     let Some(pending) = d.state.mail.outbox.get(&number) else {
-        return;
+        return contradicted(d, number, answer);
     };
-    let body = Arc::clone(&pending.body);
+    let (to, body) = (pending.to.clone(), Arc::clone(&pending.body));
     // What the answer decides has to wait for an operator, and so has the answer: it is given to every repeat.
     if d.state.parked.is_some() && matches!(*body, Body::StartChild(_) | Body::Undo { .. }) {
         return;
@@ -49,8 +51,24 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
         number,
         answer: answer.clone(),
     });
-    child::answered(d, &body, &answer);
+    workflow::answered(d, number, &to, &body, &answer);
     d.settle();
+}
+
+/// A start that was refused was offered once more before the refusal came, and that offer has started a run nobody waits for.
+fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
+    let refused = d.state.mail.refused.get(&number).filter(|refused| !refused.started);
+    let Some(to) = refused.map(|refused| refused.to.clone()) else {
+        return;
+    };
+    if answer == Answer::Accepted {
+        d.emit(Event::MessageAnswered { number, answer });
+        let operation = Operation {
+            reason: Some("its start had been refused before".into()),
+            ..Operation::default()
+        };
+        send(d, to, Body::Cancel { operation });
+    }
 }
 
 /// Before the offer of that number, counted from 0 for the first sending.

@@ -12,6 +12,18 @@ pub(super) struct Ended<'a> {
     pub(super) worker_type: Option<&'a str>,
     pub(super) retryable: bool,
     pub(super) retry_after: Option<Span>,
+    /// What an attempt that is made all the same has no regard for.
+    pub(super) regardless: Regardless,
+}
+
+/// Why there is another attempt though the policy may say otherwise; see [`super::pivot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Regardless {
+    No,
+    /// Of the number of attempts.
+    OfNumber,
+    /// Of the error, too: it has to become known what the attempt did.
+    OfEverything,
 }
 
 impl Ended<'_> {
@@ -20,6 +32,7 @@ impl Ended<'_> {
         worker_type: None,
         retryable: true,
         retry_after: None,
+        regardless: Regardless::No,
     };
 }
 
@@ -34,11 +47,13 @@ pub(super) struct Seed<'a> {
 
 /// The pause before the next attempt, or `None` if there is none.
 pub(super) fn pause(policy: &RetryPolicy, seed: Seed<'_>, ended: Ended<'_>) -> Option<Span> {
-    let attempts_remain = policy.maximum_attempts.is_none_or(|maximum| seed.attempt < maximum);
+    let attempts_remain =
+        ended.regardless != Regardless::No || policy.maximum_attempts.is_none_or(|maximum| seed.attempt < maximum);
     let excluded = ended
         .worker_type
         .is_some_and(|name| policy.non_retryable.iter().any(|excluded| &**excluded == name));
-    if !attempts_remain || !ended.retryable || excluded {
+    let is_final = ended.regardless != Regardless::OfEverything && (!ended.retryable || excluded);
+    if !attempts_remain || is_final {
         return None;
     }
     Some(ended.retry_after.unwrap_or_else(|| interval(policy, seed)))
@@ -150,7 +165,7 @@ mod tests {
         let worker = |name, retryable| Ended {
             worker_type: Some(name),
             retryable,
-            retry_after: None,
+            ..Ended::SILENT
         };
         // (attempt that ended, how, another one)
         let table = [
@@ -164,6 +179,32 @@ mod tests {
         for (attempt, ended, expected) in table {
             let got = pause(&limited, seed(&step, attempt), ended);
             assert_eq!(got.is_some(), expected, "{attempt} {ended:?}");
+        }
+    }
+
+    #[test]
+    fn forward_only_has_no_last_attempt_and_a_pivot_that_may_have_been_done_no_final_error() {
+        let step = StepPath::new("pay");
+        let limited = RetryPolicy {
+            maximum_attempts: Some(1),
+            ..policy()
+        };
+        for (regardless, retryable, expected) in [
+            (Regardless::No, true, false),
+            (Regardless::OfNumber, true, true),
+            (Regardless::OfNumber, false, false),
+            (Regardless::OfEverything, false, true),
+        ] {
+            let ended = Ended {
+                retryable,
+                regardless,
+                ..Ended::SILENT
+            };
+            assert_eq!(
+                pause(&limited, seed(&step, 9), ended).is_some(),
+                expected,
+                "{regardless:?}"
+            );
         }
     }
 

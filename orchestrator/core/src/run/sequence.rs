@@ -1,4 +1,9 @@
 //! `steps:`: children one after the other. Needs no state of its own: the child that ends says where it is.
+//!
+//! | child | then |
+//! |---|---|
+//! | passed | the next one is entered; behind the last one the sequence has passed |
+//! | failed, halted | the sequence ends likewise |
 
 use super::decider::{Decider, End, Work};
 use super::tree::child_path;
@@ -22,7 +27,7 @@ pub(super) fn child_ended(
             let index = children.iter().position(|one| *one == child).unwrap_or(children.len());
             enter_child(d, node, path, children, index + 1);
         }
-        End::Failed(_) => d.push(Work::Ended { node, path, end }),
+        End::Failed(_) | End::Halted => d.push(Work::Ended { node, path, end }),
     }
 }
 
@@ -32,10 +37,6 @@ fn enter_child(d: &mut Decider<'_>, node: NodeId, path: StepPath, children: &[No
             let path = child_path(&path, &d.plan.node(*child).name);
             d.push(Work::Enter { node: *child, path });
         }
-        None => d.push(Work::Ended {
-            node,
-            path,
-            end: End::Passed,
-        }),
+        None => d.passed(node, path),
     }
 }

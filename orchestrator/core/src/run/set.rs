@@ -1,11 +1,15 @@
-//! `set:`: assigns variables in the order written; a later line sees what an earlier one assigned. All or nothing.
+//! `set:`: assigns variables.
+//!
+//! | what | then |
+//! |---|---|
+//! | every line can be evaluated, in the order written; a later one sees what an earlier one assigned | all are assigned, and the step has passed |
+//! | one cannot be | none is assigned, and the step fails |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::decider::{Decider, End, Work};
+use super::decider::Decider;
 use super::event::Event;
-use super::scope::RunScope;
 use super::tree;
 use crate::definition::plan::NodeId;
 use crate::expression::Template;
@@ -14,7 +18,7 @@ use crate::ids::StepPath;
 pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, assignments: &[(Arc<str>, Template)]) {
     let mut vars = BTreeMap::new();
     for (name, template) in assignments {
-        let scope = RunScope::new(d.state, &path).with_assigned(&vars);
+        let scope = d.scope(&path).with_assigned(&vars);
         match scope.evaluate(Some(template)) {
             Ok(value) => {
                 vars.insert(name.clone(), value);
@@ -26,9 +30,5 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, assignmen
         step: path.clone(),
         vars,
     });
-    d.push(Work::Ended {
-        node,
-        path,
-        end: End::Passed,
-    });
+    d.passed(node, path);
 }

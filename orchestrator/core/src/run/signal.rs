@@ -13,6 +13,7 @@ use super::decider::Decider;
 use super::event::{Event, SignalReceived};
 use super::input::{Operation, Rejected};
 use super::limits::{MAX_BUFFERED_SIGNALS, MAX_SIGNAL_NAME_BYTES};
+use super::wait_for;
 
 /// One that no step has taken yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,5 +45,8 @@ pub(super) fn receive(
         body,
         operation,
     })));
+    if d.state.parked.is_none() {
+        wait_for::offer(d, d.state.signals.received);
+    }
     Ok(())
 }

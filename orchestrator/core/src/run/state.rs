@@ -4,6 +4,7 @@
 //! be open at once. Holds everything that effects are made of; the plan is needed for decisions only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use super::failure::Failure;
 use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::message::{Answer, Body, Recipient};
+use super::open::{Exit, Loop, Open};
 use super::signal::Signal;
 use super::status::Status;
 use crate::ids::{
@@ -48,6 +50,30 @@ pub struct State {
     pub(super) signals: Signals,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
+    /// Steps under way that are no activities, and have something to remember.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) open: BTreeMap<StepPath, Open>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) loops: BTreeMap<StepPath, Loop>,
+    /// To be entered when the run is resumed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) blocked: BTreeSet<StepPath>,
+    /// How the run ends once nothing is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) exit: Option<(Exit, u32)>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) past_pivot: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deferred: Option<Box<Deferred>>,
+    /// How many there have been; a snapshot of the first version does not say.
+    #[serde(default)]
+    pub(super) events: u32,
+    /// How many there may be, where an operator has raised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) event_limit: Option<u32>,
+    /// Transitions that emitted something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) emitted: Vec<u32>,
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,
@@ -68,6 +94,9 @@ pub(super) struct Mail {
     pub(super) sent: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) outbox: BTreeMap<MessageNo, Pending>,
+    /// Starts that were refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) refused: BTreeMap<MessageNo, RefusedStart>,
     /// By sender.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) taken: BTreeMap<RunId, BTreeMap<MessageNo, Taken>>,
@@ -84,6 +113,15 @@ pub(super) struct Pending {
     pub(super) due: Timestamp,
     /// How often it was sent again.
     pub(super) offers: u32,
+}
+
+/// A start that was refused, and may have been repeated before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RefusedStart {
+    pub(super) to: Recipient,
+    /// A repeat was accepted: the run was told to cancel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) started: bool,
 }
 
 /// A message that was taken.
@@ -113,9 +151,19 @@ pub(super) struct Stop {
     pub(super) seq: u32,
 }
 
+/// A stop that waits for what becomes of the pivot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Deferred {
+    pub(super) why: Why,
+    pub(super) pivot: StepPath,
+    pub(super) error: Failure,
+    pub(super) seq: u32,
+}
+
+/// Why a run was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Why {
+pub enum Why {
     Failed,
     Cancelled,
     TimedOut,
@@ -204,6 +252,27 @@ pub struct OpenTaskView<'a> {
     pub execution: &'a Execution,
 }
 
+/// What a step waits for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Waiting<'a> {
+    Timer {
+        due: Timestamp,
+    },
+    Signal {
+        name: &'a Arc<str>,
+        due: Option<Timestamp>,
+    },
+    Child {
+        run: RunId,
+        workflow_id: &'a WorkflowId,
+        /// Its start was accepted.
+        started: bool,
+    },
+    Operator {
+        error: &'a Failure,
+    },
+}
+
 impl State {
     pub fn run_id(&self) -> RunId {
         self.birth.run_id
@@ -278,9 +347,8 @@ impl State {
     pub fn status(&self) -> Status {
         match &self.phase {
             Phase::Closed(closed) => closed.status,
-            _ if self.parked.is_some() => Status::Parked,
+            _ if self.parked.is_some() || self.is_step_parked() || self.is_undo_parked() => Status::Parked,
             Phase::Running => Status::Running,
-            Phase::Stopping(_) if self.parked_undos().next().is_some() => Status::Parked,
             Phase::Stopping(_) => Status::Compensating,
         }
     }
@@ -319,7 +387,46 @@ impl State {
         &self.ledger
     }
 
-    /// Undos that wait for an operator.
+    /// Whether a signal or another run can make it go on.
+    #[cfg(test)]
+    pub(super) fn waits_for_others(&self) -> bool {
+        let open = self.open.values();
+        let mut open = open.filter(|open| matches!(open, Open::Signal { .. } | Open::Child(_)));
+        let mut undone = self.ledger.iter().filter(|entry| entry.child.is_some());
+        open.next().is_some() || undone.any(|entry| entry.state == UndoState::Running)
+    }
+
+    fn is_step_parked(&self) -> bool {
+        self.open.values().any(|open| matches!(open, Open::Parked { .. }))
+    }
+
+    /// Forward steps that are no activities and wait for something, by path.
+    pub fn waiting(&self) -> impl Iterator<Item = (&StepPath, Waiting<'_>)> {
+        self.open.iter().filter_map(|(step, open)| {
+            let waiting = match open {
+                Open::Timer { due } => Waiting::Timer { due: *due },
+                Open::Signal { name, due } => Waiting::Signal { name, due: *due },
+                Open::Child(child) => Waiting::Child {
+                    run: child.run,
+                    workflow_id: &child.to.workflow_id,
+                    started: child.started,
+                },
+                Open::Parked { error } => Waiting::Operator { error },
+                Open::Parallel(_) | Open::ForEach(_) | Open::Try { .. } | Open::Scope { .. } => return None,
+            };
+            Some((step, waiting))
+        })
+    }
+
+    /// Forward steps that wait for an operator, and why.
+    pub fn parked_steps(&self) -> impl Iterator<Item = (&StepPath, &Failure)> {
+        self.open.iter().filter_map(|(step, open)| match open {
+            Open::Parked { error } => Some((step, error)),
+            _ => None,
+        })
+    }
+
+    /// Undos that wait for an operator, whether they are due or the run goes on.
     pub fn parked_undos(&self) -> impl Iterator<Item = &LedgerEntry> {
         self.ledger
             .iter()
@@ -356,11 +463,43 @@ impl State {
 
     /// Whether workers are asked to stop this task: a forward one of a run that stops, or any that is no longer open.
     pub fn is_unwanted(&self, task: TaskNo) -> bool {
-        match &self.phase {
-            Phase::Running => self.open_task(task).is_none(),
-            Phase::Stopping(_) => self.open_task(task).is_none_or(|view| view.direction == Direction::Do),
-            Phase::Closed(_) => true,
+        if self.is_closed() {
+            return true;
         }
+        self.open_task(task).is_none_or(|view| {
+            let is_pivot = self
+                .deferred
+                .as_ref()
+                .is_some_and(|deferred| deferred.pivot == *view.step);
+            view.direction == Direction::Do && (is_pivot || self.is_halted(view.step))
+        })
+    }
+
+    /// Whether cancellations of tasks were asked for in these transitions.
+    pub(super) fn halted_within(&self, span: &RangeInclusive<u32>) -> bool {
+        let open = self.open.values().any(|open| {
+            let stopped = match open {
+                Open::Parallel(parallel) => parallel.stopped.as_ref(),
+                Open::ForEach(each) => each.stopped.as_ref(),
+                _ => None,
+            };
+            stopped.is_some_and(|stopped| span.contains(&stopped.seq))
+        });
+        let deferred = self
+            .deferred
+            .as_ref()
+            .is_some_and(|deferred| span.contains(&deferred.seq));
+        let run = match &self.phase {
+            Phase::Running => self.exit.as_ref().is_some_and(|(_, seq)| span.contains(seq)),
+            Phase::Stopping(stop) => span.contains(&stop.seq),
+            Phase::Closed(closed) => closed.status == Status::Terminated && span.contains(&closed.seq),
+        };
+        open || deferred || run
+    }
+
+    /// Whether transitions in this span emitted something: then [`super::emissions`] of them is owed by a new owner.
+    pub fn emitted_in(&self, span: RangeInclusive<u32>) -> bool {
+        self.emitted.iter().any(|seq| span.contains(seq))
     }
 
     /// The earliest deadline, `None` if there is none. May lie in the past while a timeout waits for its horizon. A closed
@@ -370,9 +509,14 @@ impl State {
         if self.is_closed() || self.parked.is_some() {
             return messages;
         }
-        let timeout = self.birth.timeout_at.filter(|_| matches!(self.phase, Phase::Running));
+        let timeout = self.birth.timeout_at.filter(|_| self.can_time_out());
+        let waits = self.open.values().filter_map(|open| match open {
+            Open::Timer { due } => Some(*due),
+            Open::Signal { due, .. } => *due,
+            _ => None,
+        });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        timeout.into_iter().chain(executions).chain(messages).min()
+        timeout.into_iter().chain(executions).chain(waits).chain(messages).min()
     }
 
     /// Signals that no step has taken, in the order of their coming.
@@ -383,14 +527,19 @@ impl State {
     /// The start of the run that continues this one, if it has closed as continued as new. Nothing can reject it.
     pub fn successor(&self) -> Option<Start> {
         let closed = self.closed()?;
+        Some(self.succeeding(closed.successor?, &closed.output))
+    }
+
+    /// The start of a successor, were it to be now.
+    pub(super) fn succeeding(&self, run_id: RunId, input: &Arc<Value>) -> Start {
         let waits = |waiter: &&Waiter| waiter.on == AnswerOn::Closed;
-        Some(Start {
-            run_id: closed.successor?,
+        Start {
+            run_id,
             namespace: self.birth.namespace.clone(),
             workflow_id: self.birth.workflow_id.clone(),
-            input: Arc::clone(&closed.output),
+            input: Arc::clone(input),
             request_id: None,
-            search_attributes: BTreeMap::new(),
+            search_attributes: self.birth.search_attributes.clone(),
             answer: None,
             traceparent: self.birth.traceparent.clone(),
             parent: self.birth.parent.clone(),
@@ -405,7 +554,7 @@ impl State {
                     .collect(),
                 requests: self.requests.clone(),
             })),
-        })
+        }
     }
 
     /// The queues whose delivery horizon must be known to decide on what is due at `now`, each once.
@@ -428,6 +577,11 @@ impl State {
             Phase::Closed(closed) => Some(closed),
             Phase::Running | Phase::Stopping(_) => None,
         }
+    }
+
+    /// The run's timeout does not cut what only goes forward, or waits to know whether it does.
+    pub(super) fn can_time_out(&self) -> bool {
+        self.is_running() && !self.past_pivot && self.deferred.is_none()
     }
 
     pub(super) fn is_running(&self) -> bool {

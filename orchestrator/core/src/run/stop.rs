@@ -1,23 +1,31 @@
 //! The end of a run's forward part: completed, or stopped to be undone.
 //!
-//! A run that stops dispatches nothing forwards. Tasks that workers may hold are asked to cancel (an effect of the event
-//! that stops the run) and waited for, within their own timeouts; what is not with a worker ends at once. A task still in
-//! its queue counts as one that a worker may hold: it is not late until it is delivered, and may then be refused or done.
+//! A run that stops dispatches nothing forwards, except in a `finally`. Tasks that workers may hold are asked to cancel (an
+//! effect of the event that stops the run) and waited for, within their own timeouts; what is not with a worker ends at once
+//! ([`super::halt`]). A task still in its queue counts as one that a worker may hold: it is not late until it is delivered,
+//! and may then be refused or done.
+//!
+//! | what | then |
+//! |---|---|
+//! | the root has passed | completed, once what was discarded has been undone |
+//! | the root has failed | everything has ended by then: undone |
+//! | cancelled, or past its timeout | the whole run is halted; undone when it has ended |
 
-use super::attempt;
 use super::decider::Decider;
-use super::effect::Direction;
-use super::event::{Event, StepOutcome};
-use super::execution::{Execution, Known, Wait};
+use super::event::Event;
 use super::failure::Failure;
-use super::scope::RunScope;
+use super::open::Exit;
+use super::{compensation, halt};
 use crate::ids::StepPath;
 
 /// The root has ended. An output that cannot be evaluated is a failure of the run like any other.
 pub(super) fn complete(d: &mut Decider<'_>) {
     let root = StepPath::new("");
-    let output = RunScope::new(d.state, &root).evaluate(d.plan.output.as_ref());
+    let output = d.scope(&root).evaluate(d.plan.output.as_ref());
     match output {
+        Ok(output) if compensation::is_undoing(d.state) => d.emit(Event::ExitRequested {
+            exit: Exit::Completed { output },
+        }),
         Ok(output) => d.emit(Event::RunCompleted { output }),
         Err(error) => fail(d, error),
     }
@@ -25,27 +33,9 @@ pub(super) fn complete(d: &mut Decider<'_>) {
 
 pub(super) fn fail(d: &mut Decider<'_>, error: Failure) {
     d.emit(Event::RunFailed { error });
-    halt(d);
 }
 
-/// Ends what waits in the run itself: pauses between attempts, and tasks that their stream has refused.
+/// Halts the whole run.
 pub(super) fn halt(d: &mut Decider<'_>) {
-    let waiting: Vec<_> = d
-        .state
-        .doing
-        .iter()
-        .filter_map(|(step, execution)| Some((step.clone(), at_rest(execution)?)))
-        .collect();
-    for (step, outcome) in waiting {
-        attempt::give_up(d, step, Direction::Do, outcome);
-    }
-}
-
-/// What a step ends as if it is stopped now; `None` while a worker may hold its task.
-pub(super) fn at_rest(execution: &Execution) -> Option<StepOutcome> {
-    match &execution.wait {
-        Wait::Task(open) if open.known == Known::Held => Some(StepOutcome::Cancelled),
-        Wait::Task(_) => None,
-        Wait::Until(_) | Wait::Decision => Some(StepOutcome::Failed),
-    }
+    halt::halt(d, &StepPath::new(""));
 }

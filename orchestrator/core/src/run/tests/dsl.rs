@@ -6,14 +6,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::definition::plan::{
-    Activity, Call, InputSchema, Node, NodeId, NodeKind, OnFailure, Plan, RetryPolicy, Undo,
+    self, Activity, Call, InputSchema, Join, Losers, Node, NodeId, NodeKind, OnFailure, ParentClose, Plan, RetryPolicy,
+    Undo,
 };
 use crate::expression::{Expression, Template};
-use crate::ids::{DefinitionHash, RunId, StepPath, TaskNo};
+use crate::ids::{DefinitionHash, MessageNo, RunId, StepPath, TaskNo};
 use crate::run::effect::{Direction, Dispatch, Effect};
+use crate::run::failure::Failure;
 use crate::run::input::{
     AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, WorkerError,
 };
+use crate::run::message::{Answer, Body, ChildClosed, Sender};
 use crate::run::{self, Event, State, Status, Transition};
 use crate::time::{Span, Timestamp};
 
@@ -37,9 +40,64 @@ pub(crate) enum DefKind {
         on_failure: OnFailure,
         compensate_on_failure: bool,
         start_to_close: Span,
+        pivot: bool,
     },
     Set(Vec<(String, Value)>),
     Sequence(Vec<Def>),
+    Parallel {
+        branches: Vec<(String, Vec<Def>)>,
+        join: Join,
+        losers: Losers,
+    },
+    ForEach {
+        list: Value,
+        at_once: Option<u32>,
+        collect: Option<Value>,
+        steps: Vec<Def>,
+    },
+    Switch(Vec<(Option<String>, Vec<Def>)>),
+    While {
+        when: String,
+        max: u32,
+        steps: Vec<Def>,
+    },
+    Try {
+        steps: Vec<Def>,
+        catches: Vec<(Vec<String>, Vec<Def>)>,
+        finally: Option<Vec<Def>>,
+    },
+    Scope {
+        steps: Vec<Def>,
+        otherwise: Option<Vec<Def>>,
+    },
+    Wait(Span),
+    WaitUntil(Value),
+    WaitFor {
+        signal: String,
+        matches: Option<String>,
+        timeout: Option<Span>,
+        on_timeout: OnTimeoutDef,
+    },
+    Workflow {
+        id: Option<Value>,
+        input: Option<Value>,
+        parent_close: ParentClose,
+        detached: bool,
+    },
+    Emit {
+        subject: Value,
+        body: Option<Value>,
+    },
+    Fail(String),
+    Complete(Value),
+    ContinueAsNew(Option<Value>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum OnTimeoutDef {
+    Fail,
+    Continue,
+    Steps(Vec<Def>),
 }
 
 #[derive(Debug, Clone)]
@@ -63,36 +121,130 @@ pub(crate) fn act(name: &str) -> Def {
             on_failure: OnFailure::Fail,
             compensate_on_failure: false,
             start_to_close: Span::from_secs(10),
+            pivot: false,
         },
     }
 }
 
-pub(crate) fn set(name: &str, assignments: &[(&str, Value)]) -> Def {
-    let assignments = assignments
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.clone()))
-        .collect();
+fn def(name: &str, kind: DefKind) -> Def {
     Def {
         name: name.to_owned(),
         condition: None,
-        kind: DefKind::Set(assignments),
+        kind,
     }
+}
+
+/// All branches have to pass; losers are undone.
+pub(crate) fn parallel(name: &str, branches: Vec<(&str, Vec<Def>)>) -> Def {
+    let branches = branches.into_iter().map(|(name, steps)| (name.to_owned(), steps));
+    let kind = DefKind::Parallel {
+        branches: branches.collect(),
+        join: Join::All,
+        losers: Losers::Undo,
+    };
+    def(name, kind)
+}
+
+/// All at once, over a list, as `item`.
+pub(crate) fn for_each(name: &str, list: Value, steps: Vec<Def>) -> Def {
+    let kind = DefKind::ForEach {
+        list,
+        at_once: None,
+        collect: None,
+        steps,
+    };
+    def(name, kind)
+}
+
+/// `None` is `else`.
+pub(crate) fn switch(name: &str, cases: Vec<(Option<&str>, Vec<Def>)>) -> Def {
+    let cases = cases.into_iter().map(|(when, steps)| (when.map(str::to_owned), steps));
+    def(name, DefKind::Switch(cases.collect()))
+}
+
+pub(crate) fn repeat(name: &str, when: &str, max: u32, steps: Vec<Def>) -> Def {
+    let when = when.to_owned();
+    def(name, DefKind::While { when, max, steps })
+}
+
+/// Without `catch` and `finally`, which [`Def::catch`] and [`Def::finally`] add.
+pub(crate) fn attempt(name: &str, steps: Vec<Def>) -> Def {
+    let kind = DefKind::Try {
+        steps,
+        catches: vec![],
+        finally: None,
+    };
+    def(name, kind)
+}
+
+pub(crate) fn scope(name: &str, steps: Vec<Def>) -> Def {
+    let otherwise = None;
+    def(name, DefKind::Scope { steps, otherwise })
+}
+
+pub(crate) fn wait(name: &str, seconds: u64) -> Def {
+    def(name, DefKind::Wait(Span::from_secs(seconds)))
+}
+
+pub(crate) fn wait_until(name: &str, until: Value) -> Def {
+    def(name, DefKind::WaitUntil(until))
+}
+
+/// For ever, whatever the body.
+pub(crate) fn wait_for(name: &str, signal: &str) -> Def {
+    let kind = DefKind::WaitFor {
+        signal: signal.to_owned(),
+        matches: None,
+        timeout: None,
+        on_timeout: OnTimeoutDef::Fail,
+    };
+    def(name, kind)
+}
+
+pub(crate) fn workflow(name: &str) -> Def {
+    let kind = DefKind::Workflow {
+        id: None,
+        input: None,
+        parent_close: ParentClose::RequestCancel,
+        detached: false,
+    };
+    def(name, kind)
+}
+
+pub(crate) fn emit(name: &str, subject: Value, body: Value) -> Def {
+    let body = Some(body);
+    def(name, DefKind::Emit { subject, body })
+}
+
+pub(crate) fn fail(name: &str, error_type: &str) -> Def {
+    def(name, DefKind::Fail(error_type.to_owned()))
+}
+
+pub(crate) fn complete(name: &str, output: Value) -> Def {
+    def(name, DefKind::Complete(output))
+}
+
+pub(crate) fn continue_as_new(name: &str, input: Option<Value>) -> Def {
+    def(name, DefKind::ContinueAsNew(input))
+}
+
+pub(crate) fn set(name: &str, assignments: &[(&str, Value)]) -> Def {
+    let assignments = assignments.iter();
+    let assignments = assignments.map(|(name, value)| ((*name).to_owned(), value.clone()));
+    def(name, DefKind::Set(assignments.collect()))
 }
 
 pub(crate) fn seq(name: &str, children: Vec<Def>) -> Def {
-    Def {
-        name: name.to_owned(),
-        condition: None,
-        kind: DefKind::Sequence(children),
-    }
+    def(name, DefKind::Sequence(children))
 }
 
 macro_rules! with {
-    ($($method:ident($value:ident: $type:ty) => $field:ident = $expr:expr;)*) => {
+    ($($method:ident($value:ident: $type:ty) => $kind:ident.$field:ident = $expr:expr;)*) => {
         impl Def {
             $(pub(crate) fn $method(mut self, $value: $type) -> Self {
-                if let DefKind::Activity { $field, .. } = &mut self.kind {
-                    *$field = $expr;
+                match &mut self.kind {
+                    DefKind::$kind { $field, .. } => *$field = $expr,
+                    other => panic!("{other:?} has no {}", stringify!($field)),
                 }
                 self
             })*
@@ -101,18 +253,40 @@ macro_rules! with {
 }
 
 with! {
-    input(value: Value) => input = Some(value);
-    undo(value: UndoDef) => undo = value;
-    undo_input(value: Value) => undo = UndoDef::Input(Some(value));
-    attempts(value: Option<u32>) => attempts = value;
-    undo_attempts(value: u32) => undo_attempts = Some(value);
-    non_retryable(value: &str) => non_retryable = vec![value.to_owned()];
-    on_failure(value: OnFailure) => on_failure = value;
-    compensate_on_failure(value: bool) => compensate_on_failure = value;
-    start_to_close(value: Span) => start_to_close = value;
+    input(value: Value) => Activity.input = Some(value);
+    undo(value: UndoDef) => Activity.undo = value;
+    undo_input(value: Value) => Activity.undo = UndoDef::Input(Some(value));
+    attempts(value: Option<u32>) => Activity.attempts = value;
+    undo_attempts(value: u32) => Activity.undo_attempts = Some(value);
+    non_retryable(value: &str) => Activity.non_retryable = vec![value.to_owned()];
+    on_failure(value: OnFailure) => Activity.on_failure = value;
+    compensate_on_failure(value: bool) => Activity.compensate_on_failure = value;
+    start_to_close(value: Span) => Activity.start_to_close = value;
+    pivot(value: bool) => Activity.pivot = value;
+    join(value: Join) => Parallel.join = value;
+    losers(value: Losers) => Parallel.losers = value;
+    at_once(value: u32) => ForEach.at_once = Some(value);
+    collect(value: Value) => ForEach.collect = Some(value);
+    finally(value: Vec<Def>) => Try.finally = Some(value);
+    otherwise(value: Vec<Def>) => Scope.otherwise = Some(value);
+    matches(value: &str) => WaitFor.matches = Some(value.to_owned());
+    timeout(value: u64) => WaitFor.timeout = Some(Span::from_secs(value));
+    on_timeout(value: OnTimeoutDef) => WaitFor.on_timeout = value;
+    id(value: Value) => Workflow.id = Some(value);
+    child_input(value: Value) => Workflow.input = Some(value);
+    parent_close(value: ParentClose) => Workflow.parent_close = value;
+    detached(value: bool) => Workflow.detached = value;
 }
 
 impl Def {
+    /// Of every type, where none is named.
+    pub(crate) fn catch(mut self, types: &[&str], steps: Vec<Def>) -> Self {
+        if let DefKind::Try { catches, .. } = &mut self.kind {
+            catches.push((types.iter().map(|name| (*name).to_owned()).collect(), steps));
+        }
+        self
+    }
+
     pub(crate) fn when(mut self, condition: &str) -> Self {
         self.condition = Some(condition.to_owned());
         self
@@ -133,6 +307,15 @@ fn retry(maximum_attempts: Option<u32>, non_retryable: &[String]) -> RetryPolicy
     }
 }
 
+/// A body of a step; the main one has no name.
+fn body(nodes: &mut Vec<Node>, step: NodeId, name: &str, steps: &[Def]) -> NodeId {
+    add(nodes, Some(step), &seq(name, steps.to_vec()))
+}
+
+fn expression(text: &str) -> Expression {
+    Expression::compile(text).unwrap()
+}
+
 fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
     let id = NodeId(nodes.len());
     nodes.push(Node {
@@ -151,6 +334,102 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 .map(|(name, value)| (Arc::from(name.as_str()), template(value)))
                 .collect(),
         ),
+        DefKind::Parallel { branches, join, losers } => {
+            let branches = branches.iter().map(|(name, steps)| body(nodes, id, name, steps));
+            NodeKind::Parallel(plan::Parallel {
+                branches: branches.collect(),
+                join: *join,
+                losers: *losers,
+            })
+        }
+        DefKind::ForEach {
+            list,
+            at_once,
+            collect,
+            steps,
+        } => NodeKind::ForEach(Box::new(plan::ForEach {
+            list: template(list),
+            item: Arc::from("item"),
+            max_concurrency: *at_once,
+            body: body(nodes, id, "", steps),
+            collect: collect.as_ref().map(template),
+        })),
+        DefKind::Switch(cases) => {
+            let cases = cases.iter().enumerate().map(|(index, (when, steps))| plan::Case {
+                when: when.as_deref().map(expression),
+                body: match when {
+                    Some(_) => body(nodes, id, &format!("case_{}", index + 1), steps),
+                    None => body(nodes, id, "else", steps),
+                },
+            });
+            NodeKind::Switch(cases.collect())
+        }
+        DefKind::While { when, max, steps } => NodeKind::While(Box::new(plan::While {
+            when: expression(when),
+            max_iterations: *max,
+            body: body(nodes, id, "", steps),
+        })),
+        DefKind::Try {
+            steps,
+            catches,
+            finally,
+        } => {
+            let main = body(nodes, id, "", steps);
+            let catches = catches.iter().enumerate().map(|(index, (types, steps))| plan::Catch {
+                types: types.iter().map(|name| Arc::from(name.as_str())).collect(),
+                body: body(nodes, id, &format!("catch_{}", index + 1), steps),
+            });
+            let catches = catches.collect();
+            NodeKind::Try(plan::Try {
+                body: main,
+                catches,
+                finally: finally.as_ref().map(|steps| body(nodes, id, "finally", steps)),
+            })
+        }
+        DefKind::Scope { steps, otherwise } => NodeKind::Scope(plan::Savepoint {
+            body: body(nodes, id, "", steps),
+            otherwise: otherwise.as_ref().map(|steps| body(nodes, id, "otherwise", steps)),
+        }),
+        DefKind::Wait(span) => NodeKind::Wait(plan::Wait::For(*span)),
+        DefKind::WaitUntil(until) => NodeKind::Wait(plan::Wait::Until(template(until))),
+        DefKind::WaitFor {
+            signal,
+            matches,
+            timeout,
+            on_timeout,
+        } => NodeKind::WaitFor(Box::new(plan::WaitFor {
+            signal: Arc::from(signal.as_str()),
+            matches: matches.as_deref().map(expression),
+            timeout: *timeout,
+            on_timeout: match on_timeout {
+                OnTimeoutDef::Fail => plan::OnTimeout::Fail,
+                OnTimeoutDef::Continue => plan::OnTimeout::Continue,
+                OnTimeoutDef::Steps(steps) => plan::OnTimeout::Steps(body(nodes, id, "on_timeout", steps)),
+            },
+        })),
+        DefKind::Workflow {
+            id,
+            input,
+            parent_close,
+            detached,
+        } => NodeKind::Workflow(Box::new(plan::ChildWorkflow {
+            workflow: "shipping".into(),
+            version: None,
+            id: id.as_ref().map(template),
+            input: input.as_ref().map(template),
+            parent_close: *parent_close,
+            detached: *detached,
+        })),
+        DefKind::Emit { subject, body } => NodeKind::Emit(Box::new(plan::Emit {
+            subject: template(subject),
+            body: body.as_ref().map(template),
+        })),
+        DefKind::Fail(error_type) => NodeKind::Fail(Box::new(plan::Fail {
+            error_type: template(&json!(error_type)),
+            message: None,
+        })),
+        DefKind::Complete(output) => NodeKind::Complete(Some(template(output))),
+        DefKind::ContinueAsNew(input) => NodeKind::ContinueAsNew(input.as_ref().map(template)),
         DefKind::Activity {
             input,
             undo,
@@ -160,6 +439,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
             on_failure,
             compensate_on_failure,
             start_to_close,
+            pivot,
         } => {
             let call = |activity: String, input: &Option<Value>, attempts| Call {
                 activity: activity.as_str().into(),
@@ -181,7 +461,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 },
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
-                pivot: false,
+                pivot: *pivot,
             }))
         }
     };
@@ -205,6 +485,11 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         timeout: None,
         compensation: Default::default(),
     }
+}
+
+pub(crate) fn with_compensation(mut plan: Plan, order: plan::UndoOrder, on_exhausted: plan::OnExhausted) -> Plan {
+    plan.compensation = plan::CompensationPolicy { order, on_exhausted };
+    plan
 }
 
 pub(crate) fn with_output(mut plan: Plan, output: Value) -> Plan {
@@ -320,10 +605,11 @@ impl Run {
             );
             assert_eq!(self.state.open_tasks().count(), 0);
         } else {
-            let stuck = self.state.wake_at().is_none() && self.state.status() != Status::Parked;
+            let waits = self.state.waits_for_others() || self.state.status() == Status::Parked;
+            let stuck = self.state.wake_at().is_none() && !waits;
             assert!(
                 !stuck,
-                "an open run waits for a deadline or an operator: {:?}",
+                "an open run waits for a deadline, an operator, a signal or another run: {:?}",
                 self.state
             );
         }
@@ -390,6 +676,56 @@ impl Run {
         while self.state.is_open(task) {
             self.wake_next();
         }
+    }
+
+    pub(crate) fn signal(&mut self, name: &str, body: Value) -> Vec<Effect> {
+        self.take(Input::Signal {
+            name: name.into(),
+            body: body.into(),
+            operation: Operation::default(),
+        })
+    }
+
+    /// Messages that are pending, oldest first.
+    pub(crate) fn pending(&self) -> Vec<(MessageNo, Arc<Body>)> {
+        let outbox = self.state.mail.outbox.iter();
+        outbox
+            .map(|(number, pending)| (*number, Arc::clone(&pending.body)))
+            .collect()
+    }
+
+    /// Answers the oldest pending message.
+    pub(crate) fn answered(&mut self, answer: Answer) -> Vec<Effect> {
+        let number = self.pending().first().expect("a pending message").0;
+        self.take(Input::MessageAnswered { number, answer })
+    }
+
+    /// The child of a step closes; every one of its messages has its own number.
+    pub(crate) fn child_closed(&mut self, step: &str, status: Status) -> Vec<Effect> {
+        let child = self.events().iter().rev().find_map(|event| match event {
+            Event::MessageSent(sent) => match &*sent.body {
+                Body::StartChild(start) if start.step.as_str() == step => Some(start.run_id),
+                _ => None,
+            },
+            _ => None,
+        });
+        let child = child.expect("a child of that step");
+        let failure = || Failure::new("ChildBroke", "no");
+        self.take(Input::Message {
+            from: Sender {
+                run: child,
+                namespace: "default".into(),
+                workflow_id: format!("order-1/{step}").as_str().into(),
+            },
+            number: MessageNo(u32::try_from(self.history.len()).unwrap()),
+            body: Body::ChildClosed(ChildClosed {
+                child,
+                step: step.into(),
+                status,
+                output: json!({"from": step}).into(),
+                error: (status != Status::Completed).then(failure),
+            }),
+        })
     }
 
     pub(crate) fn operate(&mut self, step: &str, action: ParkedAction) -> Vec<Effect> {

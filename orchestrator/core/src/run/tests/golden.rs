@@ -81,6 +81,53 @@ fn the_rarer_events() {
     insta::assert_snapshot!("rarer", lines(&run));
 }
 
+/// The oldest pending message is answered, and its child closes.
+fn through_child(run: &mut Run, step: &str, status: crate::run::Status) {
+    run.answered(crate::run::message::Answer::Accepted);
+    run.child_closed(step, status);
+}
+
+#[test]
+fn the_events_of_every_kind_of_step() {
+    let branches = vec![("x", vec![act("a")]), ("y", vec![wait_for("w1", "go")])];
+    let guard = attempt(
+        "t",
+        vec![scope("s", vec![workflow("k"), fail("f", "Broken")]).otherwise(vec![act("o")])],
+    )
+    .catch(&["Refused"], vec![])
+    .finally(vec![wait("i", 5)]);
+    let mut run = run(vec![
+        parallel("p", branches).join(crate::definition::plan::Join::Any),
+        for_each("e", json!(["r"]), vec![wait_for("w2", "go").timeout(9)]).collect(json!("${ item }")),
+        repeat("w", "index < 1", 2, vec![emit("m", json!("orders.x"), json!(1))]),
+        guard,
+        act("pay").pivot(true),
+        act("z").undo(UndoDef::NoUndo),
+        complete("end", json!("done")),
+    ]);
+    run.signal("other", json!(1));
+    run.complete("do p.x.a");
+    run.signal("go", json!(2));
+    through_child(&mut run, "t.s.k", crate::run::Status::Completed);
+    through_child(&mut run, "t.s.k", crate::run::Status::Compensated);
+    run.fail("do t.s.otherwise.o");
+    run.wake_next();
+    run.take(Input::Cancel(by("ann")));
+    run.complete("do pay");
+    run.end(
+        "do z",
+        TaskOutcome::Failed(crate::run::input::WorkerError {
+            retryable: false,
+            ..error("Broken")
+        }),
+    );
+    run.operate("z", ParkedAction::Retry);
+    run.complete("do z");
+    insta::assert_snapshot!("kinds", lines(&run));
+    let run = super::dsl::run(vec![continue_as_new("again", None)]);
+    insta::assert_snapshot!("continued", lines(&run));
+}
+
 #[test]
 fn absent_fields_are_read_as_their_defaults() {
     let event: Event = serde_json::from_value(json!({"task_completed": {"task": 3}})).unwrap();

@@ -79,6 +79,25 @@ fn a_late_success_joins_an_undo_that_is_going_on() {
 }
 
 #[test]
+fn a_late_success_waits_for_the_undo_that_is_going_on_though_its_step_came_later() {
+    let (mut run, first) = {
+        let may_fail = act("b").on_failure(crate::definition::plan::OnFailure::Continue);
+        let mut run = run(vec![act("a"), may_fail, act("c")]);
+        run.complete("do a");
+        let task = run.task("do b");
+        run.fail("do b");
+        run.fail("do c");
+        (run, task)
+    };
+    assert_eq!(run.undone(), ["undo a"]);
+    late(&mut run, first, done(json!({"id": "late"})));
+    assert_eq!(run.undone(), ["undo a"], "one at a time");
+    run.complete("undo a");
+    run.complete("undo b");
+    assert_eq!(run.status(), Status::Compensated);
+}
+
+#[test]
 fn a_late_success_wakes_an_undo_that_waits_for_an_operator() {
     let (mut run, first) = wrongly_failed(vec![act("b").undo_input(json!("${ steps.b.nothing }")), act("c")]);
     run.complete("do b");

@@ -282,7 +282,7 @@ fn what_a_run_says_to_being_undone_depends_on_how_it_stands() {
 
     let mut terminated = child(vec![act("a")]);
     terminated.take(Input::Terminate(by("ann")));
-    terminated.ignores(undo());
+    terminated.take(undo());
     let answer = terminated.state.answer_to(OTHER, MessageNo(5));
     assert!(matches!(answer, Some(Answer::Refused { .. })));
 

@@ -1,14 +1,25 @@
-//! Rules of the state machine as scenarios, one file a behaviour, and properties over random plans and inputs.
+//! Rules of the state machine as scenarios, one file a behaviour, and properties over random plans and inputs. Which test
+//! says that a saga is handled right is in the table of [`behaviours`].
 
 mod attempts;
+mod behaviours;
+mod blocks;
+mod checked;
+mod children;
 mod deadlines;
 mod dsl;
 mod effects;
+mod endings;
+mod examples;
 mod forward;
 mod golden;
 mod late;
+mod loops;
 mod messages;
 mod operators;
+mod parallel;
+mod pivots;
 mod properties;
 mod stored;
 mod undo;
+mod waits;

@@ -70,7 +70,9 @@ fn histories_and_snapshots_of_the_first_version_load() {
     for (name, history, snapshot, status) in V1 {
         let state = folded(history);
         assert_eq!(state.status(), status, "{name}");
-        let loaded: State = serde_json::from_str(snapshot).unwrap();
+        let mut loaded: State = serde_json::from_str(snapshot).unwrap();
+        // The first version did not count them in its snapshots.
+        loaded.events = state.events;
         assert_eq!(loaded, state, "{name}");
     }
 }

@@ -1,0 +1,64 @@
+//! Activities with everything that gives out their tasks.
+
+use serde_json::{Map, Value, json};
+
+use crate::definition::duration;
+use crate::definition::model::{Activity, Call, Undo};
+use crate::definition::plan::{OnFailure, RetryPolicy};
+
+pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
+    call(&activity.call, body);
+    match &activity.undo {
+        Undo::Compensate(undo) => {
+            let mut undo_body = Map::new();
+            call(undo, &mut undo_body);
+            body.insert("compensate".to_owned(), Value::Object(undo_body));
+        }
+        Undo::ReadOnly => {
+            body.insert("read_only".to_owned(), json!(true));
+        }
+        Undo::None { reason } => {
+            body.insert("no_undo".to_owned(), json!(reason));
+        }
+        Undo::Undeclared => {}
+    }
+    if activity.on_failure == OnFailure::Continue {
+        body.insert("on_failure".to_owned(), json!("continue"));
+    }
+    if activity.pivot {
+        body.insert("pivot".to_owned(), json!(true));
+    }
+    if let Some(output) = &activity.output_schema {
+        body.insert("output_schema".to_owned(), output.schema.clone());
+    }
+    if activity.compensate_on_failure {
+        body.insert("compensate_on_failure".to_owned(), json!(true));
+    }
+}
+
+fn call(call: &Call, body: &mut Map<String, Value>) {
+    body.insert("activity".to_owned(), json!(call.activity.text));
+    if let Some(input) = &call.input {
+        body.insert("input".to_owned(), input.to_json());
+    }
+    if let Some(settings) = &call.settings {
+        body.insert("queue".to_owned(), json!(settings.queue.as_str()));
+        let timeout = duration::format(settings.start_to_close);
+        body.insert("start_to_close".to_owned(), json!(timeout));
+        body.insert("retry".to_owned(), retry(&settings.retry));
+    }
+}
+
+fn retry(policy: &RetryPolicy) -> Value {
+    let attempts = policy.maximum_attempts.map_or(json!("unlimited"), |n| json!(n));
+    let mut retry = json!({
+        "initial_interval": duration::format(policy.initial_interval),
+        "backoff_coefficient": policy.backoff_coefficient,
+        "maximum_interval": duration::format(policy.maximum_interval),
+        "maximum_attempts": attempts,
+    });
+    if !policy.non_retryable.is_empty() {
+        retry["non_retryable"] = policy.non_retryable.iter().map(|t| json!(t.as_ref())).collect();
+    }
+    retry
+}

@@ -1,0 +1,55 @@
+//! The document around the steps.
+
+use serde_json::{Map, Value, json};
+
+use super::steps::{assignments, steps};
+use crate::definition::duration;
+use crate::definition::model::Definition;
+use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
+use crate::expression;
+
+pub(crate) fn json(definition: &Definition) -> Value {
+    let mut root = Map::new();
+    let mut put = |key: &str, value: Value| {
+        root.insert(key.to_owned(), value);
+    };
+    put("workflow", json!(definition.workflow.text));
+    put("version", json!(definition.version));
+    put("expr_version", json!(expression::VERSION));
+    if let Some(description) = &definition.description {
+        put("description", json!(description));
+    }
+    if let Some(id) = &definition.id {
+        put("id", id.to_json());
+    }
+    if let Some(schema) = &definition.input_schema {
+        put("input_schema", schema.schema.clone());
+    }
+    if !definition.search_attributes.is_empty() {
+        put("search_attributes", assignments(&definition.search_attributes));
+    }
+    if let Some(timeout) = definition.timeout {
+        put("timeout", json!(duration::format(timeout)));
+    }
+    if definition.compensation != CompensationPolicy::default() {
+        put("compensation", compensation(definition.compensation));
+    }
+    put("steps", steps(&definition.steps));
+    if let Some(output) = &definition.output {
+        put("output", output.to_json());
+    }
+    Value::Object(root)
+}
+
+fn compensation(policy: CompensationPolicy) -> Value {
+    json!({
+        "order": match policy.order {
+            UndoOrder::Dependencies => "dependencies",
+            UndoOrder::Sequential => "sequential",
+        },
+        "on_exhausted": match policy.on_exhausted {
+            OnExhausted::Continue => "continue",
+            OnExhausted::Halt => "halt",
+        },
+    })
+}

@@ -1,0 +1,37 @@
+//! The document around the steps.
+
+use super::expressions::template;
+use super::steps::Compiler;
+use crate::definition::code;
+use crate::definition::diagnostic::Diagnostic;
+use crate::definition::model;
+use crate::definition::plan::Plan;
+use crate::definition::schema;
+use crate::ids::{DefinitionHash, WorkflowName};
+
+/// Fails only on a model that was not checked.
+pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Result<Plan, Diagnostic> {
+    let mut compiler = Compiler::default();
+    let root = compiler.sequence(None, "", &definition.steps)?;
+    let input_schema = definition.input_schema.as_ref().map(|input| {
+        schema::compile(&input.schema).map_err(|problem| Diagnostic::error(code::SCHEMA, input.place.clone(), problem))
+    });
+    let search_attributes = definition
+        .search_attributes
+        .iter()
+        .map(|(name, value)| Ok((name.text.clone(), template(value)?)))
+        .collect::<Result<_, Diagnostic>>()?;
+    Ok(Plan {
+        workflow: WorkflowName::new(&definition.workflow.text),
+        version: definition.version,
+        hash,
+        nodes: compiler.nodes,
+        root,
+        id: definition.id.as_ref().map(template).transpose()?,
+        input_schema: input_schema.transpose()?,
+        output: definition.output.as_ref().map(template).transpose()?,
+        search_attributes,
+        timeout: definition.timeout,
+        compensation: definition.compensation,
+    })
+}

@@ -1,0 +1,66 @@
+//! Activities, their undo, and how their tasks are given out.
+
+use super::{JsonSchema, Text};
+use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::tree::Node;
+use crate::ids::QueueName;
+use crate::time::Span;
+
+#[derive(Debug)]
+pub(crate) struct Activity {
+    pub(crate) call: Call,
+    /// Of the step's output, for the checks alone.
+    pub(crate) output_schema: Option<JsonSchema>,
+    pub(crate) undo: Undo,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) compensate_on_failure: bool,
+    pub(crate) pivot: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Undo {
+    Compensate(Box<Call>),
+    ReadOnly,
+    None { reason: String },
+    Undeclared,
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) activity: Text,
+    pub(crate) input: Option<Node>,
+    pub(crate) fields: CallFields,
+    /// Filled by `resolve`.
+    pub(crate) settings: Option<Settings>,
+}
+
+/// How a task is given out, as far as the author said it.
+#[derive(Debug, Default)]
+pub(crate) struct CallFields {
+    pub(crate) queue: Option<Text>,
+    pub(crate) start_to_close: Option<Span>,
+    pub(crate) retry: RetryFields,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RetryFields {
+    pub(crate) initial_interval: Option<Span>,
+    pub(crate) backoff_coefficient: Option<f64>,
+    pub(crate) maximum_interval: Option<Span>,
+    pub(crate) maximum_attempts: Option<Attempts>,
+    pub(crate) non_retryable: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempts {
+    Unlimited,
+    AtMost(u32),
+}
+
+/// How a task is given out, every default filled in.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) queue: QueueName,
+    pub(crate) start_to_close: Span,
+    pub(crate) retry: RetryPolicy,
+}

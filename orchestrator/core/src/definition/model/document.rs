@@ -1,0 +1,41 @@
+//! The document around the steps.
+
+use super::{CallFields, Steps};
+use crate::definition::plan::CompensationPolicy;
+use crate::definition::tree::{Node, Place};
+use crate::time::Span;
+
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(crate) workflow: Text,
+    pub(crate) version: u32,
+    pub(crate) description: Option<String>,
+    /// A string with `${ }`.
+    pub(crate) id: Option<Node>,
+    pub(crate) input_schema: Option<JsonSchema>,
+    pub(crate) defaults: Option<Defaults>,
+    pub(crate) compensation: CompensationPolicy,
+    pub(crate) steps: Steps,
+    pub(crate) output: Option<Node>,
+    pub(crate) search_attributes: Vec<(Text, Node)>,
+    pub(crate) timeout: Option<Span>,
+}
+
+/// Inlined; the place is that of the key's value in the definition.
+#[derive(Debug)]
+pub(crate) struct JsonSchema {
+    pub(crate) schema: serde_json::Value,
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Defaults {
+    pub(crate) call: CallFields,
+    pub(crate) undo: CallFields,
+}

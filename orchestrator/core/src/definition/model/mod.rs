@@ -1,0 +1,12 @@
+//! A definition as it was written, typed: what `read` makes of the tree and `resolve` completes.
+
+mod activity;
+mod document;
+mod step;
+
+pub(super) use activity::{Activity, Attempts, Call, CallFields, RetryFields, Settings, Undo};
+pub(super) use document::{Defaults, Definition, JsonSchema, Text};
+pub(super) use step::{
+    Branch, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, OnTimeout, Parallel, Savepoint, Step, StepKind, Steps,
+    Try, Wait, WaitFor, While,
+};

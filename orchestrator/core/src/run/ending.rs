@@ -1,0 +1,95 @@
+//! `fail:`, `complete:` and `continue_as_new:`: what ends more than itself.
+//!
+//! | step | then |
+//! |---|---|
+//! | `fail` | the step fails with that error: the innermost `try`, `scope`, or the run decides what follows |
+//! | `complete` | the run is to end with that output: everything else under way is halted and has ended (`finally` included) before it does; the ledger stays as it is |
+//! | `continue_as_new` | likewise, and the successor starts with that input, or with the run's own; what was done is not the successor's to undo |
+//!
+//! In a run that stops, or is to end already, `complete` and `continue_as_new` change nothing. An input that the successor
+//! would refuse fails the step, so that the successor can always be started.
+
+use serde_json::Value;
+
+use super::apply;
+use super::decider::{Decider, End, Work};
+use super::event::Event;
+use super::failure::{Failure, error_type};
+use super::keys::successor_run_id;
+use super::open::Exit;
+use super::{compensation, halt, tree};
+use crate::definition::plan::{Fail, NodeId};
+use crate::expression::Template;
+use crate::ids::StepPath;
+
+pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, fail: &Fail) {
+    let scope = d.scope(&path);
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let error = scope.evaluate(Some(&fail.error_type)).and_then(|error_type| {
+        let message = scope.evaluate(fail.message.as_ref())?;
+        let message = match &*message {
+            Value::Null => "the definition says so".to_owned(),
+            message => text(message),
+        };
+        Ok(Failure::new(&text(&error_type), &message))
+    });
+    let error = error.unwrap_or_else(|error| error);
+    tree::fail(d, node, path, error);
+}
+
+pub(super) fn complete(d: &mut Decider<'_>, node: NodeId, path: StepPath, output: Option<&Template>) {
+    match d.scope(&path).evaluate(output) {
+        Ok(output) => exit(d, node, path, Exit::Completed { output }),
+        Err(error) => tree::fail(d, node, path, error),
+    }
+}
+
+pub(super) fn continue_as_new(d: &mut Decider<'_>, node: NodeId, path: StepPath, input: Option<&Template>) {
+    let input = match input {
+        None => Ok(d.state.input().clone()),
+        Some(_) => d.scope(&path).evaluate(input),
+    };
+    let checked = input.and_then(|input| {
+        let start = d.state.succeeding(d.state.run_id(), &input);
+        apply::birth(d.plan, start, d.at)
+            .map(|_| input)
+            .map_err(|rejected| Failure::new(error_type::CONTINUE_AS_NEW, &rejected.to_string()))
+    });
+    match checked {
+        Ok(input) => exit(d, node, path, Exit::ContinuedAsNew { input }),
+        Err(error) => tree::fail(d, node, path, error),
+    }
+}
+
+fn exit(d: &mut Decider<'_>, node: NodeId, path: StepPath, exit: Exit) {
+    d.emit(Event::StepPassed { step: path.clone() });
+    if !d.state.is_running() || d.state.exit.is_some() {
+        return d.passed(node, path);
+    }
+    d.emit(Event::ExitRequested { exit });
+    halt::halt(d, &StepPath::new(""));
+    d.push(Work::Ended {
+        node,
+        path,
+        end: End::Halted,
+    });
+}
+
+/// Ends a run that is to end, once nothing is under way and nothing is being undone any more.
+pub(super) fn leave(d: &mut Decider<'_>) {
+    if d.state.parked.is_some() || !d.state.is_running() || !d.state.is_quiet() || compensation::is_undoing(d.state) {
+        return;
+    }
+    match d.state.exit.clone().map(|(exit, _)| exit) {
+        None => {}
+        Some(Exit::Completed { output }) => d.emit(Event::RunCompleted { output }),
+        Some(Exit::ContinuedAsNew { input }) => d.emit(Event::RunContinued {
+            successor: successor_run_id(d.state.run_id(), d.at),
+            input,
+        }),
+    }
+}

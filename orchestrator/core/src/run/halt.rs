@@ -1,0 +1,103 @@
+//! Halting a region: a branch that is not needed, a list one of whose items failed, or the whole run.
+//!
+//! | what is under way in the region | then |
+//! |---|---|
+//! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts |
+//! | an activity between attempts, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
+//! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |
+//! | a child | as its `parent_close` says: told to cancel or to terminate and waited for, or left alone |
+//! | a scope or losers being undone | goes on to its end |
+//! | `finally`, and everything in it | is not halted |
+//!
+//! Nothing is entered in a halted region ([`super::tree::enter`]), and whatever ends there ends as halted for its container.
+//! Which regions are halted follows from the state: a run that stops or is to end, a `parallel` or `for_each` that has been
+//! decided ([`State::is_halted`]).
+
+use super::decider::{Decider, Work};
+use super::effect::Direction;
+use super::event::{Event, StepOutcome};
+use super::execution::{Execution, Known, Wait};
+use super::failure::Failure;
+use super::open::Open;
+use super::path::{around, is_within};
+use super::state::State;
+use super::{attempt, pivot, tree, workflow};
+use crate::ids::StepPath;
+
+pub(super) fn halt(d: &mut Decider<'_>, region: &StepPath) {
+    let within = |path: &&StepPath| is_within(path.as_str(), region.as_str()) && d.state.is_halted(path);
+    let at_rest: Vec<_> = d
+        .state
+        .doing
+        .iter()
+        .filter(|(step, _)| within(step))
+        .filter(|(step, execution)| !pivot::is_undecided(d.plan, step, execution))
+        .filter_map(|(step, execution)| Some((step.clone(), at_rest(execution)?)))
+        .collect();
+    let waiting: Vec<_> = d
+        .state
+        .open
+        .keys()
+        .chain(&d.state.blocked)
+        .filter(within)
+        .cloned()
+        .collect();
+    for (step, outcome) in at_rest {
+        attempt::give_up(d, step, Direction::Do, outcome);
+    }
+    for step in waiting {
+        match d.state.open.get(&step) {
+            Some(Open::Child(_)) => workflow::halt(d, step),
+            Some(Open::Timer { .. } | Open::Signal { .. } | Open::Parked { .. }) | None => cancelled(d, step),
+            Some(Open::Parallel(_) | Open::ForEach(_) | Open::Try { .. } | Open::Scope { .. }) => {}
+        }
+    }
+}
+
+/// Ends a step that no worker and no other run knows of.
+pub(super) fn cancelled(d: &mut Decider<'_>, step: StepPath) {
+    let Some(node) = tree::find(d.plan, step.as_str()) else {
+        return d.park_for_lack_of("step", &step);
+    };
+    d.emit(Event::StepFailed {
+        error: Failure::not_needed().at(&step),
+        outcome: StepOutcome::Cancelled,
+        step: step.clone(),
+    });
+    d.push(Work::Ended {
+        node,
+        path: step,
+        end: super::decider::End::Halted,
+    });
+}
+
+/// What a step ends as if it is stopped now; `None` while a worker may hold its task.
+fn at_rest(execution: &Execution) -> Option<StepOutcome> {
+    match &execution.wait {
+        Wait::Task(open) if open.known == Known::Held => Some(StepOutcome::Cancelled),
+        Wait::Task(_) => None,
+        Wait::Until(_) | Wait::Decision => Some(StepOutcome::Failed),
+    }
+}
+
+impl State {
+    /// Whether a place lies in a region that was halted, and not in a `finally` that runs all the same.
+    pub(super) fn is_halted(&self, path: &StepPath) -> bool {
+        if !self.open.is_empty() {
+            for around in around(path.as_str()) {
+                match self.open.get(around) {
+                    Some(Open::Try { finally: Some(_), .. }) => return false,
+                    Some(Open::Parallel(parallel)) if parallel.stopped.is_some() => return true,
+                    Some(Open::ForEach(each)) if each.stopped.is_some() => return true,
+                    _ => {}
+                }
+            }
+        }
+        !self.is_running() || self.exit.is_some()
+    }
+
+    /// Nothing is under way forwards.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.doing.is_empty() && self.open.is_empty() && self.blocked.is_empty()
+    }
+}

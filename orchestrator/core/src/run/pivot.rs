@@ -1,0 +1,136 @@
+//! `pivot: true`: the step after which a run only goes forward.
+//!
+//! | what | before it, or while it is under way | once it has completed |
+//! |---|---|---|
+//! | the pivot ends unknown | asked again without limit, until it is known | – |
+//! | the pivot surely was not done | fails like any step | – |
+//! | the run is cancelled or past its timeout | if the pivot may have been done: deferred until that is known | cancel is refused, the timeout is void |
+//! | a later step fails and could be tried again | its policy decides | tried again without limit |
+//! | a later step fails for good | it fails | parked for an operator, unless a `try` within reach catches it or the step may fail (`on_failure: continue`) |
+//!
+//! Deferred: the pivot's worker is asked to cancel. When the pivot turns out not to have been done, the run stops as it was
+//! asked to; when it has completed, the request is void.
+
+use super::decider::Decider;
+use super::event::Event;
+use super::execution::{Execution, Wait};
+use super::failure::Failure;
+use super::input::Operation;
+use super::retry::Regardless;
+use super::state::Why;
+use super::{stop, try_catch};
+use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Plan};
+use crate::ids::StepPath;
+
+/// Whether it is a pivot that may have been done, and is not with a worker.
+pub(super) fn is_undecided(plan: &Plan, step: &StepPath, execution: &Execution) -> bool {
+    execution.may_be_done() && is_pivot(plan, step)
+}
+
+fn is_pivot(plan: &Plan, step: &StepPath) -> bool {
+    super::tree::find(plan, step.as_str()).is_some_and(|node| match &plan.node(node).kind {
+        NodeKind::Activity(activity) => activity.pivot,
+        _ => false,
+    })
+}
+
+/// Whether an activity is tried again whatever its policy says.
+pub(super) fn regardless(d: &Decider<'_>, node: NodeId, activity: &Activity, step: &StepPath) -> Regardless {
+    if activity.pivot && d.state.doing.get(step).is_some_and(Execution::may_be_done) {
+        return Regardless::OfEverything;
+    }
+    let forward_only = d.state.past_pivot
+        && activity.on_failure == OnFailure::Fail
+        && !d.state.is_halted(step)
+        && !is_caught(d.plan, node, None);
+    if forward_only {
+        Regardless::OfNumber
+    } else {
+        Regardless::No
+    }
+}
+
+/// Whether a forward step is tried again at all: not in a region that was halted, nor for a stop that waits for it.
+pub(super) fn may_go_on(d: &Decider<'_>, step: &StepPath, regardless: Regardless) -> bool {
+    let waited_for = d
+        .state
+        .deferred
+        .as_ref()
+        .is_some_and(|deferred| deferred.pivot == *step);
+    regardless == Regardless::OfEverything || !waited_for && !d.state.is_halted(step)
+}
+
+/// Whether a step that failed for good has to wait for an operator.
+pub(super) fn must_not_fail(d: &Decider<'_>, node: NodeId, step: &StepPath, error: &Failure) -> bool {
+    if !d.state.past_pivot || d.state.is_halted(step) {
+        return false;
+    }
+    let may_fail = match &d.plan.node(node).kind {
+        NodeKind::Activity(activity) => activity.on_failure == OnFailure::Continue,
+        _ => false,
+    };
+    !may_fail && !is_caught(d.plan, node, Some(error))
+}
+
+/// Whether a `try` catches it before it reaches a scope, which would undo, or the run. Without an error: any.
+fn is_caught(plan: &Plan, mut node: NodeId, error: Option<&Failure>) -> bool {
+    while let Some(parent) = plan.node(node).parent {
+        match &plan.node(parent).kind {
+            NodeKind::Try(block) if block.body == node => {
+                let fits = |catch| error.is_none_or(|error| try_catch::fits(catch, error));
+                if block.catches.iter().any(fits) {
+                    return true;
+                }
+            }
+            NodeKind::Scope(_) => return false,
+            _ => {}
+        }
+        node = parent;
+    }
+    false
+}
+
+/// The pivot that may have been done, or may be being done, if there is one.
+fn under_way<'d>(d: &'d Decider<'_>) -> Option<&'d StepPath> {
+    let may_be = |execution: &Execution| matches!(execution.wait, Wait::Task(_)) || execution.may_be_done();
+    let mut doing = d.state.doing.iter();
+    doing
+        .find(|(step, execution)| may_be(execution) && is_pivot(d.plan, step))
+        .map(|(step, _)| step)
+}
+
+/// Defers a stop because of a pivot; whether it did. One that is deferred already stays as it is.
+pub(super) fn defer(d: &mut Decider<'_>, why: Why, error: &Failure, operation: &Operation) -> bool {
+    if d.state.deferred.is_some() {
+        return true;
+    }
+    let Some(pivot) = under_way(d).cloned() else {
+        return false;
+    };
+    d.emit(Event::StopDeferred {
+        why,
+        pivot,
+        error: error.clone(),
+        operation: operation.clone(),
+    });
+    true
+}
+
+/// Stops the run now if the pivot it had to wait for has ended without having been done.
+pub(super) fn resolve(d: &mut Decider<'_>) {
+    let Some(deferred) = &d.state.deferred else {
+        return;
+    };
+    if !d.state.is_running() || d.state.past_pivot || d.state.doing.contains_key(&deferred.pivot) {
+        return;
+    }
+    let error = deferred.error.clone();
+    match deferred.why {
+        Why::TimedOut => d.emit(Event::RunTimedOut { error }),
+        Why::Cancelled | Why::Failed => d.emit(Event::CancelRequested {
+            error,
+            operation: Operation::default(),
+        }),
+    }
+    stop::halt(d);
+}

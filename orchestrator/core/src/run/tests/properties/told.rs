@@ -1,0 +1,282 @@
+//! What the history alone says of a run, told without the code under test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::dsl::*;
+use crate::definition::plan::{NodeKind, UndoOrder};
+use crate::ids::{StepPath, TaskNo};
+use crate::run::effect::Direction;
+use crate::run::event::{LateOutcome, Resolution, StepOutcome};
+use crate::run::message::Body;
+use crate::run::{Event, Status};
+
+#[derive(Default)]
+struct Told {
+    /// Steps with something to undo, in the order of their dispatch.
+    dispatched: Vec<StepPath>,
+    to_undo: BTreeSet<StepPath>,
+    prepared: BTreeSet<StepPath>,
+    tasks: BTreeMap<TaskNo, (StepPath, Direction)>,
+    failed: BTreeSet<StepPath>,
+    undoing: BTreeSet<StepPath>,
+    parked: BTreeSet<StepPath>,
+    settled: BTreeSet<StepPath>,
+    discarded: BTreeSet<StepPath>,
+    /// Regions that nothing may be dispatched in.
+    halted: Vec<StepPath>,
+    /// Scopes and parallels that wait for an undo.
+    regions: BTreeSet<StepPath>,
+    /// Dispatched, and neither ended nor waiting for an operator.
+    under_way: BTreeSet<StepPath>,
+    stopped: bool,
+    past_pivot: bool,
+    /// An operator had a step tried again: steps are dispatched that were before.
+    again: bool,
+}
+
+fn within(step: &StepPath, region: &StepPath) -> bool {
+    let rest = step.as_str().strip_prefix(region.as_str());
+    region.as_str().is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether one of them may depend on what the other did.
+fn depend(run: &Run, a: &StepPath, b: &StepPath) -> bool {
+    if run.plan.compensation.order == UndoOrder::Sequential {
+        return true;
+    }
+    let (mut a, mut b) = (a.as_str().split('.'), b.as_str().split('.'));
+    let mut around = "";
+    loop {
+        match (a.next(), b.next()) {
+            (Some(one), Some(other)) if one == other => around = one,
+            (Some(one), Some(other)) => {
+                let (x, y) = (one.split('[').next().unwrap(), other.split('[').next().unwrap());
+                // Different iterations of one loop, or different steps or branches of one place.
+                return if x == y {
+                    !x.starts_with('e')
+                } else {
+                    !around.starts_with('p')
+                };
+            }
+            _ => return true,
+        }
+    }
+}
+
+impl Told {
+    fn forward(&mut self, step: &StepPath) {
+        let allowed = |region: &StepPath| {
+            let rest = step.as_str().strip_prefix(region.as_str()).unwrap_or("");
+            !within(step, region) || rest.contains("finally.")
+        };
+        assert!(
+            self.halted.iter().all(allowed),
+            "{step} was dispatched in a halted region"
+        );
+        assert!(
+            !self.stopped || step.as_str().contains("finally."),
+            "{step} was dispatched in a run that stops"
+        );
+        self.under_way.insert(step.clone());
+    }
+
+    fn entry(&mut self, step: &StepPath) {
+        if self.dispatched.contains(step) && (self.settled.contains(step) || !self.to_undo.contains(step)) {
+            assert!(self.again, "{step} was dispatched twice");
+            self.dispatched.retain(|one| one != step);
+            self.settled.remove(step);
+            self.to_undo.remove(step);
+            self.discarded.remove(step);
+        }
+        if !self.dispatched.contains(step) {
+            self.dispatched.push(step.clone());
+        }
+    }
+
+    fn undo(&mut self, run: &Run, step: &StepPath) {
+        // A scope, or losers, whose undo has begun end it before the rest of a run that stops begins.
+        let all = self.stopped && self.regions.is_empty() && self.under_way.is_empty();
+        let due = |one: &StepPath| all || self.discarded.contains(one);
+        assert!(
+            due(step),
+            "an undo of {step} in a run that goes on, or over {:?}",
+            self.under_way
+        );
+        assert!(self.to_undo.contains(step), "{step} was not to be undone");
+        assert!(!self.settled.contains(step), "{step} was undone already");
+        let place = |step: &StepPath| self.dispatched.iter().position(|one| one == step);
+        for other in self.dispatched.iter().filter(|other| *other != step) {
+            let left = self.to_undo.contains(other) && due(other) && !self.settled.contains(other);
+            let is_later = place(other) > place(step) && left && !self.parked.contains(other);
+            let is_running = self.undoing.contains(other);
+            if is_later || is_running {
+                assert!(!depend(run, other, step), "{step} is undone before {other}");
+            }
+        }
+        self.undoing.insert(step.clone());
+        self.parked.remove(step);
+    }
+
+    fn discard(&mut self, body: &StepPath) {
+        let within = self.dispatched.iter().filter(|step| within(step, body));
+        self.discarded.extend(within.cloned());
+    }
+
+    fn ended(&mut self, step: &StepPath) {
+        self.regions.remove(step);
+        self.under_way.remove(step);
+        self.halted.retain(|region| region != step);
+    }
+
+    fn stop(&mut self) {
+        assert!(!self.past_pivot, "a run past its pivot was stopped");
+        self.stopped = true;
+    }
+}
+
+fn compensates_on_failure(run: &Run, step: &StepPath) -> bool {
+    let name = step.as_str().rsplit('.').next().unwrap();
+    run.plan.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Activity(activity) => *node.name == *name && activity.compensate_on_failure,
+        _ => false,
+    })
+}
+
+fn tell(run: &Run) -> Told {
+    let mut told = Told::default();
+    for event in run.events() {
+        match event {
+            Event::ActivityScheduled(scheduled) => {
+                told.forward(&scheduled.step);
+                let task = (scheduled.step.clone(), Direction::Do);
+                told.tasks.insert(scheduled.task, task);
+                told.failed.remove(&scheduled.step);
+                if scheduled.undo.is_some() {
+                    told.entry(&scheduled.step);
+                }
+            }
+            Event::MessageSent(sent) => {
+                if let Body::StartChild(start) = &*sent.body {
+                    told.forward(&start.step);
+                    if !start.detached {
+                        told.entry(&start.step);
+                    }
+                }
+            }
+            Event::TimerSet { step, .. } | Event::SignalAwaited { step, .. } => told.forward(step),
+            Event::TaskOpened {
+                task, step, direction, ..
+            } => {
+                told.tasks.insert(*task, (step.clone(), *direction));
+            }
+            Event::UndoScheduled { step, task, .. } => {
+                assert!(told.prepared.contains(step), "input before dispatch");
+                told.tasks.insert(*task, (step.clone(), Direction::Undo));
+                told.undo(run, step);
+            }
+            Event::ChildUndoSent { step, .. } => told.undo(run, step),
+            Event::TaskCompleted { task, .. } => match told.tasks[task].clone() {
+                (step, Direction::Do) => {
+                    told.to_undo.insert(step.clone());
+                    told.ended(&step);
+                }
+                (step, Direction::Undo) => {
+                    told.undoing.remove(&step);
+                    told.settled.insert(step);
+                }
+            },
+            Event::ChildEnded(ended) => {
+                told.ended(&ended.step);
+                if ended.error.is_none() {
+                    told.to_undo.insert(ended.step.clone());
+                }
+            }
+            Event::StepFailed { step, outcome, .. } | Event::StepParked { step, outcome, .. } => {
+                told.ended(step);
+                told.failed.insert(step.clone());
+                if *outcome == StepOutcome::Unknown || compensates_on_failure(run, step) {
+                    told.to_undo.insert(step.clone());
+                }
+            }
+            Event::StepPassed { step }
+            | Event::StepCompleted { step, .. }
+            | Event::SignalTaken { step, .. }
+            | Event::SignalTimedOut { step } => told.ended(step),
+            Event::StepResolved { step, how, .. } => {
+                told.ended(step);
+                if *how == Resolution::Done && told.dispatched.contains(step) {
+                    told.to_undo.insert(step.clone());
+                }
+            }
+            Event::StepResumed { .. } => told.again = true,
+            Event::LateResult(late) if late.outcome == LateOutcome::Completed && !late.after_close => {
+                if let (step, Direction::Do) = &told.tasks[&late.task]
+                    && told.failed.contains(step)
+                {
+                    told.to_undo.insert(step.clone());
+                }
+            }
+            Event::UndoReady { step, .. } => {
+                told.prepared.insert(step.clone());
+            }
+            Event::UndoParked { step, .. } => {
+                told.undoing.remove(step);
+                told.parked.insert(step.clone());
+            }
+            Event::UndoResumed { step, .. } => {
+                told.parked.remove(step);
+            }
+            Event::UndoResolved { step, .. } => {
+                told.undoing.remove(step);
+                told.parked.remove(step);
+                told.settled.insert(step.clone());
+            }
+            Event::ParallelStopped { step, .. } | Event::ForEachStopped { step, .. } => told.halted.push(step.clone()),
+            Event::ScopeFailed { step, .. } => {
+                told.regions.insert(step.clone());
+                told.discard(step);
+            }
+            Event::ScopeUndone { step } => {
+                told.regions.remove(step);
+            }
+            Event::BodiesDiscarded { step, bodies } => {
+                told.regions.insert(step.clone());
+                bodies.iter().for_each(|body| told.discard(body));
+            }
+            Event::ExitRequested { .. } => told.halted.push(StepPath::new("")),
+            Event::PivotCompleted { .. } => told.past_pivot = true,
+            Event::RunFailed { .. } | Event::RunTimedOut { .. } | Event::CancelRequested { .. } => told.stop(),
+            _ => {}
+        }
+    }
+    let dispatched = told.dispatched.clone();
+    told.to_undo.retain(|step| dispatched.contains(step));
+    told
+}
+
+/// Of a run that has closed.
+pub(super) fn check(run: &Run) {
+    let told = tell(run);
+    match run.status() {
+        Status::Terminated => return,
+        Status::Completed | Status::ContinuedAsNew => {
+            assert!(!told.stopped);
+            let left = told.to_undo.difference(&told.settled);
+            let left: Vec<_> = left.filter(|step| told.discarded.contains(*step)).collect();
+            assert_eq!(left, Vec::<&StepPath>::new(), "what was discarded has been undone");
+        }
+        status => {
+            assert!(told.stopped);
+            assert_eq!(
+                told.settled, told.to_undo,
+                "undone is exactly what had to be, in a run that ended {status}"
+            );
+            assert_eq!(
+                status == Status::Failed,
+                told.settled.is_empty() && status != Status::Cancelled && status != Status::TimedOut
+            );
+        }
+    }
+    assert!(told.under_way.is_empty(), "closed over {:?}", told.under_way);
+    assert!(told.undoing.is_empty());
+}
