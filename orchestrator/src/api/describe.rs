@@ -179,7 +179,12 @@ impl Describer {
         };
         LedgerEntry {
             step: entry.step.to_string(),
-            activity: entry.undo.activity.to_string(),
+            // Of a child its workflow: it undoes itself.
+            activity: match (&entry.undo, &entry.child) {
+                (Some(undo), _) => undo.activity.to_string(),
+                (None, Some(child)) => child.workflow.to_string(),
+                (None, None) => String::new(),
+            },
             status: status.to_owned(),
             attempts: facts.map_or(0, |facts| facts.attempts),
             failure: failure.map(failure_body),

@@ -152,6 +152,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_in = next;
                 }
             }
+            JobKind::Continue { run_id, .. } => {
+                let successor = live.get(*run_id).and_then(|closed| closed.state.successor());
+                let lacked = successor.map_or(*run_id, |successor| successor.run_id);
+                if !live.contains(lacked) && !self.absent.contains_key(&lacked) && !deferral.holds(lacked) {
+                    wanted.run(lacked);
+                    job.asked_run = next;
+                }
+            }
             JobKind::Answered { run_id, .. }
             | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }

@@ -35,6 +35,10 @@ impl RunMessage {
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn message(&mut self, job: Job, request: &RunMessage) -> Step {
+        // Of a receiver that is named the id may never have been looked up; then nobody waits for its successor here.
+        if self.continues_first(&request.key()) {
+            return Step::Blocked(Box::new(job));
+        }
         let receiver = match request.receiver() {
             Some(run_id) => Some(run_id),
             None => match self.live.ids.get(&request.key()) {

@@ -108,6 +108,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
             self.let_out(commit, limbo.outbound);
         }
+        self.continue_again();
         for (commit, held) in &mut self.held {
             self.direct.extend(held.jobs(*commit));
         }

@@ -146,6 +146,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             published: Vec::new(),
             held: HashMap::new(),
             offers: Offers::default(),
+            continuing: HashMap::new(),
             restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,

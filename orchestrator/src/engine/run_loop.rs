@@ -92,6 +92,9 @@ pub(super) struct Loop<S, B> {
     pub(super) held: HashMap<CommitId, HeldCommit>,
     /// Commits of which something was not acknowledged.
     pub(super) offers: Offers,
+    /// Runs that have closed as continued as new, and the batch that starts their successor; 0 = none yet. They stay until
+    /// that is committed.
+    pub(super) continuing: HashMap<RunId, u64>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
