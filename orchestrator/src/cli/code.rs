@@ -1,17 +1,6 @@
 //! Codes of what can be wrong around the command line (`KN0341`–`KN0359`): NATS, the orchestrator's presence, arguments.
 
-use knarr_schemas::code::Code;
-
-macro_rules! codes {
-    ($($name:ident = $id:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
-        $(
-            #[doc = $cause]
-            pub const $name: Code = Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
-        )*
-        /// Every code, in the order of the ids.
-        pub const ALL: &[&Code] = &[$(&$name),*];
-    };
-}
+use knarr_schemas::codes;
 
 codes! {
     NATS_UNREACHABLE = "KN0341", "nats_unreachable",

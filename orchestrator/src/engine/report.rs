@@ -83,8 +83,8 @@ pub(super) enum Done {
     RecoveryLost {
         life: u64,
     },
-    /// This replica cannot go on: the cluster writes what it cannot read.
-    TooOld(StoreError),
+    /// This replica cannot go on: the cluster writes what it cannot read, or another has its name.
+    Over(StoreError),
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -156,7 +156,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 reader,
                 names,
             } if life == self.life => self.deferred_found(partition, reader, names),
-            Done::TooOld(error) => self.over = Some(error),
+            Done::Over(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}
         }
