@@ -90,7 +90,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         } else {
             match self.absent.get(&run_id) {
                 None => return Step::Lacks(Box::new(job)),
-                Some(Absent::Missing) => {}
+                // An operator has to look at what cannot be read.
+                Some(Absent::Missing | Absent::Unreadable) => {}
                 Some(Absent::Elsewhere) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.elsewhere = true;
@@ -124,7 +125,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         match self.absent.get(&start.run_id) {
             None => return Successor::Unknown,
-            Some(Absent::Elsewhere) => {
+            Some(Absent::Elsewhere | Absent::Unreadable) => {
                 self.continuing.remove(&run_id);
                 return Successor::There;
             }

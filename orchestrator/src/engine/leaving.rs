@@ -53,6 +53,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Origin::Direct {
                 confirm: Some(inbox),
                 token,
+                ..
             },
         ) = (&job.kind, &job.origin)
         {

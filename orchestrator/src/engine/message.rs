@@ -12,6 +12,7 @@ use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
 use super::live::IdKey;
+use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
@@ -51,6 +52,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             && !self.absent.contains_key(&run_id)
         {
             return Step::Lacks(Box::new(job));
+        }
+        if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
+            // It is there, and an operator has to look at it: the message is offered again.
+            return self.message_taken(&job);
         }
         let receiver = receiver.filter(|run_id| {
             let live = self.live.get(*run_id);
