@@ -75,6 +75,17 @@ pub const START_INPUT: &str = "Knarr-Start-Input";
 /// Proves that Knarr composed the message for this subject.
 pub const MESSAGE_TOKEN: &str = "Knarr-Message-Token";
 
+// On events (Knarr → whoever listens): CloudEvents 1.0 in binary mode.
+pub const CE_SPECVERSION: &str = "ce-specversion";
+/// Run, transition and index: a repeat has the same.
+pub const CE_ID: &str = "ce-id";
+/// `/knarr/<namespace>/<workflow>/<workflow id>`, encoded as in subjects.
+pub const CE_SOURCE: &str = "ce-source";
+pub const CE_TYPE: &str = "ce-type";
+/// The step.
+pub const CE_SUBJECT: &str = "ce-subject";
+pub const CE_DATACONTENTTYPE: &str = "ce-datacontenttype";
+
 // On dead letters (Knarr → knarr.dlq.>).
 pub const ERROR_CODE: &str = "Knarr-Error-Code";
 pub const ERROR_REMEDY: &str = "Knarr-Error-Remedy";

@@ -206,6 +206,16 @@ pub fn run_verb(namespace: &str, workflow_id: &str, verb: &str) -> Result<String
     ))
 }
 
+/// `knarr.event.<ns>.<workflow>.<workflow id>.<kind>`; the workflow id is encoded already.
+pub fn event(namespace: &str, workflow: &str, workflow_id_token: &str, kind: &str) -> Result<String, TokenError> {
+    Ok(format!(
+        "knarr.event.{}.{}.{workflow_id_token}.{}",
+        encode_token(namespace)?,
+        encode_token(workflow)?,
+        encode_token(kind)?
+    ))
+}
+
 /// `knarr.run.<ns>.<workflow id>.signal.<name>`
 pub fn signal(namespace: &str, workflow_id: &str, name: &str) -> Result<String, TokenError> {
     Ok(format!(

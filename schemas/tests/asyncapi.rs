@@ -137,6 +137,15 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}"), ("SI", "{signal}")],
         ),
         (
+            subject::event("NS", "WF", "ID", "KI"),
+            vec![
+                ("NS", "{namespace}"),
+                ("WF", "{workflow}"),
+                ("ID", "{workflowId}"),
+                ("KI", "{kind}"),
+            ],
+        ),
+        (
             subject::run_verb("NS", "ID", "message"),
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
@@ -176,7 +185,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 13 + api::verb::ALL.len());
+    assert_eq!(others.count(), 14 + api::verb::ALL.len());
 }
 
 #[test]

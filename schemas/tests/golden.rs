@@ -146,6 +146,7 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::run_verb("default", "o/1", "cancel"), "cancel"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),
+        (subject::event("default", "order", "o%2F1", "paid"), "event"),
         (subject::run_verb("default", "o/1", "message"), "run-message"),
         (subject::run_verb("default", "o/1", "answer"), "run-message-answer"),
         (subject::task("default", "orders", "process-payment"), "task"),

@@ -66,8 +66,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let into = self.building.spans();
             spans::of_transition(&live.state, live.reference.trace, transition, &mut live.attempts, into);
         }
-        let effects = run::effects(&live.state, transition);
+        let mut effects = run::effects(&live.state, transition);
         let owes = !effects.is_empty();
+        let before = effects.len();
+        // Not published: it is started from memory, and the commit owes it to a later owner alone.
+        effects.retain(|effect| *effect != run::effect::Effect::Continue);
+        let continues = effects.len() < before;
         outgoing::publications(
             &live.state,
             &live.reference,
@@ -101,6 +105,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.snapshot(Snapshot { run_id, seq, body });
         }
         self.refresh_row(run_id, now);
+        if continues {
+            self.continues(run_id);
+        }
     }
 
     /// Brings the row of a run in line with its state, and its alarm.

@@ -5,7 +5,8 @@
 
 use tokio::sync::mpsc;
 
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::Store;
 

@@ -1,8 +1,14 @@
-//! Codes of what the engine reports in its log (`KN0340`).
+//! Codes of what the engine reports in its log (`KN0338`–`KN0340`).
 
 use knarr_schemas::codes;
 
 codes! {
+    STARTS_THROTTLED = "KN0338", "starts_throttled",
+        "The log fills, so that starts of some namespaces are no longer taken: results keep their room.",
+        "Check that the orchestrators and PostgreSQL keep up; starts are taken again when the log has fallen to half.";
+    NOT_EMITTED = "KN0339", "not_emitted",
+        "A run emitted to a subject that nothing may be emitted to; the event was dropped and the run goes on.",
+        "Have the step name a subject of your own, like `orders.shipped`, in a new version of the definition.";
     LOG_GAP = "KN0340", "log_gap",
         "Messages that JetStream had acknowledged are no longer in the log.",
         "Look at the storage of NATS; whoever published in the range named sends again, which is harmless under the same request ids.";

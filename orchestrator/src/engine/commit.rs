@@ -15,7 +15,8 @@ use super::job::{Job, JobKind};
 use super::live::Evicted;
 use super::offers::Left;
 use super::publication::{HeldTask, Published};
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitError, CommitId, Store};
 use crate::telemetry::metric;
@@ -45,6 +46,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let batch = Arc::clone(&sealed.batch);
         let (session, life) = (self.session, self.life);
         self.committing = Some(sealed);
+        self.start_successors();
         let panicked = Done::Committed {
             life,
             result: Err(CommitError::Unknown("the commit panicked".to_owned())),
@@ -114,6 +116,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 partition.committed = write.cursor.clone();
             }
         }
+        let committed = self.committed;
+        self.continuing
+            .retain(|_, started_in| *started_in == 0 || *started_in > committed);
         for commit in &sealed.batch.published {
             self.held.remove(commit);
         }
@@ -163,7 +168,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         failpoint::pass(Stage::Acknowledged);
         self.restore_queues(published.missing);
         let Some(commit) = published.commit else { return };
-        if published.held.is_empty() && published.unpublishable.is_empty() {
+        if published.held.is_empty() && published.unpublishable.is_empty() && published.continues.is_empty() {
             match published.left {
                 Left::Nothing => self.published.push(commit),
                 left => self.offers.put(commit, left),
@@ -175,6 +180,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             elsewhere: false,
             tasks: published.held,
             unpublishable: published.unpublishable,
+            continues: published.continues,
             left: published.left,
         };
         if !self.recovering {
@@ -219,6 +225,8 @@ pub(super) struct HeldCommit {
     pub(super) elsewhere: bool,
     pub(super) tasks: Vec<HeldTask>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+    /// Runs whose successors have to be started.
+    pub(super) continues: Vec<RunId>,
     /// What was neither refused nor acknowledged.
     pub(super) left: Left,
 }
@@ -228,11 +236,12 @@ impl HeldCommit {
         let tasks = self.tasks.iter().map(|held| held.run_id);
         tasks
             .chain(self.unpublishable.iter().map(|(run_id, _)| *run_id))
+            .chain(self.continues.iter().copied())
             .collect()
     }
 
     pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
-        self.unrecorded = self.tasks.len() + self.unpublishable.len();
+        self.unrecorded = self.tasks.len() + self.unpublishable.len() + self.continues.len();
         self.elsewhere = false;
         let held = self.tasks.iter().map(|held| JobKind::Held {
             run_id: held.run_id,
@@ -248,6 +257,10 @@ impl HeldCommit {
                 reason: Arc::clone(reason),
                 commit,
             });
-        held.chain(lost).map(Job::internal).collect()
+        let continues = self.continues.iter().map(|run_id| JobKind::Continue {
+            run_id: *run_id,
+            commit: Some(commit),
+        });
+        held.chain(lost).chain(continues).map(Job::internal).collect()
     }
 }

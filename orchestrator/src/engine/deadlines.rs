@@ -13,7 +13,8 @@ use knarr_core::time::{Span, Timestamp};
 
 use super::apply::Applied;
 use super::job::{Job, JobKind};
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 

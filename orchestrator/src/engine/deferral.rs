@@ -9,55 +9,24 @@
 //! **Invariant:** a deferred input is committed with the cursor that passes it, and goes with the commit that applies it: it
 //! takes effect exactly once, whoever owns the partition by then.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, RunId, WorkflowId};
-use knarr_schemas::subject::{LogSubject, parse_log_subject};
 use tokio::time::Instant;
 
 use super::fetch::{self, Loaded};
 use super::job::{Job, JobKind, Origin};
-use super::live::IdKey;
 use super::look_up::Absent;
 use super::perform::Step;
-use super::run_loop::{Done, Loop};
-use crate::bus::{Bus, Headers, LogMessage};
+use super::report::Done;
+use super::run_loop::Loop;
+use crate::bus::Bus;
 use crate::store::{DeferredInput, DeferredName, Store, StoreError};
 use crate::telemetry::metric;
 
 /// After something could not be read.
 const PAUSE: Duration = Duration::from_millis(200);
-
-#[derive(Debug, Default)]
-pub(super) struct Deferral {
-    runs: HashMap<RunId, HeldBack>,
-    /// Workflow ids with something deferred, and for which run.
-    ids: HashMap<IdKey, RunId>,
-    /// The number given out last, by partition.
-    numbers: HashMap<i16, i64>,
-    /// The run that is being loaded: one at a time, for each may be as large as all others together.
-    loading: Option<(RunId, u64)>,
-    loads: u64,
-    not_before: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct HeldBack {
-    partition: i16,
-    /// Deferred and not yet applied.
-    inputs: usize,
-    /// The batch that deferred the last of them.
-    deferred_in: u64,
-    /// Read back, to be applied now.
-    queue: VecDeque<Job>,
-    /// The number of the last that was read back.
-    read_to: i64,
-    reading: bool,
-    /// The look-up that it was too slow for, which brings it all the same.
-    look_up: Option<u64>,
-}
 
 /// What becomes of a job at the head of its partition's queue.
 pub(super) enum Turn {
@@ -67,95 +36,6 @@ pub(super) enum Turn {
     Deferred(RunId),
     /// What was deferred is being applied: a moment.
     Waits,
-}
-
-impl Deferral {
-    pub(super) fn holds(&self, run: RunId) -> bool {
-        !self.runs.is_empty() && self.runs.contains_key(&run)
-    }
-
-    /// `look_up` is the one that will bring it; otherwise it is loaded by itself.
-    pub(super) fn hold(&mut self, run: RunId, partition: i16, look_up: Option<u64>) {
-        self.runs.entry(run).or_insert(HeldBack {
-            partition,
-            inputs: 0,
-            deferred_in: 0,
-            queue: VecDeque::new(),
-            read_to: 0,
-            reading: false,
-            look_up,
-        });
-    }
-
-    /// It is in memory: an answer that is still to come was read before what happens to it from here on.
-    pub(super) fn arrived(&mut self, run: RunId) {
-        self.loading = self.loading.filter(|(loading, _)| *loading != run);
-    }
-
-    /// The next moment at which something may be tried again.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.not_before.filter(|_| !self.runs.is_empty())
-    }
-
-    pub(super) fn forget_partition(&mut self, partition: i16) {
-        self.runs.retain(|_, held| held.partition != partition);
-        let runs = &self.runs;
-        self.ids.retain(|_, run| runs.contains_key(run));
-        self.numbers.remove(&partition);
-        self.loading = self.loading.filter(|(run, _)| runs.contains_key(run));
-    }
-
-    /// Notes an input that is in the store, or in the batch that is being built.
-    fn add(&mut self, run: RunId, partition: i16, subject: &str, batch: u64) {
-        self.hold(run, partition, None);
-        if let Some(held) = self.runs.get_mut(&run) {
-            held.inputs += 1;
-            held.deferred_in = batch;
-        }
-        if let Some(key) = key_of(subject) {
-            self.ids.insert(key, run);
-        }
-    }
-
-    fn next_number(&mut self, partition: i16) -> i64 {
-        let number = self.numbers.entry(partition).or_default();
-        *number += 1;
-        *number
-    }
-
-    fn release(&mut self, run: RunId) {
-        self.runs.remove(&run);
-        self.ids.retain(|_, held| *held != run);
-        self.arrived(run);
-    }
-
-    /// What was read back and is to be applied.
-    pub(super) fn read_back_mut(&mut self) -> impl Iterator<Item = &mut Job> {
-        self.runs.values_mut().flat_map(|held| held.queue.iter_mut())
-    }
-
-    fn of_job(&self, job: &Job) -> Option<RunId> {
-        if self.runs.is_empty() {
-            return None;
-        }
-        match &job.kind {
-            JobKind::Result { run_id, .. } | JobKind::Answered { run_id, .. } if self.runs.contains_key(run_id) => {
-                return Some(*run_id);
-            }
-            // A refusal asks nothing of a run.
-            JobKind::Gap(_) | JobKind::Refused(_) => return None,
-            _ => {}
-        }
-        let key = job.origin.message().and_then(|message| key_of(&message.subject))?;
-        self.ids.get(&key).copied()
-    }
-}
-
-fn key_of(subject: &str) -> Option<IdKey> {
-    match parse_log_subject(subject).ok()? {
-        LogSubject::Run(run) => Some((Namespace::new(&run.namespace), WorkflowId::new(&run.workflow_id))),
-        LogSubject::UnkeyedStart { .. } => None,
-    }
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -452,21 +332,4 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.deferral.numbers.insert(partition, no);
         }
     }
-}
-
-/// The message as it came from the log.
-pub(super) fn message_of(input: DeferredInput) -> (LogMessage, i64) {
-    let headers: Vec<(String, String)> = serde_json::from_str(&input.headers).unwrap_or_default();
-    let headers: Headers = headers.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    let message = LogMessage {
-        partition: input.partition,
-        cursor: input.cursor,
-        subject: input.subject,
-        headers,
-        // Refusals are not deferred.
-        flaw: None,
-        payload: input.body.into(),
-        reader: 0,
-    };
-    (message, input.no)
 }

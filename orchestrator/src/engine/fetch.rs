@@ -10,7 +10,7 @@ use knarr_core::run::{State, Transition};
 use super::definitions::Definitions;
 use super::live::IdKey;
 use super::unaskable::{self, AskedId, AskedVersion, Unaskable};
-use crate::store::{HISTORY_LIMIT, RunRow, Store, StoreError, StoredRun};
+use crate::store::{HISTORY_LIMIT, RunRow, Store, StoreError, StoredRun, StoredTransition};
 
 /// What to look up. Collected while a look-up is under way, so that many jobs share one.
 #[derive(Debug, Default)]
@@ -205,15 +205,20 @@ pub(crate) fn rebuild(stored: &StoredRun) -> Result<State, String> {
         None => None,
     };
     for row in &stored.transitions {
-        let transition = Transition {
-            seq: u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?,
-            at: row.at,
-            events: serde_json::from_str(&row.body).map_err(|error| format!("transition {}: {error}", row.seq))?,
-        };
+        let transition = transition(row)?;
         match &mut state {
             Some(state) => knarr_core::run::evolve(state, &transition),
             None => state = State::born(&transition),
         }
     }
     state.ok_or_else(|| "it does not begin with a start".to_owned())
+}
+
+/// A transition as it was stored.
+pub(super) fn transition(row: &StoredTransition) -> Result<Transition, String> {
+    Ok(Transition {
+        seq: u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?,
+        at: row.at,
+        events: serde_json::from_str(&row.body).map_err(|error| format!("transition {}: {error}", row.seq))?,
+    })
 }

@@ -14,7 +14,8 @@ use knarr_core::time::{Span, Timestamp};
 use tokio::time::Instant;
 
 use super::job::{Job, JobKind};
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::{Bus, Undelivered};
 use crate::store::Store;
 

@@ -86,6 +86,11 @@ pub(super) enum JobKind {
     Signal(Box<SignalRequest>),
     /// Of another run.
     Message(Box<RunMessage>),
+    /// A run has closed as continued as new: its successor is to be started, if it is not there. `commit` owes it.
+    Continue {
+        run_id: RunId,
+        commit: Option<crate::store::CommitId>,
+    },
     /// The answer to a message of this run.
     Answered {
         run_id: RunId,

@@ -15,7 +15,6 @@ use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_sub
 use serde_json::Value;
 
 use super::config::EngineConfig;
-use super::deferral;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
 use super::refusal::Refusal;
 use super::token::TokenKey;
@@ -54,7 +53,7 @@ impl JobReader {
 
     /// One that was read from the log before, and waited for its run.
     pub(super) fn deferred(&self, input: DeferredInput) -> Job {
-        let (message, no) = deferral::message_of(input);
+        let (message, no) = message_of(input);
         let kind = self.log_kind(&message).unwrap_or_else(JobKind::Refused);
         let message = Box::new(message);
         Job::new(Origin::Deferred { message, no }, kind)
@@ -401,6 +400,23 @@ fn bad_subject(error: &SubjectError, subject: &str) -> Refusal {
 
 pub(super) fn shorten(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// The message as it came from the log.
+fn message_of(input: DeferredInput) -> (LogMessage, i64) {
+    let headers: Vec<(String, String)> = serde_json::from_str(&input.headers).unwrap_or_default();
+    let headers: Headers = headers.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let message = LogMessage {
+        partition: input.partition,
+        cursor: input.cursor,
+        subject: input.subject,
+        headers,
+        // Refusals are not deferred.
+        flaw: None,
+        payload: input.body.into(),
+        reader: 0,
+    };
+    (message, input.no)
 }
 
 /// What a worker says, as it can be stored: it is taken all the same, for something has been done.

@@ -6,7 +6,8 @@ use knarr_core::time::Timestamp;
 
 use super::offers::Left;
 use super::readers::Opening;
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{OwnedPartition, Share, Store, StoreError};
 

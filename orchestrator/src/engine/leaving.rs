@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::batch::Outbound;
 use super::job::{Job, JobKind, Origin};
 use super::outgoing;
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::{Bus, Incoming};
 use crate::store::{Batch, Store};
 

@@ -87,6 +87,12 @@ impl IdInfo {
         self.open().or_else(|| self.newest_closed())
     }
 
+    /// Its newest run, if that has closed as continued as new and no successor is known.
+    pub(super) fn continued(&self) -> Option<RunId> {
+        let closed = self.newest_closed().filter(|_| self.open().is_none())?;
+        (closed.row.status == "continued_as_new").then_some(closed.row.run_id)
+    }
+
     /// Its last run closes in this batch, in which no other may open.
     pub(super) fn closes_in(&self, batch: u64) -> bool {
         self.newest_closed().is_some_and(|closed| closed.closed_in == batch)

@@ -11,7 +11,8 @@ use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
 use super::refusal::Refusal;
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use super::spans;
 use super::unaskable::Unaskable;
 use crate::bus::Bus;
@@ -154,6 +155,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.version(&message.namespace, &start.workflow, version);
                     }
                     job.asked_in = next;
+                }
+            }
+            JobKind::Continue { run_id, .. } => {
+                let successor = live.get(*run_id).and_then(|closed| closed.state.successor());
+                let lacked = successor.map_or(*run_id, |successor| successor.run_id);
+                if !live.contains(lacked) && !self.absent.contains_key(&lacked) && !deferral.holds(lacked) {
+                    wanted.run(lacked);
+                    job.asked_run = next;
                 }
             }
             JobKind::Answered { run_id, .. }

@@ -12,6 +12,7 @@ use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
 use super::live::IdKey;
+use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
@@ -35,6 +36,10 @@ impl RunMessage {
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn message(&mut self, job: Job, request: &RunMessage) -> Step {
+        // Of a receiver that is named the id may never have been looked up; then nobody waits for its successor here.
+        if self.continues_first(&request.key()) {
+            return Step::Blocked(Box::new(job));
+        }
         let receiver = match request.receiver() {
             Some(run_id) => Some(run_id),
             None => match self.live.ids.get(&request.key()) {
@@ -47,6 +52,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             && !self.absent.contains_key(&run_id)
         {
             return Step::Lacks(Box::new(job));
+        }
+        if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
+            // It is there, and an operator has to look at it: the message is offered again.
+            return self.message_taken(&job);
         }
         let receiver = receiver.filter(|run_id| {
             let live = self.live.get(*run_id);

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::definitions::Definitions;
 use super::publication::{Published, Publisher};
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, InheritedCommit, Session, Store};
 

@@ -16,6 +16,7 @@ use knarr_schemas::body::{
 use knarr_schemas::{header, subject};
 use serde::{Deserialize, Serialize};
 
+use super::emitted;
 use super::refusal::Refusal;
 use super::token::{Signed, TokenKey};
 use crate::bus::{Delivery, DirectMessage, Headers, LogMessage, Outgoing};
@@ -30,7 +31,7 @@ pub(super) struct RunRef {
     pub(super) run_id: RunId,
     run_id_text: String,
     /// Percent-encoded: a header cannot hold every text.
-    workflow_id_token: String,
+    pub(super) workflow_id_token: String,
     reply: String,
     direct: String,
     traceparent: Option<Arc<str>>,
@@ -65,8 +66,10 @@ pub(super) enum Publication {
         dispatch: Box<Dispatch>,
     },
     Message(Outgoing),
-    /// Of the run's events, into a stream.
+    /// Of the run's events.
     OfRun(RunId, Outgoing),
+    /// Not a message: the successor of a run that has closed is owed.
+    Continue(RunId),
 }
 
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
@@ -116,8 +119,18 @@ pub(super) fn publications(
                 let message = message_answer(tokens, &to, number, &answer);
                 into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
             }
-            // Registration refuses the steps that these come from (KN0250).
-            Effect::Continue | Effect::Emit { .. } => {}
+            Effect::Emit {
+                seq,
+                index,
+                step,
+                subject,
+                body,
+            } => {
+                let id = format!("{}/{seq}/{index}", run.run_id_text);
+                let event = emitted::message(run, id, step.as_str(), &subject, &body);
+                into.extend(event.map(|message| Publication::OfRun(run.run_id, message)));
+            }
+            Effect::Continue => into.push(Publication::Continue(run.run_id)),
         }
     }
 }

@@ -65,6 +65,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let request = request.clone();
                 return self.message(job, &request);
             }
+            JobKind::Continue { run_id, commit } => {
+                let (run_id, commit) = (*run_id, *commit);
+                return self.continue_as_new(job, run_id, commit);
+            }
             JobKind::Answered { run_id, .. }
             | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }

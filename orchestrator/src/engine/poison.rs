@@ -50,6 +50,7 @@ impl PoisonKey {
                 Origin::Internal,
                 JobKind::Wake { run_id }
                 | JobKind::TaskLost { run_id, .. }
+                | JobKind::Continue { run_id, .. }
                 | JobKind::Held { run_id, .. }
                 | JobKind::Unpublishable { run_id, .. },
             ) => Some(Self::Internal(*run_id)),

@@ -25,7 +25,7 @@ use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
-use crate::store::{CommitId, InheritedCommit, Store};
+use crate::store::{CommitId, HISTORY_LIMIT, InheritedCommit, Store};
 use crate::telemetry::metric;
 use crate::telemetry::span::SpanSink;
 
@@ -43,6 +43,8 @@ pub(super) struct Published {
     pub(super) left: Left,
     /// Namespaces whose task stream is not there.
     pub(super) missing: HashSet<Namespace>,
+    /// Runs whose successors are owed.
+    pub(super) continues: Vec<RunId>,
 }
 
 /// A task that its stream refused.
@@ -63,6 +65,7 @@ impl Published {
             unpublishable: Vec::new(),
             left,
             missing: HashSet::new(),
+            continues: Vec::new(),
         }
     }
 }
@@ -107,7 +110,13 @@ impl<B: Bus> Publisher<B> {
         let messages = confirmations(outbound.confirms).into_iter();
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
         offers.extend(messages.map(Publication::Message));
-        offers.extend(outbound.publications);
+        let mut continues = Vec::new();
+        for publication in outbound.publications {
+            match publication {
+                Publication::Continue(run_id) => continues.push(run_id),
+                other => offers.push(other),
+            }
+        }
         if let Some(spans) = &self.spans {
             outbound.spans.into_iter().for_each(|ended| spans.send(ended));
         }
@@ -117,6 +126,7 @@ impl<B: Bus> Publisher<B> {
             unpublishable: Vec::new(),
             left: Left::Nothing,
             missing: HashSet::new(),
+            continues,
         };
         let mut pause = Duration::from_millis(50);
         let mut round = 0;
@@ -127,7 +137,7 @@ impl<B: Bus> Publisher<B> {
             }
             round += 1;
             // A task is composed anew if it has to be offered again: that is rarer than a copy of each would be.
-            let messages = offers.iter().map(|offer| self.compose(offer)).collect();
+            let messages = offers.iter().filter_map(|offer| self.compose(offer)).collect();
             let results = self.bus.publish(messages).await;
             let mut again = Vec::new();
             let mut substituted = false;
@@ -135,7 +145,7 @@ impl<B: Bus> Publisher<B> {
             for (offer, result) in offers.into_iter().zip(results) {
                 match (result, &offer) {
                     (Ok(()), Publication::Task { .. }) => tasks += 1,
-                    (Ok(()), Publication::Message(_) | Publication::OfRun(..)) => {}
+                    (Ok(()), _) => {}
                     (Err(PublishError::Full), Publication::Task { run, dispatch }) => {
                         published.held.push(HeldTask {
                             run_id: run.run_id,
@@ -156,6 +166,9 @@ impl<B: Bus> Publisher<B> {
                         let reason = format!("a task cannot be published: {problem}");
                         published.unpublishable.push((run.run_id, Arc::from(reason)));
                     }
+                    // Events are switched off: nobody keeps them.
+                    (Err(PublishError::NoStream), Publication::OfRun(_, message))
+                        if message.subject.starts_with("knarr.event.") => {}
                     (
                         Err(PublishError::Refused(problem)),
                         Publication::Message(message) | Publication::OfRun(_, message),
@@ -197,10 +210,50 @@ impl<B: Bus> Publisher<B> {
         Some(published)
     }
 
-    fn compose(&self, offer: &Publication) -> Outgoing {
-        match offer {
+    /// `None` for what is no message; none of these is among the offers.
+    fn compose(&self, offer: &Publication) -> Option<Outgoing> {
+        Some(match offer {
             Publication::Message(message) | Publication::OfRun(_, message) => message.clone(),
             Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens, self.spans.is_some()),
+            Publication::Continue(_) => return None,
+        })
+    }
+
+    /// What transitions have emitted is not part of the state: they are read. `None` if the engine stopped first.
+    async fn emitted<S: Store>(
+        &self,
+        store: &S,
+        run_id: RunId,
+        span: std::ops::RangeInclusive<u32>,
+    ) -> Option<Vec<run::effect::Effect>> {
+        let mut effects = Vec::new();
+        let mut after = i32::try_from(*span.start()).unwrap_or(i32::MAX).saturating_sub(1);
+        loop {
+            let rows = match store.history(run_id, after, HISTORY_LIMIT).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    tracing::warn!(%error, "what a run has emitted cannot be read yet");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return None,
+                        () = tokio::time::sleep(Duration::from_millis(200)) => continue,
+                    }
+                }
+            };
+            let full = rows.len() >= HISTORY_LIMIT as usize;
+            for row in rows {
+                let seq = u32::try_from(row.seq).unwrap_or(u32::MAX);
+                if seq > *span.end() {
+                    return Some(effects);
+                }
+                after = row.seq;
+                match fetch::transition(&row) {
+                    Ok(transition) => effects.extend(run::emissions(&transition)),
+                    Err(error) => tracing::error!(run = %run_id, %error, "the history of a run cannot be read"),
+                }
+            }
+            if !full {
+                return Some(effects);
+            }
         }
     }
 
@@ -239,7 +292,10 @@ impl<B: Bus> Publisher<B> {
                 };
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
-                let effects = run::effects_still_wanted(&run.state, first, last);
+                let mut effects = run::effects_still_wanted(&run.state, first, last);
+                if run.state.emitted_in(first..=last) {
+                    effects.extend(self.emitted(store, run.row.run_id, first..=last).await?);
+                }
                 if let Some(reference) = RunRef::new(&run.state, run.row.partition) {
                     let reference = Arc::new(reference);
                     outgoing::publications(
@@ -263,7 +319,7 @@ fn left(offers: &[Publication]) -> Left {
     for offer in offers {
         match offer {
             Publication::Task { run, .. } => left.add_runs([run.run_id]),
-            Publication::OfRun(run_id, _) => left.add_runs([*run_id]),
+            Publication::OfRun(run_id, _) | Publication::Continue(run_id) => left.add_runs([*run_id]),
             Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
             Publication::Message(_) => return Left::All,
         }

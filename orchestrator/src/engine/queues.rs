@@ -6,7 +6,8 @@ use std::sync::Arc;
 use knarr_core::ids::Namespace;
 
 use super::replica::EngineError;
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::queues::KnownQueues;
 use crate::store::Store;

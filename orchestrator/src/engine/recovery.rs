@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::BatchBuilder;
-use super::deferral::Deferral;
+use super::deferred_runs::Deferral;
 use super::fetch::Wanted;
 use super::gate::Gate;
-use super::run_loop::{Done, Loop};
+use super::report::Done;
+use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, OwnedPartition, Session, Store, StoreError};
 
@@ -112,6 +113,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
             self.let_out(commit, limbo.outbound);
         }
+        self.continue_again();
         for (commit, held) in &mut self.held {
             self.direct.extend(held.jobs(*commit));
         }

@@ -14,7 +14,7 @@ use super::batch::BatchBuilder;
 use super::clock::Clock;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
-use super::deferral::Deferral;
+use super::deferred_runs::Deferral;
 use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
@@ -156,6 +156,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             published: Vec::new(),
             held: HashMap::new(),
             offers: Offers::default(),
+            continuing: HashMap::new(),
             restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,

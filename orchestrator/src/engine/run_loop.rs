@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
@@ -16,99 +15,28 @@ use super::clock::Clock;
 use super::commit::HeldCommit;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
-use super::deferral::{Deferral, Turn};
+use super::deferral::Turn;
+use super::deferred_runs::Deferral;
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
-use super::fetch::{Fetched, Loaded, Wanted};
-use super::gate::{Gate, HorizonAnswer};
+use super::fetch::Wanted;
+use super::gate::Gate;
 use super::job::Job;
 use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::look_up::Absent;
-use super::offers::{Left, Offers};
+use super::offers::Offers;
 use super::partitions::Partitions;
 use super::perform::Step;
 use super::poison::PoisonKey;
-use super::publication::{Published, Publisher};
+use super::publication::Publisher;
 use super::readers::Readers;
 use super::replica::Health;
+use super::report::Done;
 use super::token::TokenKey;
 use crate::bus::{Bus, Incoming};
-use crate::store::{
-    Cluster, CommitError, CommitId, DeferredInput, DeferredName, OwnedPartition, Session, Share, Store, StoreError,
-};
+use crate::store::{Cluster, CommitId, Session, Store, StoreError};
 use crate::telemetry::span::SpanSink;
-
-/// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
-#[derive(Debug)]
-pub(super) enum Done {
-    Committed {
-        life: u64,
-        result: Result<(), CommitError>,
-        took: Duration,
-    },
-    Fetched {
-        life: u64,
-        number: u64,
-        result: Result<Fetched, StoreError>,
-    },
-    Published(Option<Published>),
-    Offered(Vec<Published>),
-    QueuesRestored(Namespace),
-    Kept {
-        life: u64,
-        share: Result<Share, StoreError>,
-        published: Vec<CommitId>,
-        clock: Option<(Timestamp, Instant)>,
-    },
-    Released {
-        life: u64,
-        partitions: Vec<i16>,
-        result: Result<(), StoreError>,
-    },
-    Due {
-        life: u64,
-        until: Timestamp,
-        result: Result<Vec<(RunId, Timestamp)>, StoreError>,
-        full: bool,
-    },
-    Horizon {
-        life: u64,
-        answer: Option<HorizonAnswer>,
-    },
-    Recovered {
-        life: u64,
-        session: Session,
-        fenced: bool,
-        owned: Vec<OwnedPartition>,
-    },
-    /// A run that is held back, loaded by itself; what was asked before `readers` were opened.
-    HeldLoaded {
-        life: u64,
-        readers: u64,
-        load: (RunId, u64),
-        result: Result<Option<Box<Loaded>>, StoreError>,
-    },
-    /// Deferred inputs of a run.
-    ReadBack {
-        life: u64,
-        run: RunId,
-        result: Result<Vec<DeferredInput>, StoreError>,
-    },
-    /// What is deferred of a partition that was taken over; nothing if that could not be found out.
-    DeferredFound {
-        life: u64,
-        partition: i16,
-        reader: u64,
-        names: Option<Vec<DeferredName>>,
-    },
-    /// It ended without having recovered.
-    RecoveryLost {
-        life: u64,
-    },
-    /// This replica cannot go on: the cluster writes what it cannot read, or another has its name.
-    Over(StoreError),
-}
 
 /// Everything one replica knows; touched by one task alone.
 pub(super) struct Loop<S, B> {
@@ -164,6 +92,9 @@ pub(super) struct Loop<S, B> {
     pub(super) held: HashMap<CommitId, HeldCommit>,
     /// Commits of which something was not acknowledged.
     pub(super) offers: Offers,
+    /// Runs that have closed as continued as new, and the batch that starts their successor; 0 = none yet. They stay until
+    /// that is committed.
+    pub(super) continuing: HashMap<RunId, u64>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
@@ -384,80 +315,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
     fn put_first(&mut self, partition: i16, job: Job) {
         if let Some(owned) = self.partitions.get_mut(partition) {
             owned.queue.push_front(job);
-        }
-    }
-
-    fn report(&mut self, report: Done) {
-        match report {
-            Done::Published(Some(published)) => self.publication_ended(published),
-            Done::Published(None) => {}
-            Done::Offered(ended) => self.offered(ended),
-            Done::QueuesRestored(namespace) => {
-                self.restoring.remove(&namespace);
-            }
-            Done::Committed { life, result, took } if life == self.life => self.commit_returned(result, took),
-            Done::Fetched { life, number, result } if life == self.life => self.fetched(number, result),
-            Done::Kept {
-                life,
-                share,
-                published,
-                clock,
-            } => {
-                self.keeping = false;
-                if let Some((now, at)) = clock {
-                    self.clock.adjust(now, at);
-                }
-                if share.is_err() {
-                    self.published.extend(published);
-                }
-                if life == self.life {
-                    self.kept(share);
-                } else if let Ok(share) = share {
-                    // What was owed by the dead is not said twice; the partitions are in the recovered list.
-                    for commit in share.inherited {
-                        self.offers.put(commit, Left::All);
-                    }
-                }
-            }
-            Done::Released {
-                life,
-                partitions,
-                result: Err(error),
-            } if life == self.life => {
-                tracing::warn!(%error, ?partitions, "partitions could not be released");
-                self.reset("a release failed");
-            }
-            Done::Due {
-                life,
-                until,
-                result,
-                full,
-            } if life == self.life => self.scanned(until, result, full),
-            Done::Horizon { life, answer } if life == self.life => self.horizon_answered(answer),
-            Done::Recovered {
-                life,
-                session,
-                fenced,
-                owned,
-            } if life == self.life => {
-                self.recovered(session, fenced, owned);
-            }
-            Done::HeldLoaded {
-                life,
-                readers,
-                load,
-                result,
-            } if life == self.life => self.held_loaded(readers, load, result),
-            Done::ReadBack { life, run, result } if life == self.life => self.was_read_back(run, result),
-            Done::DeferredFound {
-                life,
-                partition,
-                reader,
-                names,
-            } if life == self.life => self.deferred_found(partition, reader, names),
-            Done::Over(error) => self.over = Some(error),
-            Done::RecoveryLost { life } if life == self.life => self.recover(),
-            _ => {}
         }
     }
 }

@@ -18,6 +18,12 @@ use crate::store::Store;
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn signal(&mut self, job: Job, request: &SignalRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        if !self.live.ids.contains_key(&key) {
+            return Step::Lacks(Box::new(job));
+        }
+        if self.continues_first(&key) {
+            return Step::Blocked(Box::new(job));
+        }
         let Some(info) = self.live.ids.get(&key) else {
             return Step::Lacks(Box::new(job));
         };

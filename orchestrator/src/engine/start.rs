@@ -56,6 +56,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
+        if self.continues_first(&key) {
+            return Step::Blocked(Box::new(job));
+        }
         let verdict = self.verdict(&key, &request);
         match verdict {
             Verdict::ClosingNow => return Step::Blocked(Box::new(job)),

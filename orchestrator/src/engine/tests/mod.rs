@@ -6,6 +6,7 @@
 //! `KNARR_SIM_SEED=S` that one alone.
 
 mod deferral;
+mod families;
 mod head_room;
 mod line;
 mod memory;
