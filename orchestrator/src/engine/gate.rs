@@ -1,4 +1,5 @@
 //! The gate: a timeout fires only when the log has been read past it and its queue is known to have delivered its task.
+//! A task that may not have been published yet has not been delivered, whatever its queue says.
 //!
 //! Runs that are overdue wait here. The bus is asked for the end of their partitions' logs and for what their queues have
 //! delivered; a run is woken again once its partition has been read to the end that was named. Questions are short and
@@ -97,6 +98,15 @@ impl Gate {
     }
 }
 
+/// A queue to be asked about.
+#[derive(Debug)]
+struct Asked {
+    namespace: Namespace,
+    queue: QueueName,
+    /// Tasks opened later may not be in it yet.
+    published_to: Timestamp,
+}
+
 /// What the bus said about the log and the queues, for everything that was due at `asked_at`.
 #[derive(Debug)]
 pub(super) struct HorizonAnswer {
@@ -182,7 +192,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             return;
         }
-        let queues = std::mem::take(&mut self.gate.queues);
+        let published = |namespace: &Namespace| match self.offers.owes(namespace) {
+            true => Timestamp(i64::MIN),
+            false => self.offers.published_to(),
+        };
+        // Before they are asked: what is opened from now on is not due yet.
+        let queues = std::mem::take(&mut self.gate.queues).into_iter();
+        let queues: Vec<Asked> = queues
+            .map(|(namespace, queue)| Asked {
+                published_to: published(&namespace),
+                namespace,
+                queue,
+            })
+            .collect();
         let partitions: Vec<i16> = self.gate.asked.keys().copied().collect();
         let bus = Arc::clone(&self.bus);
         let life = self.life;
@@ -204,6 +226,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         let asked_at = answer.asked_at;
         for (namespace, queue, to) in answer.delivered {
+            // Where tasks have gone out late, the time of the oldest in the queue says nothing of when it was opened.
+            let known = to >= self.offers.late(&namespace);
+            let to = if known { to } else { Timestamp(i64::MIN) };
             let queues = self.gate.delivered.entry(namespace).or_default();
             queues.insert(queue, Delivered { asked_at, to });
         }
@@ -260,12 +285,7 @@ fn back(from: Timestamp, by: Span) -> Timestamp {
     Timestamp(from.0.saturating_sub(i64::try_from(by.0).unwrap_or(i64::MAX)))
 }
 
-async fn ask<B: Bus>(
-    bus: &B,
-    asked_at: Timestamp,
-    partitions: Vec<i16>,
-    queues: BTreeSet<(Namespace, QueueName)>,
-) -> Option<HorizonAnswer> {
+async fn ask<B: Bus>(bus: &B, asked_at: Timestamp, partitions: Vec<i16>, queues: Vec<Asked>) -> Option<HorizonAnswer> {
     let mut answer = HorizonAnswer {
         asked_at,
         tails: BTreeMap::new(),
@@ -282,11 +302,17 @@ async fn ask<B: Bus>(
             }
         }
     }
-    for (namespace, queue) in queues {
+    for asked in queues {
+        let Asked {
+            namespace,
+            queue,
+            published_to,
+        } = asked;
         match bus.undelivered(&namespace, &queue).await {
-            Ok(undelivered) => answer
-                .delivered
-                .push((namespace, queue, delivered_to(undelivered, asked_at))),
+            Ok(undelivered) => {
+                let to = delivered_to(undelivered, asked_at).min(published_to);
+                answer.delivered.push((namespace, queue, to));
+            }
             Err(error) => {
                 tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known");
             }

@@ -25,7 +25,7 @@ use super::job::Job;
 use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::look_up::Absent;
-use super::offers::{Left, Offers};
+use super::offers::{LaneName, Left, Offers};
 use super::partitions::Partitions;
 use super::perform::Step;
 use super::poison::PoisonKey;
@@ -53,7 +53,7 @@ pub(super) enum Done {
         result: Result<Fetched, StoreError>,
     },
     Published(Option<Published>),
-    Offered(Vec<Published>),
+    Offered(LaneName, Vec<Published>),
     QueuesRestored(Namespace),
     Kept {
         life: u64,
@@ -391,7 +391,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match report {
             Done::Published(Some(published)) => self.publication_ended(published),
             Done::Published(None) => {}
-            Done::Offered(ended) => self.offered(ended),
+            Done::Offered(lane, ended) => self.offered(&lane, ended),
             Done::QueuesRestored(namespace) => {
                 self.restoring.remove(&namespace);
             }
