@@ -68,6 +68,8 @@ pub(super) struct Weather {
     pub(super) spoils_events: AtomicBool,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
+    /// Questions about the queues of this namespace are not answered.
+    pub(super) mute: Mutex<Option<&'static str>>,
     /// What is noticed of each after that time, in milliseconds.
     pub(super) notices_after_ms: AtomicU64,
 }
@@ -449,6 +451,16 @@ impl Bus for LineBus {
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
+        if self
+            .line
+            .weather
+            .mute
+            .lock()
+            .unwrap()
+            .is_some_and(|mute| mute == namespace.as_str())
+        {
+            std::future::pending::<()>().await;
+        }
         let undelivered = self.bus.undelivered(namespace, queue).await;
         self.line.cross().await;
         undelivered

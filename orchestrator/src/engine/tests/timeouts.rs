@@ -129,3 +129,30 @@ async fn a_task_that_is_not_published_yet_is_not_late() {
     assert!(!events.iter().any(found), "{events:#?}");
     heir.stop().await;
 }
+
+/// A queue that is asked what it has delivered and does not answer holds up the timeouts of its own tasks alone.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_answer_holds_up_no_other() {
+    let mut world = World::new(83).await;
+    world.register_in("other", ORDER).await;
+    *world.weather.mute.lock().unwrap() = Some("other");
+    let replica = world.replica("r0");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for n in 0..30 {
+        let start = subject::start("other", &format!("x-{n}"), "order").unwrap();
+        world.publish(&start, &[], json!({ "order": n })).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.start("o-1", &[]).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let task = world.bus.pull_tasks("default", "orders", 1).remove(0);
+    world.bus.acknowledge(&task);
+    let run = world.rows()[0].run_id;
+    let timed_out = |event: &Event| matches!(event, Event::TaskTimedOut { .. });
+    // Start-to-close, found to be delivered, and start-to-close again.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(world.events(run).await.iter().any(timed_out));
+    replica.stop().await;
+}
