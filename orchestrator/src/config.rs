@@ -11,7 +11,11 @@ use clap::Args;
 use knarr_schemas::code::Code;
 use serde::Deserialize;
 
+use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
+use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
+
+pub mod streams;
 
 pub const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 pub const DEFAULT_HTTP_LISTEN: &str = "127.0.0.1:8822";
@@ -21,33 +25,22 @@ const DEFAULT_LOG: &str = "info,sqlx=warn,async_nats=warn";
 
 pub mod code {
     //! Codes of what can be wrong with settings (`KN0321`–`KN0329`).
-    use knarr_schemas::code::Code;
+    use knarr_schemas::codes;
 
-    pub const UNREADABLE: Code = Code {
-        id: "KN0321",
-        title: "config_unreadable",
-        cause: "The configuration file cannot be read.",
-        remedy: "Check the path given with --config or KNARR_CONFIG.",
-    };
-    pub const INVALID: Code = Code {
-        id: "KN0322",
-        title: "config_invalid",
-        cause: "The configuration file is not right.",
-        remedy: "Correct the line shown; `knarr server --help` names every setting.",
-    };
-    pub const NO_DATABASE: Code = Code {
-        id: "KN0323",
-        title: "no_database",
-        cause: "No PostgreSQL is named.",
-        remedy: "Give its address with --database-url or KNARR_DATABASE_URL, or let `knarr dev` start a private one.",
-    };
-    pub const OUT_OF_RANGE: Code = Code {
-        id: "KN0324",
-        title: "config_out_of_range",
-        cause: "A setting is out of its range.",
-        remedy: "Correct it; `knarr server --help` says what each setting takes.",
-    };
-    pub const ALL: &[&Code] = &[&UNREADABLE, &INVALID, &NO_DATABASE, &OUT_OF_RANGE];
+    codes! {
+        UNREADABLE = "KN0321", "config_unreadable",
+            "The configuration file cannot be read.",
+            "Check the path given with --config or KNARR_CONFIG.";
+        INVALID = "KN0322", "config_invalid",
+            "The configuration file is not right.",
+            "Correct the line named; `knarr server --help` names every setting.";
+        NO_DATABASE = "KN0323", "no_database",
+            "No PostgreSQL is named.",
+            "Give its address with --database-url or KNARR_DATABASE_URL, or let `knarr dev` start a private one.";
+        OUT_OF_RANGE = "KN0324", "config_out_of_range",
+            "A setting is out of its range.",
+            "Correct it; `knarr server --help` says what each setting takes.";
+    }
 }
 
 /// What the command line and the environment say. The address of NATS is among the global options.
@@ -88,9 +81,13 @@ pub struct ProcessArgs {
     #[arg(long, env = "KNARR_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Collector to send traces to, like http://localhost:4318 (OTLP over HTTP) [default: none]
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    /// Collector to send traces to, like http://localhost:4318 (OTLP over HTTP) [default: OTEL_EXPORTER_OTLP_ENDPOINT, else
+    /// none]
+    #[arg(long, env = "KNARR_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
     pub otlp_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub streams: StreamArgs,
 }
 
 /// What the file may say.
@@ -106,6 +103,25 @@ struct File {
     log: Option<String>,
     log_format: Option<LogFormat>,
     otlp_endpoint: Option<String>,
+    nats_replicas: Option<u32>,
+    nats_storage: Option<Storage>,
+    log_max_bytes: Option<ByteSize>,
+    task_max_bytes: Option<ByteSize>,
+    dlq_max_bytes: Option<ByteSize>,
+    events_max_bytes: Option<ByteSize>,
+}
+
+impl File {
+    fn streams(&self) -> StreamArgs {
+        StreamArgs {
+            nats_replicas: self.nats_replicas,
+            nats_storage: self.nats_storage,
+            log_max_bytes: self.log_max_bytes,
+            task_max_bytes: self.task_max_bytes,
+            dlq_max_bytes: self.dlq_max_bytes,
+            events_max_bytes: self.events_max_bytes,
+        }
+    }
 }
 
 /// Everything the server needs to know.
@@ -120,6 +136,7 @@ pub struct ServerConfig {
     pub log: String,
     pub log_format: LogFormat,
     pub otlp_endpoint: Option<String>,
+    pub streams: StreamSettings,
 }
 
 /// Without the passwords in addresses.
@@ -137,8 +154,8 @@ impl fmt::Debug for ServerConfig {
 pub enum ConfigError {
     #[error("the configuration file {} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    /// The reason shows the line.
-    #[error("the configuration file {} is not right:\n{reason}", path.display())]
+    /// The reason names the line.
+    #[error("the configuration file {} is not right: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error("no PostgreSQL is named")]
     NoDatabase,
@@ -173,6 +190,7 @@ impl ServerConfig {
             None => File::default(),
         };
         let process = args.process;
+        let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
             nats_url: given(nats_url)
@@ -194,24 +212,35 @@ impl ServerConfig {
                 .or(file.log)
                 .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             log_format: process.log_format.or(file.log_format).unwrap_or_default(),
-            otlp_endpoint: given(process.otlp_endpoint).or(file.otlp_endpoint),
+            // The one that is not Knarr's own: it is there for every program of the machine.
+            otlp_endpoint: given(process.otlp_endpoint)
+                .or(file.otlp_endpoint)
+                .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
+            streams,
         };
         config.check()
     }
 
     /// For the private servers of `knarr dev`; what it logs besides errors would bury its banner.
-    pub fn private(process: ProcessArgs, nats_url: &str, database_url: &str) -> Result<Self, ConfigError> {
+    pub fn private(
+        process: ProcessArgs,
+        nats_url: &str,
+        nats_creds: Option<PathBuf>,
+        database_url: &str,
+    ) -> Result<Self, ConfigError> {
         let process = ProcessArgs {
             replica_name: process.replica_name.or_else(|| Some("dev".to_owned())),
             log: process.log.or_else(|| Some("warn,knarr=warn".to_owned())),
             ..process
         };
+        let streams = process.streams.settings(OF_PRIVATE_SERVERS)?;
         let args = ServerArgs {
             config: None,
             database_url: Some(database_url.to_owned()),
             process,
         };
-        Self::resolve(args, Some(nats_url.to_owned()), None)
+        let config = Self::resolve(args, Some(nats_url.to_owned()), nats_creds)?;
+        Ok(Self { streams, ..config })
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -249,8 +278,26 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     })?;
     toml::from_str(&text).map_err(|error| ConfigError::Invalid {
         path: path.to_owned(),
-        reason: error.to_string().trim_end().to_owned(),
+        reason: reason(&text, &error),
     })
+}
+
+/// Where and what, without the line itself: it may be that of `database_url`, with a password in it.
+fn reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim_end();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return message.to_owned();
+    };
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let column = before[start..].chars().count() + 1;
+    let key = text[start..].lines().next().and_then(|line| line.split_once('='));
+    match key.map(|(key, _)| key.trim()) {
+        Some(key) if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+            format!("line {line}, column {column} (`{key}`): {message}")
+        }
+        _ => format!("line {line}, column {column}: {message}"),
+    }
 }
 
 pub fn default_http_listen() -> SocketAddr {
@@ -306,6 +353,40 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_set_by_flag_and_file() {
+        use crate::bus::nats::Setting;
+
+        let file = "database_url = 'x'\nnats_replicas = 3\nlog_max_bytes = '4GiB'\ntask_max_bytes = '2GiB'\n";
+        let streams = StreamArgs {
+            log_max_bytes: Some(ByteSize(8 << 30)),
+            ..StreamArgs::default()
+        };
+        let process = ProcessArgs {
+            streams,
+            ..ProcessArgs::default()
+        };
+        let args = ServerArgs {
+            process: process.clone(),
+            ..ServerArgs::default()
+        };
+        let streams = with_file(file, args, None).unwrap().streams;
+        assert_eq!(streams.replicas, Setting::Always(3));
+        assert_eq!(streams.log_max_bytes, Setting::Always(8 << 30));
+        assert_eq!(streams.task_max_bytes, Setting::Always(2 << 30));
+        let private = ServerConfig::private(process, "nats://h", None, "postgres://h")
+            .unwrap()
+            .streams;
+        assert_eq!(private.log_max_bytes, Setting::Always(8 << 30));
+        assert_eq!(private.task_max_bytes, Setting::AtFirst(64 << 20));
+        let wrong = message(with_file(
+            "database_url = 'x'\nlog_max_bytes = '1GB'\n",
+            ServerArgs::default(),
+            None,
+        ));
+        assert!(wrong.contains("line 2") && wrong.contains("512MiB"), "{wrong}");
+    }
+
+    #[test]
     fn what_is_wrong_is_shown_with_its_place() {
         let unknown = message(with_file(
             "database_url = 'x'\nreplica = 'a'\n",
@@ -324,6 +405,23 @@ mod tests {
         assert!(wrong.contains("line 2"), "{wrong}");
         let broken = message(with_file("database_url = \n", ServerArgs::default(), None));
         assert!(broken.contains("line 1"), "{broken}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_without_passwords() {
+        for (file, place) in [
+            (
+                "partitions = 8\ndatabase_url = postgres://u:secret@h/d\n",
+                "line 2, column 16 (`database_url`)",
+            ),
+            ("database_url = 'postgres://u:secret@h/d\n", "line 1"),
+            ("database_url = 'postgres://u:secret@h/d'x\n", "line 1"),
+            ("database_url = ['postgres://u:secret@h/d']\n", "line 1"),
+            ("postgres://u:secret@h/d\n", "line 1"),
+        ] {
+            let said = message(with_file(file, ServerArgs::default(), None));
+            assert!(said.contains(place) && !said.contains("secret"), "{file}: {said}");
+        }
     }
 
     #[test]
@@ -346,6 +444,23 @@ mod tests {
             )
         };
         assert!(named(200).is_ok() && named(201).is_err());
+    }
+
+    #[test]
+    fn a_setting_has_one_name() {
+        use clap::Args as _;
+        let command = ServerArgs::augment_args(clap::Command::new("server"));
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            assert_eq!(argument.get_long(), Some(&*name.replace('_', "-")));
+            let variable = argument.get_env().and_then(|env| env.to_str());
+            assert_eq!(variable, Some(&*format!("KNARR_{}", name.to_uppercase())));
+            if name != "config" {
+                // An unknown name would be refused as one.
+                let said = with_file(&format!("{name} = []"), ServerArgs::default(), None);
+                assert!(!message(said).contains("unknown field"), "{name}");
+            }
+        }
     }
 
     #[test]

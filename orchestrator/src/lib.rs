@@ -2,6 +2,7 @@
 //!
 //! Read `ARCHITECTURE.md` first.
 
+mod address;
 pub mod api;
 pub mod bench;
 pub mod bus;

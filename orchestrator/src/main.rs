@@ -1,7 +1,5 @@
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 // Long-lived, many small allocations on several threads: what the system's allocator is slow at and fragments on.
 #[cfg(target_os = "linux")]
 #[global_allocator]
@@ -9,5 +7,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    knarr::cli::run(knarr::cli::Cli::parse()).await
+    match knarr::cli::Cli::read(std::env::args_os()) {
+        Ok(cli) => knarr::cli::run(cli).await,
+        Err(error) => error.exit(),
+    }
 }

@@ -35,19 +35,29 @@ impl Code {
     }
 }
 
+/// The id that a text begins with, as in `KN0304: JetStream is switched off`, and the text behind it.
+pub fn split_id(text: &str) -> Option<(&str, &str)> {
+    let (id, rest) = text.split_once(": ")?;
+    let digits = id.strip_prefix("KN")?;
+    (digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some((id, rest))
+}
+
 /// The code with this id.
 pub fn lookup(id: &str) -> Option<&'static Code> {
     ALL.iter().copied().find(|code| code.id == id)
 }
 
+/// A table of codes: a constant for each, and `ALL`, in the order they are written in, which is that of the ids.
+#[macro_export]
 macro_rules! codes {
     ($($name:ident = $id:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
         $(
             #[doc = $cause]
-            pub const $name: Code = Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
+            pub const $name: $crate::code::Code =
+                $crate::code::Code { id: $id, title: $title, cause: $cause, remedy: $remedy };
         )*
         /// Every code, in the order of the ids.
-        pub const ALL: &[&Code] = &[$(&$name),*];
+        pub const ALL: &[&$crate::code::Code] = &[$(&$name),*];
     };
 }
 
@@ -57,12 +67,12 @@ codes! {
         "Publish to `knarr.start.<namespace>.<workflow>` or `knarr.run.<namespace>.<workflow id>.<verb>`.";
     BAD_TOKEN = "KN0202", "bad_token",
         "A part of the subject is not a canonically encoded token.",
-        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, and stay within 200 bytes.";
+        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, leave out control characters, and stay within 200 bytes.";
     BAD_JSON = "KN0203", "bad_json",
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";
     BODY_TOO_LARGE = "KN0204", "body_too_large",
-        "The body is larger than is allowed here.",
+        "The body is larger than is allowed here: 1 MiB, and `max_payload` of the NATS server less 8 KiB.",
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
@@ -132,7 +142,7 @@ codes! {
         "Correct the data, or the expression in a new version of the definition.";
     UNAVAILABLE = "KN0227", "unavailable",
         "The request was not answered in time; whether it takes effect is not known.",
-        "Send it again with the same request id, which is harmless.";
+        "Send it again, with the same request id if it has one, which is harmless.";
     BAD_REQUEST = "KN0228", "bad_request",
         "The body of the request does not have the form that this call asks for.",
         "See the call's schema in the protocol's documentation.";
@@ -169,7 +179,25 @@ codes! {
     UNREADABLE_RUN = "KN0239", "unreadable_run",
         "The run is stored, but its history cannot be read.",
         "Look at the orchestrator's log, which says what is wrong with it; send the dead letter again once that is mended.";
-    TOO_MANY_WAITERS = "KN0240", "too_many_waiters",
+    TOO_SLOW = "KN0240", "too_slow",
+        "Reading the answer from PostgreSQL would take too long; nothing was changed.",
+        "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
+    UNREADABLE_HEADERS = "KN0241", "unreadable_headers",
+        "The message's headers are not headers as NATS clients read them.",
+        "Send headers as `Name: value` in UTF-8, with names of ASCII characters; `Knarr-Original-Headers` shows what was sent.";
+    ANSWER_TOO_LARGE = "KN0242", "answer_too_large",
+        "The run's output is larger than NATS takes in an answer.",
+        "Ask for it with `knarr show`, or let the definition's `output` say less.";
+    QUEUES_UNAVAILABLE = "KN0243", "queues_unavailable",
+        "The definition is registered, but its task queues could not be set up.",
+        "Check NATS, then register the same definition again, which only sets up the queues.";
+    QUEUES_REFUSED = "KN0244", "queues_refused",
+        "The definition is registered, but NATS refuses its task queues.",
+        "Lift the limit or remove the stream that NATS names, then register the same definition again, which only sets up the queues.";
+    NOT_ANSWERED = "KN0245", "not_answered",
+        "The question was not answered in time; nothing was changed by it.",
+        "Ask again, for fewer at a time if it was a list; if that does not help, look at PostgreSQL and the orchestrator's log.";
+    TOO_MANY_WAITERS = "KN0246", "too_many_waiters",
         "As many callers wait for the end of this run as may.",
         "Ask for the run's state from time to time, or listen to its event, instead of waiting for its answer.";
     STEP_NOT_SERVED = "KN0250", "step_not_served",

@@ -16,6 +16,8 @@ use serde::Deserialize;
 
 use crate::api::client::max_payload;
 
+const MAX_REQUEST_ID_BYTES: usize = 512;
+
 /// A run to be started.
 #[derive(Debug, Clone, Default)]
 pub struct StartCommand {
@@ -79,6 +81,8 @@ pub struct SignalCommand {
 pub enum CommandError {
     #[error("the {part} {error}")]
     Name { part: &'static str, error: TokenError },
+    #[error("the request id {0}")]
+    RequestId(&'static str),
     /// Nobody takes the subject: the log is not there.
     #[error("no stream takes `{subject}`: the log (KNARR_IN) is not there")]
     NoStream { subject: String },
@@ -160,7 +164,7 @@ impl Commander {
             None => subject::unkeyed_start(&self.namespace, &command.workflow).map_err(name("workflow"))?,
         };
         let mut headers = HeaderMap::new();
-        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
         let mut set = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value {
                 headers.insert(name, value);
@@ -198,7 +202,7 @@ impl Commander {
         let subject =
             subject::signal(&self.namespace, &command.workflow_id, &command.name).map_err(name("workflow id"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
         let input = command.start_input.as_deref().map(String::from_utf8_lossy);
         for (name, value) in [
             (header::BY, command.by.as_deref()),
@@ -220,7 +224,7 @@ impl Commander {
             subject::run_verb(&self.namespace, &command.workflow_id, command.verb).map_err(name("workflow id"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::VERB, format!("{} {namespace}", command.verb).as_str());
-        headers.insert(header::REQUEST_ID, command.request_id.as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
         if let Some(by) = &command.by {
             headers.insert(header::BY, header_text(by).as_str());
         }
@@ -285,6 +289,18 @@ impl Commander {
     }
 }
 
+/// As the orchestrator takes it; what a header cannot hold never leaves.
+fn request_id(id: &str) -> Result<&str, CommandError> {
+    match id {
+        "" => Err(CommandError::RequestId("is empty")),
+        id if id.len() > MAX_REQUEST_ID_BYTES => Err(CommandError::RequestId("is longer than 512 bytes")),
+        id if id.chars().any(char::is_control) => Err(CommandError::RequestId("contains control characters")),
+        // The client trims what it reads, so that a repeat would have another id.
+        id if id.trim() != id => Err(CommandError::RequestId("begins or ends with white space")),
+        id => Ok(id),
+    }
+}
+
 /// Header values hold one line.
 fn header_text(text: &str) -> String {
     text.replace(['\r', '\n'], " ")
@@ -305,4 +321,21 @@ struct AckError {
     err_code: u32,
     #[serde(default)]
     description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_what_a_header_can_hold() {
+        let longest = "x".repeat(MAX_REQUEST_ID_BYTES);
+        for id in ["r-1", "order 17/ü", &longest] {
+            assert_eq!(request_id(id).unwrap(), id);
+        }
+        for id in ["", "a\nb", "a\r", "a\0", " a", "a ", &format!("{longest}x")] {
+            let refused = request_id(id).unwrap_err();
+            assert!(matches!(refused, CommandError::RequestId(_)), "{id:?}");
+        }
+    }
 }

@@ -71,21 +71,27 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::TooSlow => Self::new(504, &code::TOO_SLOW, code::TOO_SLOW.cause),
             StoreError::Unavailable(_) => Self::new(503, &code::STORE_UNAVAILABLE, error.to_string()),
-            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::Rejected(_) => {
+            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::NameTaken { .. } | StoreError::Rejected(_) => {
                 Self::new(500, &code::INTERNAL, error.to_string())
             }
         }
     }
 }
 
+/// Of a registration: what was stored stays.
 impl From<BusError> for Refusal {
     fn from(error: BusError) -> Self {
-        Self::new(
-            503,
-            &code::UNAVAILABLE,
-            format!("what was stored stays, but its task queues could not be set up: {error}"),
-        )
+        let (status, code) = match error {
+            BusError::Unavailable(_) => (503, &code::QUEUES_UNAVAILABLE),
+            BusError::Misconfigured(_) => (500, &code::QUEUES_REFUSED),
+        };
+        let message = format!(
+            "the definition is registered, but its task queues could not be set up: {}",
+            error.cause()
+        );
+        Self::new(status, code, message)
     }
 }
 

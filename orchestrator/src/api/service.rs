@@ -15,7 +15,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{SelectAll, StreamExt};
 use knarr_core::ids::Namespace;
 use knarr_schemas::api::{self, verb};
-use knarr_schemas::{code, header, subject};
+use knarr_schemas::code::{self, Code};
+use knarr_schemas::{header, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,7 +27,7 @@ use tracing::Instrument as _;
 use crate::api::client::max_payload;
 use crate::api::{Operations, Refusal};
 use crate::store::Store;
-use crate::telemetry::trace;
+use crate::telemetry::{metric, trace};
 
 /// Requests held at a time; more are refused at once.
 pub const ADMITTED: usize = 256;
@@ -236,9 +237,10 @@ impl<S: Store> Call<S> {
             let _running = self.running.acquire().await.ok();
             self.answer().await
         };
-        tokio::time::timeout(TIME_LIMIT, answer)
-            .await
-            .unwrap_or_else(|_| Err(Refusal::new(503, &code::UNAVAILABLE, code::UNAVAILABLE.cause)))
+        tokio::time::timeout(TIME_LIMIT, answer).await.unwrap_or_else(|_| {
+            let code = out_of_time(self.verb);
+            Err(Refusal::new(503, code, code.cause))
+        })
     }
 
     async fn answer(&self) -> Result<Bytes, Refusal> {
@@ -326,6 +328,7 @@ impl<S: Store> Call<S> {
 
     async fn refuse(&self, refusal: &Refusal) -> Result<(), async_nats::PublishError> {
         self.errors[self.index].fetch_add(1, Ordering::Relaxed);
+        count(refusal);
         let mut headers = HeaderMap::new();
         headers.insert(api::ERROR, one_line(&refusal.body.message).as_str());
         headers.insert(api::ERROR_CODE, refusal.status.to_string().as_str());
@@ -335,9 +338,33 @@ impl<S: Store> Call<S> {
     }
 }
 
+fn count(refusal: &Refusal) {
+    metrics::counter!(metric::REJECTED, "code" => refusal.body.code.clone()).increment(1);
+}
+
+/// What a request that was cut off has left behind.
+fn out_of_time(verb: &str) -> &'static Code {
+    match verb {
+        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        _ => &code::NOT_ANSWERED,
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(500)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
+        let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
+        let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
+        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+    }
 }

@@ -28,10 +28,12 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Its output goes to `log`.
+    /// Its output goes to `log`. Addresses belong in the environment: they may hold passwords, and arguments are seen by
+    /// everybody on the machine.
     pub(crate) fn spawn(
         what: &'static str,
         arguments: impl IntoIterator<Item = OsString>,
+        environment: &[(&str, &str)],
         log: &Path,
         watchdog: &Arc<Watchdog>,
     ) -> Result<Self, BenchError> {
@@ -39,6 +41,7 @@ impl Child {
         let output = File::create(log).map_err(failed)?;
         let process = Command::new(std::env::current_exe().map_err(failed)?)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output)

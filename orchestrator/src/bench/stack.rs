@@ -104,8 +104,9 @@ impl Stack {
                 let http = free_address().map_err(spawn_failed)?;
                 let replica = format!("bench-{nonce}-{replica}");
                 let log = logs.0.join(format!("{replica}.log"));
-                let arguments = server_arguments(&nats_url, database_url, http, &replica);
-                let child = Child::spawn("the orchestrator", arguments, &log, &watchdog)?;
+                let arguments = server_arguments(http, &replica);
+                let environment = [("KNARR_NATS_URL", &*nats_url), ("KNARR_DATABASE_URL", database_url)];
+                let child = Child::spawn("the orchestrator", arguments, &environment, &log, &watchdog)?;
                 processes.orchestrator.push(child.pid());
                 metrics.push(http);
                 children.push(child);
@@ -115,8 +116,15 @@ impl Stack {
             None => None,
             Some(url) => Some(PgPoolOptions::new().max_connections(1).connect(url).await?),
         };
-        let worker = worker_arguments(options, &nats_url, nonce);
-        let worker = Child::spawn("the worker", worker, &logs.0.join("worker.log"), &watchdog)?;
+        let worker = worker_arguments(options, nonce);
+        let environment = [("KNARR_NATS_URL", &*nats_url)];
+        let worker = Child::spawn(
+            "the worker",
+            worker,
+            &environment,
+            &logs.0.join("worker.log"),
+            &watchdog,
+        )?;
         processes.worker = worker.pid();
         children.push(worker);
         let nats = knarr_worker::connect(&nats_url)
@@ -280,24 +288,14 @@ impl Stack {
     }
 }
 
-fn server_arguments(nats_url: &str, database_url: &str, http: SocketAddr, replica: &str) -> Vec<OsString> {
+fn server_arguments(http: SocketAddr, replica: &str) -> Vec<OsString> {
     let http = http.to_string();
-    [
-        "server",
-        "--nats-url",
-        nats_url,
-        "--database-url",
-        database_url,
-        "--http-listen",
-        &http,
-        "--replica-name",
-        replica,
-    ]
-    .map(OsString::from)
-    .into()
+    ["server", "--http-listen", &http, "--replica-name", replica]
+        .map(OsString::from)
+        .into()
 }
 
-fn worker_arguments(options: &BenchOptions, nats_url: &str, nonce: &str) -> Vec<OsString> {
+fn worker_arguments(options: &BenchOptions, nonce: &str) -> Vec<OsString> {
     let concurrency = options.concurrency.to_string();
     let scenario = options.scenario.name();
     let namespace = &options.namespace;
@@ -307,8 +305,6 @@ fn worker_arguments(options: &BenchOptions, nats_url: &str, nonce: &str) -> Vec<
         nonce,
         "--concurrency",
         &concurrency,
-        "--nats-url",
-        nats_url,
         "--namespace",
         namespace,
     ]

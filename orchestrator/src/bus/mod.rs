@@ -10,10 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Span;
+use knarr_schemas::code::{Code, split_id};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::store::Cursor;
 
+pub mod code;
 pub mod head_room;
 pub mod memory;
 pub mod nats;
@@ -63,6 +66,8 @@ pub struct LogMessage {
     /// As stored: `knarr.in.<p>.…` or `knarr.start.…`.
     pub subject: String,
     pub headers: Headers,
+    /// What is wrong with the headers, if they cannot all be read: the message is to be set aside.
+    pub flaw: Option<String>,
     pub payload: Bytes,
     /// Counts up with each (re)opening of the partition's reader, so that what an abandoned reader still had under way
     /// is told from what the new one delivers.
@@ -106,6 +111,19 @@ pub struct Outgoing {
     pub headers: Headers,
     pub payload: Bytes,
     pub delivery: Delivery,
+}
+
+impl Outgoing {
+    /// Bytes of headers and body, as the bus counts them against its limit.
+    pub fn size(&self) -> usize {
+        // `NATS/1.0`, then `name: value` a line, then an empty line.
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let headers = match lines.sum::<usize>() {
+            0 => 0,
+            bytes => bytes + 12,
+        };
+        headers + self.payload.len()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +170,27 @@ pub enum Undelivered {
     All,
 }
 
+impl BusError {
+    /// The code that the text begins with, so that a plain line of a log has it too.
+    pub fn code(&self) -> Option<&'static Code> {
+        let (id, _) = split_id(self.text())?;
+        code::ALL.iter().copied().find(|code| code.id == id)
+    }
+
+    /// What is known beyond the code.
+    pub fn cause(&self) -> String {
+        match split_id(self.text()) {
+            Some((_, cause)) => cause.to_owned(),
+            None => self.to_string(),
+        }
+    }
+
+    fn text(&self) -> &str {
+        let (Self::Unavailable(text) | Self::Misconfigured(text)) = self;
+        text
+    }
+}
+
 /// The answer of [`Bus::keep_head_room`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadRoom {
@@ -170,8 +209,12 @@ pub struct QueueSettings {
 }
 
 pub trait Bus: Send + Sync + 'static {
-    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for.
-    fn prepare(&self, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// The largest message that is taken, headers included, in bytes.
+    fn max_payload(&self) -> usize;
+
+    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for. Refuses
+    /// those of another cluster: what a database has taken says nothing about another's log.
+    fn prepare(&self, cluster: Uuid, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Asserts a namespace's task stream and its queues' consumers.
     fn ensure_queues(

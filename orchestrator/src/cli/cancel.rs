@@ -6,6 +6,7 @@ use clap::Args;
 use knarr_schemas::body::Answer;
 
 use crate::api::command::OperatorCommand;
+use crate::cli::again::Again;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, interactive};
@@ -61,11 +62,12 @@ pub async fn terminate(args: TerminateArgs, globals: &Globals) -> Result<(), Cli
 }
 
 async fn operate(verb: &'static str, args: OperationArgs, globals: &Globals) -> Result<(), CliError> {
-    let request_id = args.request_id.unwrap_or_else(start::new_request_id);
+    let request_id = args.request_id.clone().unwrap_or_else(start::new_request_id);
+    let again = Again::operation(verb, &args, globals, &request_id);
     let command = OperatorCommand {
         verb,
         workflow_id: args.id,
-        request_id: request_id.clone(),
+        request_id,
         by: args.by,
         reason: args.reason,
     };
@@ -74,11 +76,11 @@ async fn operate(verb: &'static str, args: OperationArgs, globals: &Globals) -> 
         .commander(globals)
         .operate(command)
         .await
-        .map_err(|error| connection.explain(error))?;
+        .map_err(|error| connection.explain(CliError::unsent(error, &again)))?;
     let answer: Answer = stored
         .answer(Some(globals.timeout()))
         .await
-        .map_err(|error| CliError::unanswered(&error, &request_id))?;
+        .map_err(|error| CliError::unanswered(&error, &again))?;
     start::finish(&answer, globals)
 }
 

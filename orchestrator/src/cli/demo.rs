@@ -35,6 +35,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
+#[command(after_help = "The servers are always private: KNARR_NATS_URL and KNARR_DATABASE_URL are not looked at.")]
 pub struct DemoArgs {
     /// Where the private servers keep their data; a further demo continues there
     #[arg(long, default_value = ".knarr/demo", value_name = "DIR")]
@@ -53,7 +54,7 @@ pub struct DemoArgs {
 
 pub async fn run(args: DemoArgs, globals: &Globals) -> Result<(), CliError> {
     let shutdown = interrupt::token();
-    let settings = ServerConfig::private(args.process.clone(), "", "private")?;
+    let settings = ServerConfig::private(args.process.clone(), "", None, "private")?;
     let telemetry = telemetry::init(&settings.telemetry())?;
     let options = ServerOptions {
         data_dir: Some(args.data_dir),
@@ -64,7 +65,7 @@ pub async fn run(args: DemoArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let progress = Progress::for_stderr();
     let mut stack = tokio::select! {
-        stack = Stack::start(options, args.process, &progress) => stack?,
+        stack = Stack::start(options, None, args.process, &progress) => stack?,
         () = shutdown.cancelled() => return Ok(()),
     };
     progress.finish();

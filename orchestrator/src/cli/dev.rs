@@ -17,6 +17,8 @@ use crate::telemetry;
 const NATS_PORT: u16 = 4222;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Servers to use instead of private ones are named by flags alone: KNARR_NATS_URL and KNARR_DATABASE_URL are not looked at.")]
 pub struct DevArgs {
     /// Where the private servers keep their data
     #[arg(long, env = "KNARR_DATA_DIR", default_value = ".knarr", value_name = "DIR")]
@@ -71,8 +73,9 @@ impl Programs {
 }
 
 pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
+    let nats_creds = credentials(globals)?;
     let shutdown = interrupt::token();
-    let settings = ServerConfig::private(args.process.clone(), "", "private")?;
+    let settings = ServerConfig::private(args.process.clone(), "", None, "private")?;
     let telemetry = telemetry::init(&settings.telemetry())?;
     let port = |given, otherwise| match given {
         Some(0) => PortChoice::Any,
@@ -81,7 +84,7 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let options = ServerOptions {
         data_dir: Some(args.data_dir),
-        nats: globals.nats_url.clone(),
+        nats: globals.named_nats_url(),
         postgres: args.database_url,
         fresh: args.fresh,
         nats_port: port(args.nats_port, PortChoice::Rather(NATS_PORT)),
@@ -91,7 +94,7 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let progress = Progress::for_stderr();
     let mut stack = tokio::select! {
-        stack = Stack::start(options, args.process, &progress) => stack?,
+        stack = Stack::start(options, nats_creds, args.process, &progress) => stack?,
         () = shutdown.cancelled() => return Ok(()),
     };
     progress.finish();
@@ -106,6 +109,17 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
     let stopped = stack.stop().await;
     telemetry.flush().await;
     kept.and(stopped)
+}
+
+/// Of a NATS that is there; a private one wants none.
+fn credentials(globals: &Globals) -> Result<Option<PathBuf>, CliError> {
+    if globals.nats_creds.is_some() && globals.nats_url.is_none() {
+        return Err(CliError::usage(
+            "--nats-creds (KNARR_NATS_CREDS) names credentials for a NATS that is there, and without --nats-url a private one \
+             is started",
+        ));
+    }
+    Ok(globals.nats_creds.clone())
 }
 
 fn banner(addresses: &Addresses, data_dir: &str) -> String {
@@ -140,6 +154,20 @@ fn banner(addresses: &Addresses, data_dir: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_for_a_nats_that_is_there() {
+        let of = |line: &str| {
+            let cli = crate::cli::Cli::read(line.split(' ')).unwrap();
+            credentials(&cli.globals).ok()
+        };
+        assert_eq!(of("knarr dev --nats-creds x.creds"), None);
+        assert_eq!(of("knarr dev"), Some(None));
+        assert_eq!(
+            of("knarr dev --nats-creds x.creds --nats-url nats://h"),
+            Some(Some("x.creds".into()))
+        );
+    }
 
     #[test]
     fn the_banner_says_where_everything_is() {

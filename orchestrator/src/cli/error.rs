@@ -7,6 +7,7 @@ use knarr_schemas::code::Code;
 
 use crate::api::client::CallError;
 use crate::api::command::{AnswerError, CommandError};
+use crate::cli::again::Again;
 use crate::cli::code;
 use crate::config::ConfigError;
 use crate::dev::DevError;
@@ -58,7 +59,7 @@ impl CliError {
     pub fn refused(body: ErrorBody) -> Self {
         // What the environment of the orchestrator lacks is not the operation's no.
         let exit = match body.code.as_str() {
-            "KN0227" | "KN0232" | "KN0233" | "KN0234" => Exit::Environment,
+            "KN0227" | "KN0232" | "KN0233" | "KN0234" | "KN0240" | "KN0243" | "KN0244" | "KN0245" => Exit::Environment,
             _ => Exit::No,
         };
         Self { exit, body: Some(body) }
@@ -96,7 +97,7 @@ impl From<CommandError> for CliError {
     fn from(error: CommandError) -> Self {
         let message = error.to_string();
         match error {
-            CommandError::Name { .. } => Self::usage(message),
+            CommandError::Name { .. } | CommandError::RequestId(_) => Self::usage(message),
             CommandError::NoStream { .. } => Self::new(Exit::Environment, &code::NO_LOG, message),
             CommandError::Throttled { .. } => Self::new(Exit::Environment, &code::STARTS_THROTTLED, message),
             CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
@@ -108,17 +109,29 @@ impl From<CommandError> for CliError {
 }
 
 impl CliError {
-    /// The message is stored; its request id tells how to ask again.
-    pub fn unanswered(error: &AnswerError, request_id: &str) -> Self {
+    /// Of a message that was not acknowledged: it may be stored all the same, so the command that asks again is shown.
+    pub fn unsent(error: CommandError, again: &Again) -> Self {
+        let in_doubt = matches!(error, CommandError::Unacknowledged(_));
+        let error = Self::from(error);
+        if in_doubt { error.in_doubt(again) } else { error }
+    }
+
+    /// The message is stored, and what became of it can be asked for.
+    pub fn unanswered(error: &AnswerError, again: &Again) -> Self {
         let code = match error {
             AnswerError::Unreadable(_) => &code::BAD_REPLY,
             AnswerError::TimedOut(_) | AnswerError::Disconnected => &code::NO_ANSWER,
         };
-        Self::new(
-            Exit::Environment,
-            code,
-            format!("the message is stored, but: {error} (request id {request_id})"),
-        )
+        let message = format!("the message is stored, but: {error}");
+        Self::new(Exit::Environment, code, message).in_doubt(again)
+    }
+
+    fn in_doubt(mut self, again: &Again) -> Self {
+        if let Some(body) = &mut self.body {
+            body.message = format!("{} (request id {})", body.message, again.request_id());
+            body.remedy = format!("{} To repeat it harmlessly: {again}", body.remedy);
+        }
+        self
     }
 }
 
@@ -136,7 +149,7 @@ impl From<ConfigError> for CliError {
 
 impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
-        Self::new(Exit::Environment, error.code(), error.to_string())
+        Self::new(Exit::Environment, error.code(), error.cause())
     }
 }
 

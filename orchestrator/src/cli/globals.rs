@@ -1,6 +1,6 @@
 //! Flags that every command has, and what follows from them: where NATS is, how output looks.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +9,12 @@ use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::address::without_secrets;
 use crate::api::client::ApiClient;
 use crate::api::command::Commander;
-use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::stack::RECORD;
+use crate::cli::{code, output};
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// Where `knarr dev` keeps its data unless told otherwise; also in its own flags.
@@ -22,15 +24,21 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
-    /// Address of NATS [default: that of a `knarr dev` running in this directory, else nats://127.0.0.1:4222]
+    /// Address of NATS; several of a cluster are separated by commas [default: for commands that ask an orchestrator that of
+    /// a `knarr dev` running in this directory; else, and for `server`, nats://127.0.0.1:4222]
     #[arg(
         long,
         env = "KNARR_NATS_URL",
+        hide_env_values = true,
         global = true,
         value_name = "URL",
         help_heading = "Global options"
     )]
     pub nats_url: Option<String>,
+
+    /// Whether that was said on the command line itself.
+    #[arg(skip)]
+    pub nats_is_named: bool,
 
     /// File with NATS credentials (`.creds`)
     #[arg(
@@ -111,9 +119,22 @@ impl Globals {
             .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
     }
 
+    /// The server named by the flag, for commands that would change what an environment variable points at, left there
+    /// for others. Says so, if it passes one over.
+    pub fn named_nats_url(&self) -> Option<String> {
+        if self.nats_url.is_some() && !self.nats_is_named {
+            output::note(
+                "note: KNARR_NATS_URL is not looked at here; name a server that is to be used with --nats-url",
+            );
+            return None;
+        }
+        self.nats_url.clone()
+    }
+
     /// Connects, or says within seconds that it cannot.
     pub async fn connect(&self) -> Result<Connection, CliError> {
         let url = self.nats_url();
+        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
         let last_error = Arc::new(Mutex::new(None));
         let mut options = match &self.nats_creds {
             None => async_nats::ConnectOptions::new(),
@@ -142,13 +163,16 @@ impl Globals {
                     }
                 }
             });
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT + Duration::from_secs(1), options.connect(url.as_str()));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT + Duration::from_secs(1), options.connect(servers));
         let nats = match connecting.await {
             Ok(Ok(nats)) => nats,
             Ok(Err(error)) => {
                 use async_nats::ConnectErrorKind as Kind;
                 return Err(match error.kind() {
-                    Kind::ServerParse => CliError::usage(format!("`{url}` is not an address of NATS: {error}")),
+                    Kind::ServerParse => CliError::usage(format!(
+                        "`{}` is not an address of NATS: {error}",
+                        without_secrets(&url)
+                    )),
                     Kind::Authentication | Kind::AuthorizationViolation => CliError::new(
                         Exit::Environment,
                         &code::NATS_REFUSED,
@@ -177,15 +201,6 @@ fn unreachable_at(url: &str, cause: &str) -> CliError {
     )
 }
 
-/// An address as it may be shown: without user and password.
-fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        _ => url.to_owned(),
-    }
-}
-
 #[derive(Debug)]
 pub struct Connection {
     pub nats: async_nats::Client,
@@ -197,23 +212,21 @@ impl Connection {
         Commander::new(self.nats.clone(), globals.namespace.clone(), globals.timeout())
     }
 
-    /// Says what NATS itself complained of, where that explains the error.
-    pub fn explain(&self, error: impl Into<CliError>) -> CliError {
-        let error = error.into();
-        let complaint = self.last_error.lock().ok().and_then(|record| record.clone());
-        match (complaint, &error.body) {
-            (Some(complaint), Some(_)) if error.exit == Exit::Environment => CliError::new(
-                Exit::Environment,
-                &code::NATS_REFUSED,
-                format!("{} (NATS says: {complaint})", message_of(&error)),
-            ),
-            _ => error,
-        }
+    /// As the server would.
+    #[cfg(test)]
+    pub fn complain(&self, complaint: &str) {
+        *self.last_error.lock().unwrap() = Some(complaint.to_owned());
     }
-}
 
-fn message_of(error: &CliError) -> &str {
-    error.body.as_ref().map_or("", |body| body.message.as_str())
+    /// Adds what NATS itself complained of, which may explain the error: a missing permission shows as a timeout.
+    pub fn explain(&self, error: impl Into<CliError>) -> CliError {
+        let mut error = error.into();
+        let complaint = self.last_error.lock().ok().and_then(|record| record.clone());
+        if let (Some(complaint), Some(body), Exit::Environment) = (complaint, &mut error.body, error.exit) {
+            body.message = format!("{} (NATS says: {complaint})", body.message);
+        }
+        error
+    }
 }
 
 /// A connection that asks the API.
@@ -243,18 +256,24 @@ pub fn running_here() -> Option<String> {
     running_dev(directory).or_else(|| running_dev(&directory.join("demo")))
 }
 
-/// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does.
+/// The NATS of a `knarr dev` that runs in this data directory: it holds the lock as long as it does, and has written down
+/// what it is connected to, which need not be a server of its own.
 fn running_dev(directory: &Path) -> Option<String> {
     #[derive(Deserialize)]
-    struct State {
-        nats_port: Option<u16>,
+    struct Record {
+        pid: u32,
+        nats_url: String,
     }
-    let lock = std::fs::File::open(directory.join("lock")).ok()?;
-    let running = matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
-    let text = std::fs::read_to_string(directory.join("state.json")).ok()?;
-    let state: State = serde_json::from_str(&text).ok()?;
-    let port = state.nats_port.filter(|_| running)?;
-    Some(format!("nats://127.0.0.1:{port}"))
+    let mut lock = std::fs::File::open(directory.join("lock")).ok()?;
+    if !matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
+        return None;
+    }
+    let mut holder = String::new();
+    lock.read_to_string(&mut holder).ok()?;
+    let text = std::fs::read_to_string(directory.join(RECORD)).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    // One that was killed leaves its record behind, and the next one takes a while until it has its own.
+    (holder.trim() == record.pid.to_string()).then_some(record.nats_url)
 }
 
 /// Whether somebody can be asked.
@@ -316,22 +335,21 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_secrets("nats://u:p@host:4222"), "nats://host:4222");
-        assert_eq!(without_secrets("u:p@host"), "host");
-        assert_eq!(without_secrets("nats://host"), "nats://host");
-    }
-
-    #[test]
     fn a_running_dev_is_found_and_one_that_ended_is_not() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(running_dev(dir.path()), None);
-        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        std::fs::write(dir.path().join("lock"), "17\n").unwrap();
+        let lock = std::fs::File::open(dir.path().join("lock")).unwrap();
+        // The port of the last private server, to which a dev on another NATS does not go.
         std::fs::write(dir.path().join("state.json"), r#"{"nats_port":4321,"postgres_port":2}"#).unwrap();
+        let record = r#"{"pid": 17, "nats_url": "nats://u:p@other:4222", "http_url": "http://h"}"#;
+        std::fs::write(dir.path().join(RECORD), record).unwrap();
         assert_eq!(running_dev(dir.path()), None);
         lock.try_lock().unwrap();
-        assert_eq!(running_dev(dir.path()).as_deref(), Some("nats://127.0.0.1:4321"));
-        std::fs::write(dir.path().join("state.json"), "{").unwrap();
+        assert_eq!(running_dev(dir.path()).as_deref(), Some("nats://u:p@other:4222"));
+        std::fs::write(dir.path().join(RECORD), record.replace("17", "16")).unwrap();
+        assert_eq!(running_dev(dir.path()), None, "what one left behind that was killed");
+        std::fs::write(dir.path().join(RECORD), "{").unwrap();
         assert_eq!(running_dev(dir.path()), None);
     }
 }

@@ -1,9 +1,13 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub mod again;
 pub mod bench;
 pub mod cancel;
 pub mod check;
@@ -11,22 +15,29 @@ pub mod code;
 pub mod definition;
 pub mod demo;
 pub mod dev;
+pub mod diff;
+pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod findings;
 pub mod globals;
+pub mod graph;
 pub mod history;
 pub mod interrupt;
+pub mod junit;
 pub mod list;
 pub mod namespace;
 pub mod output;
+pub mod replay;
 pub mod server;
 pub mod show;
 pub mod signal;
 pub mod stack;
 pub mod start;
 pub mod story;
+pub mod test;
 pub mod timeline;
+pub mod verify;
 
 use error::CliError;
 use globals::Globals;
@@ -55,6 +66,11 @@ pub enum Command {
     Server(server::ServerCommand),
     /// Checks a definition offline: everything wrong with it, with its place
     Check(check::CheckArgs),
+    Verify(verify::VerifyArgs),
+    Test(test::TestArgs),
+    Graph(graph::GraphArgs),
+    Diff(diff::DiffArgs),
+    Replay(replay::ReplayArgs),
     /// Registers, lists and shows definitions
     #[command(visible_alias = "def")]
     Definition(definition::DefinitionArgs),
@@ -84,6 +100,43 @@ pub enum Command {
     Explain(explain::ExplainArgs),
 }
 
+/// Global options that a command has no use for, and what to use instead. From the environment, which is there for all
+/// commands, they are ignored.
+const NO_USE: &[(&str, &str, &str)] = &[
+    ("server", "namespace", "a server serves every namespace"),
+    ("server", "output", "how it logs is said by --log-format"),
+    ("server", "timeout", "a server waits for no answer"),
+];
+
+impl Cli {
+    /// Reads a command line, with what is only known of how it was written.
+    ///
+    /// # Errors
+    /// What is wrong with it, in clap's own words; also an option that would do nothing.
+    pub fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        if let Some((command, given)) = matches.subcommand() {
+            for (_, option, instead) in NO_USE.iter().filter(|(of, ..)| *of == command) {
+                if given.value_source(option) == Some(ValueSource::CommandLine) {
+                    let message = format!("`knarr {command}` has no use for --{option}: {instead}");
+                    return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+                }
+            }
+        }
+        let mut cli = Self::from_arg_matches(&matches)?;
+        // A global option stands before or behind the command.
+        let sources = [Some(&matches), matches.subcommand().map(|(_, matches)| matches)];
+        let mut sources = sources.into_iter().flatten();
+        cli.globals.nats_is_named =
+            sources.any(|matches| matches.value_source("nats_url") == Some(ValueSource::CommandLine));
+        Ok(cli)
+    }
+}
+
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
     match execute(cli).await {
@@ -99,6 +152,11 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Server(args) => server::run(args, globals).await,
         Command::Check(args) => check::run(&args, globals),
+        Command::Verify(args) => verify::run(&args, globals),
+        Command::Test(args) => test::run(&args, globals),
+        Command::Graph(args) => graph::run(&args, globals),
+        Command::Diff(args) => diff::run(args, globals).await,
+        Command::Replay(args) => replay::run(&args, globals),
         Command::Definition(args) => definition::run(args, globals).await,
         Command::Start(args) => start::run(args, globals).await,
         Command::List(args) => list::run(args, globals).await,
@@ -130,13 +188,54 @@ mod tests;
 
 #[cfg(test)]
 mod parsing {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    #[test]
+    fn a_server_that_is_to_be_used_is_named_by_a_flag() {
+        for (line, named) in [
+            (&["knarr", "dev"][..], false),
+            (&["knarr", "dev", "--nats-url", "nats://h"], true),
+            (&["knarr", "--nats-url", "nats://h", "bench", "order"], true),
+        ] {
+            let cli = Cli::read(line).unwrap();
+            assert_eq!(cli.globals.nats_is_named, named, "{line:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_that_would_do_nothing_is_refused() {
+        for line in [
+            "knarr server -n shop",
+            "knarr -n default server",
+            "knarr server -o json",
+            "knarr --timeout 5s server",
+        ] {
+            let refused = Cli::read(line.split(' ')).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{line}");
+            assert!(refused.to_string().contains("has no use for --"), "{refused}");
+        }
+        Cli::read(["knarr", "server", "--nats-url", "nats://h"]).unwrap();
+        Cli::read(["knarr", "-n", "shop", "list", "-o", "json"]).unwrap();
+    }
+
+    /// An address may hold a password, and help is pasted into tickets.
+    #[test]
+    fn help_does_not_show_what_the_environment_says_of_addresses() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                if argument.get_env().is_some() && (id.ends_with("_url") || id.ends_with("_endpoint")) {
+                    assert!(argument.is_hide_env_values_set(), "{} {id}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

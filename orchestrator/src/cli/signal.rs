@@ -4,6 +4,7 @@ use clap::Args;
 use knarr_schemas::body::Answer;
 
 use crate::api::command::SignalCommand;
+use crate::cli::again::Again;
 use crate::cli::cancel::OperationArgs;
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
@@ -38,7 +39,8 @@ pub struct SignalArgs {
 }
 
 pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
-    let request_id = args.operation.request_id.unwrap_or_else(start::new_request_id);
+    let request_id = args.operation.request_id.clone().unwrap_or_else(start::new_request_id);
+    let again = Again::signal(&args, globals, &request_id);
     let start_input = match &args.start_input {
         Some(input) => Some(start::read_input(Some(input))?),
         None => None,
@@ -47,7 +49,7 @@ pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
         workflow_id: args.operation.id,
         name: args.name,
         body: start::read_input(args.body.as_deref())?,
-        request_id: request_id.clone(),
+        request_id,
         by: args.operation.by,
         reason: args.operation.reason,
         start_workflow: args.start,
@@ -58,10 +60,10 @@ pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
         .commander(globals)
         .signal(command)
         .await
-        .map_err(|error| connection.explain(error))?;
+        .map_err(|error| connection.explain(CliError::unsent(error, &again)))?;
     let answer: Answer = stored
         .answer(Some(globals.timeout()))
         .await
-        .map_err(|error| CliError::unanswered(&error, &request_id))?;
+        .map_err(|error| CliError::unanswered(&error, &again))?;
     start::finish(&answer, globals)
 }

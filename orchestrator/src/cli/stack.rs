@@ -1,22 +1,28 @@
 //! A whole Knarr in one process: private servers and an orchestrator on them. What `dev` and `demo` have in common.
 
+use std::collections::VecDeque;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::without_secrets;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output;
 use crate::config::{ProcessArgs, ServerConfig, default_http_listen};
 use crate::dev::{self, Progress, Server, ServerOptions, Servers};
 use crate::server::{self, RunningServer};
 
-/// Where commands that run in the same directory look for the servers' addresses.
-const RECORD: &str = "dev.json";
-/// A server that keeps dying is not started for ever.
-const RESTARTS: u32 = 10;
+/// In the data directory: where commands that run in the same directory look for the addresses.
+pub const RECORD: &str = "dev.json";
+/// A server that keeps dying is not started for ever: so many restarts are made within so long.
+const RESTARTS: usize = 10;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -26,7 +32,8 @@ pub struct Stack {
     record: PathBuf,
 }
 
-/// Where a stack can be reached.
+/// Where a stack can be reached, to be shown: with the password of a private PostgreSQL, which is of use to nobody else,
+/// and without those of servers that are not its own.
 #[derive(Debug, Clone, Serialize)]
 pub struct Addresses {
     pub nats_url: String,
@@ -35,11 +42,16 @@ pub struct Addresses {
 }
 
 impl Stack {
-    /// Starts everything; returns when the orchestrator serves.
-    pub async fn start(options: ServerOptions, process: ProcessArgs, progress: &Progress) -> Result<Self, CliError> {
+    /// Starts everything; returns when the orchestrator serves. The credentials are for a NATS that is not private.
+    pub async fn start(
+        options: ServerOptions,
+        nats_creds: Option<PathBuf>,
+        process: ProcessArgs,
+        progress: &Progress,
+    ) -> Result<Self, CliError> {
         let servers = Servers::start(options, progress).await?;
         progress.step("Starting the orchestrator …");
-        match Self::orchestrator(&servers, process).await {
+        match Self::orchestrator(&servers, nats_creds, process).await {
             Ok(orchestrator) => {
                 let record = servers.data_dir().join(RECORD);
                 let stack = Self {
@@ -57,11 +69,15 @@ impl Stack {
         }
     }
 
-    async fn orchestrator(servers: &Servers, mut process: ProcessArgs) -> Result<RunningServer, CliError> {
+    async fn orchestrator(
+        servers: &Servers,
+        nats_creds: Option<PathBuf>,
+        mut process: ProcessArgs,
+    ) -> Result<RunningServer, CliError> {
         if process.http_listen.is_none() && TcpListener::bind(default_http_listen()).is_err() {
             process.http_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         }
-        let config = ServerConfig::private(process, servers.nats_url(), servers.postgres_url())?;
+        let config = ServerConfig::private(process, servers.nats_url(), nats_creds, servers.postgres_url())?;
         let mut orchestrator = server::start(config, CancellationToken::new()).await?;
         if !orchestrator.ready(READY_LIMIT).await {
             tokio::select! {
@@ -74,9 +90,14 @@ impl Stack {
     }
 
     pub fn addresses(&self) -> Addresses {
+        let private = |private: bool, url: &str| match private {
+            true => url.to_owned(),
+            false => without_secrets(url),
+        };
+        let servers = &self.servers;
         Addresses {
-            nats_url: self.servers.nats_url().to_owned(),
-            database_url: self.servers.postgres_url().to_owned(),
+            nats_url: private(servers.nats_store_dir().is_some(), servers.nats_url()),
+            database_url: private(servers.postgres_home().is_some(), servers.postgres_url()),
             http_url: format!("http://{}", self.orchestrator.http()),
         }
     }
@@ -92,15 +113,14 @@ impl Stack {
     /// Keeps it up until `shutdown`: a server that died is started again on its data. Ends early when that does not help,
     /// or when the orchestrator cannot go on.
     pub async fn keep(&mut self, shutdown: &CancellationToken) -> Result<(), CliError> {
-        let mut restarts = 0;
+        let mut restarts = Restarts::default();
         loop {
             let failed: Server = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 ended = self.orchestrator.ended() => return Ok(ended?),
                 failed = self.servers.failed() => failed,
             };
-            restarts += 1;
-            if restarts > RESTARTS {
+            if !restarts.allow(Instant::now()) {
                 return Err(CliError::new(
                     Exit::Environment,
                     &dev::code::ENDED,
@@ -125,14 +145,82 @@ impl Stack {
     }
 
     fn write_record(&self) {
-        // Without the database's address, which holds a password.
-        let Addresses { nats_url, http_url, .. } = self.addresses();
-        let record = serde_json::json!({ "pid": std::process::id(), "nats_url": nats_url, "http_url": http_url });
-        if let Err(error) = std::fs::write(&self.record, format!("{record:#}\n")) {
+        // Without the database's address, which commands do not need.
+        let record = serde_json::json!({
+            "pid": std::process::id(),
+            "nats_url": self.servers.nats_url(),
+            "http_url": format!("http://{}", self.orchestrator.http()),
+        });
+        if let Err(error) = write_private(&self.record, &format!("{record:#}\n")) {
             output::note(&format!(
                 "warning: {} cannot be written: {error}",
                 self.record.display()
             ));
         }
+    }
+}
+
+/// When servers were started again, of late.
+#[derive(Debug, Default)]
+struct Restarts(VecDeque<Instant>);
+
+impl Restarts {
+    /// Whether one more is worth trying. One that dies once a week may do so for years.
+    fn allow(&mut self, now: Instant) -> bool {
+        while self.0.front().is_some_and(|at| now - *at >= RESTARTS_WITHIN) {
+            self.0.pop_front();
+        }
+        let allowed = self.0.len() < RESTARTS;
+        if allowed {
+            self.0.push_back(now);
+        }
+        allowed
+    }
+}
+
+/// Read by this user alone: the address of a NATS that is not private may hold a password.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    // Permissions are those of the moment a file is made.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn servers_are_started_again_as_long_as_they_do_not_die_too_often() {
+        let began = Instant::now();
+        let mut seldom = Restarts::default();
+        assert!((0..100).all(|n| seldom.allow(began + n * RESTARTS_WITHIN / 10)));
+        let mut often = Restarts::default();
+        let allowed = |often: &mut Restarts, at| (0..20).filter(|_| often.allow(at)).count();
+        assert_eq!(allowed(&mut often, began), RESTARTS);
+        assert_eq!(
+            allowed(&mut often, began + RESTARTS_WITHIN - Duration::from_nanos(1)),
+            0
+        );
+        assert_eq!(allowed(&mut often, began + RESTARTS_WITHIN), RESTARTS);
+    }
+
+    #[test]
+    fn the_record_is_for_this_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RECORD);
+        // As an earlier version left it, and as one that was killed did.
+        fs::write(&path, "old").unwrap();
+        fs::write(path.with_extension("new"), "half").unwrap();
+        write_private(&path, "{}").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -8,8 +8,11 @@ use clap::{Args, ValueEnum};
 use knarr_schemas::body::{Answer, AnswerStage};
 use serde_json::{Map, Value};
 
+use crate::api::client::ApiClient;
 use crate::api::command::{AnswerWanted, StartCommand};
+use crate::cli::again::Again;
 use crate::cli::code;
+use crate::cli::ending::{self, Asked};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, Look};
 use crate::cli::output;
@@ -106,24 +109,31 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
         id_conflict: value_name(args.id_conflict),
         answer,
     };
+    let again = Again::start(&args, globals, &request_id);
     let connection = globals.connect().await?;
-    let mut stored = connection
-        .commander(globals)
-        .start(command)
+    let commander = connection.commander(globals);
+    let mut stored = commander
+        .start(command.clone())
         .await
-        .map_err(|error| connection.explain(error))?;
-    let limit = match args.wait {
+        .map_err(|error| connection.explain(CliError::unsent(error, &again)))?;
+    let answer = match args.wait {
         Wait::Stored => {
             report_stored(globals, stored.sequence, &request_id);
             return Ok(());
         }
-        Wait::Started => globals.timeout(),
-        Wait::Closed => globals.timeout.unwrap_or(CLOSE_TIMEOUT),
+        Wait::Started => stored.answer(Some(globals.timeout())).await,
+        Wait::Closed => {
+            let limit = globals.timeout.unwrap_or(CLOSE_TIMEOUT);
+            let api = ApiClient::new(connection.nats.clone(), globals.namespace.clone(), globals.timeout());
+            let asked = Asked {
+                api,
+                commander,
+                command,
+            };
+            ending::of_run(&mut stored, limit, &asked).await
+        }
     };
-    let answer = stored
-        .answer(Some(limit))
-        .await
-        .map_err(|error| CliError::unanswered(&error, &request_id))?;
+    let answer = answer.map_err(|error| CliError::unanswered(&error, &again))?;
     finish(&answer, globals)
 }
 
@@ -169,6 +179,9 @@ pub fn render(answer: &Answer, look: &Look) -> String {
     }
     if let Some(failure) = &answer.failure {
         field("failure", output::failure_text(failure));
+    }
+    if let Some(error) = &answer.error {
+        field("output", format!("{} {}", error.message, error.remedy));
     }
     if let Some(value) = &answer.output {
         let text = serde_json::to_string_pretty(value).unwrap_or_default();

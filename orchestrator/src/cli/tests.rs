@@ -10,6 +10,7 @@ use knarr_schemas::header;
 use uuid::Uuid;
 
 use super::*;
+use crate::api::command::{AnswerError, CommandError};
 use crate::bus::nats::test_server::TestServer;
 
 async fn knarr(url: &str, arguments: &[&str]) -> Result<(), CliError> {
@@ -71,7 +72,14 @@ async fn what_is_missing_is_said() {
     assert_eq!(end(knarr(&url, &["cancel", "o-1"]).await), ("KN0344".to_owned(), 3));
     // Nobody can be asked in a test.
     assert_eq!(end(knarr(&url, &["terminate", "o-1"]).await), ("KN0349".to_owned(), 2));
-    assert_eq!(end(knarr("no url at all", &["list"]).await).1, 2);
+    // One server of a cluster is enough.
+    let cluster = format!("{gone}, {url}");
+    assert_eq!(end(knarr(&cluster, &["list"]).await), ("KN0342".to_owned(), 3));
+    let wrong = knarr("nats://u:secret@no url", &["list"]).await.unwrap_err();
+    assert!(!wrong.to_string().contains("secret"), "{wrong}");
+    assert_eq!(end(Err(wrong)), ("KN0348".to_owned(), 2));
+    let broken = ["start", "order", "--request-id", "a\nb"];
+    assert_eq!(end(knarr(&url, &broken).await), ("KN0348".to_owned(), 2));
     assert_eq!(
         end(knarr(&url, &["start", "order", "-i", "{"]).await),
         ("KN0348".to_owned(), 2)
@@ -108,6 +116,53 @@ async fn the_status_of_a_start_is_that_of_its_run() {
     assert_eq!(end(unanswered), ("KN0347".to_owned(), 3));
 }
 
+/// A message whose acknowledgement is lost may be stored: what is printed must lead back to the same request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_doubt_can_be_sent_again_as_it_was() {
+    let server = TestServer::start();
+    let url = server.url();
+    let nats = async_nats::connect(&url).await.unwrap();
+    let mut messages = nats.subscribe("knarr.>").await.unwrap();
+    nats.flush().await.unwrap();
+    for line in [
+        &["start", "order"][..],
+        &["start", "order", "--id", "o-1"],
+        &["cancel", "o-1"],
+        &["signal", "o-1", "paid", "--body", "7"],
+    ] {
+        let unsent = knarr(&url, &[&["--timeout", "50ms"], line].concat()).await.unwrap_err();
+        let body = unsent.body.unwrap();
+        assert_eq!(body.code, "KN0346", "{body:?}");
+        let sent = messages.next().await.unwrap();
+        let headers = sent.headers.unwrap();
+        let request_id = headers.get(header::REQUEST_ID).unwrap().as_str();
+        assert!(body.message.contains(request_id), "{body:?}");
+        let (_, command) = body.remedy.split_once("harmlessly: ").unwrap();
+        let words = command.split(' ');
+        let repeated = execute(Cli::try_parse_from(words.chain(["--timeout", "50ms"])).unwrap()).await;
+        assert!(repeated.1.is_err());
+        let again = messages.next().await.unwrap();
+        assert_eq!(again.subject, sent.subject);
+        let headers = again.headers.unwrap();
+        assert_eq!(headers.get(header::REQUEST_ID).unwrap().as_str(), request_id);
+    }
+}
+
+/// A complaint of the server's may have nothing to do with the error, so it is added and nothing is taken away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nats_complained_of_is_added_to_an_error() {
+    let server = TestServer::start();
+    let url = server.url();
+    let cli = Cli::try_parse_from(["knarr", "--nats-url", &url, "list"]).unwrap();
+    let connection = cli.globals.connect().await.unwrap();
+    connection.complain("permissions violation");
+    let error = connection.explain(CommandError::Unacknowledged("timed out".to_owned()));
+    let body = error.body.unwrap();
+    assert_eq!(body.code, "KN0346");
+    assert!(body.message.contains("timed out") && body.message.ends_with("(NATS says: permissions violation)"));
+    assert!(body.remedy.contains("--request-id"));
+}
+
 #[test]
 fn answers_and_errors_look_like_this() {
     let look = globals::Look {
@@ -127,14 +182,20 @@ fn answers_and_errors_look_like_this() {
         }),
         ..answer(AnswerStage::Closed, Some("compensated"))
     };
-    let timed_out = crate::api::command::AnswerError::TimedOut(Duration::from_secs(10));
+    let timed_out = AnswerError::TimedOut(Duration::from_secs(10));
+    let cli = Cli::try_parse_from(["knarr", "start", "order", "--id", "o-1", "-i", "{\"items\": []}"]).unwrap();
+    let Command::Start(args) = &cli.command else {
+        panic!("{cli:?}")
+    };
+    let again = again::Again::start(args, &cli.globals, "r-1");
     let texts = [
         start::render(&answer(AnswerStage::Started, Some("running")), &look),
         start::render(&answer(AnswerStage::Existing, Some("running")), &look),
         start::render(&answer(AnswerStage::Accepted, Some("running")), &look),
         start::render(&completed, &look),
         start::render(&compensated, &look),
-        CliError::unanswered(&timed_out, "r-1").to_string(),
+        CliError::unanswered(&timed_out, &again).to_string(),
+        CliError::unsent(CommandError::Unacknowledged("timed out".to_owned()), &again).to_string(),
         CliError::refused(knarr_schemas::code::WORKFLOW_ID_OPEN.error("`o-1` is open (run 7)")).to_string(),
     ];
     insta::assert_snapshot!("answers", texts.join("\n\n"));

@@ -1,14 +1,6 @@
 //! Codes of what can be wrong around private servers (`KN0361`–`KN0379`).
 
-use knarr_schemas::code::Code;
-
-macro_rules! codes {
-    ($($name:ident = $id:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
-        $(pub const $name: Code = Code { id: $id, title: $title, cause: $cause, remedy: $remedy };)*
-        /// Every code, in the order of the ids.
-        pub const ALL: &[&Code] = &[$(&$name),*];
-    };
-}
+use knarr_schemas::codes;
 
 codes! {
     BUSY = "KN0361", "data_dir_busy",

@@ -4,6 +4,7 @@
 //! may have other users.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,7 +32,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(120);
 const SOCKET_DIR_LIMIT: usize = 88;
 const NAME: &str = "knarr";
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Postgres {
     pub(crate) bin: PathBuf,
     pub(crate) files: PostgresFiles,
@@ -39,6 +40,17 @@ pub(crate) struct Postgres {
     pub(crate) port: u16,
     pub(crate) fsync: bool,
     pub(crate) password: String,
+}
+
+/// Without the password.
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("bin", &self.bin)
+            .field("files", &self.files)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! Taking what the bus hands over: each message to its partition's queue, and what the log says of itself.
 
+use super::code;
 use super::job::{Job, JobKind};
 use super::run_loop::Loop;
 use crate::bus::{Bus, Incoming};
@@ -76,7 +77,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             metrics::counter!(metric::LOG_GAP_MESSAGES).increment(from.saturating_sub(to));
         }
         tracing::error!(
-            code = "KN0340",
+            code = code::LOG_GAP.id,
             partition = gap.partition,
             after_sequence = from,
             after_time = %gap.lost_after.at.to_utc(),

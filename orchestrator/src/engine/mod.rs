@@ -12,6 +12,7 @@ mod apply;
 mod batch;
 mod beside;
 mod clock;
+pub mod code;
 mod commit;
 mod config;
 mod deadlines;
@@ -46,6 +47,8 @@ mod signal;
 mod spans;
 mod start;
 mod token;
+mod too_large;
+mod unaskable;
 mod upkeep;
 mod verb;
 

@@ -11,6 +11,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
+use super::code;
 use super::health::{Check, Readiness};
 
 /// A probe that waits longer has given up.
@@ -49,14 +50,14 @@ pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(|uri: Uri| async move {
             HttpError {
                 status: 405,
-                code: "KN0331",
+                code: code::METHOD.id,
                 message: format!("{} can only be read (GET)", uri.path()),
             }
         })
         .fallback(|uri: Uri| async move {
             HttpError {
                 status: 404,
-                code: "KN0330",
+                code: code::NOT_FOUND.id,
                 message: format!(
                     "there is nothing at {}; try /metrics, /health/live or /health/ready",
                     uri.path().chars().take(200).collect::<String>()
@@ -157,17 +158,21 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_carry_their_description_and_buckets() {
-        let router = with(vec![]);
-        metrics::histogram!(metric::COMMIT_SECONDS).record(0.004);
-        // Other tests of this process count as well.
-        metrics::counter!(metric::RUNS_CLOSED, "status" => "of a test").increment(2);
+        // Its own recorder: engines in other tests of this process feed the one that is installed.
+        let own = recorder::builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&own, || {
+            recorder::describe();
+            metrics::histogram!(metric::COMMIT_SECONDS).record(0.004);
+            metrics::counter!(metric::RUNS_CLOSED, "status" => "completed").increment(2);
+        });
+        let router = router(own.handle(), readiness(|| std::future::ready(vec![])));
         let (status, body) = ask(router, "GET /metrics").await;
         assert_eq!(status, 200);
         for line in [
             "# HELP knarr_commit_seconds Time of one commit, as its caller sees it.",
             "# TYPE knarr_commit_seconds histogram",
             "knarr_commit_seconds_bucket{le=\"0.005\"} ",
-            "knarr_runs_closed_total{status=\"of a test\"} 2",
+            "knarr_runs_closed_total{status=\"completed\"} 2",
         ] {
             assert!(
                 body.lines().any(|found| found.starts_with(line)),

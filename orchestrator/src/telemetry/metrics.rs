@@ -22,13 +22,23 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
+    let handle = builder()?.install_recorder()?;
+    describe();
+    Ok(installed.insert(handle).clone())
+}
+
+pub(super) fn builder() -> Result<PrometheusBuilder, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in ALL {
         if let Kind::Histogram(bounds) = metric.kind {
             builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
         }
     }
-    let handle = builder.install_recorder()?;
+    Ok(builder)
+}
+
+/// To the recorder that is installed.
+pub(super) fn describe() {
     for metric in ALL {
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
@@ -43,7 +53,6 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             Kind::Histogram(_) => drop(metrics::histogram!(metric.name)),
         }
     }
-    Ok(installed.insert(handle).clone())
 }
 
 /// Tidies up for as long as it is polled.

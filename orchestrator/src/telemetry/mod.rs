@@ -3,6 +3,7 @@
 //! **Invariants:** every metric is named, described and given its unit in [`metric`]; no label carries an id; stdout is
 //! never written to.
 
+pub mod code;
 pub mod health;
 pub mod http;
 pub mod log;

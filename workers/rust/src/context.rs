@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use knarr_schemas::header;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::ActivityError;
+
 /// One delivery of a task. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Context(pub(crate) Arc<TaskInfo>);
@@ -26,6 +28,17 @@ pub(crate) struct TaskInfo {
 impl TaskInfo {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.as_str())
+    }
+
+    /// What ends an attempt whose handler was not called in this delivery. An earlier delivery may have done the work and
+    /// died before it could say so, perhaps with a worker of another release; and about earlier attempts nothing is known
+    /// here at all, so it never asserts that nothing was done.
+    pub(crate) fn refused(&self, error_type: &'static str, reason: String) -> ActivityError {
+        if self.delivery > 1 {
+            ActivityError::unknown(error_type, reason)
+        } else {
+            ActivityError::failed(error_type, reason)
+        }
     }
 }
 

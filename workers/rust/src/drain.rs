@@ -74,7 +74,12 @@ async fn stop_handlers(flight: &Flight) {
         stopped = given_back.len(),
         "handlers were stopped at the end of the grace; their tasks are given back"
     );
-    for ack in given_back {
-        flight.tell(ack, NAK).await;
+    let telling = async {
+        for ack in given_back {
+            flight.tell(ack, NAK).await;
+        }
+    };
+    if tokio::time::timeout(CONFIRM_GRACE, telling).await.is_err() {
+        tracing::debug!("not every task could be given back; the rest is delivered again when its lease ends");
     }
 }

@@ -6,13 +6,16 @@
 //! One lock for all entries: it is held for a lookup and never across an await.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::client::PublishErrorKind;
+use async_nats::connection::State as ConnectionState;
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Subject};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use knarr_schemas::header;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -24,6 +27,8 @@ use crate::outcome::Outcome;
 pub(crate) const ACK: Bytes = Bytes::from_static(b"+ACK");
 pub(crate) const NAK: Bytes = Bytes::from_static(b"-NAK");
 pub(crate) const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+/// The longest wait for the client to take a command while it is connected.
+pub(crate) const OFFER: Duration = Duration::from_secs(1);
 pub(crate) const TERM_NOT_A_TASK: Bytes = Bytes::from_static(b"+TERM not a task of Knarr's");
 
 /// Where a result was handed in last.
@@ -120,6 +125,21 @@ impl Flight {
         self.running.load(Ordering::Acquire)
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == ConnectionState::Connected
+    }
+
+    /// Gives the client a command, if it takes it. While the connection is away it only keeps commands for later, and once
+    /// it has as many as it keeps it takes no more until the server is back: nothing may wait for that, least of all
+    /// the shutdown. `None` = not taken.
+    pub(crate) async fn offer<T>(&self, command: impl Future<Output = T>) -> Option<T> {
+        if self.is_connected() {
+            tokio::time::timeout(OFFER, command).await.ok()
+        } else {
+            command.now_or_never()
+        }
+    }
+
     /// How many more tasks may be asked for.
     pub(crate) fn free(&self) -> usize {
         let running = self.running();
@@ -169,7 +189,11 @@ impl Flight {
 
     /// Publishes a result once. What goes wrong here is repeated by the sweep.
     pub(crate) async fn send(&self, task: &TaskInfo, outcome: Outcome, way: Way) {
-        let Err(error) = self.publish_result(task, &outcome, way).await else {
+        // It would only take the place of an acknowledgement in the client's queue; the sweep sends it afterwards.
+        if !self.is_connected() {
+            return;
+        }
+        let Some(Err(error)) = self.offer(self.publish_result(task, &outcome, way)).await else {
             return;
         };
         if error.kind() != PublishErrorKind::MaxPayloadExceeded {
@@ -189,7 +213,7 @@ impl Flight {
         {
             *kept = outcome.clone();
         }
-        if let Err(error) = self.publish_result(task, &outcome, way).await {
+        if let Some(Err(error)) = self.offer(self.publish_result(task, &outcome, way)).await {
             tracing::debug!(token = &*task.token, "a result was not published: {error}");
         }
     }
@@ -245,8 +269,10 @@ impl Flight {
 
     /// Tells the server about a delivery: done, in progress, given back.
     pub(crate) async fn tell(&self, ack: Subject, what: Bytes) {
-        if let Err(error) = self.client.publish(ack, what).await {
-            tracing::debug!("an acknowledgement was not sent: {error}");
+        match self.offer(self.client.publish(ack, what)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!("an acknowledgement was not sent: {error}"),
+            None => tracing::debug!("an acknowledgement was not sent: the connection is away"),
         }
     }
 }

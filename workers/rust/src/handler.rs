@@ -59,7 +59,7 @@ where
             let handler = async {
                 let output = match decode(&input) {
                     Ok(input) => (self.call)(Context(Arc::clone(&task)), input).await?,
-                    Err(error) => return Err(error),
+                    Err(reason) => return Err(task.refused("bad_input", reason).non_retryable()),
                 };
                 encode(&output)
             };
@@ -81,16 +81,9 @@ where
     }
 }
 
-fn decode<I: DeserializeOwned>(input: &[u8]) -> Result<I, ActivityError> {
+fn decode<I: DeserializeOwned>(input: &[u8]) -> Result<I, String> {
     let input = if input.is_empty() { b"null".as_slice() } else { input };
-    serde_json::from_slice(input).map_err(|error| {
-        ActivityError::failed(
-            "bad_input",
-            format!("the activity does not understand its input: {error}"),
-        )
-        .non_retryable()
-        .not_done()
-    })
+    serde_json::from_slice(input).map_err(|error| format!("the activity does not understand its input: {error}"))
 }
 
 fn encode<O: Serialize>(output: &O) -> Result<Bytes, ActivityError> {

@@ -102,7 +102,10 @@ pub(crate) async fn pull(
     };
     loop {
         let inbox = flight.client.new_inbox();
-        let mut messages = flight.client.subscribe(inbox.clone()).await?;
+        let mut messages = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            subscribed = flight.client.subscribe(inbox.clone()) => subscribed?,
+        };
         puller.connects = connects(flight);
         puller.ack_wait_read = false;
         let end = puller.pull_into(&inbox, &mut messages, stop).await;
@@ -133,7 +136,10 @@ impl Puller<'_> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.ask(inbox).await;
+            tokio::select! {
+                () = stop.cancelled() => return End::Stopped,
+                () = self.ask(inbox) => {}
+            }
             tokio::select! {
                 () = stop.cancelled() => return End::Stopped,
                 message = messages.next() => {
@@ -154,7 +160,8 @@ impl Puller<'_> {
                         return End::Lost;
                     }
                     let now = Instant::now();
-                    if !self.requests.is_empty() && now - self.heard > 2 * HEARTBEAT {
+                    let is_silent = !self.requests.is_empty() && self.flight.is_connected();
+                    if is_silent && now - self.heard > 2 * HEARTBEAT {
                         tracing::warn!("no word from the queue for {:?}; asking anew", now - self.heard);
                         return End::Lost;
                     }
@@ -166,10 +173,11 @@ impl Puller<'_> {
         }
     }
 
-    /// Asks for as many tasks as there are free slots, if that is worth a request.
+    /// Asks for as many tasks as there are free slots, if that is worth a request. Not while the connection is away: what
+    /// is asked then piles up in the client, and is not known to the server that comes back.
     async fn ask(&mut self, inbox: &str) {
         let now = Instant::now();
-        if now < self.not_before {
+        if now < self.not_before || !self.flight.is_connected() {
             return;
         }
         let free = self.flight.free();
@@ -189,15 +197,24 @@ impl Puller<'_> {
             EXPIRES.as_nanos(),
             HEARTBEAT.as_nanos()
         );
-        let sent = self
-            .flight
-            .client
-            .publish_with_reply(self.queue.next_subject(), inbox.to_owned(), Bytes::from(request))
-            .await;
-        if let Err(error) = sent {
-            tracing::warn!("cannot ask for tasks: {error}");
-            self.forget_requests();
-            self.back_off();
+        let asking =
+            self.flight
+                .client
+                .publish_with_reply(self.queue.next_subject(), inbox.to_owned(), Bytes::from(request));
+        match self.flight.offer(asking).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!("cannot ask for tasks: {error}");
+                self.forget_requests();
+                self.back_off();
+            }
+            // Never sent, so nothing will come for it.
+            None => {
+                if let Some(request) = self.requests.pop_back() {
+                    self.flight.pulled.fetch_sub(request.left, Ordering::AcqRel);
+                }
+                self.back_off();
+            }
         }
     }
 
@@ -324,7 +341,7 @@ async fn ack_wait(flight: &Flight, subject: String) -> Option<Duration> {
 
 /// Ends the subscription and gives back what still arrives, so that another worker has it at once.
 async fn give_back(flight: &Flight, messages: &mut Subscriber) {
-    if messages.drain().await.is_err() {
+    if !matches!(flight.offer(messages.drain()).await, Some(Ok(()))) {
         return;
     }
     let stragglers = async {

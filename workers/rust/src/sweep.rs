@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State as Connection;
 use async_nats::{HeaderMap, HeaderName, Subject};
 use bytes::Bytes;
 use knarr_schemas::header;
@@ -37,7 +36,7 @@ pub(crate) async fn sweep(flight: Arc<Flight>) {
     let mut due = Vec::new();
     loop {
         ticks.tick().await;
-        let connected = flight.client.connection_state() == Connection::Connected;
+        let connected = flight.is_connected();
         collect(&flight, connected, &mut due);
         for what in due.drain(..) {
             act(&flight, what).await;
@@ -130,16 +129,13 @@ async fn beat(flight: &Flight, task: &TaskInfo, running: Duration) {
         HeaderName::from_static(header::RUNNING_MS),
         running.as_millis().to_string(),
     );
-    let sent = flight
-        .client
-        .publish_with_reply_and_headers(
-            format!("{direct}.beat"),
-            format!("{}.b.{}", flight.inbox, task.token),
-            headers,
-            Bytes::new(),
-        )
-        .await;
-    if let Err(error) = sent {
+    let beat = flight.client.publish_with_reply_and_headers(
+        format!("{direct}.beat"),
+        format!("{}.b.{}", flight.inbox, task.token),
+        headers,
+        Bytes::new(),
+    );
+    if let Some(Err(error)) = flight.offer(beat).await {
         tracing::debug!("a beat was not sent: {error}");
     }
 }

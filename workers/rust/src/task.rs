@@ -12,7 +12,6 @@ use knarr_schemas::header;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{TaskInfo, parse_time};
-use crate::error::ActivityError;
 use crate::flight::{ACK, Entry, Flight, State, TERM_NOT_A_TASK, Way};
 use crate::handler::Handler;
 use crate::outcome::Outcome;
@@ -122,11 +121,11 @@ fn start(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, 
     );
 }
 
-/// Another worker of the queue may know the activity (a rolling upgrade, say), so the attempt fails and may be retried.
+/// Another worker of the queue may know the activity (a rolling upgrade, say), so the attempt may be retried.
 async fn refuse_unknown_activity(flight: &Flight, task: Arc<TaskInfo>, ack: Subject) {
     let activity = task.header(header::ACTIVITY).unwrap_or_default();
     tracing::error!(activity, "a task for an activity that this worker does not have");
-    let error = ActivityError::failed(
+    let error = task.refused(
         "activity_not_registered",
         format!("a worker of the queue does not have the activity `{activity}`"),
     );

@@ -94,8 +94,15 @@ impl Worker {
     /// When the client has been closed.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let flight = Arc::new(Flight::new(self.client, self.concurrency, self.max_unconfirmed));
-        let inbox = flight.client.subscribe(format!("{}.>", flight.inbox)).await?;
-        let pushes = flight.client.subscribe(self.cancellations).await?;
+        let subscribing = async {
+            let inbox = flight.client.subscribe(format!("{}.>", flight.inbox)).await?;
+            let pushes = flight.client.subscribe(self.cancellations).await?;
+            Ok::<_, RunError>((inbox, pushes))
+        };
+        let (inbox, pushes) = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            subscribed = subscribing => subscribed?,
+        };
         let _abort = AbortOnDrop(Arc::clone(&flight));
         let _inbox = AbortOnDropHandle::new(tokio::spawn(read_inbox(Arc::clone(&flight), inbox)));
         let _pushes = AbortOnDropHandle::new(tokio::spawn(read_cancellations(Arc::clone(&flight), pushes)));
@@ -140,8 +147,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Handles an activity. The input is decoded from the task's body (an empty one is `null`); one that cannot be is a
-    /// non-retryable failure of type `bad_input`. The handler must be cancel safe where it awaits: at its start-to-close
+    /// Handles an activity. The input is decoded from the task's body (an empty one is `null`); one that cannot be ends the
+    /// attempt with the non-retryable type `bad_input`: *failed*, or *unknown* where the task was delivered before. The handler must be cancel safe where it awaits: at its start-to-close
     /// timeout it is dropped.
     #[must_use]
     pub fn activity<F, I, O, Fut>(mut self, name: impl Into<String>, handler: F) -> Self

@@ -392,3 +392,40 @@ async fn what_is_not_a_task_is_removed() {
     assert_eq!(gate.calls(), 0);
     running.drained().await;
 }
+
+/// The client keeps what it is given while the server is away, and blocks when it has kept enough of it.
+#[tokio::test]
+async fn a_worker_stops_in_time_while_nats_is_away_and_nothing_more_can_be_sent() {
+    let mut nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let gate = Gate::new();
+    let client = knarr_worker::connect(&nats.url()).await.unwrap();
+    let running = Running::start(
+        knarr_worker::Worker::builder(client.clone())
+            .queue(QUEUE)
+            .grace(Duration::from_millis(200))
+            .activity("pay", gate.handler()),
+    );
+    for _ in 0..20 {
+        orchestrator.task("pay", "", &[]).await;
+    }
+    gate.until_inside(20).await;
+    nats.kill();
+    eventually("the connection is seen to be lost", || async {
+        client.connection_state() != async_nats::connection::State::Connected
+    })
+    .await;
+    // Some have a result to hand in, the others are given back.
+    gate.open.add_permits(10);
+    let flooded: Vec<_> = (0..3_000)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.publish("elsewhere", "x".into()).await })
+        })
+        .collect();
+    gate.until_inside(10).await;
+    running.drained().await;
+    for publishing in flooded {
+        publishing.abort();
+    }
+}

@@ -90,6 +90,10 @@ async fn bad_requests_are_refused_with_a_code() {
         assert_eq!(body.code, code, "{}", body.message);
         assert!(!body.remedy.is_empty());
     }
+    let metrics = crate::telemetry::metrics::install().unwrap();
+    nats.request("knarr.api.%zz.run.list", "{}".into()).await.unwrap();
+    let exposed = metrics.render();
+    assert!(exposed.contains("knarr_rejected_total{code=\"KN0202\"} "), "{exposed}");
     let caller = ApiClient::new(nats.clone(), "default", TIMEOUT);
     let refused = caller
         .call::<_, RunPage>(verb::RUN_LIST, &json!({"status": "odd"}))

@@ -9,6 +9,8 @@ use async_nats::{ConnectOptions, Event};
 use tokio::sync::watch;
 
 use super::jetstream::{ApiError, JetStream};
+use super::stream_settings::StreamSettings;
+use crate::address::without_secrets;
 use crate::bus::BusError;
 
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(250);
@@ -47,33 +49,14 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Where a stream keeps its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Storage {
-    #[default]
-    File,
-    /// Everything is gone when the server stops; for trying things out.
-    Memory,
-}
-
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NatsConfig {
     /// One URL or several, separated by commas.
     pub url: String,
     pub credentials: Credentials,
     /// Shown by the server's monitoring.
     pub name: String,
-    /// Of every stream: 1, or 3 in a cluster.
-    pub replicas: u32,
-    pub storage: Storage,
-    /// At this size the log refuses new messages.
-    pub log_max_bytes: u64,
-    /// At this size a namespace's task stream refuses new tasks.
-    pub task_max_bytes: u64,
-    /// At this size the oldest dead letters go.
-    pub dlq_max_bytes: u64,
-    /// At this size the oldest events go; `None` = events are not kept (and publishing them finds no stream).
-    pub events_max_bytes: Option<u64>,
+    pub streams: StreamSettings,
     /// Publications on their way to a stream at any moment, over all callers.
     pub max_in_flight: u32,
     /// When a publication counts as not acknowledged.
@@ -82,18 +65,24 @@ pub struct NatsConfig {
     pub idle_after: Duration,
 }
 
+/// Without the secrets in addresses.
+impl std::fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsConfig")
+            .field("url", &without_secrets(&self.url))
+            .field("credentials", &self.credentials)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for NatsConfig {
     fn default() -> Self {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
             credentials: Credentials::None,
             name: "knarr".to_owned(),
-            replicas: 1,
-            storage: Storage::File,
-            log_max_bytes: 1 << 30,
-            task_max_bytes: 1 << 30,
-            dlq_max_bytes: 256 << 20,
-            events_max_bytes: Some(256 << 20),
+            streams: StreamSettings::default(),
             max_in_flight: 4096,
             ack_timeout: Duration::from_secs(2),
             idle_after: Duration::from_secs(10),
@@ -163,17 +152,17 @@ pub(super) async fn connect(config: &NatsConfig) -> Result<(async_nats::Client, 
         async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation => {
             BusError::Misconfigured(format!(
                 "KN0302: NATS at {} refuses the credentials: {error}. Check user, token or .creds file.",
-                redacted(&config.url)
+                without_secrets(&config.url)
             ))
         }
         async_nats::ConnectErrorKind::ServerParse => BusError::Misconfigured(format!(
             "KN0303: `{}` is not a NATS address: {error}. Write nats://host:port, several separated by commas.",
-            redacted(&config.url)
+            without_secrets(&config.url)
         )),
         _ => BusError::Unavailable(format!(
             "KN0301: no NATS server answers at {}: {error}. Start nats-server with JetStream (`nats-server -js`) or \
              correct the address.",
-            redacted(&config.url)
+            without_secrets(&config.url)
         )),
     })?;
     // The event of the first connection is not a reconnect: let it pass before anybody watches.
@@ -205,18 +194,6 @@ fn observe(link: &watch::Sender<Link>, event: &Event) {
         Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
         Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports an error"),
     }
-}
-
-/// Without what stands between `//` and `@`.
-fn redacted(url: &str) -> String {
-    url.split(',')
-        .map(|one| match (one.split_once("//"), one.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => format!("{scheme}//{host}"),
-            (None, Some((_, host))) => host.to_owned(),
-            _ => one.trim().to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// Refuses a server that would ignore what it is asked for.
@@ -257,16 +234,16 @@ pub(super) async fn check_server(js: &JetStream) -> Result<(), BusError> {
 
 #[cfg(test)]
 mod tests {
-    use super::redacted;
+    use super::*;
 
     #[test]
-    fn passwords_in_addresses_are_not_shown() {
-        for (url, shown) in [
-            ("nats://a:4222", "nats://a:4222"),
-            ("nats://u:p@a:4222, nats://b", "nats://a:4222,nats://b"),
-            ("u:p@a", "a"),
-        ] {
-            assert_eq!(redacted(url), shown);
-        }
+    fn secrets_are_not_shown() {
+        let config = NatsConfig {
+            url: "nats://u:secret@a:4222".to_owned(),
+            credentials: Credentials::Token("secret".to_owned()),
+            ..NatsConfig::default()
+        };
+        let shown = format!("{config:?}");
+        assert!(shown.contains("nats://a:4222") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -289,16 +289,30 @@ impl Orchestrator {
         self.queue_info().await.delivered.consumer_sequence
     }
 
+    /// Delivers so many tasks to a worker that gives them back.
+    pub async fn deliver_and_give_back(&self, count: usize) {
+        let consumer = self.consumer().await;
+        let tasks = consumer.fetch().max_messages(count).messages().await.unwrap();
+        let tasks: Vec<_> = tasks.collect().await;
+        assert_eq!(tasks.len(), count);
+        for task in tasks {
+            task.unwrap().ack_with(jetstream::AckKind::Nak(None)).await.unwrap();
+        }
+        self.client.flush().await.unwrap();
+    }
+
     async fn queue_info(&self) -> jetstream::consumer::Info {
-        let consumer: jetstream::consumer::PullConsumer = self
-            .jetstream
+        self.consumer().await.get_info().await.unwrap()
+    }
+
+    async fn consumer(&self) -> jetstream::consumer::PullConsumer {
+        self.jetstream
             .get_consumer_from_stream(
                 subject::queue_consumer(QUEUE).unwrap(),
                 subject::task_stream("default").unwrap(),
             )
             .await
-            .unwrap();
-        consumer.get_info().await.unwrap()
+            .unwrap()
     }
 
     pub async fn until_tasks(&self, waiting: u64, held: usize) {

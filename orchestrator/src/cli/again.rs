@@ -1,0 +1,166 @@
+//! The command line that sends a message again without doubling it: with the request id of the first time.
+//!
+//! Printed whenever it is not known what became of a message. The id may have been generated, and without an id of the run
+//! nothing else would keep a second command from starting a second one.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use crate::cli::cancel::OperationArgs;
+use crate::cli::globals::Globals;
+use crate::cli::signal::SignalArgs;
+use crate::cli::start::StartArgs;
+
+/// Ready to be pasted into a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    words: Vec<String>,
+    request_id: String,
+}
+
+impl Again {
+    pub fn start(args: &StartArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::new("start", &args.workflow, globals, request_id);
+        again.flag("--id", args.id.as_deref());
+        again.flag("--input", args.input.as_deref());
+        again.flag("--version", args.version.map(|version| version.to_string()).as_deref());
+        for (key, value) in &args.search_attributes {
+            again.flag("--search-attribute", Some(&format!("{key}={value}")));
+        }
+        again.flag("--id-reuse", name_of(args.id_reuse.as_ref()).as_deref());
+        again.flag("--id-conflict", name_of(args.id_conflict.as_ref()).as_deref());
+        again.flag("--wait", name_of(Some(&args.wait)).as_deref());
+        again
+    }
+
+    pub fn operation(verb: &str, args: &OperationArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::new(verb, &args.id, globals, request_id);
+        again.flag("--reason", args.reason.as_deref());
+        again.flag("--by", args.by.as_deref());
+        again
+    }
+
+    pub fn signal(args: &SignalArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::operation("signal", &args.operation, globals, request_id);
+        again.flag("--body", args.body.as_deref());
+        again.flag("--start", args.start.as_deref());
+        again.flag("--start-input", args.start_input.as_deref());
+        again.words.push(args.name.clone());
+        again
+    }
+
+    fn new(command: &str, what: &str, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self {
+            words: vec!["knarr".to_owned()],
+            request_id: request_id.to_owned(),
+        };
+        // An address with a password in it is not shown; it is where the first one came from.
+        let address = globals.nats_url.as_deref().filter(|url| !url.contains('@'));
+        again.flag("--nats-url", address);
+        if globals.namespace != "default" {
+            again.flag("--namespace", Some(&globals.namespace));
+        }
+        again.words.extend([command.to_owned(), what.to_owned()]);
+        again.flag("--request-id", Some(request_id));
+        again
+    }
+
+    fn flag(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            // In one word, so that a value that begins with a dash is not taken for a flag.
+            self.words.push(format!("{name}={value}"));
+        }
+    }
+
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+}
+
+fn name_of<V: ValueEnum>(value: Option<&V>) -> Option<String> {
+    Some(value?.to_possible_value()?.get_name().to_owned())
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.words.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(&quoted(word))?;
+        }
+        Ok(())
+    }
+}
+
+/// As a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:@,+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn of(line: &[&str]) -> Again {
+        let cli = Cli::try_parse_from(line).unwrap();
+        match cli.command {
+            Command::Start(args) => Again::start(&args, &cli.globals, "cli-1"),
+            Command::Cancel(args) => Again::operation("cancel", &args.operation, &cli.globals, "cli-1"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a shell makes of it.
+    fn read_back(again: &Again) -> Vec<String> {
+        let script = format!("printf '%s\\0' {again}");
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_command_means_the_same_and_has_the_request_id() {
+        let line = [
+            "knarr",
+            "-n",
+            "shop",
+            "start",
+            "order",
+            "--id=-o 'brien' $HOME",
+            "--input",
+            r#"{"name": "O'Brien\n"}"#,
+            "--version",
+            "3",
+            "--search-attribute",
+            "city=Bergen",
+            "--id-conflict",
+            "use_existing",
+            "--wait",
+        ];
+        let again = of(&line);
+        let words = read_back(&again);
+        assert!(words.contains(&"--request-id=cli-1".to_owned()), "{again}");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(of(&words), again);
+        let Command::Start(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{again}")
+        };
+        assert_eq!(args.id.as_deref(), Some("-o 'brien' $HOME"));
+        assert_eq!(args.input.as_deref(), Some(r#"{"name": "O'Brien\n"}"#));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let again = of(&["knarr", "--nats-url", "nats://me:secret@h", "cancel", "o-1"]);
+        assert!(!again.to_string().contains("secret"), "{again}");
+    }
+}
