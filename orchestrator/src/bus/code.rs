@@ -27,4 +27,7 @@ codes! {
     IGNORED = "KN0308", "setting_ignored",
         "NATS did not keep a setting that Knarr needs.",
         "Run nats-server 2.12 or later, or lift the account's limit.";
+    OTHER_DATABASE = "KN0309", "other_database",
+        "The streams in NATS name another cluster than the database does.",
+        "Correct the address of NATS or of PostgreSQL; if the other cluster is given up, delete its streams.";
 }

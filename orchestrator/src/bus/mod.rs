@@ -159,17 +159,6 @@ pub enum BusError {
     Misconfigured(String),
 }
 
-/// The tasks of a queue that no worker has got yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undelivered {
-    /// Every task published before the question has been delivered at least once.
-    Nothing,
-    /// The oldest of them has lain in the queue for that long.
-    For(Span),
-    /// The queue is not there: nothing can have been delivered from it.
-    All,
-}
-
 impl BusError {
     /// The code that the text begins with, so that a plain line of a log has it too.
     pub fn code(&self) -> Option<&'static Code> {
@@ -189,6 +178,17 @@ impl BusError {
         let (Self::Unavailable(text) | Self::Misconfigured(text)) = self;
         text
     }
+}
+
+/// The tasks of a queue that no worker has got yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// Every task published before the question has been delivered at least once.
+    Nothing,
+    /// The oldest of them has lain in the queue for that long.
+    For(Span),
+    /// The queue is not there: nothing can have been delivered from it.
+    All,
 }
 
 /// The answer of [`Bus::keep_head_room`].

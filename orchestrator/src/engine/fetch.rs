@@ -73,9 +73,9 @@ pub(super) struct Fetched {
     pub(super) runs: Vec<Loaded>,
     /// Runs that were asked for and do not exist.
     pub(super) missing: Vec<RunId>,
+    pub(super) unaskable: Unaskable,
     /// Runs that exist and cannot be read.
     pub(super) unreadable: Vec<RunId>,
-    pub(super) unaskable: Unaskable,
     /// Runs too large to be loaded together with others, with their partitions.
     pub(super) huge: Vec<(RunId, i16)>,
 }

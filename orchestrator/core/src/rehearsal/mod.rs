@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** the same case gives the same report for ever: nothing here reads a clock or draws a number.
 
+mod children;
 mod compare;
 mod record;
 mod report;

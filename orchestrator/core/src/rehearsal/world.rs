@@ -10,12 +10,12 @@ use super::record::{Record, task_name};
 use super::report::{CaseReport, Deviation};
 use super::workers;
 use crate::definition::plan::Plan;
-use crate::definition::test_file::{Case, ChildOutcome, External, ExternalKind, code};
+use crate::definition::test_file::{Case, External, ExternalKind, code};
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
 use crate::run::effect::{Dispatch, Effect};
 use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome};
-use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender, StartChild};
-use crate::run::{self, Failure, Known, State, Status, Transition};
+use crate::run::message::{Answer, Body, ChildClosed, Sender, StartChild};
+use crate::run::{self, Known, State, Transition};
 use crate::time::{Span, Timestamp};
 
 /// Things that happen in one case.
@@ -65,24 +65,24 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
 }
 
 /// On its way to the run.
-enum Delivery<'c> {
+pub(super) enum Delivery<'c> {
     Outcome(TaskNo, TaskOutcome),
     Answer(MessageNo, Answer),
     Child(Sender, ChildClosed),
     External(&'c External),
 }
 
-struct World<'c> {
+pub(super) struct World<'c> {
     plan: &'c Plan,
-    case: &'c Case,
+    pub(super) case: &'c Case,
     state: State,
     now: Timestamp,
     /// By the time of their coming, then by the order in which they were sent.
-    coming: BTreeMap<(Timestamp, u64), Delivery<'c>>,
+    pub(super) coming: BTreeMap<(Timestamp, u64), Delivery<'c>>,
     sent: u64,
     /// How often something was called, by name.
     calls: BTreeMap<String, usize>,
-    children: BTreeMap<RunId, StartChild>,
+    pub(super) children: BTreeMap<RunId, StartChild>,
     record: Record,
     history: Vec<Transition>,
     problems: Vec<Deviation>,
@@ -151,17 +151,17 @@ impl<'c> World<'c> {
         self.problem(code::ENDLESS, what);
     }
 
-    fn send(&mut self, after: Span, delivery: Delivery<'c>) {
+    pub(super) fn send(&mut self, after: Span, delivery: Delivery<'c>) {
         self.sent += 1;
         self.coming.insert((self.now.plus(after), self.sent), delivery);
     }
 
-    fn problem(&mut self, code: crate::definition::code::Code, what: impl Into<String>) {
+    pub(super) fn problem(&mut self, code: crate::definition::code::Code, what: impl Into<String>) {
         self.problems.push(Deviation::new(code, &self.case.place, what));
     }
 
     /// How often this was called before.
-    fn call(&mut self, name: String) -> usize {
+    pub(super) fn call(&mut self, name: String) -> usize {
         let calls = self.calls.entry(name).or_default();
         *calls += 1;
         *calls - 1
@@ -269,114 +269,6 @@ impl<'c> World<'c> {
                 .retain(|_, delivery| !matches!(delivery, Delivery::Outcome(other, _) if *other == task));
             self.send(Span::ZERO, Delivery::Outcome(task, TaskOutcome::Cancelled));
         }
-    }
-
-    fn message(&mut self, number: MessageNo, to: Recipient, body: &Body) {
-        match body {
-            Body::StartChild(start) => self.child(number, &to, start),
-            Body::Cancel { .. } => self.stop_child(number, &to, Status::Cancelled),
-            Body::Terminate { .. } => self.stop_child(number, &to, Status::Terminated),
-            Body::Undo { .. } => self.undo_child(number, &to),
-            Body::ChildClosed(_) | Body::Signal { .. } => {
-                self.send(Span::ZERO, Delivery::Answer(number, Answer::Accepted))
-            }
-        }
-    }
-
-    fn child(&mut self, number: MessageNo, to: &Recipient, start: &StartChild) {
-        let call = self.call(format!("child {}", start.workflow));
-        let mock = workers::child_mock(self.case, start.workflow.as_str(), call);
-        let accepted = Delivery::Answer(number, Answer::Accepted);
-        let Some(mock) = mock else {
-            if start.detached {
-                return self.send(Span::ZERO, accepted);
-            }
-            let what = format!(
-                "`{}` starts `{}`, for which there is no mock",
-                start.step, start.workflow
-            );
-            return self.problem(code::NO_MOCK, what);
-        };
-        if let ChildOutcome::Refuse { message } = &mock.outcome {
-            let answer = Answer::refused(Refusal::NotStarted, message);
-            return self.send(Span::ZERO, Delivery::Answer(number, answer));
-        }
-        self.children.insert(start.run_id, start.clone());
-        self.send(Span::ZERO, accepted);
-        if start.detached {
-            return;
-        }
-        let (status, output, error) = match &mock.outcome {
-            ChildOutcome::Result(template) => match workers::result(template, &start.input, Value::Null) {
-                Ok(output) => (Status::Completed, output, None),
-                Err(problem) => return self.problem(code::NO_MOCK, format!("`{}`: {problem}", start.step)),
-            },
-            ChildOutcome::Fail { error_type, message } => {
-                (Status::Compensated, Arc::default(), Some(failure(error_type, message)))
-            }
-            ChildOutcome::Refuse { .. } => return,
-        };
-        let closed = ChildClosed {
-            child: start.run_id,
-            step: start.step.clone(),
-            status,
-            output,
-            error,
-        };
-        self.send(mock.after, Delivery::Child(sender(to, start.run_id), closed));
-    }
-
-    fn stop_child(&mut self, number: MessageNo, to: &Recipient, status: Status) {
-        self.send(Span::ZERO, Delivery::Answer(number, Answer::Accepted));
-        let Some(start) = to.run.and_then(|run| self.children.get(&run)).cloned() else {
-            return;
-        };
-        self.coming
-            .retain(|_, delivery| !matches!(delivery, Delivery::Child(_, closed) if closed.child == start.run_id));
-        let closed = ChildClosed {
-            child: start.run_id,
-            step: start.step.clone(),
-            status,
-            output: Arc::default(),
-            error: Some(failure("cancelled", "the parent run stops")),
-        };
-        self.send(Span::ZERO, Delivery::Child(sender(to, start.run_id), closed));
-    }
-
-    fn undo_child(&mut self, number: MessageNo, to: &Recipient) {
-        let Some(start) = to.run.and_then(|run| self.children.get(&run)).cloned() else {
-            return;
-        };
-        let mock = workers::child_mock(self.case, start.workflow.as_str(), 0);
-        if let Some(reason) = mock.and_then(|mock| mock.undo_refused.as_deref()) {
-            let answer = Answer::refused(Refusal::PastPivot, reason);
-            return self.send(Span::ZERO, Delivery::Answer(number, answer));
-        }
-        self.send(Span::ZERO, Delivery::Answer(number, Answer::Accepted));
-        let closed = ChildClosed {
-            child: start.run_id,
-            step: start.step.clone(),
-            status: Status::Compensated,
-            output: Arc::default(),
-            error: None,
-        };
-        self.send(Span::ZERO, Delivery::Child(sender(to, start.run_id), closed));
-    }
-}
-
-fn sender(to: &Recipient, run: RunId) -> Sender {
-    Sender {
-        run,
-        namespace: "default".into(),
-        workflow_id: to.workflow_id.clone(),
-    }
-}
-
-fn failure(error_type: &str, message: &str) -> Failure {
-    Failure {
-        step: None,
-        error_type: Arc::from(error_type),
-        message: Arc::from(message),
     }
 }
 

@@ -148,10 +148,7 @@ fn of_closed(plan: &Plan, state: &State) -> Vec<Seen> {
             }
             Undo::None { .. } if forward => {}
             Undo::Compensate(_) => {
-                let message = format!(
-                    "`{name}` was done and is not undone, in a run that ends {}",
-                    state.status()
-                );
+                let message = format!("`{name}` was done and is not undone");
                 all.push(seen(Severity::Error, code::LEFT_UNDONE, Some(step), message));
             }
             Undo::None { reason } if &**reason == UNDECLARED => {
