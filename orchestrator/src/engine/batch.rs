@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
+use knarr_core::time::Timestamp;
 
 use super::live::LiveRuns;
 use super::outgoing::Publication;
@@ -34,6 +35,8 @@ struct Touched {
 pub(super) struct BatchBuilder {
     /// Counts batches of this engine's life from 1, whether they are committed or dropped.
     pub(super) number: u64,
+    /// No transition of it is older.
+    pub(super) began: Timestamp,
     pub(super) inputs: usize,
     pub(super) bytes: usize,
     appends: Vec<Append>,
@@ -57,6 +60,7 @@ pub(super) struct BatchBuilder {
 #[derive(Debug)]
 pub(super) struct SealedBatch {
     pub(super) number: u64,
+    pub(super) began: Timestamp,
     pub(super) inputs: usize,
     pub(super) batch: Arc<Batch>,
     pub(super) runs: Vec<RunId>,
@@ -77,6 +81,7 @@ impl BatchBuilder {
     pub(super) fn new(number: u64) -> Self {
         Self {
             number,
+            began: Timestamp(i64::MIN),
             inputs: 0,
             bytes: 0,
             appends: Vec::new(),
@@ -211,6 +216,7 @@ impl BatchBuilder {
         };
         SealedBatch {
             number: self.number,
+            began: self.began,
             inputs: self.inputs,
             runs: self.touched.into_keys().collect(),
             batch: Arc::new(Batch {

@@ -142,6 +142,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             session: self.session.id,
             batch_no: self.session.batch_no,
         });
+        if let Some(commit) = commit {
+            self.offers.publishing(commit, sealed.began);
+        }
         self.let_out(commit, sealed.outbound);
     }
 
@@ -168,6 +171,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         failpoint::pass(Stage::Acknowledged);
         self.restore_queues(published.missing);
         let Some(commit) = published.commit else { return };
+        self.offers.was_published(commit);
         if published.held.is_empty() && published.unpublishable.is_empty() && published.continues.is_empty() {
             match published.left {
                 Left::Nothing => self.published.push(commit),

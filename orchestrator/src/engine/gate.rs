@@ -1,4 +1,5 @@
 //! The gate: a timeout fires only when the log has been read past it and its queue is known to have delivered its task.
+//! A task that may not have been published yet has not been delivered, whatever its queue says.
 //!
 //! Runs that are overdue wait here. The bus is asked for the end of their partitions' logs and for what their queues have
 //! delivered; a run is woken again once its partition has been read to the end that was named. Questions are short and
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use knarr_core::ids::{Namespace, QueueName, RunId};
 use knarr_core::run::input::Horizon;
 use knarr_core::time::{Span, Timestamp};
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 use super::job::{Job, JobKind};
 use super::report::Done;
 use super::run_loop::Loop;
-use crate::bus::{Bus, Undelivered};
+use crate::bus::{Bus, BusError, Undelivered};
 use crate::store::Store;
 
 /// Between two questions at least.
@@ -24,6 +26,10 @@ const PACE: Duration = Duration::from_millis(50);
 /// After a question that could not be answered.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// An answer that takes longer is none.
+const ASK_WITHIN: Duration = Duration::from_millis(900);
+/// A queue that has not answered is not asked for so long.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// A commit's publication goes to those that are offered again after about that long.
 const PUBLISHED_WITHIN: Span = Span::from_secs(2);
 
@@ -42,6 +48,8 @@ pub(super) struct Gate {
     /// Of tasks of those runs: asked about with the next question. The runs themselves may leave the memory meanwhile.
     queues: BTreeSet<(Namespace, QueueName)>,
     delivered: HashMap<Namespace, BTreeMap<QueueName, Delivered>>,
+    /// Queues that did not answer, until they are asked again.
+    silent: HashMap<(Namespace, QueueName), Instant>,
     not_before: Option<Instant>,
 }
 
@@ -98,13 +106,25 @@ impl Gate {
     }
 }
 
+/// A queue to be asked about.
+#[derive(Debug)]
+struct Asked {
+    namespace: Namespace,
+    queue: QueueName,
+    /// Tasks opened later may not be in it yet.
+    published_to: Timestamp,
+    /// It did not answer a while ago, and is not waited for again.
+    silent: bool,
+}
+
 /// What the bus said about the log and the queues, for everything that was due at `asked_at`.
 #[derive(Debug)]
 pub(super) struct HorizonAnswer {
     asked_at: Timestamp,
     /// The last message of each partition's log then.
     tails: BTreeMap<i16, u64>,
-    delivered: Vec<(Namespace, QueueName, Timestamp)>,
+    /// `None` where the queue has not answered.
+    delivered: Vec<(Namespace, QueueName, Option<Timestamp>)>,
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -183,7 +203,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             return;
         }
-        let queues = std::mem::take(&mut self.gate.queues);
+        let published = |namespace: &Namespace| match self.offers.owes(namespace) {
+            true => Timestamp(i64::MIN),
+            false => self.offers.published_to(),
+        };
+        let moment = Instant::now();
+        self.gate.silent.retain(|_, until| *until > moment);
+        let silent = |namespace: &Namespace, queue: &QueueName| {
+            let name = (namespace.clone(), queue.clone());
+            self.gate.silent.contains_key(&name)
+        };
+        // Before they are asked: what is opened from now on is not due yet.
+        let queues = std::mem::take(&mut self.gate.queues).into_iter();
+        let queues: Vec<Asked> = queues
+            .map(|(namespace, queue)| Asked {
+                published_to: published(&namespace),
+                silent: silent(&namespace, &queue),
+                namespace,
+                queue,
+            })
+            .collect();
         let partitions: Vec<i16> = self.gate.asked.keys().copied().collect();
         let bus = Arc::clone(&self.bus);
         let life = self.life;
@@ -205,6 +244,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         let asked_at = answer.asked_at;
         for (namespace, queue, to) in answer.delivered {
+            // Where tasks have gone out late, the time of the oldest in the queue says nothing of when it was opened.
+            let late = self.offers.late(&namespace);
+            if to.is_none() {
+                let silent = self.gate.silent.entry((namespace.clone(), queue.clone()));
+                silent.or_insert_with(|| Instant::now() + SILENT_FOR);
+            }
+            let to = to.filter(|to| *to >= late).unwrap_or(Timestamp(i64::MIN));
             let queues = self.gate.delivered.entry(namespace).or_default();
             queues.insert(queue, Delivered { asked_at, to });
         }
@@ -261,37 +307,51 @@ fn back(from: Timestamp, by: Span) -> Timestamp {
     Timestamp(from.0.saturating_sub(i64::try_from(by.0).unwrap_or(i64::MAX)))
 }
 
-async fn ask<B: Bus>(
-    bus: &B,
-    asked_at: Timestamp,
-    partitions: Vec<i16>,
-    queues: BTreeSet<(Namespace, QueueName)>,
-) -> Option<HorizonAnswer> {
-    let mut answer = HorizonAnswer {
+/// Each is asked by itself, and none waits for another: a partition or a queue that does not answer holds up its own alone.
+async fn ask<B: Bus>(bus: &B, asked_at: Timestamp, partitions: Vec<i16>, queues: Vec<Asked>) -> Option<HorizonAnswer> {
+    let tails = join_all(
+        partitions
+            .into_iter()
+            .map(async |partition| match within(bus.log_tail(partition)).await {
+                Ok(tail) => Some((partition, tail)),
+                Err(problem) => {
+                    tracing::debug!(%problem, partition, "timeouts of a partition wait: its log's end is not known");
+                    None
+                }
+            }),
+    );
+    let delivered = join_all(queues.into_iter().map(async |asked| {
+        let Asked {
+            namespace,
+            queue,
+            published_to,
+            silent,
+        } = asked;
+        let undelivered = match silent {
+            true => Err("it did not answer before".to_owned()),
+            false => within(bus.undelivered(&namespace, &queue)).await,
+        };
+        let to = match undelivered {
+            Ok(undelivered) => Some(delivered_to(undelivered, asked_at).min(published_to)),
+            Err(problem) => {
+                tracing::debug!(%problem, %queue, "what a queue has delivered is not known; its timeouts are put off");
+                None
+            }
+        };
+        (namespace, queue, to)
+    }));
+    let (tails, delivered) = tokio::join!(tails, delivered);
+    let tails: BTreeMap<i16, u64> = tails.into_iter().flatten().collect();
+    (!tails.is_empty()).then_some(HorizonAnswer {
         asked_at,
-        tails: BTreeMap::new(),
-        delivered: Vec::new(),
-    };
-    for partition in partitions {
-        match bus.log_tail(partition).await {
-            Ok(tail) => {
-                answer.tails.insert(partition, tail);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "timeouts wait: the log's end is not known");
-                return None;
-            }
-        }
+        tails,
+        delivered,
+    })
+}
+
+async fn within<T>(question: impl Future<Output = Result<T, BusError>>) -> Result<T, String> {
+    match tokio::time::timeout(ASK_WITHIN, question).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
     }
-    for (namespace, queue) in queues {
-        match bus.undelivered(&namespace, &queue).await {
-            Ok(undelivered) => answer
-                .delivered
-                .push((namespace, queue, delivered_to(undelivered, asked_at))),
-            Err(error) => {
-                tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known");
-            }
-        }
-    }
-    Some(answer)
 }

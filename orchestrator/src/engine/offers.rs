@@ -1,13 +1,18 @@
-//! Offering again what was not acknowledged: commits by name, one task for all of them, whatever their number.
+//! Offering again what was not acknowledged: commits by name, one task for all of a namespace, whatever their number.
 //!
 //! What they owe is read from the store when their turn comes, as for the commits of the dead, so that an outage of a stream
-//! fills no memory. While it lasts one commit at a time is tried.
+//! fills no memory. While it lasts one commit at a time is tried. Commits wait in *lanes*, one for each namespace whose tasks
+//! they owe, so that the stream of one does not hold up another's; what is inherited is read first, to learn whose it is.
+//!
+//! **Invariant:** whose tasks may be unpublished is known here, so that none of them counts as delivered.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_core::ids::RunId;
+use futures_util::StreamExt as _;
+use knarr_core::ids::{Namespace, RunId};
+use knarr_core::time::Timestamp;
 use tokio::time::Instant;
 
 use super::definitions::Definitions;
@@ -21,6 +26,8 @@ use crate::store::{CommitId, InheritedCommit, Session, Store};
 const WIDEST: usize = 64;
 /// Runs remembered by name; beyond that all of a commit is offered again.
 const MOST_RUNS: usize = 100_000;
+/// Commits of one go that are offered at the same time: one that is not acknowledged takes as long as the bus waits for that.
+const ABREAST: usize = 16;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,6 +39,8 @@ pub(super) enum Left {
     /// What these runs owe, and perhaps the messages that no run's events contain.
     Some {
         runs: BTreeSet<RunId>,
+        /// Whose tasks are among it.
+        namespaces: BTreeSet<Namespace>,
         messages: bool,
     },
     All,
@@ -39,28 +48,27 @@ pub(super) enum Left {
 
 impl Left {
     pub(super) fn add_runs(&mut self, more: impl IntoIterator<Item = RunId>) {
-        match self {
-            Self::All => {}
-            Self::Some { runs, .. } => runs.extend(more),
-            Self::Nothing => {
-                let runs: BTreeSet<RunId> = more.into_iter().collect();
-                if !runs.is_empty() {
-                    *self = Self::Some { runs, messages: false };
-                }
+        let more: BTreeSet<RunId> = more.into_iter().collect();
+        if !more.is_empty()
+            && let Some((runs, ..)) = self.parts()
+        {
+            runs.extend(more);
+        }
+    }
+
+    /// A task of the run.
+    pub(super) fn add_task(&mut self, run: RunId, namespace: &Namespace) {
+        if let Some((runs, namespaces, _)) = self.parts() {
+            runs.insert(run);
+            if !namespaces.contains(namespace) {
+                namespaces.insert(namespace.clone());
             }
         }
     }
 
     pub(super) fn add_messages(&mut self) {
-        match self {
-            Self::All => {}
-            Self::Some { messages, .. } => *messages = true,
-            Self::Nothing => {
-                *self = Self::Some {
-                    runs: BTreeSet::new(),
-                    messages: true,
-                }
-            }
+        if let Some((.., messages)) = self.parts() {
+            *messages = true;
         }
     }
 
@@ -68,12 +76,45 @@ impl Left {
         match other {
             Self::Nothing => {}
             Self::All => *self = Self::All,
-            Self::Some { runs, messages } => {
-                self.add_runs(runs);
-                if messages {
-                    self.add_messages();
+            Self::Some {
+                runs,
+                namespaces,
+                messages,
+            } => {
+                if let Some(parts) = self.parts() {
+                    parts.0.extend(runs);
+                    parts.1.extend(namespaces);
+                    *parts.2 |= messages;
                 }
             }
+        }
+    }
+
+    /// To add to; `None` where that is all already.
+    fn parts(&mut self) -> Option<(&mut BTreeSet<RunId>, &mut BTreeSet<Namespace>, &mut bool)> {
+        if *self == Self::Nothing {
+            *self = Self::Some {
+                runs: BTreeSet::new(),
+                namespaces: BTreeSet::new(),
+                messages: false,
+            };
+        }
+        match self {
+            Self::Some {
+                runs,
+                namespaces,
+                messages,
+            } => Some((runs, namespaces, messages)),
+            Self::Nothing | Self::All => None,
+        }
+    }
+
+    /// Whose tasks may be unpublished; `None` = anybody's.
+    fn owing(&self) -> Owing {
+        match self {
+            Self::Nothing => Some(BTreeSet::new()),
+            Self::Some { namespaces, .. } => Some(namespaces.clone()),
+            Self::All => None,
         }
     }
 
@@ -89,7 +130,7 @@ impl Left {
         match self {
             Self::All => {}
             Self::Nothing => owing.owed = crate::store::Owed::default(),
-            Self::Some { runs, messages } => {
+            Self::Some { runs, messages, .. } => {
                 owing.owed.spans.retain(|span| runs.contains(&span.run_id));
                 if !messages {
                     owing.owed.messages = None;
@@ -99,24 +140,43 @@ impl Left {
     }
 }
 
-/// Commits that wait for their turn, each once.
+type Owing = Option<BTreeSet<Namespace>>;
+
+/// Where a commit waits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LaneName {
+    /// Nobody knows yet what it owes.
+    Unread,
+    /// It owes no task.
+    Messages,
+    Tasks(Namespace),
+}
+
+impl LaneName {
+    fn of(owing: &Owing) -> Self {
+        match owing {
+            None => Self::Unread,
+            Some(namespaces) => namespaces.first().cloned().map_or(Self::Messages, Self::Tasks),
+        }
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Offers {
+struct Lane {
     order: VecDeque<CommitId>,
-    left: HashMap<CommitId, Left>,
-    runs: usize,
+    /// What is being offered.
+    trying: Vec<Owing>,
     under_way: bool,
     width: usize,
     pause: Duration,
     not_before: Option<Instant>,
 }
 
-impl Default for Offers {
+impl Default for Lane {
     fn default() -> Self {
         Self {
             order: VecDeque::new(),
-            left: HashMap::new(),
-            runs: 0,
+            trying: Vec::new(),
             under_way: false,
             width: WIDEST,
             pause: SHORTEST_PAUSE,
@@ -125,36 +185,9 @@ impl Default for Offers {
     }
 }
 
-impl Offers {
-    pub(super) fn put(&mut self, commit: CommitId, left: Left) {
-        let known = self.left.entry(commit).or_insert_with(|| {
-            self.order.push_back(commit);
-            Left::Nothing
-        });
-        let before = known.runs();
-        known.add(left);
-        if self.runs - before + known.runs() > MOST_RUNS {
-            *known = Left::All;
-        }
-        self.runs = self.runs - before + known.runs();
-    }
-
-    /// The next moment at which something may be offered, if there is something.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let waits = !self.order.is_empty() && !self.under_way;
-        self.not_before.filter(|_| waits)
-    }
-
-    fn take(&mut self) -> Vec<(CommitId, Left)> {
-        let count = self.width.min(self.order.len());
-        let mut taken = Vec::with_capacity(count);
-        for commit in self.order.drain(..count) {
-            if let Some(left) = self.left.remove(&commit) {
-                self.runs -= left.runs();
-                taken.push((commit, left));
-            }
-        }
-        taken
+impl Lane {
+    fn waits(&self) -> bool {
+        !self.order.is_empty() && !self.under_way
     }
 
     /// Goes on faster, or slower.
@@ -172,34 +205,173 @@ impl Offers {
     }
 }
 
-impl<S: Store, B: Bus> Loop<S, B> {
-    /// Offers what waits, beside the loop, one round at a time.
-    pub(super) fn offer_again(&mut self) {
-        if self.offers.under_way
-            || self.offers.order.is_empty()
-            || self.offers.not_before.is_some_and(|at| at > Instant::now())
-        {
-            return;
+/// Commits that wait for their turn, each once.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    lanes: BTreeMap<LaneName, Lane>,
+    waiting: HashMap<CommitId, (Left, Owing)>,
+    /// How many commits, waiting or being offered, may owe a task of a namespace; of `None`, of any.
+    owed: HashMap<Option<Namespace>, usize>,
+    /// Commits that are being published for the first time, and when the first of their transitions may have been.
+    publishing: HashMap<CommitId, Timestamp>,
+    /// Until when tasks of a namespace, or of any, have gone out that had waited here: in their queue they lie behind younger
+    /// ones.
+    late: HashMap<Option<Namespace>, Timestamp>,
+    runs: usize,
+}
+
+impl Offers {
+    pub(super) fn put(&mut self, commit: CommitId, left: Left) {
+        let (mut known, mut owing) = match self.waiting.remove(&commit) {
+            Some(known) => known,
+            None => {
+                let lane = LaneName::of(&left.owing());
+                self.lanes.entry(lane).or_default().order.push_back(commit);
+                (Left::Nothing, Some(BTreeSet::new()))
+            }
+        };
+        self.count(&owing, false);
+        self.runs -= known.runs();
+        owing = match (owing, left.owing()) {
+            (Some(owing), Some(more)) => Some(owing.into_iter().chain(more).collect()),
+            _ => None,
+        };
+        known.add(left);
+        if self.runs + known.runs() > MOST_RUNS {
+            known = Left::All;
         }
-        self.offers.under_way = true;
-        let taken = self.offers.take();
-        let panicked = taken.iter().cloned();
-        let panicked = panicked.map(|(commit, left)| Published::unsettled(commit, left));
-        let panicked = Done::Offered(panicked.collect());
-        let (publisher, store, definitions) = (
-            self.publisher.clone(),
-            Arc::clone(&self.store),
-            Arc::clone(&self.definitions),
-        );
-        let session = self.session;
-        self.beside(panicked, async move {
-            Done::Offered(offer(&publisher, &*store, &definitions, &session, taken).await)
-        });
+        self.runs += known.runs();
+        self.count(&owing, true);
+        self.waiting.insert(commit, (known, owing));
     }
 
-    pub(super) fn offered(&mut self, ended: Vec<Published>) {
-        self.offers
-            .ended(ended.iter().all(|published| published.left == Left::Nothing));
+    /// A committed batch is published for the first time.
+    pub(super) fn publishing(&mut self, commit: CommitId, began: Timestamp) {
+        self.publishing.insert(commit, began);
+    }
+
+    /// What is not acknowledged by now waits here.
+    pub(super) fn was_published(&mut self, commit: CommitId) {
+        self.publishing.remove(&commit);
+    }
+
+    /// Whether a task of the namespace may not be out, however old it is.
+    pub(super) fn owes(&self, namespace: &Namespace) -> bool {
+        let any = |key: &Option<Namespace>| self.owed.get(key).is_some_and(|count| *count > 0);
+        !self.owed.is_empty() && (any(&None) || any(&Some(namespace.clone())))
+    }
+
+    /// What was opened before is out, but for what waits here.
+    pub(super) fn published_to(&self) -> Timestamp {
+        let first = self.publishing.values().min();
+        first.map_or(Timestamp::MAX, |began| Timestamp(began.0.saturating_sub(1)))
+    }
+
+    fn went_out_late(&mut self, owing: Owing, now: Timestamp) {
+        match owing {
+            None => drop(self.late.insert(None, now)),
+            Some(namespaces) => self.late.extend(namespaces.into_iter().map(|name| (Some(name), now))),
+        }
+    }
+
+    /// A task that was published before then may have been opened long before.
+    pub(super) fn late(&self, namespace: &Namespace) -> Timestamp {
+        let of = |key: &Option<Namespace>| self.late.get(key).copied().unwrap_or(Timestamp(i64::MIN));
+        of(&None).max(of(&Some(namespace.clone())))
+    }
+
+    fn count(&mut self, owing: &Owing, more: bool) {
+        let mut count = |key: Option<Namespace>| {
+            let of = self.owed.entry(key.clone()).or_default();
+            *of = if more { *of + 1 } else { of.saturating_sub(1) };
+            if *of == 0 {
+                self.owed.remove(&key);
+            }
+        };
+        match owing {
+            None => count(None),
+            Some(namespaces) => namespaces.iter().cloned().map(Some).for_each(count),
+        }
+    }
+
+    /// The next moment at which something may be offered, if there is something.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let waiting = self.lanes.values().filter(|lane| lane.waits());
+        waiting.filter_map(|lane| lane.not_before).min()
+    }
+
+    /// Lanes whose turn it is.
+    fn ready(&self, now: Instant) -> Vec<LaneName> {
+        let ready = |lane: &Lane| lane.waits() && lane.not_before.is_none_or(|at| at <= now);
+        let lanes = self.lanes.iter().filter(|(_, lane)| ready(lane));
+        lanes.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn take(&mut self, name: &LaneName) -> Vec<(CommitId, Left)> {
+        let Some(lane) = self.lanes.get_mut(name) else {
+            return Vec::new();
+        };
+        lane.under_way = true;
+        let count = lane.width.min(lane.order.len());
+        let mut taken = Vec::with_capacity(count);
+        for commit in lane.order.drain(..count) {
+            if let Some((left, owing)) = self.waiting.remove(&commit) {
+                self.runs -= left.runs();
+                lane.trying.push(owing);
+                taken.push((commit, left));
+            }
+        }
+        taken
+    }
+
+    /// Answers whose tasks may have gone out late; what is left of them is put back by the caller.
+    fn ended(&mut self, name: &LaneName, well: bool) -> Vec<Owing> {
+        let Some(lane) = self.lanes.get_mut(name) else {
+            return Vec::new();
+        };
+        let tried = std::mem::take(&mut lane.trying);
+        lane.ended(well);
+        if well && lane.order.is_empty() {
+            self.lanes.remove(name);
+        }
+        for owing in &tried {
+            self.count(owing, false);
+        }
+        tried
+    }
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Offers what waits, beside the loop, one round of each lane at a time.
+    pub(super) fn offer_again(&mut self) {
+        for lane in self.offers.ready(Instant::now()) {
+            let taken = self.offers.take(&lane);
+            let panicked = taken.iter().cloned();
+            let panicked = panicked.map(|(commit, left)| Published::unsettled(commit, left));
+            let panicked = Done::Offered(lane.clone(), panicked.collect());
+            let (publisher, store, definitions) = (
+                self.publisher.clone(),
+                Arc::clone(&self.store),
+                Arc::clone(&self.definitions),
+            );
+            let session = self.session;
+            self.beside(panicked, async move {
+                let ended = offer(&publisher, &*store, &definitions, &session, taken).await;
+                Done::Offered(lane, ended)
+            });
+        }
+    }
+
+    pub(super) fn offered(&mut self, lane: &LaneName, ended: Vec<Published>) {
+        let well = ended.iter().all(|published| match lane {
+            // It is known now whose it is, and waits there.
+            LaneName::Unread => published.left != Left::All,
+            LaneName::Messages | LaneName::Tasks(_) => published.left == Left::Nothing,
+        });
+        let now = self.clock.now();
+        for owing in self.offers.ended(lane, well) {
+            self.offers.went_out_late(owing, now);
+        }
         for published in ended {
             self.publication_ended(published);
         }
@@ -226,15 +398,16 @@ async fn offer<S: Store, B: Bus>(
                 .collect();
         }
     };
-    let mut ended = Vec::with_capacity(owing.len());
-    for mut commit in owing {
+    let offers = owing.into_iter().map(|mut commit| {
         if let Some(left) = left.remove(&commit.id) {
             left.restrict(&mut commit);
         }
-        // Where the engine stops first, the rows stay.
-        ended.extend(publisher.inherit(store, definitions, commit).await);
-    }
-    ended
+        publisher.inherit(store, definitions, commit)
+    });
+    // Where the engine stops first, the rows stay.
+    let offers: Vec<_> = offers.collect();
+    let ended = futures_util::stream::iter(offers).buffer_unordered(ABREAST);
+    ended.filter_map(std::future::ready).collect().await
 }
 
 #[cfg(test)]
@@ -249,34 +422,40 @@ mod tests {
     }
 
     fn runs(numbers: std::ops::Range<u128>) -> Left {
-        Left::Some {
-            runs: numbers.map(|n| RunId(uuid::Uuid::from_u128(n))).collect(),
-            messages: false,
-        }
+        let mut left = Left::Nothing;
+        numbers.for_each(|n| left.add_task(RunId(uuid::Uuid::from_u128(n)), &x()));
+        left
+    }
+
+    fn x() -> Namespace {
+        Namespace::new("x")
     }
 
     #[test]
     fn a_commit_waits_once_with_all_that_is_left_of_it() {
         let mut offers = Offers::default();
         offers.put(commit(1), runs(0..2));
-        offers.put(commit(2), Left::All);
+        offers.put(commit(2), runs(5..6));
         let mut messages = Left::Nothing;
         messages.add_messages();
         offers.put(commit(1), messages);
         offers.put(commit(1), runs(1..3));
         let mut both = runs(0..3);
         both.add_messages();
-        assert_eq!(offers.take(), [(commit(1), both), (commit(2), Left::All)]);
-        assert_eq!((offers.runs, offers.take()), (0, Vec::new()));
+        let lane = LaneName::Tasks(x());
+        assert_eq!(offers.take(&lane), [(commit(1), both), (commit(2), runs(5..6))]);
+        assert_eq!((offers.runs, offers.take(&lane)), (0, Vec::new()));
     }
 
     #[test]
-    fn runs_are_remembered_up_to_a_number() {
+    fn runs_are_remembered_up_to_a_number_and_namespaces_beyond_it() {
         let mut offers = Offers::default();
         let most = MOST_RUNS as u128;
         offers.put(commit(1), runs(0..most));
         offers.put(commit(2), runs(0..1));
-        assert_eq!(offers.take(), [(commit(1), runs(0..most)), (commit(2), Left::All)]);
+        let lane = LaneName::Tasks(x());
+        assert_eq!(offers.take(&lane), [(commit(1), runs(0..most)), (commit(2), Left::All)]);
+        assert!(offers.owes(&x()) && !offers.owes(&Namespace::new("y")));
     }
 
     #[test]
@@ -287,9 +466,39 @@ mod tests {
         }
         let mut widths = Vec::new();
         for well in [true, false, false, false, true, true] {
-            widths.push(offers.take().len());
-            offers.ended(well);
+            widths.push(offers.take(&LaneName::Unread).len());
+            offers.ended(&LaneName::Unread, well);
         }
         assert_eq!(widths, [64, 64, 8, 1, 1, 2]);
+    }
+
+    /// What nobody has read yet may be anybody's; what has been is its namespace's, and waits in a lane of its own.
+    #[test]
+    fn a_namespace_owes_until_its_last_commit_is_acknowledged() {
+        let (mut offers, y) = (Offers::default(), Namespace::new("y"));
+        let owe = |offers: &Offers| (offers.owes(&x()), offers.owes(&y));
+        offers.put(commit(1), Left::All);
+        assert_eq!(owe(&offers), (true, true));
+        assert_eq!(offers.take(&LaneName::Unread).len(), 1);
+        assert_eq!(owe(&offers), (true, true), "it is being offered");
+        assert_eq!(offers.ended(&LaneName::Unread, true), [None]);
+        offers.put(commit(1), runs(0..1));
+        assert_eq!(owe(&offers), (true, false));
+        assert_eq!(offers.ready(Instant::now()), [LaneName::Tasks(x())]);
+        assert_eq!(offers.take(&LaneName::Tasks(x())).len(), 1);
+        assert_eq!(offers.ended(&LaneName::Tasks(x()), true), [Some(BTreeSet::from([x()]))]);
+        assert_eq!(owe(&offers), (false, false));
+        assert!(offers.lanes.is_empty() && offers.owed.is_empty());
+    }
+
+    #[test]
+    fn a_first_publication_bounds_what_is_known_to_be_out() {
+        let mut offers = Offers::default();
+        offers.publishing(commit(1), Timestamp(10));
+        offers.publishing(commit(2), Timestamp(20));
+        assert_eq!(offers.published_to(), Timestamp(9));
+        offers.was_published(commit(1));
+        offers.was_published(commit(2));
+        assert_eq!(offers.published_to(), Timestamp::MAX);
     }
 }

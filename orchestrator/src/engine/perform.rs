@@ -35,6 +35,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn perform(&mut self, mut job: Job) -> Step {
         if self.building.is_empty() {
             self.building.inputs = 0;
+            self.building.began = self.clock.now();
         }
         if !self.poisoned.is_empty()
             && let Some(key) = PoisonKey::of(&job)

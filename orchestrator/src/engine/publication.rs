@@ -318,7 +318,7 @@ fn left(offers: &[Publication]) -> Left {
     let mut left = Left::Nothing;
     for offer in offers {
         match offer {
-            Publication::Task { run, .. } => left.add_runs([run.run_id]),
+            Publication::Task { run, .. } => left.add_task(run.run_id, &run.namespace),
             Publication::OfRun(run_id, _) | Publication::Continue(run_id) => left.add_runs([*run_id]),
             Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
             Publication::Message(_) => return Left::All,

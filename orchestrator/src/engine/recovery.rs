@@ -111,6 +111,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 session: session.id,
                 batch_no: before.batch_no + 1,
             });
+            if let Some(commit) = commit {
+                self.offers.publishing(commit, limbo.began);
+            }
             self.let_out(commit, limbo.outbound);
         }
         self.continue_again();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fetch::{Fetched, Loaded};
 use super::gate::HorizonAnswer;
-use super::offers::Left;
+use super::offers::{LaneName, Left};
 use super::publication::Published;
 use super::run_loop::Loop;
 use crate::bus::Bus;
@@ -30,7 +30,7 @@ pub(super) enum Done {
         result: Result<Fetched, StoreError>,
     },
     Published(Option<Published>),
-    Offered(Vec<Published>),
+    Offered(LaneName, Vec<Published>),
     QueuesRestored(Namespace),
     Kept {
         life: u64,
@@ -92,7 +92,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match report {
             Done::Published(Some(published)) => self.publication_ended(published),
             Done::Published(None) => {}
-            Done::Offered(ended) => self.offered(ended),
+            Done::Offered(lane, ended) => self.offered(&lane, ended),
             Done::QueuesRestored(namespace) => {
                 self.restoring.remove(&namespace);
             }

@@ -68,6 +68,10 @@ pub(super) struct Weather {
     pub(super) spoils_events: AtomicBool,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
+    /// Questions about the queues of this namespace are not answered.
+    pub(super) mute: Mutex<Option<&'static str>>,
+    /// What is noticed of each after that time, in milliseconds.
+    pub(super) notices_after_ms: AtomicU64,
 }
 
 /// The line from one replica to everything outside of it.
@@ -463,6 +467,16 @@ impl Bus for LineBus {
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
+        if self
+            .line
+            .weather
+            .mute
+            .lock()
+            .unwrap()
+            .is_some_and(|mute| mute == namespace.as_str())
+        {
+            std::future::pending::<()>().await;
+        }
         let undelivered = self.bus.undelivered(namespace, queue).await;
         self.line.cross().await;
         undelivered
@@ -489,6 +503,8 @@ impl Bus for LineBus {
             }
             let loses = *self.line.weather.loses_subject.lock().unwrap();
             if loses.is_some_and(|prefix| message.subject.starts_with(prefix)) {
+                let after = self.line.weather.notices_after_ms.load(Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(after)).await;
                 results.push(Err(PublishError::Unacknowledged("asked for by a test".to_owned())));
                 continue;
             }

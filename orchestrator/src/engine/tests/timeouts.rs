@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use knarr_core::run::Event;
 use knarr_schemas::subject;
+use serde_json::json;
 
 use super::world::{ORDER, World, done, failed};
 
@@ -93,4 +94,65 @@ async fn a_backlog_is_one_whatever_the_clocks_say() {
         assert_eq!(timed_out, 10, "{seconds}");
         replica.stop().await;
     }
+}
+
+/// A takeover with hundreds of commits that one namespace's stream does not acknowledge: another's task waits to be published
+/// for a while, and is not taken for delivered meanwhile, nor while it lies in its queue afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_not_published_yet_is_not_late() {
+    let mut world = World::new(82).await;
+    world.register_in("other", ORDER).await;
+    let replica = world.replica("r0");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    *world.weather.loses_subject.lock().unwrap() = Some("knarr.task.");
+    for n in 0..500 {
+        let start = subject::start("other", &format!("x-{n}"), "order").unwrap();
+        world.publish(&start, &[], json!({ "order": n })).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.start("o-1", &[]).await;
+    world.until("started", |world| world.rows().len() == 1).await;
+    replica.kill();
+    let owing = world.store.dump(|_| 0).commits.len();
+    assert!(owing > 300, "{owing} commits");
+    *world.weather.loses_subject.lock().unwrap() = Some("knarr.task.other.");
+    world.weather.notices_after_ms.store(1_000, Ordering::SeqCst);
+    let heir = world.replica("r1");
+    world
+        .within(Duration::from_secs(120), "published", |world| {
+            world.bus.task_count("default") == 1
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let events = world.events(world.rows()[0].run_id).await;
+    let found = |event: &Event| matches!(event, Event::TaskDelivered { .. } | Event::TaskTimedOut { .. });
+    assert!(!events.iter().any(found), "{events:#?}");
+    heir.stop().await;
+}
+
+/// A queue that is asked what it has delivered and does not answer holds up the timeouts of its own tasks alone.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_answer_holds_up_no_other() {
+    let mut world = World::new(83).await;
+    world.register_in("other", ORDER).await;
+    *world.weather.mute.lock().unwrap() = Some("other");
+    let replica = world.replica("r0");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for n in 0..30 {
+        let start = subject::start("other", &format!("x-{n}"), "order").unwrap();
+        world.publish(&start, &[], json!({ "order": n })).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.start("o-1", &[]).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let task = world.bus.pull_tasks("default", "orders", 1).remove(0);
+    world.bus.acknowledge(&task);
+    let run = world.rows()[0].run_id;
+    let timed_out = |event: &Event| matches!(event, Event::TaskTimedOut { .. });
+    // Start-to-close, found to be delivered, and start-to-close again.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(world.events(run).await.iter().any(timed_out));
+    replica.stop().await;
 }

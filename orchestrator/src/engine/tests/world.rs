@@ -22,7 +22,7 @@ use super::line::{Line, LineBus, LineStore, Random, Weather, events_of, state_of
 use crate::bus::memory::{MemoryBus, PulledTask};
 use crate::bus::{Bus, Headers, QueueSettings, header};
 use crate::store::memory::MemoryStore;
-use crate::store::{FORMAT_LEVEL, RunFilter, RunRow, Store, StoredDefinition};
+use crate::store::{FORMAT_LEVEL, NamespaceRow, RunFilter, RunRow, Store, StoredDefinition};
 
 pub(super) const ORDER: &str = r#"
 workflow: order
@@ -208,9 +208,19 @@ impl World {
     }
 
     pub(super) async fn register(&self, text: &str) {
+        self.register_in("default", text).await;
+    }
+
+    pub(super) async fn register_in(&self, namespace: &str, text: &str) {
+        let namespace = Namespace::new(namespace);
+        let row = NamespaceRow {
+            name: namespace.clone(),
+            retention_class: 1,
+        };
+        self.store.create_namespace(&row).await.unwrap();
         let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();
         let definition = StoredDefinition {
-            namespace: Namespace::new("default"),
+            namespace: namespace.clone(),
             workflow: checked.plan.workflow.clone(),
             version: i32::try_from(checked.plan.version).unwrap(),
             hash: checked.hash.clone(),
@@ -223,10 +233,7 @@ impl World {
             queue: QueueName::new("orders"),
             ack_wait: Duration::from_secs(30),
         };
-        self.bus
-            .ensure_queues(&Namespace::new("default"), &[settings])
-            .await
-            .unwrap();
+        self.bus.ensure_queues(&namespace, &[settings]).await.unwrap();
     }
 
     /// Starts a replica; one that dies at a crossing of its line does so by itself.
