@@ -11,7 +11,11 @@ use clap::Args;
 use knarr_schemas::code::Code;
 use serde::Deserialize;
 
+use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
+use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
+
+pub mod streams;
 
 pub const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 pub const DEFAULT_HTTP_LISTEN: &str = "127.0.0.1:8822";
@@ -81,6 +85,9 @@ pub struct ProcessArgs {
     /// none]
     #[arg(long, env = "KNARR_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
     pub otlp_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub streams: StreamArgs,
 }
 
 /// What the file may say.
@@ -96,6 +103,25 @@ struct File {
     log: Option<String>,
     log_format: Option<LogFormat>,
     otlp_endpoint: Option<String>,
+    nats_replicas: Option<u32>,
+    nats_storage: Option<Storage>,
+    log_max_bytes: Option<ByteSize>,
+    task_max_bytes: Option<ByteSize>,
+    dlq_max_bytes: Option<ByteSize>,
+    events_max_bytes: Option<ByteSize>,
+}
+
+impl File {
+    fn streams(&self) -> StreamArgs {
+        StreamArgs {
+            nats_replicas: self.nats_replicas,
+            nats_storage: self.nats_storage,
+            log_max_bytes: self.log_max_bytes,
+            task_max_bytes: self.task_max_bytes,
+            dlq_max_bytes: self.dlq_max_bytes,
+            events_max_bytes: self.events_max_bytes,
+        }
+    }
 }
 
 /// Everything the server needs to know.
@@ -110,6 +136,7 @@ pub struct ServerConfig {
     pub log: String,
     pub log_format: LogFormat,
     pub otlp_endpoint: Option<String>,
+    pub streams: StreamSettings,
 }
 
 /// Without the passwords in addresses.
@@ -163,6 +190,7 @@ impl ServerConfig {
             None => File::default(),
         };
         let process = args.process;
+        let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
             nats_url: given(nats_url)
@@ -188,6 +216,7 @@ impl ServerConfig {
             otlp_endpoint: given(process.otlp_endpoint)
                 .or(file.otlp_endpoint)
                 .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
+            streams,
         };
         config.check()
     }
@@ -204,12 +233,14 @@ impl ServerConfig {
             log: process.log.or_else(|| Some("warn,knarr=warn".to_owned())),
             ..process
         };
+        let streams = process.streams.settings(OF_PRIVATE_SERVERS)?;
         let args = ServerArgs {
             config: None,
             database_url: Some(database_url.to_owned()),
             process,
         };
-        Self::resolve(args, Some(nats_url.to_owned()), nats_creds)
+        let config = Self::resolve(args, Some(nats_url.to_owned()), nats_creds)?;
+        Ok(Self { streams, ..config })
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -319,6 +350,40 @@ mod tests {
         assert_eq!(config.database_url, "postgres://file");
         assert_eq!((config.replica_name.as_str(), config.partitions), ("flag", 8));
         assert_eq!(config.http_listen.to_string(), DEFAULT_HTTP_LISTEN);
+    }
+
+    #[test]
+    fn streams_are_set_by_flag_and_file() {
+        use crate::bus::nats::Setting;
+
+        let file = "database_url = 'x'\nnats_replicas = 3\nlog_max_bytes = '4GiB'\ntask_max_bytes = '2GiB'\n";
+        let streams = StreamArgs {
+            log_max_bytes: Some(ByteSize(8 << 30)),
+            ..StreamArgs::default()
+        };
+        let process = ProcessArgs {
+            streams,
+            ..ProcessArgs::default()
+        };
+        let args = ServerArgs {
+            process: process.clone(),
+            ..ServerArgs::default()
+        };
+        let streams = with_file(file, args, None).unwrap().streams;
+        assert_eq!(streams.replicas, Setting::Always(3));
+        assert_eq!(streams.log_max_bytes, Setting::Always(8 << 30));
+        assert_eq!(streams.task_max_bytes, Setting::Always(2 << 30));
+        let private = ServerConfig::private(process, "nats://h", None, "postgres://h")
+            .unwrap()
+            .streams;
+        assert_eq!(private.log_max_bytes, Setting::Always(8 << 30));
+        assert_eq!(private.task_max_bytes, Setting::AtFirst(64 << 20));
+        let wrong = message(with_file(
+            "database_url = 'x'\nlog_max_bytes = '1GB'\n",
+            ServerArgs::default(),
+            None,
+        ));
+        assert!(wrong.contains("line 2") && wrong.contains("512MiB"), "{wrong}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::telemetry::health::{Check, readiness};
 use crate::telemetry::{self, http, metrics};
 
 const PING_LIMIT: Duration = Duration::from_secs(2);
+/// For requests under way at the end; a client that has sent half of one does not keep the process.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
 
 pub mod code {
     //! Codes of what can keep a server from starting (`KN0332`–`KN0337`). Causes that are known more closely have their own.
@@ -176,7 +178,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     let bus = Arc::new(NatsBus::connect(nats_config(&config)).await?);
     // The engine does both again; done here, what is wrong is known before anything is said to be up.
     let cluster = store.prepare(config.partitions).await?;
-    bus.prepare(cluster.partitions).await?;
+    bus.prepare(cluster.id, cluster.partitions).await?;
     let engine_config = EngineConfig {
         partitions: config.partitions,
         ..EngineConfig::new(&config.replica_name)
@@ -185,20 +187,20 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     engine.spans = telemetry::span::installed();
     let health = Arc::clone(&engine.health);
 
-    let asked = (Arc::clone(&health), Arc::clone(&store), Arc::clone(&bus));
+    let asked = (Arc::clone(&health), Arc::clone(&bus));
     let readiness = readiness(move || {
-        let (health, store, bus) = asked.clone();
+        let (health, bus) = asked.clone();
         async move {
-            let session = match health.ready() {
+            // The engine asks twice a second; a question of its own would say how another connection is.
+            let store = match health.store() {
+                true => Check::ready("store"),
+                false => Check::not_ready("store", "PostgreSQL did not answer the engine last time"),
+            };
+            let session = match health.serving() {
                 true => Check::ready("session"),
-                false => Check::not_ready("session", "this replica holds no session, or its last commit failed"),
+                false => Check::not_ready("session", "this replica holds no session"),
             };
-            let (store, bus) = tokio::join!(tokio::time::timeout(PING_LIMIT, store.now()), bus.ping(PING_LIMIT));
-            let store = match store {
-                Ok(answer) => Check::of("store", answer.map(|_| ())),
-                Err(_) => Check::not_ready("store", "no answer in time"),
-            };
-            vec![store, Check::of("bus", bus), session]
+            vec![store, Check::of("bus", bus.ping(PING_LIMIT).await), session]
         }
     });
     let router = http::router(recorder.clone(), readiness);
@@ -207,7 +209,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
 
     let queues = Arc::clone(&bus);
     let operations = Operations::new(
-        Arc::clone(&store),
+        Arc::new(store.for_people()),
         Arc::new(move |namespace, settings| {
             let bus = Arc::clone(&queues);
             Box::pin(async move { bus.ensure_queues(&namespace, &settings).await })
@@ -239,6 +241,7 @@ fn nats_config(config: &ServerConfig) -> NatsConfig {
         url: config.nats_url.clone(),
         credentials: config.nats_creds.clone().map_or(Credentials::None, Credentials::File),
         name: format!("knarr {}", config.replica_name),
+        streams: config.streams.clone(),
         ..NatsConfig::default()
     }
 }
@@ -251,9 +254,16 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
 
 fn serve_http(listener: TcpListener, router: Router, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the HTTP server ended");
+        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(HTTP_GRACE).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the HTTP server ended");
+            },
+            () = overdue => tracing::debug!("connections to the HTTP server were left open"),
         }
     })
 }
@@ -261,6 +271,26 @@ fn serve_http(listener: TcpListener, router: Router, shutdown: CancellationToken
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn half_a_request_does_not_keep_the_process() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let server = serve_http(listener, router, shutdown.clone());
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        // A whole one first, so that the connection is known to be served.
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT")
+            .await
+            .unwrap();
+        assert!(client.read(&mut [0; 64]).await.unwrap() > 0);
+        shutdown.cancel();
+        tokio::time::timeout(10 * HTTP_GRACE, server).await.unwrap().unwrap();
+    }
 
     #[test]
     fn an_error_has_one_code_and_its_remedy() {

@@ -274,6 +274,9 @@ pub struct RunDescription {
     pub ledger: Vec<LedgerEntry>,
     /// Attempts that have not ended, and those waiting for their time.
     pub tasks: Vec<OpenTask>,
+    /// Steps that wait for something else than a worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingStep>,
     /// Input and outputs were left out, because the reply would have been larger than NATS takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
@@ -295,7 +298,7 @@ impl RunDescription {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepState {
     pub path: String,
-    /// `running`, `completed`, `failed`, `unknown`, `cancelled`, `skipped`, or `abandoned` by a terminated run.
+    /// `running`, `waiting`, `parked`, `completed`, `failed`, `unknown`, `cancelled`, `skipped`, or `abandoned` by a terminated run.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
@@ -312,12 +315,33 @@ pub struct StepState {
 pub struct LedgerEntry {
     /// The step that would be undone.
     pub step: String,
-    /// The activity that undoes it.
-    pub activity: String,
+    /// The activity that undoes it; absent where a child workflow undoes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
+    /// The workflow id of the child that undoes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<String>,
     /// `dormant` (the step is under way or was surely not done), `armed`, `undoing`, `undone`, `parked` or `skipped`.
     pub status: String,
     /// Attempts of the undo so far.
     pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureBody>,
+}
+
+/// A step that waits, and for what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingStep {
+    pub step: String,
+    /// `timer`, `signal`, `child` or `operator`.
+    pub kind: String,
+    /// The signal's name, or the child's workflow id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// When a timer is due, or the wait for a signal ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<DateTime<Utc>>,
+    /// Why an operator is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
 }

@@ -35,7 +35,7 @@ pub struct Answer {
     /// Why the run did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
-    /// Why the request was refused.
+    /// Why the request was refused, or why the output of a completed run is not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }

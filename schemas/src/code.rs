@@ -67,12 +67,12 @@ codes! {
         "Publish to `knarr.start.<namespace>.<workflow>` or `knarr.run.<namespace>.<workflow id>.<verb>`.";
     BAD_TOKEN = "KN0202", "bad_token",
         "A part of the subject is not a canonically encoded token.",
-        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, and stay within 200 bytes.";
+        "Keep letters, digits, `_` and `-`, write every other byte as `%XX` with upper-case digits, leave out control characters, and stay within 200 bytes.";
     BAD_JSON = "KN0203", "bad_json",
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";
     BODY_TOO_LARGE = "KN0204", "body_too_large",
-        "The body is larger than is allowed here.",
+        "The body is larger than is allowed here: 1 MiB, and `max_payload` of the NATS server less 8 KiB.",
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
@@ -176,15 +176,27 @@ codes! {
     MESSAGE_TOKEN = "KN0238", "message_token",
         "A message between runs does not carry the token that Knarr gives them.",
         "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
-    QUEUES_UNAVAILABLE = "KN0241", "queues_unavailable",
+    TOO_SLOW = "KN0240", "too_slow",
+        "Reading the answer from PostgreSQL would take too long; nothing was changed.",
+        "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
+    UNREADABLE_HEADERS = "KN0241", "unreadable_headers",
+        "The message's headers are not headers as NATS clients read them.",
+        "Send headers as `Name: value` in UTF-8, with names of ASCII characters; `Knarr-Original-Headers` shows what was sent.";
+    ANSWER_TOO_LARGE = "KN0242", "answer_too_large",
+        "The run's output is larger than NATS takes in an answer.",
+        "Ask for it with `knarr show`, or let the definition's `output` say less.";
+    QUEUES_UNAVAILABLE = "KN0243", "queues_unavailable",
         "The definition is registered, but its task queues could not be set up.",
         "Check NATS, then register the same definition again, which only sets up the queues.";
-    QUEUES_REFUSED = "KN0242", "queues_refused",
+    QUEUES_REFUSED = "KN0244", "queues_refused",
         "The definition is registered, but NATS refuses its task queues.",
         "Lift the limit or remove the stream that NATS names, then register the same definition again, which only sets up the queues.";
-    NOT_ANSWERED = "KN0243", "not_answered",
+    NOT_ANSWERED = "KN0245", "not_answered",
         "The question was not answered in time; nothing was changed by it.",
         "Ask again, for fewer at a time if it was a list; if that does not help, look at PostgreSQL and the orchestrator's log.";
+    STEP_NOT_SERVED = "KN0250", "step_not_served",
+        "The definition has a kind of step that this version checks and tests, but does not run on a server.",
+        "Take the step out, or keep the definition for a version that serves it.";
 }
 
 #[cfg(test)]

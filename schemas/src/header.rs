@@ -80,5 +80,10 @@ pub const ERROR_CODE: &str = "Knarr-Error-Code";
 pub const ERROR_REMEDY: &str = "Knarr-Error-Remedy";
 pub const ORIGINAL_SUBJECT: &str = "Knarr-Original-Subject";
 pub const ORIGINAL_SEQUENCE: &str = "Knarr-Original-Sequence";
+/// The whole block of headers, where a part of it cannot be read: bytes beyond ASCII, quotes and line breaks escaped with
+/// `\\`, up to 4 KiB.
+pub const ORIGINAL_HEADERS: &str = "Knarr-Original-Headers";
+/// Bytes of the body as it came, where it is cut because the whole would be larger than NATS takes.
+pub const ORIGINAL_BYTES: &str = "Knarr-Original-Bytes";
 
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

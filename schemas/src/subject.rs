@@ -16,16 +16,22 @@ pub enum TokenError {
     NotCanonical,
     #[error("is not valid UTF-8 once decoded")]
     NotUtf8,
+    #[error("contains a control character (U+0000 to U+001F, U+007F)")]
+    Control,
 }
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Encodes any text as one subject token: `[A-Za-z0-9_-]` stay, every other byte becomes `%XX` (upper case).
+/// Encodes a text as one subject token: `[A-Za-z0-9_-]` stay, every other byte becomes `%XX` (upper case). Control
+/// characters have no encoding: PostgreSQL does not store all of them, and no terminal shows them.
 pub fn encode_token(text: &str) -> Result<Cow<'_, str>, TokenError> {
     if text.is_empty() {
         return Err(TokenError::Empty);
+    }
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err(TokenError::Control);
     }
     let encoded = if text.bytes().all(is_plain) {
         Cow::Borrowed(text)
@@ -74,6 +80,9 @@ pub fn decode_token(token: &str) -> Result<Cow<'_, str>, TokenError> {
                 let byte = digit(1)? << 4 | digit(2)?;
                 if is_plain(byte) {
                     return Err(TokenError::NotCanonical);
+                }
+                if byte.is_ascii_control() {
+                    return Err(TokenError::Control);
                 }
                 out.push(byte);
                 at += 3;
@@ -272,6 +281,12 @@ mod tests {
         assert_eq!(decode_token("%2f"), Err(TokenError::NotCanonical));
         assert_eq!(decode_token("%2"), Err(TokenError::NotCanonical));
         assert_eq!(decode_token("%FF"), Err(TokenError::NotUtf8));
+        for (text, token) in [("a\0", "a%00"), ("\n", "%0A"), ("\x1f", "%1F"), ("\x7f", "%7F")] {
+            assert_eq!(encode_token(text), Err(TokenError::Control));
+            assert_eq!(decode_token(token), Err(TokenError::Control));
+        }
+        assert_eq!(decode_token("%20").unwrap(), " ");
+        assert_eq!(decode_token("%C2%80").unwrap(), "\u{80}");
         assert!(encode_token(&"x".repeat(200)).is_ok());
         assert_eq!(encode_token(&"x".repeat(201)), Err(TokenError::TooLong(201)));
     }

@@ -19,6 +19,7 @@ proptest! {
                 prop_assert_eq!(decode_token(&encoded).unwrap(), text.as_str());
             }
             Err(TokenError::Empty) => prop_assert!(text.is_empty()),
+            Err(TokenError::Control) => prop_assert!(text.bytes().any(|byte| byte.is_ascii_control())),
             Err(error) => prop_assert!(matches!(error, TokenError::TooLong(bytes) if bytes > MAX_TOKEN_BYTES)),
         }
     }

@@ -21,6 +21,7 @@ pub mod load;
 pub mod plain;
 pub mod proxy;
 pub mod random;
+pub mod raw;
 pub mod record;
 pub mod replica;
 pub mod saga;

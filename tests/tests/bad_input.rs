@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use knarr_schemas::body::AnswerStage;
 use knarr_tests::jetstream::{self, dead_letters};
-use knarr_tests::{Fault, Stack, WorkerProcess, audit, eventually};
+use knarr_tests::raw::publish_raw;
+use knarr_tests::{Fault, Replica, Stack, WorkerProcess, audit, eventually};
 
 struct Case {
     name: &'static str,
@@ -157,6 +158,62 @@ fn cases() -> Vec<Case> {
             "bad_token",
         ),
         case(
+            "NUL in a workflow id",
+            "knarr.run.default.b%00.start.order",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        ),
+        case(
+            "NUL in a namespace",
+            "knarr.run.%00.b-23.start.order",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        )
+        .of("_"),
+        case(
+            "NUL in a workflow's name",
+            "knarr.start.default.order%00",
+            input.clone(),
+            "KN0202",
+            "bad_token",
+        )
+        .with("Knarr-Version", "1"),
+        case(
+            "NUL in a request id",
+            &start("b-24"),
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Request-Id", "a\0b"),
+        case(
+            "NUL in a message id",
+            "knarr.start.default.order",
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Nats-Msg-Id", "a\0b"),
+        case(
+            "NUL in the id of an un-keyed start",
+            "knarr.start.default.order",
+            input.clone(),
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Workflow-Id", "a\0b"),
+        case(
+            "NUL in a cancel's reason",
+            "knarr.run.default.b-25.cancel",
+            "",
+            "KN0222",
+            "bad_header",
+        )
+        .with("Knarr-Verb", "cancel default")
+        .with("Knarr-Reason", "\0"),
+        case(
             "an unknown verb",
             "knarr.run.default.b-18.dance",
             "",
@@ -285,6 +342,67 @@ async fn each_is_a_dead_letter_with_its_code_and_the_partitions_go_on() {
     stack.all_closed(expected.len(), Duration::from_secs(30)).await;
     audit(&stack, &expected).await;
     assert_eq!(dead_letters(stack.nats()).await.len(), cases.len());
+    stack.stop().await;
+}
+
+/// Every client breaks its connection over these; nats-server stores them.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_no_client_can_read_are_dead_letters_and_hold_up_nothing() {
+    let stack = Stack::start().await;
+    let replica = stack.first_replica("one").await;
+    let _worker = WorkerProcess::start(&stack, "worker");
+    let starter = stack.starter();
+    let blocks = [
+        (
+            starter.start_subject("raw-1"),
+            &b"NATS/1.0\r\nX-Name: caf\xff\r\n\r\n"[..],
+        ),
+        (starter.start_subject("raw-2"), b"NATS/1.0\r\nno colon\r\n\r\n"),
+        (
+            "knarr.start.default.order".to_owned(),
+            b"NATS/1.0\r\nX-Name: caf\xff\r\n\r\n",
+        ),
+        ("knarr.run.default.raw-3".to_owned(), b"HTTP/1.1\r\n\r\n"),
+    ];
+    let mut expected = BTreeMap::new();
+    for (n, (subject, block)) in blocks.iter().enumerate() {
+        for m in 0..8 {
+            let id = format!("good-{n}-{m}");
+            starter.start(&id, Fault::None).await;
+            expected.insert(id, Fault::None);
+        }
+        publish_raw(stack.nats_url(), subject, block, b"{}").await;
+    }
+    stack.all_closed(expected.len(), Duration::from_secs(30)).await;
+    let (letters, _) = eventually("the dead letters", Duration::from_secs(30), || async {
+        let letters = dead_letters(stack.nats()).await;
+        (letters.len() == blocks.len()).then_some(letters)
+    })
+    .await;
+    for letter in &letters {
+        assert_eq!(letter.subject, "knarr.dlq.default.unreadable_headers");
+        assert_eq!(
+            (letter.header("Knarr-Error-Code"), &letter.body[..]),
+            ("KN0241", &b"{}"[..])
+        );
+        let kept = letter.header("Knarr-Original-Headers");
+        assert!(
+            blocks.iter().any(|(_, block)| kept == block.escape_ascii().to_string()),
+            "{kept}"
+        );
+    }
+    // Nothing of it comes again.
+    let replica_two = Replica::start(&stack, "two").await;
+    drop(replica);
+    for n in 0..8 {
+        let id = format!("later-{n}");
+        starter.start(&id, Fault::None).await;
+        expected.insert(id, Fault::None);
+    }
+    stack.all_closed(expected.len(), Duration::from_secs(30)).await;
+    audit(&stack, &expected).await;
+    assert_eq!(dead_letters(stack.nats()).await.len(), blocks.len());
+    drop(replica_two);
     stack.stop().await;
 }
 

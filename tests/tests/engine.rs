@@ -31,8 +31,8 @@ async fn an_order_completes_and_another_is_undone() {
         ..NatsConfig::default()
     };
     let bus = Arc::new(NatsBus::connect(config).await.unwrap());
-    store.prepare(64).await.unwrap();
-    bus.prepare(64).await.unwrap();
+    let cluster = store.prepare(64).await.unwrap();
+    bus.prepare(cluster.id, 64).await.unwrap();
     let text = include_str!("../../workers/examples/order.yaml");
     let checked = knarr_core::definition::read(text, &|_| Err("no files".to_owned())).unwrap();
     let definition = StoredDefinition {

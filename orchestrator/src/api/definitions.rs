@@ -1,5 +1,6 @@
 //! Definitions: registering one after checking it anew, listing them, showing one.
 
+use knarr_core::definition::plan::{NodeKind, Plan};
 use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
@@ -37,6 +38,17 @@ impl<S: Store> Operations<S> {
             });
         };
         let plan = &definition.plan;
+        if let Some((step, kind)) = not_served(plan) {
+            return Ok(RegisteredDefinition {
+                outcome: RegistrationOutcome::Refused,
+                definition: None,
+                queues: Vec::new(),
+                error: Some(
+                    code::STEP_NOT_SERVED.error(format!("`{step}` is an `{kind}` step, which no server runs yet")),
+                ),
+                findings: read.findings,
+            });
+        }
         let stored = StoredDefinition {
             namespace: namespace.clone(),
             workflow: plan.workflow.clone(),
@@ -162,6 +174,15 @@ impl<S: Store> Operations<S> {
             .map_or(stored.registered_at, |before| before.registered_at)
             .to_utc())
     }
+}
+
+/// A step whose effects no replica lets out yet.
+fn not_served(plan: &Plan) -> Option<(&str, &'static str)> {
+    plan.nodes.iter().find_map(|node| match &node.kind {
+        NodeKind::Emit(_) => Some((&*node.name, "emit")),
+        NodeKind::ContinueAsNew(_) => Some((&*node.name, "continue_as_new")),
+        _ => None,
+    })
 }
 
 fn info(stored: &StoredDefinition) -> DefinitionInfo {

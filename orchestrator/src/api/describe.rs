@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use knarr_core::ids::{StepPath, TaskNo};
 use knarr_core::run::effect::Direction;
 use knarr_core::run::event::StepOutcome;
+use knarr_core::run::message::Body;
 use knarr_core::run::{
-    Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait, evolve,
+    Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait,
+    Waiting, evolve,
 };
 use knarr_core::time::Timestamp;
-use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState};
+use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState, WaitingStep};
 use knarr_schemas::body::FailureBody;
 use serde_json::Value;
 
@@ -90,6 +92,7 @@ impl Describer {
             steps: self.order.iter().map(|path| self.step(state, path)).collect(),
             ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
             tasks: tasks(state),
+            waiting: waiting(state),
             shortened: false,
         })
     }
@@ -104,7 +107,22 @@ impl Describer {
                 self.tasks
                     .insert(scheduled.task, (scheduled.step.clone(), Direction::Do));
             }
-            Event::StepSkipped { step } | Event::VarsSet { step, .. } => self.reach(step),
+            Event::StepSkipped { step }
+            | Event::VarsSet { step, .. }
+            | Event::StepPassed { step }
+            | Event::StepCompleted { step, .. }
+            | Event::StepFailed { step, .. }
+            | Event::StepParked { step, .. }
+            | Event::ParallelStarted { step }
+            | Event::ForEachStarted { step, .. }
+            | Event::TimerSet { step, .. }
+            | Event::SignalAwaited { step, .. } => self.reach(step),
+            Event::Emitted(emitted) => self.reach(&emitted.step),
+            Event::MessageSent(sent) => {
+                if let Body::StartChild(child) = &*sent.body {
+                    self.reach(&child.step);
+                }
+            }
             Event::TaskOpened {
                 task, step, direction, ..
             } => {
@@ -143,16 +161,23 @@ impl Describer {
 
     fn step(&self, state: &State, path: &StepPath) -> StepState {
         let facts = self.steps.get(path);
-        let running = state.executions(Direction::Do).contains_key(path);
+        let waiting = state
+            .waiting()
+            .find(|(step, _)| *step == path)
+            .map(|(_, waiting)| waiting);
         let last = || facts.and_then(|facts| facts.last_failure.as_ref());
         let (status, output, failure) = match state.steps().get(path) {
             Some(Step::Skipped) => ("skipped", None, None),
             Some(Step::Passed) => ("completed", None, None),
             Some(Step::Completed { output }) => ("completed", Some(output), None),
             Some(Step::Failed { outcome, error }) => (outcome_name(*outcome), None, Some(error)),
-            None if running => ("running", None, last()),
-            // A terminated run leaves its steps as they were.
-            None => ("abandoned", None, last()),
+            None => match waiting {
+                Some(Waiting::Operator { error }) => ("parked", None, Some(error)),
+                Some(_) => ("waiting", None, None),
+                None if !state.is_closed() => ("running", None, last()),
+                // A terminated run leaves its steps as they were.
+                None => ("abandoned", None, last()),
+            },
         };
         StepState {
             path: path.to_string(),
@@ -179,7 +204,8 @@ impl Describer {
         };
         LedgerEntry {
             step: entry.step.to_string(),
-            activity: entry.undo.activity.to_string(),
+            activity: entry.undo.as_ref().map(|undo| undo.activity.to_string()),
+            child: entry.child.as_ref().map(|child| child.workflow_id.to_string()),
             status: status.to_owned(),
             attempts: facts.map_or(0, |facts| facts.attempts),
             failure: failure.map(failure_body),
@@ -193,6 +219,28 @@ fn outcome_name(outcome: StepOutcome) -> &'static str {
         StepOutcome::Unknown => "unknown",
         StepOutcome::Cancelled => "cancelled",
     }
+}
+
+fn waiting(state: &State) -> Vec<WaitingStep> {
+    if state.is_closed() {
+        return Vec::new();
+    }
+    let of = |(step, waiting): (&StepPath, Waiting<'_>)| {
+        let (kind, name, due, failure) = match waiting {
+            Waiting::Timer { due } => ("timer", None, Some(due), None),
+            Waiting::Signal { name, due } => ("signal", Some(name.to_string()), due, None),
+            Waiting::Child { workflow_id, .. } => ("child", Some(workflow_id.to_string()), None, None),
+            Waiting::Operator { error } => ("operator", None, None, Some(failure_body(error))),
+        };
+        WaitingStep {
+            step: step.to_string(),
+            kind: kind.to_owned(),
+            name,
+            due: due.map(Timestamp::to_utc),
+            failure,
+        }
+    };
+    state.waiting().map(of).collect()
 }
 
 fn tasks(state: &State) -> Vec<OpenTask> {

@@ -71,8 +71,9 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::TooSlow => Self::new(504, &code::TOO_SLOW, code::TOO_SLOW.cause),
             StoreError::Unavailable(_) => Self::new(503, &code::STORE_UNAVAILABLE, error.to_string()),
-            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::Rejected(_) => {
+            StoreError::Fenced | StoreError::TooOld { .. } | StoreError::NameTaken { .. } | StoreError::Rejected(_) => {
                 Self::new(500, &code::INTERNAL, error.to_string())
             }
         }

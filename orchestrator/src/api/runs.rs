@@ -122,8 +122,7 @@ impl<S: Store> Operations<S> {
     async fn find_run(&self, namespace: &Namespace, run: &RunName) -> Result<RunRow, Refusal> {
         let (found, name) = match run {
             RunName::RunId(id) => {
-                let stored = self.store.load_runs(&[RunId(*id)]).await?;
-                let row = stored.into_iter().map(|run| run.row).next();
+                let row = self.store.run_row(RunId(*id)).await?;
                 (row.filter(|row| row.namespace == *namespace), format!("run id `{id}`"))
             }
             RunName::WorkflowId(id) => {

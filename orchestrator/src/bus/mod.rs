@@ -12,6 +12,7 @@ use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use knarr_schemas::code::{Code, split_id};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::store::Cursor;
 
@@ -65,6 +66,8 @@ pub struct LogMessage {
     /// As stored: `knarr.in.<p>.…` or `knarr.start.…`.
     pub subject: String,
     pub headers: Headers,
+    /// What is wrong with the headers, if they cannot all be read: the message is to be set aside.
+    pub flaw: Option<String>,
     pub payload: Bytes,
     /// Counts up with each (re)opening of the partition's reader, so that what an abandoned reader still had under way
     /// is told from what the new one delivers.
@@ -108,6 +111,19 @@ pub struct Outgoing {
     pub headers: Headers,
     pub payload: Bytes,
     pub delivery: Delivery,
+}
+
+impl Outgoing {
+    /// Bytes of headers and body, as the bus counts them against its limit.
+    pub fn size(&self) -> usize {
+        // `NATS/1.0`, then `name: value` a line, then an empty line.
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let headers = match lines.sum::<usize>() {
+            0 => 0,
+            bytes => bytes + 12,
+        };
+        headers + self.payload.len()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,8 +198,12 @@ pub struct QueueSettings {
 }
 
 pub trait Bus: Send + Sync + 'static {
-    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for.
-    fn prepare(&self, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// The largest message that is taken, headers included, in bytes.
+    fn max_payload(&self) -> usize;
+
+    /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for. Refuses
+    /// those of another cluster: what a database has taken says nothing about another's log.
+    fn prepare(&self, cluster: Uuid, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Asserts a namespace's task stream and its queues' consumers.
     fn ensure_queues(

@@ -17,7 +17,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without a server named, private ones are started in a temporary directory, with fsync on, and removed at the end. With \
---nats-url and --database-url orchestrators are started on those servers; with --nats-url alone one has to be there.
+--nats-url and --database-url orchestrators are started on those servers; with --nats-url alone one has to be there. KNARR_NATS_URL \
+and KNARR_DATABASE_URL are not looked at.
 
 Exit status: 0 measured, and every saga ended as it had to; 1 sagas were lost, ended wrongly, or steps ran too often, not \
 at all or out of order; 2 wrong usage; 3 there was no measurement.
@@ -57,7 +58,7 @@ pub struct BenchArgs {
     pub drain: Duration,
 
     /// Use this PostgreSQL [default: a private one]
-    #[arg(long, env = "KNARR_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 
     /// Orchestrators to start
@@ -95,7 +96,7 @@ impl BenchArgs {
             warmup: self.warmup,
             drain: self.drain,
             // Not the one of a `knarr dev` that happens to run here: that would measure something else unasked.
-            nats_url: globals.nats_url.clone(),
+            nats_url: globals.named_nats_url(),
             database_url: self.database_url.clone(),
             namespace: globals.namespace.clone(),
             concurrency: usize::try_from(self.concurrency).unwrap_or(usize::MAX),
@@ -155,22 +156,17 @@ pub async fn work(args: BenchWorkerArgs, globals: &Globals) -> Result<(), CliErr
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use crate::cli::{Cli, Command};
 
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-        #[command(flatten)]
-        globals: Globals,
-    }
-
     fn options(line: &str) -> Result<BenchOptions, String> {
-        let line = Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace()));
-        let line = line.map_err(|error| error.to_string())?;
-        line.bench.options(&line.globals).map_err(|error| error.to_string())
+        let arguments = ["knarr", "bench"].into_iter().chain(line.split_whitespace());
+        let cli = Cli::read(arguments).map_err(|error| error.to_string())?;
+        match cli.command {
+            Command::Bench(bench) => bench.options(&cli.globals).map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

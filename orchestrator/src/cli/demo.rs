@@ -35,6 +35,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
+#[command(after_help = "The servers are always private: KNARR_NATS_URL and KNARR_DATABASE_URL are not looked at.")]
 pub struct DemoArgs {
     /// Where the private servers keep their data; a further demo continues there
     #[arg(long, default_value = ".knarr/demo", value_name = "DIR")]

@@ -17,6 +17,8 @@ use crate::telemetry;
 const NATS_PORT: u16 = 4222;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Servers to use instead of private ones are named by flags alone: KNARR_NATS_URL and KNARR_DATABASE_URL are not looked at.")]
 pub struct DevArgs {
     /// Where the private servers keep their data
     #[arg(long, env = "KNARR_DATA_DIR", default_value = ".knarr", value_name = "DIR")]
@@ -82,7 +84,7 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let options = ServerOptions {
         data_dir: Some(args.data_dir),
-        nats: globals.nats_url.clone(),
+        nats: globals.named_nats_url(),
         postgres: args.database_url,
         fresh: args.fresh,
         nats_port: port(args.nats_port, PortChoice::Rather(NATS_PORT)),
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn credentials_are_for_a_nats_that_is_there() {
         let of = |line: &str| {
-            let cli = crate::cli::parse(line.split(' ')).unwrap();
+            let cli = crate::cli::Cli::read(line.split(' ')).unwrap();
             credentials(&cli.globals).ok()
         };
         assert_eq!(of("knarr dev --nats-creds x.creds"), None);

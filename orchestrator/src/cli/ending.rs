@@ -123,6 +123,7 @@ mod tests {
             steps: Vec::new(),
             ledger: Vec::new(),
             tasks: Vec::new(),
+            waiting: Vec::new(),
             shortened: false,
         }
     }

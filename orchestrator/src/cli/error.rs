@@ -59,7 +59,7 @@ impl CliError {
     pub fn refused(body: ErrorBody) -> Self {
         // What the environment of the orchestrator lacks is not the operation's no.
         let exit = match body.code.as_str() {
-            "KN0227" | "KN0232" | "KN0233" | "KN0234" | "KN0241" | "KN0242" | "KN0243" => Exit::Environment,
+            "KN0227" | "KN0232" | "KN0233" | "KN0234" | "KN0240" | "KN0243" | "KN0244" | "KN0245" => Exit::Environment,
             _ => Exit::No,
         };
         Self { exit, body: Some(body) }

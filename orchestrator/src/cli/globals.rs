@@ -12,9 +12,9 @@ use serde::Deserialize;
 use crate::address::without_secrets;
 use crate::api::client::ApiClient;
 use crate::api::command::Commander;
-use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::stack::RECORD;
+use crate::cli::{code, output};
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// Where `knarr dev` keeps its data unless told otherwise; also in its own flags.
@@ -35,6 +35,10 @@ pub struct Globals {
         help_heading = "Global options"
     )]
     pub nats_url: Option<String>,
+
+    /// Whether that was said on the command line itself.
+    #[arg(skip)]
+    pub nats_is_named: bool,
 
     /// File with NATS credentials (`.creds`)
     #[arg(
@@ -113,6 +117,18 @@ impl Globals {
             .clone()
             .or_else(running_here)
             .unwrap_or_else(|| DEFAULT_NATS_URL.to_owned())
+    }
+
+    /// The server named by the flag, for commands that would change what an environment variable points at, left there
+    /// for others. Says so, if it passes one over.
+    pub fn named_nats_url(&self) -> Option<String> {
+        if self.nats_url.is_some() && !self.nats_is_named {
+            output::note(
+                "note: KNARR_NATS_URL is not looked at here; name a server that is to be used with --nats-url",
+            );
+            return None;
+        }
+        self.nats_url.clone()
     }
 
     /// Connects, or says within seconds that it cannot.

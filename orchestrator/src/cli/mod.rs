@@ -97,21 +97,33 @@ const NO_USE: &[(&str, &str, &str)] = &[
     ("server", "timeout", "a server waits for no answer"),
 ];
 
-/// Reads a command line.
-///
-/// # Errors
-/// What is wrong with it, in clap's own words; also an option that would do nothing.
-pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(line)?;
-    if let Some((command, given)) = matches.subcommand() {
-        for (_, option, instead) in NO_USE.iter().filter(|(of, ..)| *of == command) {
-            if given.value_source(option) == Some(ValueSource::CommandLine) {
-                let message = format!("`knarr {command}` has no use for --{option}: {instead}");
-                return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+impl Cli {
+    /// Reads a command line, with what is only known of how it was written.
+    ///
+    /// # Errors
+    /// What is wrong with it, in clap's own words; also an option that would do nothing.
+    pub fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        if let Some((command, given)) = matches.subcommand() {
+            for (_, option, instead) in NO_USE.iter().filter(|(of, ..)| *of == command) {
+                if given.value_source(option) == Some(ValueSource::CommandLine) {
+                    let message = format!("`knarr {command}` has no use for --{option}: {instead}");
+                    return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+                }
             }
         }
+        let mut cli = Self::from_arg_matches(&matches)?;
+        // A global option stands before or behind the command.
+        let sources = [Some(&matches), matches.subcommand().map(|(_, matches)| matches)];
+        let mut sources = sources.into_iter().flatten();
+        cli.globals.nats_is_named =
+            sources.any(|matches| matches.value_source("nats_url") == Some(ValueSource::CommandLine));
+        Ok(cli)
     }
-    Cli::from_arg_matches(&matches)
 }
 
 /// Runs a command and reports how it ended.
@@ -163,6 +175,18 @@ mod parsing {
     use super::*;
 
     #[test]
+    fn a_server_that_is_to_be_used_is_named_by_a_flag() {
+        for (line, named) in [
+            (&["knarr", "dev"][..], false),
+            (&["knarr", "dev", "--nats-url", "nats://h"], true),
+            (&["knarr", "--nats-url", "nats://h", "bench", "order"], true),
+        ] {
+            let cli = Cli::read(line).unwrap();
+            assert_eq!(cli.globals.nats_is_named, named, "{line:?}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
@@ -175,12 +199,12 @@ mod parsing {
             "knarr server -o json",
             "knarr --timeout 5s server",
         ] {
-            let refused = parse(line.split(' ')).unwrap_err();
+            let refused = Cli::read(line.split(' ')).unwrap_err();
             assert_eq!(refused.exit_code(), 2, "{line}");
             assert!(refused.to_string().contains("has no use for --"), "{refused}");
         }
-        parse(["knarr", "server", "--nats-url", "nats://h"]).unwrap();
-        parse(["knarr", "-n", "shop", "list", "-o", "json"]).unwrap();
+        Cli::read(["knarr", "server", "--nats-url", "nats://h"]).unwrap();
+        Cli::read(["knarr", "-n", "shop", "list", "-o", "json"]).unwrap();
     }
 
     /// An address may hold a password, and help is pasted into tickets.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use comfy_table::Cell;
-use knarr_schemas::api::{RunDescription, RunName, ShowRun, verb};
+use knarr_schemas::api::{LedgerEntry, RunDescription, RunName, ShowRun, verb};
 use uuid::Uuid;
 
 use crate::cli::error::CliError;
@@ -45,6 +45,7 @@ pub fn render(description: &RunDescription, look: &Look) -> String {
     steps(&mut out, description, look);
     undo(&mut out, description, look);
     tasks(&mut out, description, look);
+    waiting(&mut out, description, look);
     if description.shortened {
         out.push_str("\nInput and outputs are too large for one answer and were left out.\n");
     }
@@ -148,9 +149,39 @@ fn undo(out: &mut String, description: &RunDescription, look: &Look) {
         table.add_row([
             Cell::new(&entry.step),
             output::status_cell(look, &entry.status),
-            Cell::new(&entry.activity),
+            Cell::new(undoer(entry)),
             Cell::new(attempts),
             Cell::new(entry.failure.as_ref().map(error_text).unwrap_or_default()),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
+/// The activity that undoes a step, or the child that undoes itself.
+fn undoer(entry: &LedgerEntry) -> String {
+    match (&entry.activity, &entry.child) {
+        (Some(activity), _) => activity.clone(),
+        (None, Some(child)) => format!("child {child}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn waiting(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.waiting.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Waiting"));
+    let mut table = output::table(look, &["STEP", "FOR", "UNTIL", "ERROR"]);
+    for step in &description.waiting {
+        let what = match &step.name {
+            Some(name) => format!("{} {name}", step.kind),
+            None => step.kind.clone(),
+        };
+        table.add_row([
+            Cell::new(&step.step),
+            Cell::new(what),
+            Cell::new(step.due.map(|due| output::until(look, due)).unwrap_or_default()),
+            Cell::new(step.failure.as_ref().map(error_text).unwrap_or_default()),
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
@@ -251,14 +282,16 @@ mod tests {
             ledger: vec![
                 LedgerEntry {
                     step: "create_order".into(),
-                    activity: "cancel-order".into(),
+                    activity: Some("cancel-order".into()),
+                    child: None,
                     status: "armed".into(),
                     attempts: 0,
                     failure: None,
                 },
                 LedgerEntry {
                     step: "payment".into(),
-                    activity: "refund-payment".into(),
+                    activity: Some("refund-payment".into()),
+                    child: None,
                     status: "dormant".into(),
                     attempts: 0,
                     failure: None,
@@ -277,6 +310,7 @@ mod tests {
                 due: Some(now + TimeDelta::seconds(16)),
                 last_failure: Some(timeout),
             }],
+            waiting: Vec::new(),
             shortened: false,
         }
     }

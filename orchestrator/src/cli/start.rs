@@ -180,6 +180,9 @@ pub fn render(answer: &Answer, look: &Look) -> String {
     if let Some(failure) = &answer.failure {
         field("failure", output::failure_text(failure));
     }
+    if let Some(error) = &answer.error {
+        field("output", format!("{} {}", error.message, error.remedy));
+    }
     if let Some(value) = &answer.output {
         let text = serde_json::to_string_pretty(value).unwrap_or_default();
         field("output", text.replace('\n', "\n           "));

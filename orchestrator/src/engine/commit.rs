@@ -95,6 +95,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Err(CommitError::Unknown(problem)) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "unknown").increment(1);
                 tracing::warn!(%problem, "the outcome of a commit is unknown");
+                self.health.set_store(false);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);
                 self.reset("a commit's outcome is unknown");

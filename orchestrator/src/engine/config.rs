@@ -34,7 +34,7 @@ pub struct EngineConfig {
     pub deadline_horizon: Span,
     /// Subjects that answers may go to begin with one of these. Default `_INBOX.`.
     pub answer_prefixes: Vec<String>,
-    /// The largest input or result, in bytes. Default 1 MiB, NATS's own default.
+    /// The largest input or result, in bytes, and never more than NATS's `max_payload` less 8 KiB. Default 1 MiB.
     pub max_body_bytes: usize,
 }
 

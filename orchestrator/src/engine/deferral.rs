@@ -129,6 +129,11 @@ impl Deferral {
         self.arrived(run);
     }
 
+    /// What was read back and is to be applied.
+    pub(super) fn read_back_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.runs.values_mut().flat_map(|held| held.queue.iter_mut())
+    }
+
     fn of_job(&self, job: &Job) -> Option<RunId> {
         if self.runs.is_empty() {
             return None;
@@ -137,7 +142,8 @@ impl Deferral {
             JobKind::Result { run_id, .. } | JobKind::Answered { run_id, .. } if self.runs.contains_key(run_id) => {
                 return Some(*run_id);
             }
-            JobKind::Gap(_) => return None,
+            // A refusal asks nothing of a run.
+            JobKind::Gap(_) | JobKind::Refused(_) => return None,
             _ => {}
         }
         let key = job.origin.message().and_then(|message| key_of(&message.subject))?;
@@ -455,6 +461,8 @@ pub(super) fn message_of(input: DeferredInput) -> (LogMessage, i64) {
         cursor: input.cursor,
         subject: input.subject,
         headers,
+        // Refusals are not deferred.
+        flaw: None,
         payload: input.body.into(),
         reader: 0,
     };

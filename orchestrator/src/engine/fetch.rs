@@ -4,21 +4,22 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
-use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowName};
 use knarr_core::run::{State, Transition};
 
 use super::definitions::Definitions;
 use super::live::IdKey;
+use super::unaskable::{self, AskedId, AskedVersion, Unaskable};
 use crate::store::{RunRow, Store, StoreError, StoredRun};
 
 /// What to look up. Collected while a look-up is under way, so that many jobs share one.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    ids: HashSet<(Namespace, WorkflowId, Option<RequestId>)>,
+    ids: HashSet<AskedId>,
     /// Ids whose open run is to be loaded as well.
     open_runs: HashSet<IdKey>,
     runs: BTreeSet<RunId>,
-    versions: HashSet<(Namespace, WorkflowName, u32)>,
+    versions: HashSet<AskedVersion>,
     definitions: bool,
 }
 
@@ -72,6 +73,7 @@ pub(super) struct Fetched {
     pub(super) runs: Vec<Loaded>,
     /// Runs that were asked for and do not exist, or cannot be read.
     pub(super) missing: Vec<RunId>,
+    pub(super) unaskable: Unaskable,
     /// Runs too large to be loaded together with others, with their partitions.
     pub(super) huge: Vec<(RunId, i16)>,
 }
@@ -93,9 +95,12 @@ pub(super) async fn fetch<S: Store>(
     let mut runs = wanted.runs;
     if wanted.definitions || !wanted.ids.is_empty() || !wanted.versions.is_empty() {
         let asked: Vec<_> = wanted.ids.into_iter().collect();
-        let found = store.find_runs(&asked).await?;
-        for (namespace, workflow_id, _) in asked {
-            fetched.ids.entry((namespace, workflow_id)).or_default();
+        let found = unaskable::find_runs(store, &asked, &mut fetched.unaskable.ids).await?;
+        for id in asked {
+            if !fetched.unaskable.ids.contains(&id) {
+                let (namespace, workflow_id, _) = id;
+                fetched.ids.entry((namespace, workflow_id)).or_default();
+            }
         }
         for run in found.runs {
             let key = (run.row.namespace.clone(), run.row.workflow_id.clone());
@@ -106,8 +111,17 @@ pub(super) async fn fetch<S: Store>(
         }
         definitions.refresh(store, found.definitions_epoch).await?;
     }
-    for (namespace, workflow, version) in &wanted.versions {
-        definitions.load_version(store, namespace, workflow, *version).await?;
+    for named in wanted.versions {
+        let (namespace, workflow, version) = &named;
+        match definitions.load_version(store, namespace, workflow, *version).await {
+            Err(StoreError::Rejected(problem)) => {
+                // What is refused whatever is asked is not the question's fault.
+                store.definition_heads().await?;
+                tracing::error!(%problem, "the store refuses to look up a version");
+                fetched.unaskable.versions.insert(named);
+            }
+            other => other?,
+        }
     }
     if !runs.is_empty() {
         let asked: Vec<_> = runs.iter().copied().collect();

@@ -19,8 +19,12 @@ use super::deferral;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
 use super::refusal::Refusal;
 use super::token::TokenKey;
+use super::too_large::HEADER_ROOM;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
 use crate::store::DeferredInput;
+
+/// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
+const MAX_TRACEPARENT: usize = 256;
 
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
@@ -31,11 +35,12 @@ pub(super) struct JobReader {
 }
 
 impl JobReader {
-    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig) -> Self {
+    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_payload: usize) -> Self {
         Self {
             tokens,
             limits: json::Limits {
-                bytes: config.max_body_bytes,
+                // What is taken has to fit into the messages that carry it on.
+                bytes: config.max_body_bytes.min(max_payload.saturating_sub(HEADER_ROOM)),
                 ..json::Limits::default()
             },
             answer_prefixes: config.answer_prefixes.clone(),
@@ -57,9 +62,13 @@ impl JobReader {
 
     fn log_kind(&self, message: &LogMessage) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
+        if let Some(flaw) = &message.flaw {
+            return Err(Refusal::new(&code::UNREADABLE_HEADERS, flaw.clone()));
+        }
         match parse_log_subject(&message.subject).map_err(|error| bad_subject(&error, &message.subject))? {
             LogSubject::UnkeyedStart { namespace, workflow } => {
                 refuse_task_headers(headers)?;
+                refuse_control_characters(headers)?;
                 Ok(JobKind::UnkeyedStart(Box::new(UnkeyedStart {
                     namespace: Namespace::new(&namespace),
                     workflow: WorkflowName::new(&workflow),
@@ -139,6 +148,7 @@ impl JobReader {
     fn start(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<StartRequest, Refusal> {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
+        refuse_control_characters(headers)?;
         let workflow = subject
             .name
             .and_then(|name| knarr_schemas::subject::decode_token(name).ok())
@@ -194,13 +204,16 @@ impl JobReader {
             conflict,
             search_attributes,
             answer: self.answer(headers)?,
-            traceparent: bus::header(headers, header::TRACEPARENT).map(Arc::from),
+            traceparent: bus::header(headers, header::TRACEPARENT)
+                .filter(|text| text.len() <= MAX_TRACEPARENT)
+                .map(Arc::from),
         })
     }
 
     fn verb(&self, subject: &RunSubject<'_>, message: &LogMessage, verb: Verb) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
+        refuse_control_characters(headers)?;
         if subject.name.is_some() {
             return Err(Refusal::new(
                 &code::BAD_SUBJECT,
@@ -254,7 +267,10 @@ impl JobReader {
 
     /// A plain subject under an allowed inbox prefix.
     fn may_answer(&self, to: &str) -> bool {
-        let plain = to.len() <= 256 && !to.contains(['*', '>', ' ', '\t', '\r', '\n']) && !to.ends_with('.');
+        let plain = to.len() <= 256
+            && !to.contains(['*', '>', ' '])
+            && !to.contains(|c: char| c.is_ascii_control())
+            && !to.ends_with('.');
         plain
             && self
                 .answer_prefixes
@@ -301,6 +317,21 @@ pub(super) fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// What is stored of headers is text, and PostgreSQL does not take every text. A tab is white space like any other.
+fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
+    let stored = |name: &str| name.starts_with("Knarr-") || name == header::TRACEPARENT || name == header::NATS_MSG_ID;
+    let bad = headers
+        .iter()
+        .find(|(name, value)| stored(name) && value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t'));
+    match bad {
+        None => Ok(()),
+        Some((name, _)) => Err(Refusal::new(
+            &code::BAD_HEADER,
+            format!("`{name}` contains a control character"),
+        )),
+    }
 }
 
 fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
@@ -351,4 +382,45 @@ fn bad_subject(error: &SubjectError, subject: &str) -> Refusal {
 
 pub(super) fn shorten(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// What a worker says, as it can be stored: it is taken all the same, for something has been done.
+pub(super) fn storable(text: &str, bytes: usize) -> Arc<str> {
+    let short = shorten(text, bytes);
+    if short.contains('\0') {
+        // One byte becomes three.
+        let replaced = short.replace('\0', "\u{fffd}");
+        return Arc::from(shorten(&replaced, bytes));
+    }
+    Arc::from(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_is_stored_within_its_limit() {
+        for (text, stored) in [
+            ("abcd", "abcd"),
+            ("abcde", "abcd"),
+            ("abc\0", "abc"),
+            ("a\0b", "a\u{fffd}"),
+            ("ab\u{e9}", "ab\u{e9}"),
+            ("abc\u{e9}", "abc"),
+        ] {
+            assert_eq!(&*storable(text, 4), stored, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn control_characters_are_refused_where_they_would_be_stored() {
+        let refused = |name: &str, value: &str| {
+            let headers = vec![(Arc::from(name), value.to_owned())];
+            refuse_control_characters(&headers).is_err()
+        };
+        assert!(refused(header::REQUEST_ID, "a\0") && refused(header::NATS_MSG_ID, "\x1f"));
+        assert!(refused(header::TRACEPARENT, "\x7f") && refused(header::REASON, "\0"));
+        assert!(!refused(header::REASON, "a\tb\u{80}") && !refused("X-Own", "\0"));
+    }
 }

@@ -33,10 +33,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.beside(panicked, async move {
             let asked = tokio::time::Instant::now();
             let share = store.keep(&session, &published).await;
-            let clock = match &share {
-                Ok(_) => store.now().await.ok().map(|now| (now, tokio::time::Instant::now())),
-                Err(_) => None,
-            };
+            let clock = share
+                .as_ref()
+                .ok()
+                .map(|share| (share.now, tokio::time::Instant::now()));
             tracing::trace!(elapsed = ?asked.elapsed(), "lease kept");
             Done::Kept {
                 life,

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::run::message::Body;
+use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
 use super::job::{Job, JobKind};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
+use super::refusal::Refusal;
 use super::run_loop::{Done, Loop};
 use super::spans;
+use super::unaskable::Unaskable;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
@@ -210,6 +213,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Err(error) => {
                 tracing::warn!(%error, "a look-up failed and is repeated");
+                self.health.set_store(false);
                 self.fetch_after = Some(tokio::time::Instant::now() + Duration::from_millis(100));
                 self.forget_asked(number);
                 return;
@@ -223,6 +227,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetches_done = number;
         for (key, rows) in fetched.ids {
             self.live.learn(key, rows);
+        }
+        if !fetched.unaskable.is_empty() {
+            self.refuse_unaskable(&fetched.unaskable);
         }
         if self.absent.len() > MOST_ABSENT {
             self.absent.clear();
@@ -248,6 +255,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live.stop_watching();
         let lacking = std::mem::take(&mut self.lacking);
         self.direct.extend(lacking);
+    }
+
+    /// Jobs that ask what the store refuses to be asked would wait for ever.
+    fn refuse_unaskable(&mut self, unaskable: &Unaskable) {
+        let queues = self
+            .partitions
+            .iter_mut()
+            .flat_map(|(_, partition)| &mut partition.queue);
+        let jobs = queues.chain(self.deferral.read_back_mut());
+        for job in jobs.filter(|job| unaskable.holds_up(&job.kind)) {
+            let why = "the store refuses to look up what it names";
+            job.kind = JobKind::Refused(Refusal::new(&code::POISON, why));
+        }
     }
 
     /// Takes a run into memory, if it is ours.

@@ -47,6 +47,8 @@ mod signal;
 mod spans;
 mod start;
 mod token;
+mod too_large;
+mod unaskable;
 mod upkeep;
 mod verb;
 

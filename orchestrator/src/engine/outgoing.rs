@@ -104,8 +104,8 @@ pub(super) fn publications(
                 let message = message_answer(tokens, &to, number, &answer);
                 into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
             }
-            // No step of this version continues as new, so no run closes so.
-            Effect::Continue => {}
+            // Registration refuses the steps that these come from (KN0250).
+            Effect::Continue | Effect::Emit { .. } => {}
         }
     }
 }

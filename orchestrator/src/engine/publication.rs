@@ -20,6 +20,7 @@ use super::fetch;
 use super::offers::Left;
 use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
+use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
 use crate::store::{CommitId, InheritedCommit, Store};
 use crate::telemetry::metric;
@@ -110,6 +111,7 @@ impl<B: Bus> Publisher<B> {
             let messages = offers.iter().map(|offer| self.compose(offer)).collect();
             let results = self.bus.publish(messages).await;
             let mut again = Vec::new();
+            let mut substituted = false;
             let mut tasks = 0;
             for (offer, result) in offers.into_iter().zip(results) {
                 match (result, &offer) {
@@ -132,7 +134,15 @@ impl<B: Bus> Publisher<B> {
                         Publication::Message(message) | Publication::OfRun(_, message),
                     ) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "refused").increment(1);
-                        tracing::error!(subject = %message.subject, %problem, "a message is refused by NATS and dropped");
+                        let subject = &message.subject;
+                        match too_large::instead_of(message, self.bus.max_payload()) {
+                            Some(instead) => {
+                                tracing::warn!(%subject, %problem, instead = %instead.subject, "a message is too large and is replaced");
+                                again.push(Publication::Message(instead));
+                                substituted = true;
+                            }
+                            None => tracing::error!(%subject, %problem, "a message is refused by NATS and dropped"),
+                        }
                     }
                     (Err(error), _) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "retried").increment(1);
@@ -143,7 +153,10 @@ impl<B: Bus> Publisher<B> {
             }
             metrics::counter!(metric::TASKS_DISPATCHED).increment(tasks);
             offers = again;
-            if !offers.is_empty() && round < rounds {
+            // A substitute goes out in the same round, which may be the only one; it has none itself.
+            if substituted {
+                round -= 1;
+            } else if !offers.is_empty() && round < rounds {
                 tokio::select! {
                     () = self.stop.cancelled() => return None,
                     () = tokio::time::sleep(pause) => {}
@@ -240,9 +253,16 @@ fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
     }
     let mut messages = Vec::with_capacity(by_inbox.len());
     for (inbox, mut results) in by_inbox {
-        // A message stays well below NATS's limit: a confirmed token takes about 70 bytes.
+        // A message stays well below NATS's limit: a confirmed token takes about 70 bytes, a refused one what is said of it.
         while !results.is_empty() {
-            let rest = results.split_off(results.len().min(4_000));
+            let mut bytes = 0;
+            let fits = results.iter().take_while(|result| {
+                let refused = result.refused.as_ref();
+                bytes += 70 + refused.map_or(0, |error| 100 + error.message.len() + error.remedy.len());
+                bytes <= 70 * 4_000
+            });
+            let count = fits.count();
+            let rest = results.split_off(count);
             let body = serde_json::to_vec(&Confirmation {
                 results,
                 moved: Vec::new(),

@@ -56,6 +56,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.beside(lost, async move {
             let mut session = session;
             let (mut opens, mut fenced) = (false, false);
+            let mut name_taken = false;
             loop {
                 if done.is_closed() {
                     return Done::RecoveryLost { life };
@@ -80,7 +81,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         };
                     }
                     Err(StoreError::Fenced) => (opens, fenced) = (true, true),
-                    Err(error @ StoreError::TooOld { .. }) => return Done::TooOld(error),
+                    Err(error @ StoreError::TooOld { .. }) => return Done::Over(error),
+                    // Once it may be what is left of an attempt whose answer was lost; its lease ends while this waits for
+                    // the lock. A namesake is still there then, and one of the two has to give in.
+                    Err(error @ StoreError::NameTaken { .. }) if name_taken => return Done::Over(error),
+                    Err(StoreError::NameTaken { .. }) => name_taken = true,
                     Err(error) => {
                         health.set_store(false);
                         tracing::warn!(%error, "the store is not back yet");

@@ -8,16 +8,16 @@ use knarr_schemas::code::{self, Code};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: &'static Code,
-    /// One sentence, with the particulars.
+    /// One sentence, with the particulars; up to 1 KiB.
     pub(super) message: String,
 }
 
 impl Refusal {
     pub(super) fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        // It may repeat what was sent, which has no limit of its own.
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(1_024));
+        Self { code, message }
     }
 
     pub(super) fn body(&self) -> ErrorBody {

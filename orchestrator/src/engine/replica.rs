@@ -49,7 +49,17 @@ pub struct Health {
 impl Health {
     /// The store answered last time, and this replica holds a session.
     pub fn ready(&self) -> bool {
-        self.store.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed)
+        self.store() && self.serving()
+    }
+
+    /// The store answered last time.
+    pub fn store(&self) -> bool {
+        self.store.load(Ordering::Relaxed)
+    }
+
+    /// This replica holds a session.
+    pub fn serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_store(&self, up: bool) {
@@ -88,7 +98,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
     /// Prepares store and bus, then runs until `shutdown`; hands its partitions over before it returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), EngineError> {
         let cluster = self.store.prepare(self.config.partitions).await?;
-        self.bus.prepare(cluster.partitions).await?;
+        self.bus.prepare(cluster.id, cluster.partitions).await?;
         let session = self.store.open_session(&self.config.replica).await?;
         let clock = Clock::new(self.store.now().await?, Instant::now());
         let tokens = Arc::new(TokenKey::new(&cluster.secret));
@@ -103,7 +113,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             upkeep,
         ));
         let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config),
+            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_payload()),
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),

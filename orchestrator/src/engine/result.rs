@@ -9,7 +9,7 @@ use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::{code, header};
 
 use super::job::JobKind;
-use super::job_reader::{JobReader, shorten};
+use super::job_reader::{JobReader, storable};
 use super::refusal::Refusal;
 use crate::bus::{self, Headers};
 
@@ -37,7 +37,7 @@ impl JobReader {
             Err(refusal) => (
                 TaskOutcome::Unknown(WorkerError {
                     error_type: Arc::from("bad_result"),
-                    message: Arc::from(refusal.message.as_str()),
+                    message: storable(&refusal.message, 4_096),
                     retryable: true,
                     not_done: false,
                     retry_after: None,
@@ -72,14 +72,8 @@ impl JobReader {
         };
         let error = |default: &str| {
             Ok::<_, Refusal>(WorkerError {
-                error_type: Arc::from(shorten(
-                    bus::header(headers, header::ERROR_TYPE).unwrap_or(default),
-                    200,
-                )),
-                message: Arc::from(shorten(
-                    bus::header(headers, header::ERROR_MESSAGE).unwrap_or_default(),
-                    4_096,
-                )),
+                error_type: storable(bus::header(headers, header::ERROR_TYPE).unwrap_or(default), 200),
+                message: storable(bus::header(headers, header::ERROR_MESSAGE).unwrap_or_default(), 4_096),
                 retryable: flag(header::RETRYABLE, true)?,
                 not_done: flag(header::NOT_DONE, false)?,
                 retry_after,

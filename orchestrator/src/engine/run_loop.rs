@@ -106,8 +106,8 @@ pub(super) enum Done {
     RecoveryLost {
         life: u64,
     },
-    /// This replica cannot go on: the cluster writes what it cannot read.
-    TooOld(StoreError),
+    /// This replica cannot go on: the cluster writes what it cannot read, or another has its name.
+    Over(StoreError),
 }
 
 /// Everything one replica knows; touched by one task alone.
@@ -455,7 +455,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 reader,
                 names,
             } if life == self.life => self.deferred_found(partition, reader, names),
-            Done::TooOld(error) => self.over = Some(error),
+            Done::Over(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}
         }

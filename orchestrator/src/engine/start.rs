@@ -28,6 +28,7 @@ use super::perform::Step;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
+use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing};
 use crate::store::{RunRow, Store};
 
@@ -333,12 +334,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         headers.push((header::REQUEST_ID.into(), request.request_id.to_string()));
         // The version is pinned now: a repeat of the forwarded message must not find a newer one.
         headers.push((header::VERSION.into(), plan.version.to_string()));
-        Ok(Outgoing {
+        let forwarded = Outgoing {
             subject,
             headers,
             payload: message.payload.clone(),
             delivery: Delivery::Stream,
-        })
+        };
+        match (forwarded.size(), self.bus.max_payload()) {
+            (bytes, most) if bytes > most => Err(too_large::refusal(bytes, most)),
+            _ => Ok(forwarded),
+        }
     }
 
     pub(super) fn partition_of(&self, namespace: &knarr_core::ids::Namespace, workflow_id: &WorkflowId) -> i16 {

@@ -105,8 +105,9 @@ fn outcome<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> String {
         Ok(value) => format!("{value:?}"),
         Err(StoreError::Fenced) => "fenced".to_owned(),
         Err(StoreError::TooOld { .. }) => "too old".to_owned(),
+        Err(StoreError::NameTaken { .. }) => "name taken".to_owned(),
         Err(StoreError::Rejected(_)) => "rejected".to_owned(),
-        Err(StoreError::Unavailable(text)) => panic!("unavailable: {text}"),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::TooSlow)) => panic!("{error}"),
     }
 }
 
@@ -535,6 +536,14 @@ impl World {
         );
         let there = &self.processes[0];
 
+        for id in &ids {
+            let mut rows = [
+                there.memory.run_row(*id).await.unwrap(),
+                there.postgres.run_row(*id).await.unwrap(),
+            ];
+            rows.iter_mut().flatten().for_each(normalise);
+            assert_eq!(rows[0], rows[1]);
+        }
         let mut memory = there.memory.load_runs(&ids).await.unwrap();
         let mut postgres = there.postgres.load_runs(&ids).await.unwrap();
         for runs in [&mut memory, &mut postgres] {

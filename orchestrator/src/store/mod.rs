@@ -268,6 +268,12 @@ pub enum StoreError {
     /// What the cluster writes cannot be read by this binary; not retryable.
     #[error("KN0311: the database is at format {level}, this knarr reads up to {reads}; use a newer one")]
     TooOld { level: i32, reads: i32 },
+    /// The answer would take longer than the store works on a question of people.
+    #[error("the answer takes the store too long")]
+    TooSlow,
+    /// Another process of that name is alive; not retryable.
+    #[error("KN0312: a replica named `{replica}` is running; give this one another name")]
+    NameTaken { replica: String },
     /// A rule of the store is broken; not retryable.
     #[error("{0}")]
     Rejected(String),
@@ -319,6 +325,8 @@ pub struct Share {
     pub live_sessions: usize,
     /// The cluster's format level, as it is now.
     pub format_level: i32,
+    /// The store's clock at the end of this round.
+    pub now: Timestamp,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
     pub inherited: Vec<CommitId>,
 }
@@ -441,8 +449,8 @@ pub trait Store: Send + Sync + 'static {
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 
     /// Begins a session. A dead predecessor of the same replica name (its session lock is free) is fenced and inherited
-    /// from at the first [`Store::keep`], without waiting for its lease. From here on the cluster's level does not rise above
-    /// what this binary can read; `TooOld` if it has.
+    /// from at the first [`Store::keep`], without waiting for its lease; `NameTaken` where it is alive. From here on the
+    /// cluster's level does not rise above what this binary can read; `TooOld` if it has.
     fn open_session(&self, replica: &str) -> impl Future<Output = Result<Session, StoreError>> + Send;
 
     /// Renews the lease, takes over dead sessions (epoch first, then with a fresh snapshot their partitions and commits),
@@ -487,6 +495,9 @@ pub trait Store: Send + Sync + 'static {
     /// Runs that do not exist are absent from the answer. Beside a run's owner the transitions may be newer than the row;
     /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;
+
+    /// The row of a run, without its history.
+    fn run_row(&self, run: RunId) -> impl Future<Output = Result<Option<RunRow>, StoreError>> + Send;
 
     /// How large runs are; those that do not exist are absent from the answer.
     fn run_sizes(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<RunSize>, StoreError>> + Send;

@@ -4,8 +4,8 @@
 //! same or other input, marked as done, or skipped.
 //!
 //! *A forward step* is parked when it may not fail any more ([`super::pivot`]) or would break a limit ([`super::blocked`]). It
-//! may be tried again from its beginning, an activity with other input too, or ended: marked as done (and then undone like any
-//! other, should it come to that) or skipped, without an output.
+//! may be tried again from its beginning, an activity with other input too, or ended: marked as done (an activity is then undone like
+//! any other, should it come to that) or skipped, without an output.
 //!
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run

@@ -340,11 +340,11 @@ async fn a_store_that_is_away_is_said_to_be() {
 #[test]
 fn queues_that_cannot_be_set_up_are_told_apart_from_a_definition_that_is_not_registered() {
     let away = Refusal::from(BusError::Unavailable("KN0301: no NATS server answers".to_owned()));
-    assert_eq!((away.status, away.body.code.as_str()), (503, "KN0241"));
+    assert_eq!((away.status, away.body.code.as_str()), (503, "KN0243"));
     let refused = Refusal::from(BusError::Misconfigured(
         "KN0306: insufficient storage resources available".to_owned(),
     ));
-    assert_eq!((refused.status, refused.body.code.as_str()), (500, "KN0242"));
+    assert_eq!((refused.status, refused.body.code.as_str()), (500, "KN0244"));
     for refusal in [away, refused] {
         assert!(refusal.body.message.contains("is registered"), "{refusal:?}");
         assert!(

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 pub use self::controls::DirectFaults;
 pub use self::log::LogCopy;
@@ -30,6 +31,9 @@ use super::head_room::{Fill, decide};
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings};
 use crate::store::Cursor;
+
+/// As NATS's own default.
+const MAX_PAYLOAD: usize = 1 << 20;
 
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -104,6 +108,9 @@ impl Inner {
     }
 
     fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        if message.size() > MAX_PAYLOAD {
+            return Err(PublishError::Refused("it is larger than 1 MiB".to_owned()));
+        }
         let outcome = self.state().publish(message, (self.clock)());
         self.notify();
         outcome
@@ -134,8 +141,15 @@ async fn read(inner: Arc<Inner>, key: OpenKey, into: mpsc::Sender<Incoming>) {
 }
 
 impl Bus for MemoryBus {
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+    fn max_payload(&self) -> usize {
+        MAX_PAYLOAD
+    }
+
+    async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
         let mut state = self.inner.state();
+        if *state.cluster.get_or_insert(cluster) != cluster {
+            return Err(BusError::Misconfigured("the log is another cluster's".to_owned()));
+        }
         match state.partitions {
             Some(known) if known != partitions => Err(BusError::Misconfigured(format!(
                 "the log has {known} partitions, not {partitions}"

@@ -6,6 +6,7 @@ use knarr_core::ids::Namespace;
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::controls::DirectFaults;
 use super::log::{Entry, Located, Log};
@@ -16,6 +17,7 @@ use crate::bus::{Delivery, DirectMessage, Incoming, LogGap, LogMessage, Outgoing
 use crate::store::Cursor;
 
 pub(super) struct State {
+    pub(super) cluster: Option<Uuid>,
     pub(super) partitions: Option<u16>,
     pub(super) connected: bool,
     pub(super) log: Log,
@@ -62,6 +64,7 @@ pub(super) struct Open {
 impl State {
     pub(super) fn new() -> Self {
         Self {
+            cluster: None,
             partitions: None,
             connected: true,
             log: Log::new("memory-1".to_owned()),
@@ -260,6 +263,7 @@ impl State {
                 cursor: cursor.clone(),
                 subject: entry.subject.clone(),
                 headers: entry.headers.clone(),
+                flaw: None,
                 payload: entry.payload.clone(),
                 reader: open.reader,
             };

@@ -30,7 +30,7 @@ fn start(bus: &MemoryBus, body: &str) -> u64 {
 async fn prepared() -> MemoryBus {
     let time = std::sync::atomic::AtomicI64::new(1_000);
     let bus = MemoryBus::with_clock(move || Timestamp(time.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
-    bus.prepare(1).await.unwrap();
+    bus.prepare(uuid::Uuid::nil(), 1).await.unwrap();
     bus
 }
 

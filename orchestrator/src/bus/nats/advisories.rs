@@ -2,20 +2,22 @@
 //!
 //! Every replica reads every advisory and acts on those of its own partitions; the others are kept, bounded, for the
 //! case that their partition moves here before its owner has acted. An advisory has been acted on when its task is gone
-//! from the task stream, so that reading all of them again after a restart is harmless. What falls between two owners is
+//! from the task stream, or a later message stands in its place (a stream that was made again counts from 1), so that reading
+//! all of them again after a restart is harmless. What falls between two owners is
 //! found by the task's own deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use knarr_schemas::header;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::jetstream::{ApiError, JetStream};
+use super::jetstream::{ApiError, JetStream, StoredMessage, code};
 use super::pull::{Pull, Pulled};
 use super::streams::ADVISORY_STREAM;
 use crate::bus::Incoming;
@@ -24,6 +26,8 @@ use crate::bus::Incoming;
 const KEPT: usize = 10_000;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// What a deletion is refused with where there is nothing to delete; anything else may pass.
+const GONE: [u32; 3] = [code::STREAM_NOT_FOUND, code::NO_MESSAGE_FOUND, code::DELETE_FAILED];
 
 #[derive(Debug, Default)]
 pub(super) struct Advisories {
@@ -47,6 +51,8 @@ impl Advisories {
 struct Advisory {
     stream: String,
     stream_seq: u64,
+    /// The server's clock when it gave the task up.
+    timestamp: DateTime<Utc>,
 }
 
 /// A task given up, by its place, with what its message says.
@@ -64,6 +70,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     // By the advisory's own place, oldest first.
     let mut kept: BTreeMap<u64, Lost> = BTreeMap::new();
     let mut next = 1;
+    let mut unsettled = false;
     loop {
         match Pull::open(&shared.js, ADVISORY_STREAM, &[], next, HEARTBEAT).await {
             Ok(mut pull) => {
@@ -71,18 +78,30 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     let pulled = tokio::select! {
                         pulled = pull.next() => pulled,
                         () = shared.advisories.look.notified() => {
-                            settle(&shared, &mut kept).await;
+                            unsettled = !settle(&shared, &mut kept).await;
                             // The pull was cancelled; it goes on from `next`.
+                            break;
+                        }
+                        () = tokio::time::sleep(RETRY_DELAY), if unsettled => {
+                            unsettled = !settle(&shared, &mut kept).await;
                             break;
                         }
                     };
                     match pulled {
                         Ok(Pulled::Message { message, position }) => {
-                            next = position.stream_sequence + 1;
-                            if let Some(lost) = read(&shared.js, &message.payload).await {
-                                kept.insert(position.stream_sequence, lost);
-                                settle(&shared, &mut kept).await;
+                            match read(&shared.js, &message.payload).await {
+                                Ok(Some(lost)) => {
+                                    kept.insert(position.stream_sequence, lost);
+                                    unsettled = !settle(&shared, &mut kept).await;
+                                }
+                                Ok(None) => {}
+                                Err(error) => {
+                                    tracing::debug!(%error, "a lost task cannot be looked at yet");
+                                    tokio::time::sleep(RETRY_DELAY).await;
+                                    break;
+                                }
                             }
+                            next = position.stream_sequence + 1;
                         }
                         Ok(Pulled::Idle { .. }) => {}
                         Err(broken) => {
@@ -107,12 +126,24 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// `None` for what concerns no task that still exists.
-async fn read(js: &JetStream, payload: &[u8]) -> Option<Lost> {
-    let advisory: Advisory = serde_json::from_slice(payload).ok()?;
+async fn read(js: &JetStream, payload: &[u8]) -> Result<Option<Lost>, ApiError> {
+    let Ok(advisory) = serde_json::from_slice::<Advisory>(payload) else {
+        return Ok(None);
+    };
     if !advisory.stream.starts_with("KNARR_TASKS_") {
+        return Ok(None);
+    }
+    match js.message_at(&advisory.stream, advisory.stream_seq).await {
+        Ok(message) => Ok(message.and_then(|message| lost(advisory, &message))),
+        Err(error) if error.is(code::STREAM_NOT_FOUND) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn lost(advisory: Advisory, message: &StoredMessage) -> Option<Lost> {
+    if message.time > advisory.timestamp {
         return None;
     }
-    let message = js.message_at(&advisory.stream, advisory.stream_seq).await.ok()??;
     // `knarr.direct.<ns>.<partition>`
     let (namespace, partition) = message
         .header(header::DIRECT)?
@@ -129,8 +160,8 @@ async fn read(js: &JetStream, payload: &[u8]) -> Option<Lost> {
     })
 }
 
-/// Hands over what concerns open partitions, and removes its tasks.
-async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) {
+/// Hands over what concerns open partitions, and removes its tasks; `false` if one could not be removed yet.
+async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) -> bool {
     while kept.len() > KEPT {
         kept.pop_first();
     }
@@ -138,6 +169,7 @@ async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) {
         .iter()
         .filter_map(|(place, lost)| Some((*place, shared.sender_of(lost.partition)?)))
         .collect();
+    let mut settled = true;
     for (place, into) in mine {
         let Some(lost) = kept.get(&place) else { continue };
         let answer = shared
@@ -157,12 +189,32 @@ async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) {
                 let _ = into.send(incoming).await;
             }
             // Gone: its owner of then has seen to it.
-            Err(ApiError::Refused { .. }) => {}
+            Err(error) if GONE.iter().any(|code| error.is(*code)) => {}
             Err(error) => {
                 tracing::debug!(%error, "a lost task could not be removed");
+                settled = false;
                 continue;
             }
         }
         kept.remove(&place);
+    }
+    settled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_message_in_the_place_of_a_lost_task_is_left_alone() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let lost = |stored: &str| {
+            let payload = br#"{"stream":"KNARR_TASKS_a","stream_seq":5,"timestamp":"2026-01-01T10:00:00.5Z"}"#;
+            let headers = b"NATS/1.0\r\nKnarr-Token: t\r\nKnarr-Direct: knarr.direct.a.3\r\n\r\n";
+            let message = StoredMessage::at_time(at(stored), headers);
+            super::lost(serde_json::from_slice(payload).unwrap(), &message)
+        };
+        assert!(lost("2026-01-01T10:00:00.5Z").is_some_and(|lost| lost.partition == 3));
+        assert!(lost("2026-01-01T10:00:00.500000001Z").is_none());
     }
 }

@@ -9,6 +9,7 @@ use async_nats::{ConnectOptions, Event};
 use tokio::sync::watch;
 
 use super::jetstream::{ApiError, JetStream};
+use super::stream_settings::StreamSettings;
 use crate::address::without_secrets;
 use crate::bus::BusError;
 
@@ -48,15 +49,6 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Where a stream keeps its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Storage {
-    #[default]
-    File,
-    /// Everything is gone when the server stops; for trying things out.
-    Memory,
-}
-
 #[derive(Clone)]
 pub struct NatsConfig {
     /// One URL or several, separated by commas.
@@ -64,17 +56,7 @@ pub struct NatsConfig {
     pub credentials: Credentials,
     /// Shown by the server's monitoring.
     pub name: String,
-    /// Of every stream: 1, or 3 in a cluster.
-    pub replicas: u32,
-    pub storage: Storage,
-    /// At this size the log refuses new messages.
-    pub log_max_bytes: u64,
-    /// At this size a namespace's task stream refuses new tasks.
-    pub task_max_bytes: u64,
-    /// At this size the oldest dead letters go.
-    pub dlq_max_bytes: u64,
-    /// At this size the oldest events go; `None` = events are not kept (and publishing them finds no stream).
-    pub events_max_bytes: Option<u64>,
+    pub streams: StreamSettings,
     /// Publications on their way to a stream at any moment, over all callers.
     pub max_in_flight: u32,
     /// When a publication counts as not acknowledged.
@@ -100,12 +82,7 @@ impl Default for NatsConfig {
             url: "nats://127.0.0.1:4222".to_owned(),
             credentials: Credentials::None,
             name: "knarr".to_owned(),
-            replicas: 1,
-            storage: Storage::File,
-            log_max_bytes: 1 << 30,
-            task_max_bytes: 1 << 30,
-            dlq_max_bytes: 256 << 20,
-            events_max_bytes: Some(256 << 20),
+            streams: StreamSettings::default(),
             max_in_flight: 4096,
             ack_timeout: Duration::from_secs(2),
             idle_after: Duration::from_secs(10),

@@ -4,6 +4,9 @@
 //! (65,536 messages); what does not fit there is dropped and counted (`knarr_bus_dropped_messages_total`), and its sender
 //! repeats it after a second.
 //!
+//! A message whose headers are no headers ends the connection, once: nothing of core NATS is delivered again. That is borne,
+//! here and by the API; who may publish here is a matter of permissions.
+//!
 //! **Invariant:** what was received is handed over, also when the partition is closed: first nothing more is sent here, so
 //! that whoever comes now is told that nobody listens, and then what lies in the buffer follows.
 

@@ -55,6 +55,8 @@ static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
         name::ERROR_REMEDY,
         name::ORIGINAL_SUBJECT,
         name::ORIGINAL_SEQUENCE,
+        name::ORIGINAL_HEADERS,
+        name::ORIGINAL_BYTES,
         name::NATS_MSG_ID,
         "Knarr-Confirm",
         "Nats-Expected-Stream",
@@ -70,14 +72,18 @@ static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
     .collect()
 });
 
+/// The name, copied only if it is none of Knarr's.
+pub(super) fn shared(name: &str) -> Arc<str> {
+    KNOWN
+        .get(name)
+        .map_or_else(|| Arc::from(name), |known| Arc::clone(&known.shared))
+}
+
 pub(super) fn from_client(map: Option<&HeaderMap>) -> Headers {
     let Some(map) = map else { return Headers::new() };
     let mut headers = Headers::with_capacity(map.len());
     for (name, values) in map.iter() {
-        let text: &str = name.as_ref();
-        let shared = KNOWN
-            .get(text)
-            .map_or_else(|| Arc::from(text), |known| Arc::clone(&known.shared));
+        let shared = shared(name.as_ref());
         for value in values {
             headers.push((Arc::clone(&shared), value.as_str().to_owned()));
         }

@@ -18,6 +18,8 @@ use crate::bus::BusError;
 pub(super) mod code {
     pub(in super::super) const STREAM_NOT_FOUND: u32 = 10_059;
     pub(in super::super) const NO_MESSAGE_FOUND: u32 = 10_037;
+    /// Of a message that is not there (any more).
+    pub(in super::super) const DELETE_FAILED: u32 = 10_057;
     pub(in super::super) const CONSUMER_NOT_FOUND: u32 = 10_014;
     pub(in super::super) const STREAM_NAME_IN_USE: u32 = 10_058;
 }
@@ -116,30 +118,53 @@ struct MessageAnswer {
 
 #[derive(Debug, Deserialize)]
 struct RawMessage {
+    subject: String,
     seq: u64,
     #[serde(default)]
-    hdrs: Option<String>,
+    hdrs: String,
+    #[serde(default)]
+    data: String,
     time: DateTime<Utc>,
 }
 
-/// A stored message, without its body.
+/// A stored message.
 #[derive(Debug)]
 pub(super) struct StoredMessage {
+    pub(super) subject: String,
     pub(super) sequence: u64,
     pub(super) time: DateTime<Utc>,
-    headers: String,
+    /// As they were sent, whatever that is.
+    pub(super) headers: Vec<u8>,
+    /// In Base64: most callers do not look at it.
+    data: String,
 }
 
 impl StoredMessage {
+    #[cfg(test)]
+    pub(super) fn at_time(time: DateTime<Utc>, headers: &[u8]) -> Self {
+        Self {
+            subject: String::new(),
+            sequence: 1,
+            time,
+            headers: headers.to_vec(),
+            data: String::new(),
+        }
+    }
+
     pub(super) fn at(&self) -> Timestamp {
         Timestamp::from_utc(self.time)
     }
 
+    /// `None` also for a value that is not UTF-8.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.split("\r\n").skip(1).find_map(|line| {
-            let (key, value) = line.split_once(':')?;
+        self.headers.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+            let (key, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
             (key == name).then(|| value.trim())
         })
+    }
+
+    pub(super) fn payload(&self) -> Result<Bytes, ApiError> {
+        decode(&self.data).map(Bytes::from)
     }
 }
 
@@ -247,13 +272,11 @@ impl JetStream {
         let operation = format!("STREAM.MSG.GET.{stream}");
         match self.call::<MessageAnswer>(&operation, query).await {
             Ok(MessageAnswer { message }) => Ok(Some(StoredMessage {
+                subject: message.subject,
                 sequence: message.seq,
                 time: message.time,
-                headers: message
-                    .hdrs
-                    .and_then(|encoded| STANDARD.decode(encoded).ok())
-                    .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                    .unwrap_or_default(),
+                headers: decode(&message.hdrs)?,
+                data: message.data,
             })),
             Err(error) if error.is(code::NO_MESSAGE_FOUND) => Ok(None),
             Err(error) => Err(error),
@@ -267,4 +290,10 @@ impl JetStream {
         };
         self.message(stream, &query).await
     }
+}
+
+fn decode(base64: &str) -> Result<Vec<u8>, ApiError> {
+    STANDARD
+        .decode(base64)
+        .map_err(|error| ApiError::Unavailable(error.to_string()))
 }

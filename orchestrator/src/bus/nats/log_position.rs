@@ -9,6 +9,7 @@ use knarr_core::time::Timestamp;
 use knarr_schemas::subject::LOG_STREAM;
 
 use super::jetstream::{ApiError, JetStream, MessageQuery};
+use super::streams::Streams;
 use crate::store::Cursor;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +20,12 @@ pub(super) enum Located {
     Gap { resumes_at: Cursor },
 }
 
-pub(super) async fn locate(js: &JetStream, cursor: &Cursor) -> Result<Located, ApiError> {
+pub(super) async fn locate(js: &JetStream, streams: &Streams, cursor: &Cursor) -> Result<Located, ApiError> {
     let info = js.stream(LOG_STREAM).await?;
+    // Of a server that has another cluster's streams all of a sudden nothing is taken.
+    streams
+        .refuse_other_cluster(LOG_STREAM, &info)
+        .map_err(|error| ApiError::Unavailable(error.to_string()))?;
     let continues = Located::Continues {
         stream: info.created.clone(),
     };

@@ -3,19 +3,24 @@
 //! **Invariant:** each message is handed over once per opening, in the log's order; after whatever interrupts it, reading
 //! goes on behind the last message that was handed over, after the stream has been recognised as the same one.
 //!
+//! A message whose headers end the connection would end it again at every attempt. So after each interruption the next
+//! message is fetched by itself, its headers as data; and behind one that cannot be read all that the log holds by then.
+//!
 //! It acknowledges nothing: its place is the engine's cursor. Back-pressure is the engine's channel: while that is full
 //! no more is asked for than [`Pull`] has asked for already.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject::LOG_STREAM;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::connection::Link;
-use super::jetstream::code;
+use super::header_block::{self, HeaderBlock};
+use super::jetstream::{ApiError, MessageQuery, StoredMessage, code};
 use super::log_position::{Located, locate};
 use super::pull::{Pull, Pulled};
 use super::{Shared, header_map};
@@ -43,6 +48,7 @@ pub(super) fn open(
         reader,
         into,
         handed_over_at: Instant::now(),
+        interrupted: false,
     };
     TaskHandle::spawn(async move { log_reader.run().await })
 }
@@ -60,6 +66,8 @@ struct LogReader {
     reader: u64,
     into: mpsc::Sender<Incoming>,
     handed_over_at: Instant,
+    /// Perhaps by the message that is next.
+    interrupted: bool,
 }
 
 impl LogReader {
@@ -80,7 +88,7 @@ impl LogReader {
     /// Reads until something breaks, and says what.
     async fn read(&mut self, epoch: u64) -> Result<String, Closed> {
         let js = &self.shared.js;
-        match locate(js, &self.cursor).await {
+        match locate(js, &self.shared.streams, &self.cursor).await {
             Ok(Located::Continues { stream }) => self.cursor.stream = stream,
             Ok(Located::Gap { resumes_at }) => {
                 let gap = LogGap {
@@ -100,6 +108,12 @@ impl LogReader {
             }
             Err(error) => return Ok(error.to_string()),
         }
+        if self.interrupted
+            && let Err(error) = self.read_singly().await?
+        {
+            return Ok(error.to_string());
+        }
+        self.interrupted = true;
         let heartbeat = self.shared.config.idle_after / 4;
         let start = self.cursor.sequence + 1;
         let mut pull = match Pull::open(&self.shared.js, LOG_STREAM, &self.filters, start, heartbeat).await {
@@ -116,18 +130,14 @@ impl LogReader {
             };
             match pulled {
                 Ok(Pulled::Message { message, position }) => {
-                    self.cursor.sequence = position.stream_sequence;
-                    self.cursor.at = Timestamp(position.nanos / 1_000);
-                    self.handed_over_at = Instant::now();
-                    let message = LogMessage {
-                        partition: self.partition,
-                        cursor: self.cursor.clone(),
-                        subject: message.subject.into_string(),
+                    let headers = HeaderBlock {
                         headers: header_map::from_client(message.headers.as_ref()),
-                        payload: message.payload,
-                        reader: self.reader,
+                        flaw: None,
                     };
-                    self.hand_over(Incoming::Log(message)).await?;
+                    let at = Timestamp(position.nanos / 1_000);
+                    let subject = message.subject.into_string();
+                    self.deliver(position.stream_sequence, at, subject, headers, message.payload)
+                        .await?;
                 }
                 Ok(Pulled::Idle { stream_sequence }) => self.report_idle(stream_sequence).await?,
                 Err(broken) => break broken.0,
@@ -135,6 +145,72 @@ impl LogReader {
         };
         pull.close().await;
         Ok(why)
+    }
+
+    async fn read_singly(&mut self) -> Result<Result<(), ApiError>, Closed> {
+        let mut until = 0;
+        loop {
+            let message = match self.fetch_next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            let payload = match message.payload() {
+                Ok(payload) => payload,
+                Err(error) => return Ok(Err(error)),
+            };
+            let headers = header_block::read(&message.headers);
+            if headers.flaw.is_some() && until == 0 {
+                until = match self.shared.js.stream(LOG_STREAM).await {
+                    Ok(info) => info.state.last_seq,
+                    Err(error) => return Ok(Err(error)),
+                };
+            }
+            let at = message.at();
+            self.deliver(message.sequence, at, message.subject, headers, payload)
+                .await?;
+            if self.cursor.sequence >= until {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// The partition's next message, if the log holds one.
+    async fn fetch_next(&self) -> Result<Option<StoredMessage>, ApiError> {
+        let mut next: Option<StoredMessage> = None;
+        for filter in &self.filters {
+            let query = MessageQuery {
+                seq: Some(self.cursor.sequence + 1),
+                next_by_subj: Some(filter),
+                ..MessageQuery::default()
+            };
+            let found = self.shared.js.message(LOG_STREAM, &query).await?;
+            next = next.into_iter().chain(found).min_by_key(|message| message.sequence);
+        }
+        Ok(next)
+    }
+
+    async fn deliver(
+        &mut self,
+        sequence: u64,
+        at: Timestamp,
+        subject: String,
+        headers: HeaderBlock,
+        payload: Bytes,
+    ) -> Result<(), Closed> {
+        self.cursor.sequence = sequence;
+        self.cursor.at = at;
+        self.handed_over_at = Instant::now();
+        let message = LogMessage {
+            partition: self.partition,
+            cursor: self.cursor.clone(),
+            subject,
+            headers: headers.headers,
+            flaw: headers.flaw,
+            payload,
+            reader: self.reader,
+        };
+        self.hand_over(Incoming::Log(message)).await
     }
 
     async fn hand_over(&self, incoming: Incoming) -> Result<(), Closed> {

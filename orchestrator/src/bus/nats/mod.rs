@@ -11,6 +11,7 @@ mod connection;
 mod delivered;
 mod direct;
 mod head_room;
+mod header_block;
 mod header_map;
 mod jetstream;
 mod log_position;
@@ -18,6 +19,8 @@ mod log_reader;
 mod publisher;
 mod pull;
 mod purge;
+mod stream_config;
+mod stream_settings;
 mod streams;
 mod supervisor;
 
@@ -34,11 +37,13 @@ use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use self::connection::Link;
-pub use self::connection::{Credentials, NatsConfig, Storage};
+pub use self::connection::{Credentials, NatsConfig};
 use self::jetstream::JetStream;
 use self::publisher::Publisher;
+pub use self::stream_settings::{Setting, Storage, StreamSettings};
 use self::streams::Streams;
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings};
@@ -146,8 +151,12 @@ impl Drop for NatsBus {
 }
 
 impl Bus for NatsBus {
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
-        self.shared.streams.prepare(partitions).await?;
+    fn max_payload(&self) -> usize {
+        self.shared.js.client().max_payload()
+    }
+
+    async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
+        self.shared.streams.prepare(cluster, partitions).await?;
         self.shared.advisories.begin();
         Ok(())
     }

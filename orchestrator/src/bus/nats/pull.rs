@@ -179,12 +179,9 @@ impl Pull {
     }
 
     fn take(&mut self, message: Message) -> Result<Option<Pulled>, Broken> {
-        let Some(status) = message.status else {
-            let position = message
-                .reply
-                .as_ref()
-                .and_then(|reply| Position::parse(reply))
-                .ok_or_else(|| Broken("a message without a position".to_owned()))?;
+        // Before the status: a stored message can have one too, as its publisher likes.
+        let position = message.reply.as_ref().and_then(|reply| Position::parse(reply));
+        if let Some(position) = position {
             if position.consumer_sequence != self.consumer_sequence + 1 {
                 return Err(Broken(format!(
                     "delivery {} follows delivery {}",
@@ -194,7 +191,10 @@ impl Pull {
             self.consumer_sequence = position.consumer_sequence;
             self.credits = self.credits.saturating_sub(1);
             return Ok(Some(Pulled::Message { message, position }));
-        };
+        }
+        let status = message
+            .status
+            .ok_or_else(|| Broken("a message without a position".to_owned()))?;
         let number = |name: &str| {
             let value = message.headers.as_ref()?.get(name)?;
             value.as_str().parse::<u64>().ok()
@@ -305,5 +305,10 @@ mod tests {
         assert!(pull.take(status(409, &[])).is_err());
         assert!(pull.take(status(503, &[])).is_err());
         assert!(pull.take(delivered(2)).is_ok());
+        let with_a_status = Message {
+            status: Some(StatusCode::NO_RESPONDERS),
+            ..delivered(3)
+        };
+        assert!(matches!(pull.take(with_a_status), Ok(Some(Pulled::Message { .. }))));
     }
 }

@@ -4,17 +4,20 @@
 //! a log that exists is never changed here.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_schemas::subject;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
-use super::connection::{NatsConfig, Storage};
+use super::connection::NatsConfig;
 use super::head_room::{self, ALL_SUBJECTS};
 use super::jetstream::{ApiError, JetStream, StreamInfo, code};
+use super::stream_config::{Asked, belongs_to, echoes, over, refuse_other_partitions};
+use super::stream_settings::{Setting, StreamSettings};
 use crate::bus::{BusError, QueueSettings};
 
 /// Lifecycle and emitted events, for whoever wants to listen.
@@ -36,17 +39,16 @@ const MAX_WAITING: i64 = 16_384;
 /// A server that shuts down has closed the connection by then.
 const CONFIRM_MISSING: Duration = Duration::from_secs(1);
 
+const ADVISORY_MAX_BYTES: u64 = 16 << 20;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug)]
 pub(super) struct Streams {
     js: JetStream,
-    replicas: u32,
-    storage: &'static str,
-    log_max_bytes: u64,
-    task_max_bytes: u64,
-    dlq_max_bytes: u64,
-    events_max_bytes: Option<u64>,
+    settings: StreamSettings,
+    /// Whose streams they are; fixed by the first preparation.
+    cluster: OnceLock<Uuid>,
     wanted: Mutex<Wanted>,
     /// One assertion at a time: many readers notice a missing stream together.
     asserting: tokio::sync::Mutex<()>,
@@ -65,15 +67,8 @@ impl Streams {
     pub(super) fn new(js: JetStream, config: &NatsConfig) -> Self {
         Self {
             js,
-            replicas: config.replicas,
-            storage: match config.storage {
-                Storage::File => "file",
-                Storage::Memory => "memory",
-            },
-            log_max_bytes: config.log_max_bytes,
-            task_max_bytes: config.task_max_bytes,
-            dlq_max_bytes: config.dlq_max_bytes,
-            events_max_bytes: config.events_max_bytes,
+            settings: config.streams.clone(),
+            cluster: OnceLock::new(),
             wanted: Mutex::default(),
             asserting: tokio::sync::Mutex::default(),
             suspected: Notify::new(),
@@ -87,6 +82,14 @@ impl Streams {
             .ok_or_else(|| BusError::Misconfigured("the bus was not prepared".to_owned()))
     }
 
+    /// A stream of another cluster is nothing to read from or to write to.
+    pub(super) fn refuse_other_cluster(&self, name: &str, existing: &StreamInfo) -> Result<(), BusError> {
+        match self.cluster.get() {
+            Some(cluster) => belongs_to(name, *cluster, &existing.config),
+            None => Ok(()),
+        }
+    }
+
     /// What a partition's messages in the log match. The ingress takes, beside un-keyed starts, what is too short for the
     /// mapping to sort it: it belongs to no run, and somebody must say so.
     pub(super) fn filters(&self, partition: i16) -> Result<Vec<String>, BusError> {
@@ -97,8 +100,15 @@ impl Streams {
         })
     }
 
-    pub(super) async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
+    pub(super) async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
         let _one = self.asserting.lock().await;
+        let _ = self.cluster.set(cluster);
+        // All of them before the first is changed: nothing of another cluster is to be touched.
+        for name in [subject::LOG_STREAM, subject::DLQ_STREAM, EVENT_STREAM, ADVISORY_STREAM] {
+            if let Some(existing) = self.find_stream(name).await? {
+                self.refuse_other_cluster(name, &existing)?;
+            }
+        }
         self.assert_base(partitions, Missing::Create).await?;
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(partitions);
         Ok(())
@@ -137,41 +147,41 @@ impl Streams {
 
     async fn assert_base(&self, partitions: u16, missing: Missing) -> Result<(), BusError> {
         self.put_log(partitions, missing).await?;
-        self.put_stream(
-            &json!({
-                "name": subject::DLQ_STREAM,
-                "subjects": ["knarr.dlq.>"],
-                "storage": self.storage, "num_replicas": self.replicas,
+        let dlq = json!({
+            "name": subject::DLQ_STREAM,
+            "subjects": ["knarr.dlq.>"],
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_age": nanos(7 * DAY_MS),
+        });
+        let dlq = self.sized(dlq, self.settings.dlq_max_bytes);
+        self.put_stream(&dlq, missing).await?;
+        if let Some(max_bytes) = self.settings.events_max_bytes {
+            let events = json!({
+                "name": EVENT_STREAM,
+                "subjects": ["knarr.event.>"],
                 "retention": "limits", "discard": "old", "max_consumers": -1,
-                "max_bytes": self.dlq_max_bytes, "max_age": nanos(7 * DAY_MS),
-            }),
-            missing,
-        )
-        .await?;
-        if let Some(max_bytes) = self.events_max_bytes {
-            self.put_stream(
-                &json!({
-                    "name": EVENT_STREAM,
-                    "subjects": ["knarr.event.>"],
-                    "storage": self.storage, "num_replicas": self.replicas,
-                    "retention": "limits", "discard": "old", "max_consumers": -1,
-                    "max_bytes": max_bytes, "max_age": nanos(7 * DAY_MS),
-                }),
-                missing,
-            )
-            .await?;
+                "max_age": nanos(7 * DAY_MS),
+            });
+            self.put_stream(&self.sized(events, max_bytes), missing).await?;
         }
-        self.put_stream(
-            &json!({
-                "name": ADVISORY_STREAM,
-                "subjects": [ADVISORY_SUBJECT],
-                "storage": self.storage, "num_replicas": self.replicas,
-                "retention": "limits", "discard": "old", "max_consumers": -1,
-                "max_bytes": 16 << 20, "max_age": nanos(DAY_MS),
-            }),
-            missing,
-        )
-        .await
+        let advisories = json!({
+            "name": ADVISORY_STREAM,
+            "subjects": [ADVISORY_SUBJECT],
+            "retention": "limits", "discard": "old", "max_consumers": -1,
+            "max_age": nanos(DAY_MS),
+        });
+        let advisories = self.sized(advisories, Setting::AtFirst(ADVISORY_MAX_BYTES));
+        self.put_stream(&advisories, missing).await
+    }
+
+    /// With what an operator may have set.
+    fn sized(&self, config: Value, max_bytes: Setting<u64>) -> Asked {
+        let StreamSettings { replicas, storage, .. } = &self.settings;
+        let mut asked = Asked::new(config);
+        asked.set("num_replicas", replicas, json!(replicas.value()));
+        asked.set("storage", storage, json!(storage.value().as_str()));
+        asked.set("max_bytes", &max_bytes, json!(max_bytes.value()));
+        asked
     }
 
     /// Whose starts an existing log takes is left as it is.
@@ -191,20 +201,19 @@ impl Streams {
             .await
     }
 
-    fn log_config(&self, partitions: u16, subjects: &Value) -> Value {
-        json!({
+    fn log_config(&self, partitions: u16, subjects: &Value) -> Asked {
+        let config = json!({
             "name": subject::LOG_STREAM,
             "subjects": subjects,
-            "storage": self.storage, "num_replicas": self.replicas,
             "retention": "limits", "discard": "new", "max_consumers": -1,
-            "max_bytes": self.log_max_bytes,
             "duplicate_window": nanos(LOG_DUPLICATE_WINDOW_MS),
             "allow_direct": true,
             "subject_transform": {
                 "src": "knarr.run.*.*.>",
                 "dest": format!("knarr.in.{{{{partition({partitions},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"),
             },
-        })
+        });
+        self.sized(config, self.settings.log_max_bytes)
     }
 
     async fn assert_tasks(
@@ -214,19 +223,15 @@ impl Streams {
         missing: Missing,
     ) -> Result<(), BusError> {
         let (stream, token) = names(namespace)?;
-        self.put_stream(
-            &json!({
-                "name": stream,
-                "subjects": [format!("knarr.task.{token}.>")],
-                "storage": self.storage, "num_replicas": self.replicas,
-                "retention": "workqueue", "discard": "new", "max_consumers": -1,
-                "max_bytes": self.task_max_bytes,
-                "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
-                "allow_direct": true,
-            }),
-            missing,
-        )
-        .await?;
+        let config = json!({
+            "name": stream,
+            "subjects": [format!("knarr.task.{token}.>")],
+            "retention": "workqueue", "discard": "new", "max_consumers": -1,
+            "duplicate_window": nanos(TASK_DUPLICATE_WINDOW_MS),
+            "allow_direct": true,
+        });
+        self.put_stream(&self.sized(config, self.settings.task_max_bytes), missing)
+            .await?;
         for settings in queues {
             let (name, filter) = queue_names(namespace, &settings.queue)?;
             let config = json!({
@@ -244,28 +249,30 @@ impl Streams {
         Ok(())
     }
 
-    /// Creates the stream, or brings it to this configuration.
-    async fn put_stream(&self, config: &Value, missing: Missing) -> Result<(), BusError> {
-        let name = config["name"].as_str().unwrap_or_default();
+    /// Creates the stream, or brings it to this configuration; what it does not name stays.
+    async fn put_stream(&self, asked: &Asked, missing: Missing) -> Result<(), BusError> {
+        let name = asked.name();
         let mut existing = self.find_stream(name).await?;
         if existing.is_none() && missing == Missing::Confirm {
             tokio::time::sleep(CONFIRM_MISSING).await;
             existing = self.find_stream(name).await?;
         }
         let what = format!("stream {name}");
-        let operation = match existing {
-            None => "CREATE",
-            Some(info) => {
-                refuse_other_partitions(config, &info.config)?;
-                if echoes(&what, config, &info.config).is_ok() {
-                    return Ok(());
-                }
-                "UPDATE"
-            }
+        let existing = existing.as_ref();
+        if let Some(info) = existing {
+            self.refuse_other_cluster(name, info)?;
+            refuse_other_partitions(asked.config(), &info.config)?;
+        }
+        let existing = existing.map(|info| &info.config);
+        let config = &asked.beside(existing, self.cluster.get());
+        let (operation, whole) = match existing {
+            None => ("CREATE", config.clone()),
+            Some(existing) if echoes(&what, config, existing).is_ok() => return Ok(()),
+            Some(existing) => ("UPDATE", over(existing, config)),
         };
         let info: StreamInfo = self
             .js
-            .call(&format!("STREAM.{operation}.{name}"), config)
+            .call(&format!("STREAM.{operation}.{name}"), &whole)
             .await
             .map_err(|error| match error {
                 // Another replica was faster; the next look finds its stream.
@@ -322,69 +329,4 @@ pub(super) fn queue_names(namespace: &Namespace, queue: &QueueName) -> Result<(S
 
 fn nanos(ms: u64) -> u64 {
     ms * 1_000_000
-}
-
-/// A log that sorts into another number of partitions belongs to another cluster, or to another time of this one.
-fn refuse_other_partitions(asked: &Value, existing: &Value) -> Result<(), BusError> {
-    let (Some(asked), Some(found)) = (
-        asked.pointer("/subject_transform/dest"),
-        existing.pointer("/subject_transform/dest"),
-    ) else {
-        return Ok(());
-    };
-    if asked == found {
-        return Ok(());
-    }
-    Err(BusError::Misconfigured(format!(
-        "KN0307: the stream {} sorts messages by {found}, this cluster needs {asked}. Two clusters cannot share one NATS \
-         account; give this one its own account, or delete the stream if it is left over.",
-        subject::LOG_STREAM
-    )))
-}
-
-/// Older servers ignore what they do not know, and say so only by what they return.
-fn echoes(what: &str, asked: &Value, got: &Value) -> Result<(), BusError> {
-    let Some(asked) = asked.as_object() else { return Ok(()) };
-    for (key, value) in asked {
-        let returned = got.get(key).unwrap_or(&Value::Null);
-        if returned != value && !(returned.is_null() && is_default(value)) {
-            return Err(BusError::Misconfigured(format!(
-                "KN0308: {what} was to have {key} = {value}, but NATS keeps {returned}. Run nats-server 2.12 or later, or \
-                 lift the account's limit."
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn is_default(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(set) => !set,
-        Value::Number(number) => number.as_i64() == Some(0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_echoed_is_an_error() {
-        let asked = json!({ "name": "A", "max_bytes": 5, "allow_direct": false });
-        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 5, "more": 1 })).is_ok());
-        assert!(echoes("x", &asked, &json!({ "name": "A", "max_bytes": 6 })).is_err());
-        assert!(echoes("x", &asked, &json!({ "name": "A" })).is_err());
-    }
-
-    #[test]
-    fn a_log_of_other_partitions_is_refused() {
-        let config = |n: u32| json!({ "subject_transform": { "dest": format!("knarr.in.{{partition({n})}}") } });
-        assert!(refuse_other_partitions(&config(64), &config(64)).is_ok());
-        let error = refuse_other_partitions(&config(64), &config(32)).unwrap_err();
-        assert!(error.to_string().contains("KN0307"), "{error}");
-    }
 }

@@ -1,6 +1,6 @@
 //! A private nats-server for a test: its own port and folder, ended with the test, even when the test is killed.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +37,20 @@ impl TestServer {
 
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Publishes with these bytes for headers, as no client would; returns when the server has taken it.
+    pub(crate) fn publish_raw(&self, subject: &str, headers: &[u8], body: &[u8]) {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let all = headers.len() + body.len();
+        let head = format!(
+            "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB {subject} {} {all}\r\n",
+            headers.len()
+        );
+        let bytes = [head.as_bytes(), headers, body, b"\r\nPING\r\n"].concat();
+        socket.write_all(&bytes).unwrap();
+        let lines = BufReader::new(socket).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "PONG"));
     }
 
     fn store(&self) -> PathBuf {

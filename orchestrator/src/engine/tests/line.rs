@@ -287,6 +287,10 @@ impl Store for LineStore {
         self.line.read(self.store.load_runs(ids)).await
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.line.read(self.store.run_row(run)).await
+    }
+
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
         self.line.read(self.store.run_sizes(ids)).await
     }
@@ -363,8 +367,12 @@ pub(super) struct LineBus {
 }
 
 impl Bus for LineBus {
-    async fn prepare(&self, partitions: u16) -> Result<(), BusError> {
-        self.bus.prepare(partitions).await
+    fn max_payload(&self) -> usize {
+        self.bus.max_payload()
+    }
+
+    async fn prepare(&self, cluster: uuid::Uuid, partitions: u16) -> Result<(), BusError> {
+        self.bus.prepare(cluster, partitions).await
     }
 
     async fn ensure_queues(&self, namespace: &Namespace, queues: &[QueueSettings]) -> Result<(), BusError> {

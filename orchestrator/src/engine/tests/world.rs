@@ -189,8 +189,8 @@ impl World {
             longest_wait: Arc::default(),
             alive: CancellationToken::new(),
         };
-        world.store.prepare(3).await.unwrap();
-        world.bus.prepare(3).await.unwrap();
+        let cluster = world.store.prepare(3).await.unwrap();
+        world.bus.prepare(cluster.id, 3).await.unwrap();
         world.register(ORDER).await;
         let (alive, ticking) = (world.alive.clone(), world.store.clone());
         tokio::spawn(async move {

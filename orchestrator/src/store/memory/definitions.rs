@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
 
+use super::runs::readable;
 use super::state::State;
 use crate::store::{DefinitionHead, DefinitionHeads, NamespaceRow, Registered, StoreError, StoredDefinition};
 
@@ -69,6 +70,7 @@ impl State {
         workflow: &WorkflowName,
         version: Option<i32>,
     ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        readable([namespace.as_str(), workflow.as_str()])?;
         Ok(self
             .definitions
             .values()
@@ -89,6 +91,7 @@ impl State {
     }
 
     pub(super) fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+        readable([namespace.as_str()])?;
         Ok(self
             .definitions
             .values()

@@ -44,9 +44,9 @@ impl State {
                 .values()
                 .any(|row| row.replica == replica && self.is_live(row))
         {
-            return Err(StoreError::Rejected(format!(
-                "KN0312: a replica named `{replica}` is running; give this one another name"
-            )));
+            return Err(StoreError::NameTaken {
+                replica: replica.to_owned(),
+            });
         }
         readable(self.format_level(), reads)?;
         self.sessions_opened += 1;
@@ -111,6 +111,7 @@ impl State {
             surplus: owned.len().saturating_sub(share),
             live_sessions,
             format_level,
+            now: self.now,
             gained: owned
                 .into_iter()
                 .filter(|owned| !told_partitions.contains(&owned.partition))

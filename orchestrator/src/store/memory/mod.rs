@@ -197,6 +197,10 @@ impl Store for MemoryStore {
         self.available()?.load_runs(ids)
     }
 
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.available()?.run_row(run)
+    }
+
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
         self.available()?.run_sizes(ids)
     }

@@ -13,6 +13,10 @@ use crate::store::{
 
 impl State {
     pub(super) fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
+        readable(ids.iter().flat_map(|(namespace, workflow_id, request)| {
+            let request = request.as_ref().map_or("", |id| id.as_str());
+            [namespace.as_str(), workflow_id.as_str(), request]
+        }))?;
         let mut found: BTreeMap<RunId, RunRow> = BTreeMap::new();
         for (namespace, workflow_id, request_id) in ids {
             let of_id: Vec<&RunRow> = self
@@ -50,6 +54,10 @@ impl State {
                 }
             })
             .collect())
+    }
+
+    pub(super) fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        Ok(self.runs.get(&run).cloned())
     }
 
     pub(super) fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
@@ -116,6 +124,10 @@ impl State {
     }
 
     pub(super) fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        let workflow = filter.workflow.as_ref().map_or("", |name| name.as_str());
+        let workflow_id = filter.workflow_id.as_ref().map_or("", |id| id.as_str());
+        let status = filter.status.as_deref().unwrap_or_default();
+        readable([namespace.as_str(), workflow, workflow_id, status])?;
         Ok(self
             .runs
             .values()
@@ -145,4 +157,12 @@ impl State {
                 body: body.clone(),
             })
     }
+}
+
+/// The server refuses a text with the character zero in a question as well.
+pub(super) fn readable<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
+    if texts.into_iter().any(|text| text.contains('\0')) {
+        return Err(StoreError::Rejected("a text contains the character zero".to_owned()));
+    }
+    Ok(())
 }

@@ -8,14 +8,21 @@
 //! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
 //! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use sqlx::Connection;
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
 use super::deferred;
 use super::error::to_commit_error;
 use super::time::At;
-use super::{HOT, PostgresStore};
+use super::{HOT, PostgresStore, milliseconds, within};
 use crate::store::{Batch, CommitError, RunWrite, Session, StoreError};
+
+/// The server goes on with a commit so much longer than it is waited for: to end it at the same moment would make outcomes
+/// unknown that are about to be known.
+const ABANDONED: Duration = Duration::from_secs(5);
 
 impl PostgresStore {
     pub(super) async fn commit_batch(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
@@ -23,14 +30,13 @@ impl PostgresStore {
         let mut connection = match slot.take() {
             Some(connection) => connection,
             // Nothing was sent, but to recover is what the caller has to do in any case.
-            None => self
-                .connect_for_commits()
+            None => within(self.config.answer_timeout, self.connect_for_commits())
                 .await
                 .map_err(|error| CommitError::Unknown(error.to_string()))?,
         };
         let executed = tokio::time::timeout(
             self.config.commit_timeout,
-            write(&mut connection, session, batch, self.lease_us()),
+            write(&mut connection, session, batch, self.config.lease_us()),
         )
         .await
         .unwrap_or_else(|_| Err(CommitError::Unknown("no answer within the time limit".to_owned())));
@@ -42,7 +48,11 @@ impl PostgresStore {
     }
 
     async fn connect_for_commits(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = self.open(HOT).await?;
+        // A commit that is no longer waited for must not hold its session's row for ever.
+        let limit = milliseconds(self.config.commit_timeout + ABANDONED);
+        let mut settings = HOT.to_vec();
+        settings.push(("statement_timeout", &limit));
+        let mut connection = self.open(&settings).await?;
         // Not every build has it, and asking for it in vain would refuse the connection.
         sqlx::query!(
             "select set_config(name, 'lz4', false) from pg_settings
@@ -109,6 +119,16 @@ async fn execute(
     let updates = || runs.iter().filter_map(RunWrite::as_update);
 
     // Updates come before inserts, so that a run may close and another open under its workflow id in one batch.
+    let mut first_of_id = HashMap::new();
+    for row in inserts() {
+        let first = first_of_id
+            .entry((&row.namespace, &row.workflow_id))
+            .or_insert(row.run_id);
+        *first = row.run_id.min(*first);
+    }
+    let again: Vec<bool> = inserts()
+        .map(|row| first_of_id.get(&(&row.namespace, &row.workflow_id)) != Some(&row.run_id))
+        .collect();
     let committed = sqlx::query_scalar!(
         r#"
         with fence as (
@@ -130,15 +150,17 @@ async fn execute(
             returning 1
         ), inserted as (
             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
-                              status, started_at, closed_at, wake_at, request_id, search_attributes, outcome)
+                              status, started_at, closed_at, wake_at, request_id, search_attributes, outcome, again)
             select i.run_id, i.retention_class, i.partition, i.version, i.namespace, i.workflow_id, i.workflow,
                    i.definition, i.status, i.started_at, i.closed_at, i.wake_at, i.request_id,
-                   i.search_attributes::jsonb, i.outcome
+                   i.search_attributes::jsonb, i.outcome,
+                   i.again or exists (select from runs e
+                                      where e.namespace = i.namespace and e.workflow_id = i.workflow_id)
             from fence, unnest($16::uuid[], $17::smallint[], $18::smallint[], $19::integer[], $20::text[], $21::text[],
                                $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[],
-                               $27::timestamptz[], $28::text[], $29::text[], $30::text[])
+                               $27::timestamptz[], $28::text[], $29::text[], $30::text[], $45::boolean[])
                 as i (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition, status,
-                      started_at, closed_at, wake_at, request_id, search_attributes, outcome)
+                      started_at, closed_at, wake_at, request_id, search_attributes, outcome, again)
             where (select count(*) from updated) >= 0
         ), moved as (
             update partitions p
@@ -217,6 +239,7 @@ async fn execute(
         published.iter().map(|id| id.session).bind_iter() as _,
         published.iter().map(|id| id.batch_no).bind_iter() as _,
         partitions,
+        &again,
     )
     .fetch_one(connection)
     .await

@@ -9,20 +9,24 @@ use crate::store::{Cursor, OwnedPartition, Session, StoreError};
 
 impl PostgresStore {
     pub(super) async fn owned_cursors(&self, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
-        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
-        owned(&mut connection, session).await
+        let mut connection = self.reads.take().await?;
+        let owned = owned(&mut connection, session).await?;
+        connection.put_back();
+        Ok(owned)
     }
 
     pub(super) async fn every_cursor(&self) -> Result<Vec<OwnedPartition>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let rows = sqlx::query_as!(
             Row,
             r#"select p.partition, p.cursor_seq, p.cursor_at as "cursor_at!: At", p.cursor_stream,
                       exists (select from deferred d where d.partition = p.partition) as "deferred!"
                from partitions p order by p.partition"#
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(rows.into_iter().map(OwnedPartition::from).collect())
     }
 }

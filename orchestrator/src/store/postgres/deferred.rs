@@ -10,13 +10,15 @@ use crate::store::{Batch, CommitError, Cursor, DEFERRED_LIMIT, DeferredInput, De
 
 impl PostgresStore {
     pub(super) async fn names_of_deferred(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let rows = sqlx::query!(
             "select no, run_id, subject from deferred where partition = $1 order by no",
             partition
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         let names = rows.into_iter().map(|row| DeferredName {
             no: row.no,
             run_id: RunId(row.run_id),
@@ -31,6 +33,7 @@ impl PostgresStore {
         run: RunId,
         after: i64,
     ) -> Result<Vec<DeferredInput>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let rows = sqlx::query!(
             r#"select partition, no, run_id, cursor_seq, cursor_at as "cursor_at!: At", cursor_stream, subject, headers, body
                from deferred
@@ -41,9 +44,10 @@ impl PostgresStore {
             run.0,
             i64::try_from(DEFERRED_LIMIT).unwrap_or(i64::MAX),
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         let inputs = rows.into_iter().map(|row| DeferredInput {
             partition: row.partition,
             no: row.no,

@@ -37,6 +37,7 @@ impl From<Record> for StoredDefinition {
 impl PostgresStore {
     pub(super) async fn heads(&self) -> Result<DefinitionHeads, StoreError> {
         // One statement, so that the epoch is never newer than the heads.
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select c.definitions_epoch as "definitions_epoch!", d.namespace as "namespace?", d.workflow as "workflow?", d.version as "version?",
@@ -48,9 +49,10 @@ impl PostgresStore {
             order by d.namespace, d.workflow
             "#
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         let mut heads = DefinitionHeads::default();
         for record in records {
             heads.definitions_epoch = record.definitions_epoch;
@@ -70,6 +72,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn register(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
+        let mut connection = self.reads.take().await?;
         let registered = sqlx::query_scalar!(
             r#"
             with registered as (
@@ -90,9 +93,10 @@ impl PostgresStore {
             definition.source,
             At(definition.registered_at) as _,
         )
-        .fetch_one(&self.readers)
+        .fetch_one(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         if registered == 1 {
             return Ok(Registered::New);
         }
@@ -116,6 +120,7 @@ impl PostgresStore {
         workflow: &WorkflowName,
         version: Option<i32>,
     ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let record = sqlx::query_as!(
             Record,
             r#"
@@ -129,9 +134,10 @@ impl PostgresStore {
             workflow.as_str(),
             version,
         )
-        .fetch_optional(&self.readers)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(record.map(|record| Arc::new(record.into())))
     }
 
@@ -140,6 +146,7 @@ impl PostgresStore {
         hash: &DefinitionHash,
     ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
         // The same content may be registered in several namespaces; the body is the same.
+        let mut connection = self.reads.take().await?;
         let record = sqlx::query_as!(
             Record,
             r#"
@@ -150,13 +157,15 @@ impl PostgresStore {
             "#,
             &*hash.0,
         )
-        .fetch_optional(&self.engine)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(record.map(|record| Arc::new(record.into())))
     }
 
     pub(super) async fn definitions_of(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query_as!(
             Record,
             r#"
@@ -167,37 +176,41 @@ impl PostgresStore {
             "#,
             namespace.as_str(),
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records.into_iter().map(StoredDefinition::from).collect())
     }
 
     pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
+        let mut connection = self.reads.take().await?;
         let created = sqlx::query!(
             "insert into namespaces (name, retention_class) values ($1, $2) on conflict do nothing",
             namespace.name.as_str(),
             namespace.retention_class,
         )
-        .execute(&self.readers)
+        .execute(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         if created.rows_affected() == 0 {
             return Ok(false);
         }
         // Its class may be a new one.
-        let now = self.clock().await?;
-        self.ensure_event_partitions(now).await?;
+        self.try_event_partitions().await;
         Ok(true)
     }
 
     pub(super) async fn all_namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"select name as "name!", retention_class as "retention_class!" from namespaces order by name"#
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records
             .into_iter()
             .map(|record| NamespaceRow {

@@ -13,6 +13,10 @@ pub(super) fn to_store_error(error: Error) -> StoreError {
     match &error {
         Error::Database(database) => {
             let code = database.code().unwrap_or_default();
+            // query_canceled: most likely by statement_timeout.
+            if code == "57014" {
+                return StoreError::TooSlow;
+            }
             // Wrong data, wrong names, missing rights, unknown user or database: waiting does not mend it.
             if matches!(code.get(..2), Some("21" | "22" | "23" | "28" | "3D" | "42" | "54")) {
                 StoreError::Rejected(describe(&error))

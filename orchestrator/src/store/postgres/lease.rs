@@ -1,10 +1,13 @@
 //! Leases of sessions, and who owns which partition.
 //!
-//! A session is *live* while `lease_until` lies ahead of the database's clock. It is taken over in two steps, each a
+//! A session is *live* while `lease_until` lies ahead of the database's clock, while its row is locked, and until that row
+//! has been seen unchanged for a while: every commit and renewal writes the lease as it is when the statement begins, and a
+//! server that stalls lets it end before it can be seen. Nobody who only wants to know waits for a row that another has
+//! locked, least of all for its own, which a commit that takes long holds. A session is taken over in two steps, each a
 //! transaction of its own:
 //!
-//! 1. *claim*: its epoch goes up and `claimed_by` names the claimant, provided that its lease is over or that it is this
-//!    claimant's own predecessor. This waits for a commit that is still executing; every later one is fenced.
+//! 1. *claim*: its epoch goes up and `claimed_by` names the claimant, provided that it is not live any more or that it is
+//!    this claimant's own predecessor. Every later commit of it is fenced.
 //! 2. *move*: with a fresh snapshot, so that the last commit is seen, its partitions and commits become the claimant's and
 //!    its row goes, provided that the epoch is still the one of step 1.
 //!
@@ -12,24 +15,33 @@
 //!
 //! **Invariant:** only the session itself raises its epoch while `claimed_by` is null; so `recover` may be repeated.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::{Duration, Instant};
+
+use knarr_core::time::{Span, Timestamp};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::PostgresStore;
 use super::cursors::owned;
 use super::error::to_store_error;
-use super::format;
 use super::session::Told;
+use super::time::At;
+use super::{PostgresConfig, PostgresStore, format, within};
 use crate::store::{CommitId, OwnedPartition, Session, Share, StoreError, fair_share};
+
+/// The lease of a session that has been closed is before this.
+const NEVER: Timestamp = Timestamp(0);
 
 impl PostgresStore {
     pub(super) async fn keep_share(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
         let mut lease = self.lease.lock().await;
         let mut connection = lease.take(self).await?;
-        let kept = keep(&mut connection, session, published, self.lease_us()).await;
+        let kept = keep(&mut connection, session, published, &self.config, &mut lease.watched).await;
         let Kept {
             format_level,
+            now,
             live,
             share,
             owned,
@@ -64,6 +76,7 @@ impl PostgresStore {
             surplus,
             live_sessions: live,
             format_level,
+            now,
             inherited,
         })
     }
@@ -99,6 +112,7 @@ impl PostgresStore {
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
     format_level: i32,
+    now: Timestamp,
     live: usize,
     share: usize,
     owned: Vec<OwnedPartition>,
@@ -109,43 +123,60 @@ async fn keep(
     connection: &mut PgConnection,
     session: &Session,
     published: &[CommitId],
-    lease_us: i64,
+    config: &PostgresConfig,
+    watched: &mut HashMap<Uuid, Watched>,
 ) -> Result<Kept, StoreError> {
-    let state = sqlx::query!(
+    let lease_us = config.lease_us();
+    let renewal = sqlx::query!(
         r#"with me as (
-               update sessions set lease_until = clock_timestamp() + $3::bigint * interval '1 microsecond'
-               where id = $1 and epoch = $2
-               returning id
+               select id from sessions where id = $1 and epoch = $2
+           ), free as (
+               select s.id from sessions s where s.id = $1 and s.epoch = $2 for no key update skip locked
+           ), renewed as (
+               update sessions s set lease_until = clock_timestamp() + $3::bigint * interval '1 microsecond'
+               from free where s.id = free.id
            ), done as (
                delete from commits c
                using me, unnest($4::uuid[], $5::bigint[]) as d (session, batch_no)
                where c.session = d.session and c.batch_no = d.batch_no and c.holder = me.id
            )
-           select exists (select from me) as "renewed!",
-                  (select count(*) from sessions where id <> $1 and lease_until >= clock_timestamp()) + 1 as "live!",
+           select exists (select from me) as "mine!",
                   (select count(*) from partitions) as "partitions!",
-                  array(select id from sessions
-                        where id <> $1 and (lease_until < clock_timestamp() or claimed_by = $1)
-                        order by id) as "dead!",
+                  array(select id from sessions where id <> $1 order by id) as "others!",
+                  array(select lease_until from sessions where id <> $1 order by id) as "leases!: Vec<At>",
+                  array(select lease_until < clock_timestamp() from sessions where id <> $1 order by id) as "lapsed!",
+                  array(select claimed_by is not distinct from $1 from sessions where id <> $1 order by id)
+                      as "inherited!",
                   (select format_level from cluster) as "format_level!",
-                  (select min(reads_format) from sessions) as "all_read!""#,
+                  (select min(reads_format) from sessions) as "all_read!",
+                  clock_timestamp() as "now!: At""#,
         session.id,
         session.epoch,
         lease_us,
         &published.iter().map(|id| id.session).collect::<Vec<_>>(),
         &published.iter().map(|id| id.batch_no).collect::<Vec<_>>(),
     )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(to_store_error)?;
-    if !state.renewed {
+    .fetch_one(&mut *connection);
+    let renewal = async { renewal.await.map_err(to_store_error) };
+    let state = within(config.renewal_timeout, renewal).await?;
+    let answered = Instant::now();
+    if !state.mine {
         return Err(StoreError::Fenced);
     }
-    let mut live = usize::try_from(state.live).unwrap_or(1);
-    for dead in state.dead {
-        if let Some((epoch, was_live)) = claim(connection, session.id, dead, lease_us).await? {
-            move_from(connection, session, dead, epoch).await?;
-            live -= usize::from(was_live && live > 1);
+    watched.retain(|id, _| state.others.contains(id));
+    let mut live = state.others.len() + 1;
+    let seen = state
+        .leases
+        .into_iter()
+        .zip(state.lapsed.into_iter().zip(state.inherited));
+    for (other, (lease, (lapsed, inherited))) in state.others.into_iter().zip(seen) {
+        let silent = watch(watched, other, lease, answered) >= config.silence || lease.0 < NEVER;
+        if !(inherited || lapsed && silent) {
+            continue;
+        }
+        if let Some(epoch) = claim(connection, session.id, other, lease, lease_us).await? {
+            move_from(connection, session, other, epoch).await?;
+            live -= 1;
         }
     }
     let partitions = usize::try_from(state.partitions).unwrap_or_default();
@@ -162,8 +193,10 @@ async fn keep(
         true => format::raise(connection).await?,
         false => state.format_level,
     };
+    let since = Span(u64::try_from(answered.elapsed().as_micros()).unwrap_or(u64::MAX));
     Ok(Kept {
         format_level,
+        now: state.now.0.plus(since),
         live,
         share,
         owned: mine,
@@ -171,36 +204,60 @@ async fn keep(
     })
 }
 
-/// Step 1. Returns the new epoch, and whether the lease was still running; `None` if it has come back to life or somebody
-/// else was faster.
+/// Since when a session's row has been as it is.
+#[derive(Debug)]
+pub(super) struct Watched {
+    lease_until: At,
+    since: Instant,
+}
+
+/// How long a session's row has been seen as it is.
+fn watch(watched: &mut HashMap<Uuid, Watched>, session: Uuid, lease_until: At, now: Instant) -> Duration {
+    let new = Watched {
+        lease_until,
+        since: now,
+    };
+    match watched.entry(session) {
+        Entry::Occupied(known) if known.get().lease_until == lease_until => now - known.get().since,
+        entry => {
+            entry.insert_entry(new);
+            Duration::ZERO
+        }
+    }
+}
+
+/// Step 1. Returns the new epoch; `None` if it has come back to life or somebody else was faster.
 async fn claim(
     connection: &mut PgConnection,
     claimant: Uuid,
     dead: Uuid,
+    lease_until: At,
     lease_us: i64,
-) -> Result<Option<(i64, bool)>, StoreError> {
-    let row = sqlx::query!(
-        r#"with dead as (
-               select id, lease_until >= clock_timestamp() as live from sessions
-               where id = $1 and (lease_until < clock_timestamp() or claimed_by = $2)
-               for update
-           )
-           update sessions s
-           set epoch = s.epoch + 1, claimed_by = $2,
-               lease_until = clock_timestamp() + $3::bigint * interval '1 microsecond'
-           from dead where s.id = dead.id
-           returning s.epoch, dead.live as "live!""#,
+) -> Result<Option<i64>, StoreError> {
+    sqlx::query_scalar!(
+        "with dead as (
+             select id from sessions
+             where id = $1 and (claimed_by = $2 or lease_until <= $3 and lease_until < clock_timestamp())
+             for update skip locked
+         )
+         update sessions s
+         set epoch = s.epoch + 1, claimed_by = $2,
+             lease_until = clock_timestamp() + $4::bigint * interval '1 microsecond'
+         from dead where s.id = dead.id
+         returning s.epoch",
         dead,
         claimant,
+        // Infinity cannot be sent.
+        At(lease_until.0.max(NEVER)) as _,
         lease_us,
     )
     .fetch_optional(connection)
     .await
-    .map_err(to_store_error)?;
-    Ok(row.map(|row| (row.epoch, row.live)))
+    .map_err(to_store_error)
 }
 
-/// Step 2.
+/// Step 2. What is locked is the dead session's row, and one's own only against the step 2 of somebody else's: a commit
+/// under way goes on. In the order of ids, so that two who claim each other do not wait for each other.
 async fn move_from(
     connection: &mut PgConnection,
     session: &Session,
@@ -208,21 +265,18 @@ async fn move_from(
     dead_epoch: i64,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin().await.map_err(to_store_error)?;
-    let locked = sqlx::query_scalar!(
-        "select id from sessions where (id = $1 and epoch = $2) or (id = $3 and epoch = $4) order by id for update",
-        session.id,
-        session.epoch,
-        dead,
-        dead_epoch,
-    )
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(to_store_error)?;
-    if !locked.contains(&session.id) {
+    let (mine, theirs) = if session.id < dead {
+        let mine = pin(&mut transaction, session).await?;
+        (mine, lock(&mut transaction, dead, dead_epoch).await?)
+    } else {
+        let theirs = lock(&mut transaction, dead, dead_epoch).await?;
+        (pin(&mut transaction, session).await?, theirs)
+    };
+    if !mine {
         transaction.rollback().await.map_err(to_store_error)?;
         return Err(StoreError::Fenced);
     }
-    if locked.contains(&dead) {
+    if theirs {
         sqlx::query!("update partitions set owner = $1 where owner = $2", session.id, dead)
             .execute(&mut *transaction)
             .await
@@ -237,6 +291,30 @@ async fn move_from(
             .map_err(to_store_error)?;
     }
     transaction.commit().await.map_err(to_store_error)
+}
+
+async fn pin(connection: &mut PgConnection, session: &Session) -> Result<bool, StoreError> {
+    let pinned = sqlx::query!(
+        "select from sessions where id = $1 and epoch = $2 for key share",
+        session.id,
+        session.epoch,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(to_store_error)?;
+    Ok(pinned.is_some())
+}
+
+async fn lock(connection: &mut PgConnection, session: Uuid, epoch: i64) -> Result<bool, StoreError> {
+    let locked = sqlx::query!(
+        "select from sessions where id = $1 and epoch = $2 for update",
+        session,
+        epoch,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(to_store_error)?;
+    Ok(locked.is_some())
 }
 
 /// The share lock on the session's own row keeps a claimant's step 2 out until the new owner is visible to it.

@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
+
+use self::pool::Pool;
 
 use super::{
     Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
@@ -33,7 +35,9 @@ mod definitions;
 mod error;
 mod format;
 mod lease;
+mod lists;
 mod owed;
+mod pool;
 mod runs;
 mod schema;
 mod session;
@@ -51,13 +55,23 @@ pub struct PostgresConfig {
     /// For what the engine loads.
     pub engine_connections: u32,
     /// For lists, histories and other questions of people.
-    pub reader_connections: u32,
+    pub people_connections: u32,
     /// How long a session lives without a sign of life.
     pub lease: Duration,
+    /// A session whose lease has ended is taken over once its row has been seen unchanged for so long. Longer than the time
+    /// between two renewals, and as much below the lease, so that nobody who is dead gains by it.
+    pub silence: Duration,
+    /// A renewal that takes longer is given up with its connection. Below the lease, so that the next one is in time.
+    pub renewal_timeout: Duration,
     /// How long to wait for the session lock of an earlier process of the same replica name to fall.
     pub replica_lock_wait: Duration,
     /// A commit that takes longer has an unknown outcome.
     pub commit_timeout: Duration,
+    /// Any other question of the engine that takes longer is given up with its connection: the server at its other end may
+    /// have gone without a word.
+    pub answer_timeout: Duration,
+    /// A question of people that takes longer is ended by the server.
+    pub people_timeout: Duration,
     /// For a new connection, and for a free one of a pool.
     pub connect_timeout: Duration,
     /// The newest storage format that is read.
@@ -69,13 +83,22 @@ impl PostgresConfig {
         Self {
             url: url.into(),
             engine_connections: 4,
-            reader_connections: 4,
+            people_connections: 4,
             lease: Duration::from_millis(1_500),
+            silence: Duration::from_secs(1),
+            renewal_timeout: Duration::from_secs(1),
             replica_lock_wait: Duration::from_secs(3),
             commit_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(5),
+            people_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(5),
             reads_format: FORMAT_LEVEL,
         }
+    }
+
+    /// Microseconds, as the statements take it.
+    fn lease_us(&self) -> i64 {
+        i64::try_from(self.lease.as_micros()).unwrap_or(i64::MAX / 4)
     }
 }
 
@@ -88,15 +111,20 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// Cheap to share behind an [`Arc`]; dropping it gives up the session lock.
+/// The engine's handle, cheap to clone; dropping the last one gives up the session lock. [`PostgresStore::for_people`]
+/// makes the one for everybody else.
+#[derive(Clone)]
 pub struct PostgresStore {
-    config: PostgresConfig,
+    config: Arc<PostgresConfig>,
     options: PgConnectOptions,
     /// Taken out while a batch is under way, so that a cancelled commit closes its connection.
-    commits: Mutex<Option<PgConnection>>,
-    lease: Mutex<session::Lease>,
-    engine: PgPool,
-    readers: PgPool,
+    commits: Arc<Mutex<Option<PgConnection>>>,
+    lease: Arc<Mutex<session::Lease>>,
+    /// Of those whom the handle is for.
+    reads: Pool,
+    /// How long their answers may take.
+    patience: Duration,
+    people: Pool,
 }
 
 /// Without the password that the options of connections contain.
@@ -126,6 +154,11 @@ const EVERY: &[(&str, &str)] = &[
     ("tcp_keepalives_count", "5"),
 ];
 
+/// A long run takes longer to arrive than any other answer, by so much at most.
+const LOADS: u32 = 3;
+/// Making partitions moves rows where it was late.
+const ENSURE_LIMIT: Duration = Duration::from_secs(60);
+
 impl PostgresStore {
     /// Connects, and refuses servers older than PostgreSQL 15.
     pub async fn connect(config: PostgresConfig) -> Result<Self, StoreError> {
@@ -136,50 +169,61 @@ impl PostgresStore {
             .application_name("knarr")
             .options(EVERY.iter().copied())
             .disable_statement_logging();
-        let pool = |size: u32| {
-            PgPoolOptions::new()
-                .max_connections(size.max(1))
-                .acquire_timeout(config.connect_timeout)
-                // A round trip before every statement is spared where the connection has just been used.
-                .test_before_acquire(false)
-                .before_acquire(|connection, state| {
-                    Box::pin(async move {
-                        if state.idle_for > Duration::from_secs(1) {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-        };
+        let for_engine = options.clone().options(HOT.iter().copied());
+        let for_people = options
+            .clone()
+            .options([("statement_timeout", milliseconds(config.people_timeout))]);
         let store = Self {
-            commits: Mutex::new(None),
-            lease: Mutex::new(session::Lease::default()),
-            engine: pool(config.engine_connections).connect_lazy_with(options.clone().options(HOT.iter().copied())),
-            readers: pool(config.reader_connections).connect_lazy_with(options.clone()),
+            commits: Arc::default(),
+            lease: Arc::default(),
+            reads: Pool::new(config.engine_connections, for_engine, config.connect_timeout),
+            people: Pool::new(config.people_connections, for_people, config.connect_timeout),
+            patience: config.answer_timeout,
             options,
-            config,
+            config: Arc::new(config),
         };
         let mut connection = store.open(&[]).await?;
-        schema::check_version(&mut connection).await?;
+        within(store.config.connect_timeout, schema::check_version(&mut connection)).await?;
         // A courtesy: the server sees the end in any case.
         connection.close().await.ok();
         Ok(store)
     }
 
-    async fn open(&self, settings: &[(&str, &str)]) -> Result<PgConnection, StoreError> {
-        let options = self.options.clone().options(settings.iter().copied());
-        match tokio::time::timeout(self.config.connect_timeout, PgConnection::connect_with(&options)).await {
-            Ok(connected) => connected.map_err(error::to_store_error),
-            Err(_) => Err(StoreError::Unavailable(
-                "no connection within the time limit".to_owned(),
-            )),
+    /// The same store for people: what is asked of it waits for their connections and never for the engine's.
+    #[must_use]
+    pub fn for_people(&self) -> Self {
+        Self {
+            reads: self.people.clone(),
+            // The server ends the statement; this is for a server that is gone.
+            patience: self.config.people_timeout + self.config.connect_timeout,
+            ..self.clone()
         }
     }
 
-    /// Microseconds, as the statements take it.
-    fn lease_us(&self) -> i64 {
-        i64::try_from(self.config.lease.as_micros()).unwrap_or(i64::MAX / 4)
+    async fn open(&self, settings: &[(&str, &str)]) -> Result<PgConnection, StoreError> {
+        let options = self.options.clone().options(settings.iter().copied());
+        let connected = async {
+            let connection = PgConnection::connect_with(&options).await;
+            connection.map_err(error::to_store_error)
+        };
+        within(self.config.connect_timeout, connected).await
     }
+
+    /// Bounds how long a connection that leads nowhere is waited for.
+    async fn answered<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        within(self.patience, answer).await
+    }
+}
+
+/// A setting in milliseconds, as the server reads it.
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis().max(1))
+}
+
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer within the time limit".to_owned())))
 }
 
 impl Store for PostgresStore {
@@ -188,39 +232,43 @@ impl Store for PostgresStore {
     }
 
     async fn ensure_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.ensure_event_partitions(now).await
+        within(ENSURE_LIMIT, self.ensure_event_partitions(now)).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.clock().await
+        self.answered(self.clock()).await
     }
 
     async fn open_session(&self, replica: &str) -> Result<Session, StoreError> {
-        self.begin_session(replica).await
+        within(
+            self.config.answer_timeout + self.config.replica_lock_wait,
+            self.begin_session(replica),
+        )
+        .await
     }
 
     async fn keep(&self, session: &Session, published: &[CommitId]) -> Result<Share, StoreError> {
-        self.keep_share(session, published).await
+        self.answered(self.keep_share(session, published)).await
     }
 
     async fn release(&self, session: &Session, partitions: &[i16]) -> Result<(), StoreError> {
-        self.release_partitions(session, partitions).await
+        self.answered(self.release_partitions(session, partitions)).await
     }
 
     async fn close_session(&self, session: &Session) -> Result<(), StoreError> {
-        self.end_session(session).await
+        self.answered(self.end_session(session)).await
     }
 
     async fn recover(&self, session: &Session) -> Result<Session, StoreError> {
-        self.recover_session(session).await
+        self.answered(self.recover_session(session)).await
     }
 
     async fn cursors(&self, session: &Session) -> Result<Vec<OwnedPartition>, StoreError> {
-        self.owned_cursors(session).await
+        self.answered(self.owned_cursors(session)).await
     }
 
     async fn all_cursors(&self) -> Result<Vec<OwnedPartition>, StoreError> {
-        self.every_cursor().await
+        self.answered(self.every_cursor()).await
     }
 
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
@@ -228,31 +276,35 @@ impl Store for PostgresStore {
     }
 
     async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
-        self.owed_by(session, commits).await
+        self.answered(self.owed_by(session, commits)).await
     }
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
-        self.find(ids).await
+        self.answered(self.find(ids)).await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
-        self.load(ids).await
+        within(self.patience * LOADS, self.load(ids)).await
+    }
+
+    async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        self.answered(self.row(run)).await
     }
 
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
-        self.sizes(ids).await
+        self.answered(self.sizes(ids)).await
     }
 
     async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {
-        self.names_of_deferred(partition).await
+        self.answered(self.names_of_deferred(partition)).await
     }
 
     async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
-        self.deferred_inputs(partition, run, after).await
+        self.answered(self.deferred_inputs(partition, run, after)).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
-        self.transitions(run, after, limit).await
+        self.answered(self.transitions(run, after, limit)).await
     }
 
     async fn due(
@@ -261,15 +313,15 @@ impl Store for PostgresStore {
         until: Timestamp,
         limit: u32,
     ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
-        self.due_runs(partitions, until, limit).await
+        self.answered(self.due_runs(partitions, until, limit)).await
     }
 
     async fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {
-        self.heads().await
+        self.answered(self.heads()).await
     }
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
-        self.register(definition).await
+        self.answered(self.register(definition)).await
     }
 
     async fn definition(
@@ -278,26 +330,27 @@ impl Store for PostgresStore {
         workflow: &WorkflowName,
         version: Option<i32>,
     ) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
-        self.definition_by_name(namespace, workflow, version).await
+        self.answered(self.definition_by_name(namespace, workflow, version))
+            .await
     }
 
     async fn definition_by_hash(&self, hash: &DefinitionHash) -> Result<Option<Arc<StoredDefinition>>, StoreError> {
-        self.definition_with_hash(hash).await
+        self.answered(self.definition_with_hash(hash)).await
     }
 
     async fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
-        self.definitions_of(namespace).await
+        self.answered(self.definitions_of(namespace)).await
     }
 
     async fn create_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
-        self.add_namespace(namespace).await
+        self.answered(self.add_namespace(namespace)).await
     }
 
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
-        self.all_namespaces().await
+        self.answered(self.all_namespaces()).await
     }
 
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
-        self.list(namespace, filter).await
+        self.answered(self.list(namespace, filter)).await
     }
 }

@@ -13,6 +13,7 @@ impl PostgresStore {
         session: &Session,
         commits: &[CommitId],
     ) -> Result<Vec<InheritedCommit>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let rows = sqlx::query!(
             r#"select c.session as "session!", c.batch_no as "batch_no!", c.run_ids as "run_ids!",
                       c.first_seqs as "first_seqs!", c.last_seqs as "last_seqs!", c.messages as "messages?"
@@ -22,9 +23,10 @@ impl PostgresStore {
             commits.iter().map(|id| id.session).bind_iter() as _,
             commits.iter().map(|id| id.batch_no).bind_iter() as _,
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         let commits = rows.into_iter().map(|row| InheritedCommit {
             id: CommitId {
                 session: row.session,

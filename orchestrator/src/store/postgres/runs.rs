@@ -10,8 +10,7 @@ use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow, RunSize, Snapshot, StoreError, StoredRun,
-    StoredTransition,
+    Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError, StoredRun, StoredTransition,
 };
 
 /// The checked queries make a record type each; this is what they have in common.
@@ -36,11 +35,14 @@ macro_rules! run_row {
         }
     };
 }
+pub(super) use run_row;
 
 impl PostgresStore {
     pub(super) async fn find(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         // Mostly nothing is there: one look at the end of the index's prefix says so. Where something is, the last one in
-        // slot order is the newest closed run, or the open one if there is no closed one.
+        // slot order is the newest closed run, or the open one if there is no closed one. The run of a request is the first
+        // of its id, or in the index of those that were not.
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select c.definitions_epoch as "definitions_epoch!", r.run_id as "run_id?", r.retention_class as "retention_class?",
@@ -69,7 +71,19 @@ impl PostgresStore {
                                   else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
                     union all
                     select q.* from runs q
-                    where q.namespace = w.namespace and q.workflow_id = w.workflow_id and q.request_id = w.request_id
+                    where q.again and q.namespace = w.namespace and q.workflow_id = w.workflow_id
+                        and q.request_id = w.request_id
+                    union all
+                    select f.* from (
+                        select e.* from runs e
+                        where e.namespace = w.namespace and e.workflow_id = w.workflow_id
+                            and (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                                      else e.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
+                        order by e.namespace, e.workflow_id,
+                            (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                                  else e.run_id end)
+                        limit 1
+                    ) f where f.request_id = w.request_id
                 ) r
             ) on true
             "#,
@@ -77,9 +91,10 @@ impl PostgresStore {
             ids.iter().map(|(_, workflow_id, _)| workflow_id.as_str()).bind_iter() as _,
             ids.iter().map(|(_, _, request)| request.as_ref().map(|id| id.as_str())).bind_iter() as _,
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
 
         let mut found = Found::default();
         let mut seen = HashSet::new();
@@ -133,7 +148,7 @@ impl PostgresStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.engine.acquire().await.map_err(to_store_error)?;
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
@@ -170,6 +185,7 @@ impl PostgresStore {
             });
         }
         if runs.is_empty() {
+            connection.put_back();
             return Ok(runs);
         }
 
@@ -190,6 +206,7 @@ impl PostgresStore {
         .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         for event in events {
             if let Some(run) = index.get(&event.run_id).and_then(|position| runs.get_mut(*position)) {
                 run.transitions.push(StoredTransition {
@@ -202,8 +219,30 @@ impl PostgresStore {
         Ok(runs)
     }
 
+    pub(super) async fn row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let record = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?"
+            from runs r where r.run_id = $1
+            "#,
+            run.0,
+        )
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(record.map(|record| run_row!(record)))
+    }
+
     /// Of what is stored out of line only the size is read.
     pub(super) async fn sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select r.run_id as "run_id!", r.partition as "partition!",
@@ -218,9 +257,10 @@ impl PostgresStore {
             "#,
             ids.iter().map(|id| id.0).bind_iter() as _,
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         let sizes = records.into_iter().map(|record| RunSize {
             run_id: RunId(record.run_id),
             partition: record.partition,
@@ -235,6 +275,7 @@ impl PostgresStore {
         after: i32,
         limit: u32,
     ) -> Result<Vec<StoredTransition>, StoreError> {
+        let mut connection = self.people.take().await?;
         let records = sqlx::query!(
             r#"
             select e.seq as "seq!", e.at as "at!: At", e.body as "body!"
@@ -246,9 +287,10 @@ impl PostgresStore {
             after,
             i64::from(limit.min(HISTORY_LIMIT)),
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records
             .into_iter()
             .map(|record| StoredTransition {
@@ -266,6 +308,7 @@ impl PostgresStore {
         limit: u32,
     ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
         // The first ones of each partition come straight from the index, however many are due behind them.
+        let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
             select d.run_id as "run_id!", d.wake_at as "wake_at!: At"
@@ -281,42 +324,13 @@ impl PostgresStore {
             At(until) as _,
             i64::from(limit),
         )
-        .fetch_all(&self.engine)
+        .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
+        connection.put_back();
         Ok(records
             .into_iter()
             .map(|record| (RunId(record.run_id), record.wake_at.0))
             .collect())
-    }
-
-    pub(super) async fn list(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
-        let records = sqlx::query!(
-            r#"
-            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
-                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
-                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
-                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
-                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
-            from runs r
-            where r.namespace collate "POSIX" = $1
-                and ($2::text is null or r.workflow = $2)
-                and ($3::text is null or r.workflow_id = $3)
-                and ($4::text is null or r.status = $4)
-                and ($5::uuid is null or r.run_id < $5)
-            order by r.run_id desc limit $6
-            "#,
-            namespace.as_str(),
-            filter.workflow.as_ref().map(WorkflowName::as_str),
-            filter.workflow_id.as_ref().map(WorkflowId::as_str),
-            filter.status.as_deref(),
-            filter.before.map(|run| run.0),
-            i64::from(filter.limit.min(LIST_LIMIT)),
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(to_store_error)?;
-        Ok(records.into_iter().map(|record| run_row!(record)).collect())
     }
 }

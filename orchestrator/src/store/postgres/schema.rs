@@ -2,12 +2,13 @@
 
 use knarr_core::time::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
+use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 
-use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
+use super::{ENSURE_LIMIT, PostgresStore, within};
 use crate::store::{Cluster, StoreError};
 
 const OLDEST_SERVER: i32 = 150_000;
@@ -43,10 +44,15 @@ impl PostgresStore {
             .ok()
             .filter(|count| (1..i16::MAX).contains(count))
             .ok_or_else(|| StoreError::Rejected("KN0314: a cluster has 1 to 32,766 partitions".to_owned()))?;
-        MIGRATIONS.run(&self.readers).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => to_store_error(error),
-            other => StoreError::Rejected(format!("KN0315: the schema cannot be migrated: {other}")),
-        })?;
+        // Its own connection, with no limit: a migration takes as long as it takes.
+        let mut connection = self.open(&[]).await?;
+        MIGRATIONS
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(|error| match error {
+                sqlx::migrate::MigrateError::Execute(error) => to_store_error(error),
+                other => StoreError::Rejected(format!("KN0315: the schema cannot be migrated: {other}")),
+            })?;
 
         let mut secret = [0; 32];
         SystemRandom::new()
@@ -63,14 +69,14 @@ impl PostgresStore {
             secret.as_slice(),
             self.config.reads_format,
         )
-        .execute(&self.readers)
+        .execute(&mut connection)
         .await
         .map_err(to_store_error)?;
         let row = sqlx::query!(
             r#"select id as "id!", partitions as "partitions!", secret as "secret!", format_level as "format_level!"
                from cluster"#
         )
-        .fetch_one(&self.readers)
+        .fetch_one(&mut connection)
         .await
         .map_err(to_store_error)?;
         if row.format_level > self.config.reads_format {
@@ -86,24 +92,39 @@ impl PostgresStore {
             secret: row.secret.try_into().unwrap_or_default(),
             format_level: row.format_level,
         };
-        let now = self.clock().await?;
-        self.ensure_event_partitions(now).await?;
+        self.try_event_partitions().await;
         Ok(cluster)
     }
 
+    /// Commits do without them, so nobody is kept from starting by a backup that reads the tables beside which one is made.
+    pub(super) async fn try_event_partitions(&self) {
+        let ensured = async {
+            let now = self.clock().await?;
+            self.ensure_event_partitions(now).await
+        };
+        if let Err(error) = within(ENSURE_LIMIT, ensured).await {
+            tracing::warn!(%error, "partitions of events cannot be made ahead yet; commits go on without them");
+        }
+    }
+
     pub(super) async fn ensure_event_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
+        // Its own connection: what it waits for must hold up nobody else.
+        let mut connection = self.open(&[]).await?;
         sqlx::query!("select ensure_event_partitions($1)", At(now) as _)
-            .fetch_one(&self.readers)
+            .fetch_one(&mut connection)
             .await
             .map_err(to_store_error)?;
+        connection.close().await.ok();
         Ok(())
     }
 
     pub(super) async fn clock(&self) -> Result<Timestamp, StoreError> {
+        let mut connection = self.reads.take().await?;
         let At(now) = sqlx::query_scalar!(r#"select clock_timestamp() as "now!: At""#)
-            .fetch_one(&self.engine)
+            .fetch_one(&mut *connection)
             .await
             .map_err(to_store_error)?;
+        connection.put_back();
         Ok(now)
     }
 }

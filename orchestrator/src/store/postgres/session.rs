@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::to_store_error;
 use super::format;
+use super::lease::Watched;
 use super::{HOT, PostgresStore};
 use crate::store::{CommitId, Session, StoreError};
 
@@ -15,11 +16,16 @@ use crate::store::{CommitId, Session, StoreError};
 #[derive(Debug, Default)]
 pub(super) struct Lease {
     pub(super) connection: Option<PgConnection>,
-    /// Replica names whose lock this process has taken.
+    /// Replica names whose lock this process holds.
     replicas: BTreeSet<String>,
+    /// Those whose lock it held on a connection that is gone, and somebody else had when it was asked for again: most
+    /// likely the old connection's backend, or else a namesake.
+    lost: BTreeSet<String>,
     /// What each session's owner has been told. An answer that never arrived is given again: what is owned in the tables
     /// and not here counts as gained.
     pub(super) told: HashMap<Uuid, Told>,
+    /// What has been seen of other sessions on this connection.
+    pub(super) watched: HashMap<Uuid, Watched>,
 }
 
 #[derive(Debug, Default)]
@@ -28,21 +34,36 @@ pub(super) struct Told {
     pub(super) commits: BTreeSet<CommitId>,
 }
 
-/// Statements of this connection wait for a row lock so long, then the caller tries again.
-const LEASE: &[(&str, &str)] = &[("lock_timeout", "5s")];
+/// Statements of this connection wait for a row lock so long, then the caller tries again. Less than an answer is waited
+/// for, so that the connection outlives it.
+const LOCK_TIMEOUT: &str = "2s";
+const LEASE: &[(&str, &str)] = &[
+    ("lock_timeout", LOCK_TIMEOUT),
+    // A takeover that is no longer waited for must not hold the rows of others.
+    ("statement_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
 
 impl Lease {
     /// Takes the connection out, so that a failed or cancelled use closes it; put it back with [`Lease::put`].
     pub(super) async fn take(&mut self, store: &PostgresStore) -> Result<PgConnection, StoreError> {
-        if let Some(connection) = self.connection.take() {
-            return Ok(connection);
-        }
-        let mut settings = HOT.to_vec();
-        settings.extend_from_slice(LEASE);
-        let mut connection = store.open(&settings).await?;
-        // If somebody else has them by now, the leases decide.
-        for replica in &self.replicas {
-            try_lock(&mut connection, replica).await?;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut settings = HOT.to_vec();
+                settings.extend_from_slice(LEASE);
+                self.lost.append(&mut self.replicas);
+                // While the server was away nobody could renew.
+                self.watched.clear();
+                store.open(&settings).await?
+            }
+        };
+        // Until it is held, a namesake that begins would take this process for dead.
+        for replica in self.lost.clone() {
+            if try_lock(&mut connection, &replica).await? {
+                self.lost.remove(&replica);
+                self.replicas.insert(replica);
+            }
         }
         Ok(connection)
     }
@@ -60,9 +81,9 @@ impl PostgresStore {
         let locked = lease.replicas.contains(replica) || self.lock_replica(&mut connection, replica).await?;
         if !locked && live_namesake(&mut connection, replica).await? {
             lease.put(connection);
-            return Err(StoreError::Rejected(format!(
-                "KN0312: a replica named `{replica}` is running; give this one another name"
-            )));
+            return Err(StoreError::NameTaken {
+                replica: replica.to_owned(),
+            });
         }
         let row = sqlx::query!(
             r#"with readable as (
@@ -78,7 +99,7 @@ impl PostgresStore {
              )
              select id as "id!", epoch as "epoch!", batch_no as "batch_no!" from born"#,
             replica,
-            self.lease_us(),
+            self.config.lease_us(),
             locked,
             self.config.reads_format,
         )
@@ -94,6 +115,7 @@ impl PostgresStore {
             });
         };
         if locked {
+            lease.lost.remove(replica);
             lease.replicas.insert(replica.to_owned());
         }
         lease.told.insert(row.id, Told::default());
@@ -121,7 +143,7 @@ impl PostgresStore {
         )
         .fetch_one(&mut *connection)
         .await;
-        sqlx::query!("select set_config('lock_timeout', '5s', false)")
+        sqlx::query!("select set_config('lock_timeout', $1, false)", LOCK_TIMEOUT)
             .fetch_one(&mut *connection)
             .await
             .map_err(to_store_error)?;
@@ -170,6 +192,7 @@ impl PostgresStore {
             lease.put(connection);
             return Err(StoreError::Fenced);
         };
+        lease.lost.remove(&replica);
         if lease.replicas.remove(&replica) {
             sqlx::query!(
                 "select pg_advisory_unlock(hashtextextended('knarr replica ' || $1, 0))",
@@ -193,7 +216,7 @@ impl PostgresStore {
              returning epoch, batch_no",
             session.id,
             session.epoch,
-            self.lease_us(),
+            self.config.lease_us(),
         )
         .fetch_optional(&mut connection)
         .await

@@ -142,6 +142,7 @@ pub(crate) async fn database() -> String {
 pub(crate) fn config(url: &str) -> PostgresConfig {
     PostgresConfig {
         lease: Duration::from_secs(3_600),
+        silence: Duration::ZERO,
         replica_lock_wait: Duration::from_secs(2),
         ..PostgresConfig::new(url)
     }

@@ -1,81 +1,22 @@
 //! What only PostgreSQL can show: lost connections, waiting backends, partitions of events, plans and limits of its own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
 use knarr_core::time::Timestamp;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use self::proxy::{CUT_AFTER, CUT_BEFORE, CUT_DURING, Proxy};
 use super::{PostgresStore, testing};
 use crate::store::conformance::{PARTITIONS, append, closed, next, owed, run, run_id};
 use crate::store::{Batch, CommitError, Cursor, CursorWrite, RunWrite, Session, Store, StoreError};
 
-const PASS: u8 = 0;
-/// The client's next bytes never arrive.
-const CUT_BEFORE: u8 = 1;
-/// They arrive, and the server's answer does not.
-const CUT_AFTER: u8 = 2;
-/// They arrive, and the connection is gone at once, whatever the server is doing.
-const CUT_DURING: u8 = 3;
-
-/// Stands between a store and its server, and cuts the connection that speaks next.
-struct Proxy {
-    url: String,
-    mode: Arc<AtomicU8>,
-}
-
-impl Proxy {
-    async fn start(url: &str) -> Self {
-        let (before, database) = url.rsplit_once('/').unwrap();
-        let (credentials, server) = before.rsplit_once('@').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{credentials}@{}/{database}", listener.local_addr().unwrap());
-        let mode = Arc::new(AtomicU8::new(PASS));
-        let (shared, server) = (Arc::clone(&mode), server.to_owned());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let upstream = TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(relay(client, upstream, Arc::clone(&shared)));
-            }
-        });
-        Self { url, mode }
-    }
-
-    fn next(&self, mode: u8) {
-        self.mode.store(mode, Ordering::SeqCst);
-    }
-}
-
-async fn relay(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
-    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut cut_answer = false;
-    loop {
-        tokio::select! {
-            read = client.read(&mut up) => {
-                let Ok(read @ 1..) = read else { return };
-                match mode.swap(PASS, Ordering::SeqCst) {
-                    CUT_BEFORE => return,
-                    CUT_AFTER => cut_answer = true,
-                    CUT_DURING => {
-                        server.write_all(&up[..read]).await.ok();
-                        return;
-                    }
-                    _ => {}
-                }
-                if server.write_all(&up[..read]).await.is_err() { return }
-            }
-            read = server.read(&mut down) => {
-                let Ok(read @ 1..) = read else { return };
-                if cut_answer || client.write_all(&down[..read]).await.is_err() { return }
-            }
-        }
-    }
-}
+mod outage;
+mod plans;
+mod pools;
+mod proxy;
 
 async fn prepared() -> (String, PostgresStore) {
     let url = testing::database().await;
@@ -257,7 +198,10 @@ async fn a_terminated_backend_is_an_unknown_outcome_and_the_next_commit_connects
     let mut config = testing::config(&url);
     config.replica_lock_wait = Duration::from_millis(10);
     let namesake = PostgresStore::connect(config).await.unwrap();
-    assert!(matches!(namesake.open_session("a").await, Err(StoreError::Rejected(_))));
+    assert!(matches!(
+        namesake.open_session("a").await,
+        Err(StoreError::NameTaken { .. })
+    ));
 }
 
 #[tokio::test]
@@ -368,6 +312,32 @@ async fn events_go_to_the_day_of_their_run_and_are_moved_when_it_came_late() {
     // Times that no day of a UUIDv7 has are not an error.
     store.ensure_partitions(Timestamp(0)).await.unwrap();
     store.ensure_partitions(Timestamp(-86_400_000_000 * 400)).await.unwrap();
+}
+
+/// A backup reads `events` for hours.
+#[tokio::test]
+async fn a_reader_of_events_keeps_nobody_from_starting() {
+    let (url, store) = prepared().await;
+    let leaves = "select count(*) from pg_class where relname ~ '^events_c0_2' and relkind = 'r'";
+    assert_eq!(scalar::<i64>(&url, leaves).await, 9);
+    let mut reader = PgConnection::connect(&url).await.unwrap();
+    reader
+        .execute(
+            "do $$ begin
+                 execute (select format('drop table %I', max(relname)) from pg_class
+                          where relname ~ '^events_c0_2' and relkind = 'r');
+             end $$",
+        )
+        .await
+        .unwrap();
+    reader.execute("begin; select count(*) from events").await.unwrap();
+    store.prepare(PARTITIONS).await.unwrap();
+    let session = session(&store).await;
+    store.commit(&session, &batch(1)).await.unwrap();
+    assert!(store.ensure_partitions(store.now().await.unwrap()).await.is_err());
+    reader.execute("rollback").await.unwrap();
+    store.prepare(PARTITIONS).await.unwrap();
+    assert_eq!(scalar::<i64>(&url, leaves).await, 9);
 }
 
 #[tokio::test]

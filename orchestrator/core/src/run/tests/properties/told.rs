@@ -204,7 +204,9 @@ fn tell(run: &Run) -> Told {
             | Event::SignalTimedOut { step } => told.ended(step),
             Event::StepResolved { step, how, .. } => {
                 told.ended(step);
-                if *how == Resolution::Done && told.dispatched.contains(step) {
+                // In place of a child, whatever was done is nothing that a run could undo.
+                let is_child = step.as_str().rsplit('.').next().unwrap().starts_with('k');
+                if *how == Resolution::Done && !is_child && told.dispatched.contains(step) {
                     told.to_undo.insert(step.clone());
                 }
             }

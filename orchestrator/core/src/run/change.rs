@@ -1,0 +1,283 @@
+//! What events change in a [`State`], piece by piece; used by [`super::evolve`] alone.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::effect::Direction;
+use super::event::{ActivityScheduled, ChildEnded, LateOutcome, StepOutcome, UndoCall};
+use super::execution::{Execution, Known, OpenTask, Wait};
+use super::failure::Failure;
+use super::input::{AnswerRequest, Operation};
+use super::ledger::{ChildToUndo, LedgerEntry, UndoState};
+use super::mail::RefusedStart;
+use super::message::{Answer, Body, Recipient, StartChild};
+use super::open::{Child, Open};
+use super::path::is_within;
+use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
+use super::status::Status;
+use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
+use crate::time::{Span, Timestamp};
+
+/// An execution before its first task.
+pub(super) fn unopened(
+    call: (&ActivityName, &QueueName, &Arc<Value>),
+    start_to_close: Span,
+    max_attempts: Option<u32>,
+) -> Execution {
+    let (activity, queue, input) = call;
+    Execution {
+        activity: activity.clone(),
+        queue: queue.clone(),
+        input: input.clone(),
+        start_to_close,
+        max_attempts,
+        attempt: 1,
+        unknown: false,
+        deferred: false,
+        succeeded_late: false,
+        last_error: None,
+        wait: Wait::Decision,
+    }
+}
+
+pub(super) fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Execution) -> Wait {
+    Wait::Task(OpenTask {
+        task,
+        seq,
+        opened_at: at,
+        offer: 0,
+        known: Known::Offered,
+        due: at.plus(execution.start_to_close),
+    })
+}
+
+impl State {
+    pub(super) fn schedule_do(&mut self, scheduled: &ActivityScheduled, seq: u32, at: Timestamp) {
+        let call = (&scheduled.activity, &scheduled.queue, &scheduled.input);
+        let mut execution = unopened(call, scheduled.start_to_close, scheduled.max_attempts);
+        execution.wait = offered(scheduled.task, seq, at, &execution);
+        self.doing.insert(scheduled.step.clone(), execution);
+        self.add_task(scheduled.task, &scheduled.step, Direction::Do);
+        if let Some(undo) = &scheduled.undo {
+            self.add_entry(&scheduled.step, Some(undo.clone()), None);
+        }
+    }
+
+    pub(super) fn add_entry(&mut self, step: &StepPath, undo: Option<UndoCall>, child: Option<ChildToUndo>) {
+        // What an operator has had tried again is entered a second time, and a step has one entry: the one it had if it
+        // may have been done before, which no later failure takes back.
+        if self.steps.remove(step).is_some() {
+            let is_over =
+                |state: &UndoState| matches!(state, UndoState::Dormant | UndoState::Done | UndoState::Skipped);
+            self.ledger
+                .retain(|entry| entry.step != *step || !is_over(&entry.state));
+            if self.entry(step).is_some() {
+                return;
+            }
+        }
+        self.ledger.push(LedgerEntry {
+            step: step.clone(),
+            undo,
+            child,
+            input: Arc::default(),
+            state: UndoState::Dormant,
+            resumed: false,
+            discarded: false,
+        });
+    }
+
+    pub(super) fn end_step(&mut self, step: &StepPath, end: Step) {
+        self.open.remove(step);
+        self.steps.insert(step.clone(), end);
+    }
+
+    /// What these bodies did is undone whatever becomes of the run.
+    pub(super) fn discard(&mut self, bodies: &[StepPath]) {
+        let within = |step: &StepPath| bodies.iter().any(|body| is_within(step.as_str(), body.as_str()));
+        for entry in self.ledger.iter_mut().filter(|entry| within(&entry.step)) {
+            entry.discarded = true;
+        }
+    }
+
+    pub(super) fn child_sent(&mut self, message: MessageNo, to: &Recipient, start: &StartChild) {
+        let child = Child {
+            run: start.run_id,
+            message,
+            to: to.clone(),
+            parent_close: start.parent_close,
+            detached: start.detached,
+            started: false,
+            stopping: false,
+        };
+        self.open.insert(start.step.clone(), Open::Child(child));
+        if !start.detached {
+            let child = ChildToUndo {
+                workflow: start.workflow.clone(),
+                workflow_id: to.workflow_id.clone(),
+                run: start.run_id,
+                undo: None,
+            };
+            self.add_entry(&start.step, None, Some(child));
+        }
+    }
+
+    pub(super) fn message_answered(&mut self, number: MessageNo, answer: &Answer) {
+        let Some(pending) = self.mail.outbox.remove(&number) else {
+            if let Some(refused) = self.mail.refused.get_mut(&number) {
+                refused.started = *answer == Answer::Accepted;
+            }
+            return;
+        };
+        let Body::StartChild(start) = &*pending.body else {
+            return;
+        };
+        match answer {
+            Answer::Accepted => {
+                if let Some(Open::Child(child)) = self.open.get_mut(&start.step)
+                    && child.message == number
+                {
+                    child.started = true;
+                }
+            }
+            Answer::Refused { .. } => {
+                let (to, started) = (pending.to, false);
+                self.mail.refused.insert(number, RefusedStart { to, started });
+            }
+        }
+    }
+
+    pub(super) fn child_ended(&mut self, ended: &ChildEnded) {
+        let end = match &ended.error {
+            None => Step::Completed {
+                output: ended.output.clone(),
+            },
+            Some(error) => Step::Failed {
+                outcome: if ended.status == Status::Cancelled {
+                    StepOutcome::Cancelled
+                } else {
+                    StepOutcome::Failed
+                },
+                error: error.clone(),
+            },
+        };
+        self.end_step(&ended.step, end);
+        if let Some(entry) = self.entry_mut(&ended.step) {
+            if let Some(child) = &mut entry.child {
+                child.run = ended.run;
+            }
+            if ended.error.is_none() {
+                entry.state = UndoState::Ready;
+            }
+        }
+    }
+
+    pub(super) fn add_task(&mut self, task: TaskNo, step: &StepPath, direction: Direction) {
+        debug_assert_eq!(task, self.next_task(), "tasks are numbered without gaps");
+        self.tasks.push(Task {
+            step: step.clone(),
+            direction,
+            heard: Heard::Nothing,
+        });
+    }
+
+    pub(super) fn with_open_task(&mut self, task: TaskNo, change: impl FnOnce(&mut OpenTask)) {
+        let Some((step, direction)) = self.task(task).map(|task| (task.step.clone(), task.direction)) else {
+            return;
+        };
+        if let Some(open) = self
+            .executions_mut(direction)
+            .get_mut(&step)
+            .and_then(|execution| execution.open_task_mut(task))
+        {
+            change(open);
+        }
+    }
+
+    /// Start-to-close counts from `began`.
+    pub(super) fn found(&mut self, task: TaskNo, known: Known, began: Timestamp) {
+        let start_to_close = self.open_task(task).map(|view| view.execution.start_to_close);
+        self.with_open_task(task, |open| {
+            open.known = known;
+            open.due = began.plus(start_to_close.unwrap_or_default());
+        });
+    }
+
+    /// Notes what a worker said and names the activity, if the task was still open.
+    pub(super) fn close_task(&mut self, task: TaskNo, heard: Heard) -> Option<(StepPath, Direction)> {
+        self.open_task(task)?;
+        let task = self.task_mut(task)?;
+        if heard != Heard::Nothing {
+            task.heard = heard;
+        }
+        Some((task.step.clone(), task.direction))
+    }
+
+    pub(super) fn end_attempt(
+        &mut self,
+        task: TaskNo,
+        heard: Heard,
+        error: &Failure,
+        change: impl FnOnce(&mut Execution),
+    ) {
+        if let Some((step, direction)) = self.close_task(task, heard)
+            && let Some(execution) = self.executions_mut(direction).get_mut(&step)
+        {
+            execution.last_error = Some(error.clone());
+            execution.wait = Wait::Decision;
+            change(execution);
+        }
+    }
+
+    pub(super) fn hear_late(&mut self, task: TaskNo, outcome: LateOutcome) {
+        let success = outcome == LateOutcome::Completed;
+        let Some(closed) = self.task_mut(task) else {
+            return;
+        };
+        closed.heard = if success { Heard::Success } else { Heard::Other };
+        let (step, direction) = (closed.step.clone(), closed.direction);
+        if success && let Some(execution) = self.executions_mut(direction).get_mut(&step) {
+            execution.succeeded_late = true;
+        }
+    }
+
+    pub(super) fn set_entry(&mut self, step: &StepPath, to: UndoState) {
+        if let Some(entry) = self.entry_mut(step) {
+            entry.state = to;
+        }
+    }
+
+    pub(super) fn stop(&mut self, why: Why, error: &Failure, seq: u32) {
+        if self.is_running() {
+            let error = error.clone();
+            self.phase = Phase::Stopping(Stop { why, error, seq });
+            self.exit = None;
+            self.deferred = None;
+        }
+    }
+
+    pub(super) fn close(&mut self, status: Status, error: Option<Failure>, seq: u32, at: Timestamp) {
+        self.phase = Phase::Closed(Closed {
+            status,
+            at,
+            seq,
+            output: Arc::default(),
+            error,
+            successor: None,
+        });
+    }
+
+    pub(super) fn add_waiter(&mut self, request: &AnswerRequest, seq: u32) {
+        self.waiters.push(Waiter {
+            to: request.to.clone(),
+            on: request.on,
+            seq,
+        });
+    }
+
+    pub(super) fn remember(&mut self, operation: &Operation) {
+        if let Some(request) = &operation.request_id {
+            self.requests.insert(request.clone());
+        }
+    }
+}

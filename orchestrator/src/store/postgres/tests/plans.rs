@@ -1,0 +1,107 @@
+//! What statements cost when there is much of everything.
+
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use sqlx::{Connection, Executor, PgConnection};
+
+use super::{prepared, scalar};
+use crate::store::postgres::{PostgresStore, testing};
+use crate::store::{RunFilter, Store};
+
+/// Buffers that the backends of a store have read in `runs` and its indexes, once they have ended.
+async fn buffers_read(url: &str, store: PostgresStore) -> i64 {
+    testing::kill(url, store).await;
+    let pids =
+        "select count(*) from pg_stat_activity where application_name = 'knarr' and datname = current_database()";
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    while scalar::<i64>(url, pids).await > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "a backend lives on");
+    }
+    scalar::<i64>(
+        url,
+        "select (heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint
+         from pg_statio_user_tables where relname = 'runs'",
+    )
+    .await
+}
+
+/// So many closed runs of one workflow id, every one with a request of its own; the last hundred are parked and open, of
+/// other ids.
+async fn many(url: &str) {
+    let mut admin = PgConnection::connect(url).await.unwrap();
+    admin
+        .execute(
+            "insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
+                               status, started_at, closed_at, request_id, again)
+             select ('00000000-0001-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, 0, 1, 'default',
+                    case when n <= 30000 then 'busy' else 'id' || n end, 'order', 'd',
+                    case when n <= 30000 then 'completed' when n % 1000 = 0 then 'parked' else 'running' end, now(),
+                    case when n <= 30000 then now() end, 'r' || n, n between 2 and 30000
+             from generate_series(1, 60000) n;
+             analyze runs",
+        )
+        .await
+        .unwrap();
+    // What this backend has done itself is reported, and forgotten.
+    admin.execute("select pg_stat_force_next_flush()").await.unwrap();
+    admin.execute("select pg_stat_reset()").await.unwrap();
+}
+
+fn busy(request: &str) -> (Namespace, WorkflowId, Option<RequestId>) {
+    (
+        Namespace::new("default"),
+        WorkflowId::new("busy"),
+        Some(RequestId::new(request)),
+    )
+}
+
+#[tokio::test]
+async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() {
+    for (request, found) in [("r1", 2), ("r15000", 2), ("r30000", 1), ("new", 1)] {
+        let (url, store) = prepared().await;
+        many(&url).await;
+        let runs = store.find_runs(&[busy(request)]).await.unwrap().runs;
+        assert_eq!(runs.len(), found, "{request}");
+        let read = buffers_read(&url, store).await;
+        assert!(read > 0 && read < 40, "{request}: {read}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_with_a_filter_reads_what_it_shows() {
+    let namespace = Namespace::new("default");
+    let page = RunFilter {
+        limit: 10,
+        ..RunFilter::default()
+    };
+    let by_id = |id: &str| RunFilter {
+        workflow_id: Some(WorkflowId::new(id)),
+        ..page.clone()
+    };
+    let by_status = |status: &str| RunFilter {
+        status: Some(status.to_owned()),
+        ..page.clone()
+    };
+    let before = RunFilter {
+        before: Some(RunId(
+            uuid::Uuid::parse_str("00000000-0001-7000-8000-000000000064").unwrap(),
+        )),
+        ..by_id("busy")
+    };
+    for (filter, shown) in [
+        (by_id("id30001"), 1),
+        (by_id("nobody"), 0),
+        (by_id("busy"), 10),
+        (before, 10),
+        (by_status("parked"), 10),
+        (by_status("timed_out"), 0),
+        (page.clone(), 10),
+    ] {
+        let (url, store) = prepared().await;
+        many(&url).await;
+        let rows = store.for_people().list_runs(&namespace, &filter).await.unwrap();
+        assert_eq!(rows.len(), shown, "{filter:?}");
+        assert!(rows.windows(2).all(|pair| pair[0].run_id > pair[1].run_id));
+        let read = buffers_read(&url, store).await;
+        assert!(read > 0 && read < 40, "{filter:?}: {read}");
+    }
+}
