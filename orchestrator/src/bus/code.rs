@@ -27,4 +27,7 @@ codes! {
     IGNORED = "KN0308", "setting_ignored",
         "NATS did not keep a setting that Knarr needs.",
         "Run nats-server 2.12 or later, or lift the account's limit.";
+    NOT_ITS_DATABASE = "KN0309", "not_its_database",
+        "The streams in NATS belong to the cluster of another database.",
+        "Check --nats-url and --database-url: the two have to be those that were used together before.";
 }
