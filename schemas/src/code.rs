@@ -176,6 +176,9 @@ codes! {
     MESSAGE_TOKEN = "KN0238", "message_token",
         "A message between runs does not carry the token that Knarr gives them.",
         "Do not publish to `.message` and `.answer` of a run: send a signal instead.";
+    UNREADABLE_RUN = "KN0239", "unreadable_run",
+        "The run is stored, but its history cannot be read.",
+        "Look at the orchestrator's log, which says what is wrong with it; send the dead letter again once that is mended.";
     TOO_SLOW = "KN0240", "too_slow",
         "Reading the answer from PostgreSQL would take too long; nothing was changed.",
         "Ask for less: name a workflow id or a status other than `running`, or fewer at a time.";
@@ -194,6 +197,9 @@ codes! {
     NOT_ANSWERED = "KN0245", "not_answered",
         "The question was not answered in time; nothing was changed by it.",
         "Ask again, for fewer at a time if it was a list; if that does not help, look at PostgreSQL and the orchestrator's log.";
+    TOO_MANY_WAITERS = "KN0246", "too_many_waiters",
+        "As many callers wait for the end of this run as may.",
+        "Ask for the run's state from time to time, or listen to its event, instead of waiting for its answer.";
     STEP_NOT_SERVED = "KN0250", "step_not_served",
         "The definition has a kind of step that this version checks and tests, but does not run on a server.",
         "Take the step out, or keep the definition for a version that serves it.";

@@ -29,10 +29,15 @@ async fn a_signal_starts_its_run_once_and_one_to_nobody_is_a_dead_letter() {
     let taken = stack.number(SIGNALS).await;
     let runs = stack.number("select count(*) from runs").await;
     // The second signal found the run open, or started one of its own.
-    assert!((taken, runs) == (2, 1) || (taken, runs) == (2, 2), "{taken} signals, {runs} runs");
+    assert!(
+        (taken, runs) == (2, 1) || (taken, runs) == (2, 2),
+        "{taken} signals, {runs} runs"
+    );
 
     // A repeat when the run has closed, by the next replica: nothing.
-    stack.all_closed(usize::try_from(runs).unwrap(), Duration::from_secs(20)).await;
+    stack
+        .all_closed(usize::try_from(runs).unwrap(), Duration::from_secs(20))
+        .await;
     replica.kill9();
     let _next = Replica::start(&stack, "two").await;
     let mut headers = HeaderMap::new();
@@ -42,7 +47,11 @@ async fn a_signal_starts_its_run_once_and_one_to_nobody_is_a_dead_letter() {
         .publish("knarr.run.default.g-1.signal.paid", headers, &Fault::None.input())
         .await;
     starter
-        .publish("knarr.run.default.g-2.signal.paid", HeaderMap::new(), &Fault::None.input())
+        .publish(
+            "knarr.run.default.g-2.signal.paid",
+            HeaderMap::new(),
+            &Fault::None.input(),
+        )
         .await;
     let letter = tokio::time::timeout(Duration::from_secs(20), letters.next())
         .await

@@ -86,7 +86,26 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
     })
 }
 
-/// Depth and NUL characters, before anything is allocated. Bad syntax is left to the parser.
+/// Where the number that begins at `at` ends, if it is one that can be kept. The parser would round an integer of more than
+/// 64 bits: an account number would become another one.
+fn number_end(bytes: &[u8], at: usize) -> Result<usize, BadJson> {
+    let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
+    let length = bytes[at..].iter().take_while(|byte| is_part(byte)).count();
+    let literal = &bytes[at..at + length];
+    // Shorter ones always fit.
+    if length >= 19
+        && let Ok(text) = std::str::from_utf8(literal)
+        && !text.contains(['.', 'e', 'E'])
+        && text.parse::<i64>().is_err()
+        && text.parse::<u64>().is_err()
+    {
+        let cause = "integer out of range: it does not fit into 64 bits";
+        return Err(BadJson::at(BadJsonKind::Number, bytes, at, cause));
+    }
+    Ok(at + length)
+}
+
+/// Depth, NUL characters and integers, before anything is allocated. Bad syntax is left to the parser.
 fn scan(bytes: &[u8], max_depth: usize) -> Result<(), BadJson> {
     let mut depth = 0_usize;
     let mut in_string = false;
@@ -119,6 +138,10 @@ fn scan(bytes: &[u8], max_depth: usize) -> Result<(), BadJson> {
                     }
                 }
                 b']' | b'}' => depth = depth.saturating_sub(1),
+                b'-' | b'0'..=b'9' => {
+                    at = number_end(bytes, at)?;
+                    continue;
+                }
                 _ => {}
             }
         }
@@ -199,6 +222,34 @@ mod tests {
 
     use super::*;
 
+    /// Nothing is rounded in silence: what is written as an integer is kept as one or refused.
+    #[test]
+    fn integers_of_more_than_64_bits_are_refused() {
+        for text in [
+            "18446744073709551615",
+            "-9223372036854775808",
+            "9223372036854775808",
+            "[0,-1,1]",
+        ] {
+            let value = parse(text.as_bytes(), &Limits::default()).expect(text);
+            assert_eq!(value.to_string(), text);
+        }
+        let thirty = "9".repeat(30);
+        for text in [
+            "18446744073709551616",
+            "99999999999999999999",
+            "-9223372036854775809",
+            thirty.as_str(),
+        ] {
+            let bad = parse(text.as_bytes(), &Limits::default()).expect_err(text);
+            assert_eq!(bad.kind, BadJsonKind::Number, "{text}");
+        }
+        // Written as what is rounded anyway.
+        for text in ["12345678901234567890123.0", "1e30", "\"12345678901234567890123\""] {
+            parse(text.as_bytes(), &Limits::default()).expect(text);
+        }
+    }
+
     fn refuse(text: &str) -> (String, usize, usize, usize) {
         let bad = parse(text.as_bytes(), &Limits::default()).expect_err(text);
         (bad.cause, bad.offset, bad.line, bad.column)
@@ -227,6 +278,15 @@ mod tests {
         ] {
             assert_eq!(refuse(text), (cause.to_owned(), offset, line, column), "{text}");
         }
+        assert_eq!(
+            refuse("{\"account\": 12345678901234567890123}"),
+            (
+                "integer out of range: it does not fit into 64 bits".to_owned(),
+                12,
+                1,
+                13
+            )
+        );
         assert!(refuse(&"9".repeat(400)).0.contains("out of range"));
         assert!(refuse("1e999").0.contains("out of range"));
         assert!(refuse("\"a\u{0}b\"").0.contains("control character"));

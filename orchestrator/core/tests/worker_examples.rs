@@ -11,6 +11,7 @@ fn examples() -> Vec<(String, String)> {
     let mut examples: Vec<_> = files
         .map(|file| file.expect("a file").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| !path.to_string_lossy().ends_with(".test.yaml"))
         .map(|path| {
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
             (name, std::fs::read_to_string(&path).expect("a text"))

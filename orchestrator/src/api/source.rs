@@ -28,7 +28,8 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Read 
     }
 }
 
-fn wire(text: &str, findings: &[Diagnostic]) -> Vec<FindingBody> {
+/// Findings in a text, as they go over the wire.
+pub fn wire(text: &str, findings: &[Diagnostic]) -> Vec<FindingBody> {
     findings.iter().map(|finding| finding_body(text, finding)).collect()
 }
 
@@ -46,7 +47,8 @@ fn finding_body(text: &str, finding: &Diagnostic) -> FindingBody {
     }
 }
 
-fn place(text: &str, start: usize, end: usize) -> Place {
+/// From bytes to line and column.
+pub fn place(text: &str, start: usize, end: usize) -> Place {
     let start = floor(text, start);
     let end = floor(text, end).max(start);
     let before = &text[..start];

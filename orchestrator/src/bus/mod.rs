@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
-use knarr_core::time::Timestamp;
+use knarr_core::time::Span;
 use knarr_schemas::code::{Code, split_id};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -180,6 +180,17 @@ impl BusError {
     }
 }
 
+/// The tasks of a queue that no worker has got yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// Every task published before the question has been delivered at least once.
+    Nothing,
+    /// The oldest of them has lain in the queue for that long.
+    For(Span),
+    /// The queue is not there: nothing can have been delivered from it.
+    All,
+}
+
 /// The answer of [`Bus::keep_head_room`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadRoom {
@@ -239,13 +250,13 @@ pub trait Bus: Send + Sync + 'static {
     /// [`head_room`]. Takes every namespace there is; the starts of others are not taken while there is little room.
     fn keep_head_room(&self, namespaces: &[Namespace]) -> impl Future<Output = Result<HeadRoom, BusError>> + Send;
 
-    /// Tasks of the queue published up to this time, by this host's clock, have been delivered to a worker at least once;
-    /// `Timestamp::MAX` when every task published before the call has.
-    fn delivered_to(
+    /// What of a queue has never been delivered to a worker. Told as an age, by the server's clock alone: how that clock or
+    /// this host's stands to the engine's does not matter.
+    fn undelivered(
         &self,
         namespace: &Namespace,
         queue: &QueueName,
-    ) -> impl Future<Output = Result<Timestamp, BusError>> + Send;
+    ) -> impl Future<Output = Result<Undelivered, BusError>> + Send;
 
     /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;

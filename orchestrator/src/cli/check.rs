@@ -16,6 +16,8 @@ use crate::cli::{findings, output};
 
 /// Far above the largest definition; guards against naming a wrong file.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// A run may have 50 MiB of history.
+pub const MAX_HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 it can be registered, 1 it has errors, 2 it cannot be read.")]
@@ -88,7 +90,7 @@ pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
         path.display().to_string()
     };
     let text = if stdin {
-        read_limited(std::io::stdin().lock())
+        read_limited(std::io::stdin().lock(), MAX_FILE_BYTES)
     } else {
         read_file(path)
     };
@@ -115,18 +117,22 @@ pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
     })
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    read_limited(file)
+pub fn read_file(path: &Path) -> Result<String, String> {
+    read_limited(open(path)?, MAX_FILE_BYTES)
 }
 
-fn read_limited(from: impl std::io::Read) -> Result<String, String> {
+pub fn open(path: &Path) -> Result<std::fs::File, String> {
+    std::fs::File::open(path).map_err(|error| error.to_string())
+}
+
+/// Refuses what is longer than that many bytes.
+pub fn read_limited(from: impl std::io::Read, limit: u64) -> Result<String, String> {
     let mut text = String::new();
-    from.take(MAX_FILE_BYTES + 1)
+    from.take(limit + 1)
         .read_to_string(&mut text)
         .map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
+    if text.len() as u64 > limit {
+        return Err(format!("it is larger than {limit} bytes"));
     }
     Ok(text)
 }

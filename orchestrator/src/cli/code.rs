@@ -48,6 +48,12 @@ codes! {
     STARTS_THROTTLED = "KN0355", "starts_throttled",
         "More starts wait in the log than there is room for: it takes no more of this namespace for now; nothing was stored.",
         "Try again in a while; if it goes on, check that the orchestrator and PostgreSQL are working, or start less at a time.";
+    NOT_EXPLORED = "KN0356", "not_explored",
+        "The definition cannot be explored.",
+        "Report it, with the definition.";
+    BAD_HISTORY = "KN0357", "bad_history",
+        "The history cannot be replayed.",
+        "Give it whole, from its first transition on, as `knarr history <run> -o json` prints it.";
     DEMO_WENT_WRONG = "KN0359", "demo_went_wrong",
         "The demonstration did not go as it had to.",
         "Report it, with the output of `knarr history` for the order.";

@@ -63,7 +63,12 @@ const TABLES: &[&[&Code]] = &[
 ];
 
 fn all() -> impl Iterator<Item = Explained> {
-    let definitions = knarr_core::definition::code::ALL.iter().map(|code| Explained {
+    let of_core = [
+        knarr_core::definition::code::ALL,
+        knarr_core::verify::code::ALL,
+        knarr_core::definition::test_file::code::ALL,
+    ];
+    let definitions = of_core.into_iter().flatten().map(|code| Explained {
         id: code.code,
         cause: code.cause,
         remedy: code.remedy,

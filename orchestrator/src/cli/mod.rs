@@ -15,23 +15,29 @@ pub mod code;
 pub mod definition;
 pub mod demo;
 pub mod dev;
+pub mod diff;
 pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod findings;
 pub mod globals;
+pub mod graph;
 pub mod history;
 pub mod interrupt;
+pub mod junit;
 pub mod list;
 pub mod namespace;
 pub mod output;
+pub mod replay;
 pub mod server;
 pub mod show;
 pub mod signal;
 pub mod stack;
 pub mod start;
 pub mod story;
+pub mod test;
 pub mod timeline;
+pub mod verify;
 
 use error::CliError;
 use globals::Globals;
@@ -60,6 +66,11 @@ pub enum Command {
     Server(server::ServerCommand),
     /// Checks a definition offline: everything wrong with it, with its place
     Check(check::CheckArgs),
+    Verify(verify::VerifyArgs),
+    Test(test::TestArgs),
+    Graph(graph::GraphArgs),
+    Diff(diff::DiffArgs),
+    Replay(replay::ReplayArgs),
     /// Registers, lists and shows definitions
     #[command(visible_alias = "def")]
     Definition(definition::DefinitionArgs),
@@ -141,6 +152,11 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Server(args) => server::run(args, globals).await,
         Command::Check(args) => check::run(&args, globals),
+        Command::Verify(args) => verify::run(&args, globals),
+        Command::Test(args) => test::run(&args, globals),
+        Command::Graph(args) => graph::run(&args, globals),
+        Command::Diff(args) => diff::run(args, globals).await,
+        Command::Replay(args) => replay::run(&args, globals),
         Command::Definition(args) => definition::run(args, globals).await,
         Command::Start(args) => start::run(args, globals).await,
         Command::List(args) => list::run(args, globals).await,

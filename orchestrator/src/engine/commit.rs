@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::ids::RunId;
 
 use super::batch::{BatchBuilder, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
+use super::live::Evicted;
 use super::offers::Left;
-use super::publication::Published;
+use super::publication::{HeldTask, Published};
 use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{CommitError, CommitId, Store};
@@ -33,6 +34,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // Only repeats: everything they are told is durable already.
             let sealed = self.next_batch().seal(&self.live);
             self.committed = sealed.number;
+            self.forget_finished();
             self.let_out(None, sealed.outbound);
             return;
         }
@@ -123,16 +125,29 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if live.closed_in == sealed.number {
                     metrics::counter!(metric::RUNS_CLOSED, "status" => live.state.status().as_str()).increment(1);
                 }
-                self.live.remove(*run_id);
+                self.live.finish(*run_id);
             }
         }
-        self.live.shrink(self.config.live_runs, self.committed);
+        self.forget_finished();
+        for evicted in self.live.shrink(self.config.live_runs, self.committed) {
+            self.let_sleep(&evicted);
+        }
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
         let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
             session: self.session.id,
             batch_no: self.session.batch_no,
         });
         self.let_out(commit, sealed.outbound);
+    }
+
+    fn forget_finished(&mut self) {
+        for left in self.live.drop_finished(self.committed) {
+            self.let_sleep(&left);
+        }
+    }
+
+    fn let_sleep(&mut self, left: &Evicted) {
+        self.alarms.sleep(left.wake_at, left.run_id, Some(left.partition));
     }
 
     /// Publishes what a committed batch owes, beside the loop.
@@ -202,7 +217,7 @@ pub(super) struct HeldCommit {
     pub(super) unrecorded: usize,
     /// A run of these has another owner by now, who does not know what was refused.
     pub(super) elsewhere: bool,
-    pub(super) tasks: Vec<(RunId, TaskNo)>,
+    pub(super) tasks: Vec<HeldTask>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
     /// What was neither refused nor acknowledged.
     pub(super) left: Left,
@@ -210,7 +225,7 @@ pub(super) struct HeldCommit {
 
 impl HeldCommit {
     fn runs(&self) -> BTreeSet<RunId> {
-        let tasks = self.tasks.iter().map(|(run_id, _)| *run_id);
+        let tasks = self.tasks.iter().map(|held| held.run_id);
         tasks
             .chain(self.unpublishable.iter().map(|(run_id, _)| *run_id))
             .collect()
@@ -219,9 +234,10 @@ impl HeldCommit {
     pub(super) fn jobs(&mut self, commit: CommitId) -> Vec<Job> {
         self.unrecorded = self.tasks.len() + self.unpublishable.len();
         self.elsewhere = false;
-        let held = self.tasks.iter().map(|(run_id, task)| JobKind::Held {
-            run_id: *run_id,
-            task: *task,
+        let held = self.tasks.iter().map(|held| JobKind::Held {
+            run_id: held.run_id,
+            task: held.task,
+            in_doubt: held.in_doubt,
             commit,
         });
         let lost = self

@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub timeout_grace: Span,
     /// Deadlines nearer than this are kept in memory. Default 60 s.
     pub deadline_horizon: Span,
+    /// Deadlines asked of the store at once, beside those of runs that are being looked at already. Default 10,000.
+    pub deadline_page: usize,
     /// Subjects that answers may go to begin with one of these. Default `_INBOX.`.
     pub answer_prefixes: Vec<String>,
     /// The largest input or result, in bytes, and never more than NATS's `max_payload` less 8 KiB. Default 1 MiB.
@@ -54,6 +56,7 @@ impl EngineConfig {
             keep_every: Duration::from_millis(500),
             timeout_grace: Span::from_secs(3),
             deadline_horizon: Span::from_secs(60),
+            deadline_page: 10_000,
             answer_prefixes: vec!["_INBOX.".to_owned()],
             max_body_bytes: 1 << 20,
         }

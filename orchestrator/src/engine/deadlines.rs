@@ -4,7 +4,7 @@
 //! after NATS or the partition came back; the gate sees to it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
@@ -17,11 +17,22 @@ use super::run_loop::{Done, Loop};
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
-/// Alarms of the near future. Entries are not removed when a deadline moves: a run that finds nothing due goes on.
+/// Alarms of the near future. Entries are not removed when a deadline moves or its run closes: what counts is the alarm
+/// that the run in memory knows of, or, for one that is not there, what is noted here.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     heap: BinaryHeap<Reverse<(Timestamp, RunId)>>,
+    /// Runs that are not in memory and are to be woken: they had to leave it, or the store says so.
+    asleep: HashMap<RunId, Asleep>,
     reach: Span,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asleep {
+    /// `None` once it has rung: the run is being loaded.
+    at: Option<Timestamp>,
+    /// Not known of what the store was asked for.
+    partition: Option<i16>,
 }
 
 impl Alarms {
@@ -29,6 +40,7 @@ impl Alarms {
     pub(super) fn new(horizon: Span) -> Self {
         Self {
             heap: BinaryHeap::new(),
+            asleep: HashMap::new(),
             reach: Span(horizon.0.saturating_mul(2)),
         }
     }
@@ -37,9 +49,64 @@ impl Alarms {
     pub(super) fn set(&mut self, at: Timestamp, run: RunId, now: Timestamp) -> bool {
         let near = at <= now.plus(self.reach);
         if near {
-            self.heap.push(Reverse((at, run)));
+            self.put(at, run);
         }
         near
+    }
+
+    /// However far away it is.
+    pub(super) fn put(&mut self, at: Timestamp, run: RunId) {
+        self.heap.push(Reverse((at, run)));
+    }
+
+    /// The run is being loaded, to be woken.
+    pub(super) fn loading(&mut self, run: RunId, partition: i16) {
+        let partition = Some(partition);
+        self.asleep.insert(run, Asleep { at: None, partition });
+    }
+
+    /// An alarm of a run that is not in memory, from now on or as the store says.
+    pub(super) fn sleep(&mut self, at: Timestamp, run: RunId, partition: Option<i16>) {
+        let known = self.asleep.get(&run);
+        if known.is_some_and(|known| known.at.is_none_or(|known| known <= at)) {
+            return;
+        }
+        let partition = partition.or(known.and_then(|known| known.partition));
+        self.asleep.insert(
+            run,
+            Asleep {
+                at: Some(at),
+                partition,
+            },
+        );
+        self.heap.push(Reverse((at, run)));
+    }
+
+    /// Whether an alarm that is due counts for a run that is not in memory; it counts once.
+    fn rings(&mut self, at: Timestamp, run: RunId) -> bool {
+        match self.asleep.get_mut(&run) {
+            Some(asleep) if asleep.at == Some(at) => {
+                asleep.at = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The run is in memory, or is not to be had.
+    pub(super) fn awake(&mut self, run: RunId) {
+        self.asleep.remove(&run);
+    }
+
+    /// Forgets the runs of a partition that is given away, and those of unknown ones: the store has to be asked again.
+    pub(super) fn forget_partition(&mut self, partition: i16) {
+        self.asleep
+            .retain(|_, asleep| asleep.partition.is_some_and(|number| number != partition));
+    }
+
+    /// Runs that the store need not name again.
+    fn asleep(&self) -> usize {
+        self.asleep.len()
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
@@ -55,6 +122,7 @@ impl Alarms {
 
     pub(super) fn clear(&mut self) {
         self.heap.clear();
+        self.asleep.clear();
     }
 }
 
@@ -78,6 +146,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     None if live.row.wake_at.is_none_or(|stored| stored > now) => continue,
                     _ => {}
                 }
+            } else if !self.alarms.rings(at, run_id) {
+                continue;
             }
             self.direct.push_back(Job::internal(JobKind::Wake { run_id }));
         }
@@ -134,10 +204,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             result: Err(StoreError::Unavailable("the question panicked".to_owned())),
             full: false,
         };
+        // Overdue runs come first in every page. Those that wait at the gate, or are being loaded, must leave room for what is
+        // behind them.
+        let known = self.gate.len() + self.alarms.asleep();
+        let page = self.config.deadline_page.saturating_add(known);
         self.beside(panicked, async move {
-            const PAGE: u32 = 10_000;
-            let result = store.due(&partitions, until, PAGE).await;
-            let full = result.as_ref().is_ok_and(|due| due.len() >= PAGE as usize);
+            let limit = u32::try_from(page).unwrap_or(u32::MAX);
+            let result = store.due(&partitions, until, limit).await;
+            let full = result.as_ref().is_ok_and(|due| due.len() >= limit as usize);
             Done::Due {
                 life,
                 until,
@@ -159,11 +233,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Ok(due) => {
                 let last = due.last().map(|(_, at)| *at);
                 for (run_id, at) in due {
-                    if self.live.get(run_id).is_none_or(|live| live.alarm.is_none()) {
-                        self.alarms.set(at, run_id, now);
-                        if let Some(live) = self.live.get_mut(run_id) {
-                            live.alarm = Some(at);
+                    if self.gate.holds(run_id) {
+                        continue;
+                    }
+                    match self.live.get_mut(run_id) {
+                        None => self.alarms.sleep(at, run_id, None),
+                        Some(live) if live.alarm.is_none() => {
+                            if self.alarms.set(at, run_id, now) {
+                                live.alarm = Some(at);
+                            }
                         }
+                        Some(_) => {}
                     }
                 }
                 let half = knarr_core::time::Span(self.config.deadline_horizon.0 / 2);
@@ -200,5 +280,33 @@ mod tests {
         assert_eq!(alarms.pop_due(Timestamp(9)), None);
         assert_eq!(alarms.pop_due(Timestamp(10)), Some((Timestamp(10), run(1))));
         assert_eq!(alarms.next(), Some(Timestamp(30)));
+    }
+
+    #[test]
+    fn a_run_that_is_not_in_memory_rings_once_and_at_its_earliest_alarm() {
+        let mut alarms = Alarms::new(Span::from_secs(60));
+        let run = |n| RunId(uuid::Uuid::from_u128(n));
+        for (at, number, partition) in [
+            (30, 1, Some(0)),
+            (20, 1, None),
+            (40, 1, None),
+            (10, 2, Some(7)),
+            (15, 3, None),
+        ] {
+            alarms.sleep(Timestamp(at), run(number), partition);
+        }
+        alarms.forget_partition(7);
+        let mut rung = Vec::new();
+        while let Some((at, run)) = alarms.pop_due(Timestamp(100)) {
+            if alarms.rings(at, run) {
+                rung.push((at, run));
+                // It is being loaded: what the store says again meanwhile is nothing new.
+                alarms.sleep(at, run, None);
+            }
+        }
+        assert_eq!(rung, [(Timestamp(20), run(1))]);
+        alarms.awake(run(1));
+        alarms.sleep(Timestamp(20), run(1), Some(0));
+        assert_eq!(alarms.pop_due(Timestamp(20)), Some((Timestamp(20), run(1))));
     }
 }

@@ -303,7 +303,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Ok(_) if self.partitions.newest_reader() > readers => {}
             Ok(Some(loaded)) => self.arrived(*loaded),
             Ok(None) => {
-                self.absent.insert(run, Absent::Missing);
+                self.alarms.awake(run);
+                // It had a size.
+                self.absent.insert(run, Absent::Unreadable);
             }
             Err(error) => {
                 tracing::warn!(%error, %run, "a large run cannot be loaded yet");

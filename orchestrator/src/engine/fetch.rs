@@ -10,7 +10,7 @@ use knarr_core::run::{State, Transition};
 use super::definitions::Definitions;
 use super::live::IdKey;
 use super::unaskable::{self, AskedId, AskedVersion, Unaskable};
-use crate::store::{RunRow, Store, StoreError, StoredRun};
+use crate::store::{HISTORY_LIMIT, RunRow, Store, StoreError, StoredRun};
 
 /// What to look up. Collected while a look-up is under way, so that many jobs share one.
 #[derive(Debug, Default)]
@@ -71,9 +71,11 @@ pub(super) struct Fetched {
     /// Every id asked about; none of its runs = it was never used.
     pub(super) ids: HashMap<IdKey, Vec<RunRow>>,
     pub(super) runs: Vec<Loaded>,
-    /// Runs that were asked for and do not exist, or cannot be read.
+    /// Runs that were asked for and do not exist.
     pub(super) missing: Vec<RunId>,
     pub(super) unaskable: Unaskable,
+    /// Runs that exist and cannot be read.
+    pub(super) unreadable: Vec<RunId>,
     /// Runs too large to be loaded together with others, with their partitions.
     pub(super) huge: Vec<(RunId, i16)>,
 }
@@ -142,6 +144,8 @@ pub(super) async fn fetch<S: Store>(
         for loaded in &fetched.runs {
             runs.remove(&loaded.row.run_id);
         }
+        // They had a size.
+        fetched.unreadable = fitting.into_iter().filter(|run_id| runs.remove(run_id)).collect();
         fetched.missing = runs.into_iter().collect();
     }
     Ok(fetched)
@@ -159,7 +163,7 @@ pub(super) async fn load<S: Store>(
             tracing::error!(run = %stored.row.run_id, "the definition of a stored run is missing");
             continue;
         };
-        match rebuild(&stored) {
+        match read(store, &stored).await? {
             Ok(state) => loaded.push(Loaded {
                 state,
                 plan,
@@ -169,6 +173,29 @@ pub(super) async fn load<S: Store>(
         }
     }
     Ok(loaded)
+}
+
+/// Where the snapshot is not to be read, all is folded from the first event: the snapshot is only a shorter way.
+async fn read<S: Store>(store: &S, stored: &StoredRun) -> Result<Result<State, String>, StoreError> {
+    let problem = match rebuild(stored) {
+        Err(problem) if stored.snapshot.is_some() => problem,
+        other => return Ok(other),
+    };
+    let run_id = stored.row.run_id;
+    tracing::error!(run = %run_id, %problem, "a snapshot cannot be read; the run is folded from its first event");
+    let mut whole = StoredRun {
+        row: stored.row.clone(),
+        snapshot: None,
+        transitions: Vec::new(),
+    };
+    loop {
+        let after = whole.transitions.last().map_or(0, |transition| transition.seq);
+        let page = store.history(run_id, after, HISTORY_LIMIT).await?;
+        if page.is_empty() {
+            return Ok(rebuild(&whole));
+        }
+        whole.transitions.extend(page);
+    }
 }
 
 /// The state a stored run is in: its snapshot, and what came after folded over it.

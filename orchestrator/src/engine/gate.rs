@@ -4,18 +4,18 @@
 //! delivered; a run is woken again once its partition has been read to the end that was named. Questions are short and
 //! paced; a partition that is far behind holds up nobody but itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName, RunId};
 use knarr_core::run::input::Horizon;
-use knarr_core::time::Timestamp;
+use knarr_core::time::{Span, Timestamp};
 use tokio::time::Instant;
 
 use super::job::{Job, JobKind};
 use super::run_loop::{Done, Loop};
-use crate::bus::Bus;
+use crate::bus::{Bus, Undelivered};
 use crate::store::Store;
 
 /// Between two questions at least.
@@ -23,10 +23,15 @@ const PACE: Duration = Duration::from_millis(50);
 /// After a question that could not be answered.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// A commit's publication goes to those that are offered again after about that long.
+const PUBLISHED_WITHIN: Span = Span::from_secs(2);
+
 type Runs = BTreeSet<RunId>;
 
 #[derive(Debug, Default)]
 pub(super) struct Gate {
+    /// All that wait here: the store need not name their deadlines again.
+    inside: HashSet<RunId>,
     /// Nothing has been asked for them yet.
     waiting: BTreeMap<i16, Runs>,
     /// A question about their partition is under way.
@@ -55,7 +60,16 @@ struct Delivered {
 
 impl Gate {
     fn wait(&mut self, partition: i16, run_id: RunId) {
+        self.inside.insert(run_id);
         self.waiting.entry(partition).or_default().insert(run_id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.inside.len()
+    }
+
+    pub(super) fn holds(&self, run_id: RunId) -> bool {
+        self.inside.contains(&run_id)
     }
 
     /// The next moment at which a question may be asked, if one is to be.
@@ -75,9 +89,11 @@ impl Gate {
     }
 
     pub(super) fn forget_partition(&mut self, partition: i16) {
-        self.waiting.remove(&partition);
-        self.asked.remove(&partition);
-        self.reading.remove(&partition);
+        let reading = self.reading.remove(&partition).map(|reading| reading.runs);
+        let left = [self.waiting.remove(&partition), self.asked.remove(&partition), reading];
+        for run_id in left.into_iter().flatten().flatten() {
+            self.inside.remove(&run_id);
+        }
     }
 }
 
@@ -121,7 +137,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let queues = live.state.overdue_queues(now).into_iter();
         let namespace = &live.row.namespace;
         self.gate.queues.extend(queues.map(|queue| (namespace.clone(), queue)));
-        self.gate.wait(live.row.partition, run_id);
+        let (partition, next) = (live.row.partition, live.state.wake_after(now));
+        self.gate.wait(partition, run_id);
+        // What else it waits for is not held up here, and the store says only that it is overdue.
+        if let Some(at) = next
+            && let Some(live) = self.live.get_mut(run_id)
+            && live.alarm.is_none_or(|alarm| at < alarm || alarm <= now)
+        {
+            self.alarms.put(at, run_id);
+            live.alarm = Some(at);
+        }
     }
 
     /// Wakes the runs whose partition has been read far enough, and asks for those that nothing has been asked for.
@@ -209,11 +234,30 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let reading = self.gate.reading.remove(&number);
             if let (Some(reading), Some(partition)) = (reading, self.partitions.get_mut(number)) {
                 partition.read_to = partition.read_to.max(reading.asked_at);
-                let jobs = reading.runs.into_iter().map(|run_id| JobKind::Wake { run_id });
-                self.direct.extend(jobs.map(Job::internal));
+                for run_id in reading.runs {
+                    self.gate.inside.remove(&run_id);
+                    if !self.live.contains(run_id) {
+                        self.alarms.loading(run_id, number);
+                    }
+                    self.direct.push_back(Job::internal(JobKind::Wake { run_id }));
+                }
             }
         }
     }
+}
+
+/// Tasks opened up to then have been delivered. The age is that of an answer which came after `asked_at`, so that it never
+/// says too much; a task that was published some time after it was opened is allowed for.
+fn delivered_to(undelivered: Undelivered, asked_at: Timestamp) -> Timestamp {
+    match undelivered {
+        Undelivered::Nothing => Timestamp::MAX,
+        Undelivered::For(age) => back(back(asked_at, age), PUBLISHED_WITHIN),
+        Undelivered::All => Timestamp(i64::MIN),
+    }
+}
+
+fn back(from: Timestamp, by: Span) -> Timestamp {
+    Timestamp(from.0.saturating_sub(i64::try_from(by.0).unwrap_or(i64::MAX)))
 }
 
 async fn ask<B: Bus>(
@@ -239,8 +283,10 @@ async fn ask<B: Bus>(
         }
     }
     for (namespace, queue) in queues {
-        match bus.delivered_to(&namespace, &queue).await {
-            Ok(at) => answer.delivered.push((namespace, queue, at)),
+        match bus.undelivered(&namespace, &queue).await {
+            Ok(undelivered) => answer
+                .delivered
+                .push((namespace, queue, delivered_to(undelivered, asked_at))),
             Err(error) => {
                 tracing::debug!(%error, %queue, "timeouts of a queue wait: what it has delivered is not known");
             }

@@ -10,7 +10,7 @@ use knarr_core::time::Span;
 use serde_json::Value;
 
 use super::refusal::Refusal;
-use crate::bus::{self, LogMessage};
+use crate::bus::{self, DirectMessage, LogMessage};
 
 /// One thing to do, and where it came from.
 #[derive(Debug)]
@@ -46,10 +46,11 @@ pub(super) enum Origin {
         message: Box<LogMessage>,
         no: i64,
     },
-    /// A worker waits at `confirm` for word about `token`.
+    /// A worker waits at `confirm` for word about `token`. The message is kept for the dead letters.
     Direct {
         confirm: Option<String>,
         token: String,
+        message: Box<DirectMessage>,
     },
     /// The engine itself: a deadline, a refused dispatch, a lost task.
     Internal,
@@ -102,6 +103,7 @@ pub(super) enum JobKind {
     Held {
         run_id: RunId,
         task: TaskNo,
+        in_doubt: bool,
         commit: crate::store::CommitId,
     },
     /// A task that can never be published.

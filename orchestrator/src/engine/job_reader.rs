@@ -133,10 +133,18 @@ impl JobReader {
         };
         // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
         let confirm = bus::header(&message.headers, header::CONFIRM)
-            .map(str::to_owned)
-            .or(message.reply)
-            .filter(|to| self.may_answer(to));
-        Job::new(Origin::Direct { confirm, token }, kind)
+            .or(message.reply.as_deref())
+            .filter(|to| self.may_answer(to))
+            .map(str::to_owned);
+        let message = Box::new(message);
+        Job::new(
+            Origin::Direct {
+                confirm,
+                token,
+                message,
+            },
+            kind,
+        )
     }
 
     /// A task that the server gave up; `None` if its token is not one of ours.
@@ -175,6 +183,17 @@ impl JobReader {
             "terminate_existing" => Conflict::TerminateExisting,
             _ => Conflict::Fail,
         };
+        if (conflict, reuse) == (Conflict::TerminateExisting, Reuse::Reject) {
+            return Err(Refusal::new(
+                &code::BAD_HEADER,
+                format!(
+                    "`{}: terminate_existing` does not go with `{}: reject_duplicate`: the run that is terminated would be \
+                     the duplicate",
+                    header::ID_CONFLICT,
+                    header::ID_REUSE
+                ),
+            ));
+        }
         let search_attributes = match bus::header(headers, header::SEARCH_ATTRIBUTES) {
             None => BTreeMap::new(),
             Some(text) => match json::parse(text.as_bytes(), &self.limits) {

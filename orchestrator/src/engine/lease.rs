@@ -148,8 +148,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.partitions.remove(*partition);
             self.live.forget_partition(*partition);
             self.gate.forget_partition(*partition);
+            self.alarms.forget_partition(*partition);
             self.deferral.forget_partition(*partition);
         }
+        self.scan_from = Timestamp(i64::MIN);
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
         let store = Arc::clone(&self.store);
         let (session, life) = (self.session, self.life);

@@ -52,6 +52,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Origin::Direct {
                 confirm: Some(inbox),
                 token,
+                ..
             },
         ) = (&job.kind, &job.origin)
         {

@@ -108,6 +108,14 @@ impl IdInfo {
     }
 }
 
+/// A run that had to leave the memory with a deadline ahead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evicted {
+    pub(super) run_id: RunId,
+    pub(super) partition: i16,
+    pub(super) wake_at: Timestamp,
+}
+
 /// The runs and ids in memory.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
@@ -118,6 +126,8 @@ pub(super) struct LiveRuns {
     tick: u64,
     /// Runs that were dropped since the look-up under way was asked: what it says of them may be old.
     left: Option<HashSet<RunId>>,
+    /// Closed ones that were loaded for a job, which has been done.
+    finished: Vec<RunId>,
 }
 
 impl LiveRuns {
@@ -198,13 +208,50 @@ impl LiveRuns {
         }
     }
 
-    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed.
-    pub(super) fn shrink(&mut self, limit: usize, committed: u64) {
+    /// A job of a closed run is done: it is kept no longer than the batch, which may hold others of the same run.
+    pub(super) fn finish(&mut self, id: RunId) {
+        if self.runs.get(&id).is_some_and(|live| live.state.is_closed()) {
+            self.finished.push(id);
+        }
+    }
+
+    /// Drops closed runs that nothing is to be done to, and whose last batch is committed; answers which of them have
+    /// messages pending.
+    pub(super) fn drop_finished(&mut self, committed: u64) -> Vec<Evicted> {
+        let mut left = Vec::new();
+        for id in std::mem::take(&mut self.finished) {
+            // One that this batch's successor has touched leaves with that.
+            if self.runs.get(&id).is_some_and(|live| live.touched_in <= committed) {
+                left.extend(self.evict(id));
+            }
+        }
+        left
+    }
+
+    fn evict(&mut self, id: RunId) -> Option<Evicted> {
+        let live = self.remove(id)?;
+        // One that is overdue and waits at the gate is woken by that.
+        let alarm = if live.state.is_closed() {
+            live.state.wake_at()
+        } else {
+            live.alarm
+        };
+        Some(Evicted {
+            run_id: id,
+            partition: live.row.partition,
+            wake_at: alarm?,
+        })
+    }
+
+    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed; answers which of
+    /// them have a deadline.
+    pub(super) fn shrink(&mut self, limit: usize, committed: u64) -> Vec<Evicted> {
+        let mut evicted = Vec::new();
         let mut looks = self.recency.len();
         while self.runs.len() > limit && looks > 0 {
             looks -= 1;
             let Some((id, tick)) = self.recency.pop_front() else {
-                return;
+                break;
             };
             match self.runs.get(&id) {
                 None => {}
@@ -212,7 +259,7 @@ impl LiveRuns {
                     self.recency.push_back((id, live.used));
                 }
                 Some(_) => {
-                    self.remove(id);
+                    evicted.extend(self.evict(id));
                 }
             }
         }
@@ -221,5 +268,6 @@ impl LiveRuns {
             let runs = &self.runs;
             self.recency.retain(|(id, _)| runs.contains_key(id));
         }
+        evicted
     }
 }

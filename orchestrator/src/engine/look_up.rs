@@ -20,8 +20,10 @@ use crate::store::{Store, StoreError};
 /// Why a run that was looked up is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
-    /// It does not exist, or cannot be read.
+    /// It does not exist.
     Missing,
+    /// It exists, and its history cannot be read.
+    Unreadable,
     /// Its partition is not served here.
     Elsewhere,
 }
@@ -238,7 +240,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .missing
             .into_iter()
             .filter(|run_id| !self.live.contains(*run_id));
-        self.absent.extend(missing.map(|run_id| (run_id, Absent::Missing)));
+        for run_id in missing {
+            self.alarms.awake(run_id);
+            self.absent.insert(run_id, Absent::Missing);
+        }
+        for run_id in fetched.unreadable {
+            self.alarms.awake(run_id);
+            if !self.live.contains(run_id) {
+                self.absent.insert(run_id, Absent::Unreadable);
+            }
+        }
         for (run_id, partition) in fetched.huge {
             if self.partitions.serves(partition) {
                 self.deferral.hold(run_id, partition, None);
@@ -274,6 +285,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn arrived(&mut self, loaded: Loaded) {
         let Loaded { state, plan, row } = loaded;
         let (run_id, partition) = (row.run_id, row.partition);
+        self.alarms.awake(run_id);
         if !self.partitions.serves(partition) {
             self.absent.insert(run_id, Absent::Elsewhere);
             return;

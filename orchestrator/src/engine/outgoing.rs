@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 use super::token::{Signed, TokenKey};
-use crate::bus::{Delivery, Headers, LogMessage, Outgoing};
+use crate::bus::{Delivery, DirectMessage, Headers, LogMessage, Outgoing};
 use crate::store::RunRow;
 use crate::telemetry::span::RunTrace;
 
@@ -77,6 +77,8 @@ pub(super) fn publications(
     tokens: &TokenKey,
     into: &mut Vec<Publication>,
 ) {
+    // Many may wait for the same: what they are told is made once.
+    let mut bodies: Vec<(AnswerOn, Bytes)> = Vec::new();
     for effect in effects {
         match effect {
             Effect::Dispatch(dispatch) => {
@@ -95,7 +97,17 @@ pub(super) fn publications(
                     into.push(Publication::Message(core(subject, body)));
                 }
             }
-            Effect::Answer { to, on } => into.push(Publication::Message(answer(&to, &answer_of(state, on)))),
+            Effect::Answer { to, on } => {
+                let body = match bodies.iter().find(|(known, _)| *known == on) {
+                    Some((_, body)) => body.clone(),
+                    None => {
+                        let body = Bytes::from(answer_body(&answer_of(state, on)));
+                        bodies.push((on, body.clone()));
+                        body
+                    }
+                };
+                into.push(Publication::Message(core(to.to_string(), body)));
+            }
             Effect::Send { number, to, body } => {
                 let message = run_message(state, tokens, number, &to, &body);
                 into.extend(message.map(|message| Publication::OfRun(run.run_id, message)));
@@ -291,8 +303,12 @@ pub(super) fn refused(workflow_id: &str, refusal: &Refusal) -> Answer {
 }
 
 pub(super) fn answer(to: &str, answer: &Answer) -> Outgoing {
-    // Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
-    core(to.to_owned(), serde_json::to_vec(answer).unwrap_or_default())
+    core(to.to_owned(), answer_body(answer))
+}
+
+/// Serialising an answer cannot fail: its maps have text keys and its numbers came from JSON.
+fn answer_body(answer: &Answer) -> Vec<u8> {
+    serde_json::to_vec(answer).unwrap_or_default()
 }
 
 /// Word to a worker that its results are taken elsewhere.
@@ -304,11 +320,11 @@ pub(super) fn moved(inbox: String, moved: Vec<String>) -> Outgoing {
     core(inbox, serde_json::to_vec(&confirmation).unwrap_or_default())
 }
 
-pub(super) fn core(subject: String, body: Vec<u8>) -> Outgoing {
+pub(super) fn core(subject: String, body: impl Into<Bytes>) -> Outgoing {
     Outgoing {
         subject,
         headers: Vec::new(),
-        payload: Bytes::from(body),
+        payload: body.into(),
         delivery: Delivery::Core,
     }
 }
@@ -322,29 +338,44 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
         Err(_) => subject::namespace_of(&message.subject).map(std::borrow::Cow::into_owned),
     };
     let sequence = message.cursor.sequence;
-    let mut headers: Headers = vec![
+    let own = vec![
         (
             header::NATS_MSG_ID.into(),
             format!("{}#{sequence}", message.cursor.stream),
         ),
-        (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
-        (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
-        (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
         (header::ORIGINAL_SUBJECT.into(), message.subject.clone()),
         (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
     ];
+    let original = (&message.headers, &message.payload);
+    letter(namespace.as_deref(), own, original, refusal)
+}
+
+/// The copy of a result of the direct inlet; no log has it.
+pub(super) fn dead_letter_of_direct(message: &DirectMessage, token: &str, refusal: &Refusal) -> Outgoing {
+    let partition = u16::try_from(message.partition).unwrap_or(u16::MAX);
+    let direct = subject::direct(&message.namespace, partition).unwrap_or_default();
+    let own = vec![
+        (header::NATS_MSG_ID.into(), format!("direct/{token}")),
+        (header::ORIGINAL_SUBJECT.into(), format!("{direct}.result")),
+    ];
+    let original = (&message.headers, &message.payload);
+    letter(Some(&message.namespace), own, original, refusal)
+}
+
+fn letter(namespace: Option<&str>, own: Headers, original: (&Headers, &Bytes), refusal: &Refusal) -> Outgoing {
+    let (original, payload) = original;
+    let mut headers = own;
+    headers.extend([
+        (header::ERROR_CODE.into(), refusal.code.id.to_owned()),
+        (header::ERROR_MESSAGE.into(), one_line(&refusal.message)),
+        (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
+    ]);
     // The server's own headers would be acted upon again.
-    headers.extend(
-        message
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.starts_with("Nats-"))
-            .cloned(),
-    );
+    headers.extend(original.iter().filter(|(name, _)| !name.starts_with("Nats-")).cloned());
     Outgoing {
-        subject: subject::dead_letter(namespace.as_deref(), refusal.code.title),
+        subject: subject::dead_letter(namespace, refusal.code.title),
         headers,
-        payload: message.payload.clone(),
+        payload: payload.clone(),
         delivery: Delivery::Stream,
     }
 }

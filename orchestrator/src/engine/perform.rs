@@ -80,7 +80,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !self.live.contains(run_id) {
                     match self.absent.get(&run_id) {
                         None => return Step::Lacks(Box::new(job)),
-                        Some(Absent::Missing) => self.run_is_absent(job, run_id),
+                        Some(Absent::Missing) => {
+                            let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
+                            self.run_is_absent(&job, run_id, &refusal);
+                        }
+                        Some(Absent::Unreadable) => self.run_is_absent(&job, run_id, &unreadable(run_id)),
                         Some(Absent::Elsewhere) => self.run_is_elsewhere(&job, run_id),
                     }
                 } else {
@@ -135,8 +139,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Wake { .. } => self.wake(run_id),
             JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
             JobKind::TaskLost { task, .. } => self.apply(run_id, Input::TaskLost { task }),
-            JobKind::Held { task, commit, .. } => {
-                let applied = self.apply(run_id, Input::DispatchHeld { task });
+            JobKind::Held {
+                task, in_doubt, commit, ..
+            } => {
+                let applied = self.apply(run_id, Input::DispatchHeld { task, in_doubt });
                 self.settle_held(commit);
                 applied
             }
@@ -148,6 +154,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // The other kinds do not come here.
             _ => Applied::Nothing,
         };
+        if !matches!(applied, Applied::Changed) {
+            self.live.finish(run_id);
+        }
         self.building.inputs += 1;
         match applied {
             Applied::Changed | Applied::Nothing => self.taken(&origin, None),
@@ -158,23 +167,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
-    fn run_is_absent(&mut self, job: Job, run_id: RunId) {
+    fn run_is_absent(&mut self, job: &Job, run_id: RunId, refusal: &Refusal) {
+        self.alarms.awake(run_id);
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
-            JobKind::Result { .. } if job.origin.message().is_some() => {
-                let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
-                self.refuse(&job.origin, &refusal);
-            }
+            JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),
+            JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
             // A sender that does not exist any more needs no answer.
             JobKind::Answered { .. } => self.taken(&job.origin, None),
             // The log is read by whoever owns the run.
-            _ => self.turn_away(&job),
+            _ => self.turn_away(job),
         }
     }
 
     /// Another replica owns the run, or is about to. A worker finds it by the log; a deadline is the owner's matter.
     fn run_is_elsewhere(&mut self, job: &Job, run_id: RunId) {
+        self.alarms.awake(run_id);
         match &job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => {
                 if let Some(held) = self.held.get_mut(commit) {
@@ -221,6 +230,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(outgoing::core(inbox.clone(), body));
         }
     }
+}
+
+pub(super) fn unreadable(run_id: RunId) -> Refusal {
+    let problem = format!("the history of the run {run_id} cannot be read");
+    Refusal::new(&code::UNREADABLE_RUN, problem)
 }
 
 fn count_result(origin: &Origin, outcome: &TaskOutcome) {

@@ -9,11 +9,13 @@ use knarr_schemas::code;
 use super::apply::Applied;
 use super::batch::SealedBatch;
 use super::job::{Job, JobKind, Origin};
+use super::outgoing;
 use super::perform::Step;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{DeferredId, Store};
+use crate::telemetry::metric;
 
 /// An input that is known to break core or the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -116,8 +118,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         self.poisoned.remove(key);
         let hopeless = !self.set_aside_before.insert(key.clone());
-        let reason: Arc<str> =
-            Arc::from("an input of this run could not be applied or stored; it is in the dead letters");
+        let reason: Arc<str> = Arc::from(match &job.origin {
+            Origin::Internal => "a deadline, or what became of a task, could not be applied or stored",
+            Origin::Log(_) | Origin::Deferred { .. } | Origin::Direct { .. } => {
+                "an input of this run could not be applied or stored; it is in the dead letters"
+            }
+        });
         if let Some(run_id) = run_id.filter(|_| !hopeless)
             && let Applied::Panicked = self.apply(
                 run_id,
@@ -134,6 +140,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         job.kind = JobKind::Refused(Refusal::new(&code::POISON, reason.as_ref()));
         if let JobKind::Refused(refusal) = &job.kind {
+            // Its worker is told that it is settled, and lets go of it.
+            if let Origin::Direct { token, message, .. } = &job.origin {
+                metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
+                self.building
+                    .message(outgoing::dead_letter_of_direct(message, token, refusal));
+            }
             self.refuse(&job.origin, refusal);
         }
         self.building.inputs += 1;

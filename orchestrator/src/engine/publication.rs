@@ -3,6 +3,9 @@
 //! A message is offered a few times. What its stream has not acknowledged by then goes back to the loop, to be offered again
 //! by one task for all commits; so do a task that a full stream refuses (it is *held* in its run) and one that no stream will
 //! ever take (its run is parked).
+//!
+//! **Invariant:** a refusal means *not published* only of a task's first try. One that was not acknowledged before, here or by
+//! a replica that died over it, may be in a worker's hands, and is held in doubt.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,12 +37,21 @@ const ROUNDS: u32 = 6;
 pub(super) struct Published {
     /// `None` where nothing was stored for it.
     pub(super) commit: Option<CommitId>,
-    pub(super) held: Vec<(RunId, TaskNo)>,
+    pub(super) held: Vec<HeldTask>,
     pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
     /// What was not acknowledged in time, to be offered again.
     pub(super) left: Left,
     /// Namespaces whose task stream is not there.
     pub(super) missing: HashSet<Namespace>,
+}
+
+/// A task that its stream refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldTask {
+    pub(super) run_id: RunId,
+    pub(super) task: TaskNo,
+    /// An earlier try may have been stored.
+    pub(super) in_doubt: bool,
 }
 
 impl Published {
@@ -80,10 +92,17 @@ impl<B> Clone for Publisher<B> {
 impl<B: Bus> Publisher<B> {
     /// `None` if the engine stopped first: the commit's row stays, and whoever takes over publishes again.
     pub(super) async fn publish(&self, commit: Option<CommitId>, outbound: Outbound) -> Option<Published> {
-        self.offer(commit, outbound, ROUNDS).await
+        self.offer(commit, outbound, ROUNDS, false).await
     }
 
-    async fn offer(&self, commit: Option<CommitId>, outbound: Outbound, rounds: u32) -> Option<Published> {
+    /// `in_doubt`: some of it may have been published before.
+    async fn offer(
+        &self,
+        commit: Option<CommitId>,
+        outbound: Outbound,
+        rounds: u32,
+        mut in_doubt: bool,
+    ) -> Option<Published> {
         let mut offers = Vec::with_capacity(outbound.publications.len() + outbound.messages.len() + 4);
         let messages = confirmations(outbound.confirms).into_iter();
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
@@ -118,12 +137,20 @@ impl<B: Bus> Publisher<B> {
                     (Ok(()), Publication::Task { .. }) => tasks += 1,
                     (Ok(()), Publication::Message(_) | Publication::OfRun(..)) => {}
                     (Err(PublishError::Full), Publication::Task { run, dispatch }) => {
-                        published.held.push((run.run_id, dispatch.task));
+                        published.held.push(HeldTask {
+                            run_id: run.run_id,
+                            task: dispatch.task,
+                            in_doubt,
+                        });
                     }
                     (Err(PublishError::NoStream), Publication::Task { run, dispatch }) => {
                         metrics::counter!(metric::PUBLISH_ERRORS, "kind" => "no_stream").increment(1);
                         published.missing.insert(run.namespace.clone());
-                        published.held.push((run.run_id, dispatch.task));
+                        published.held.push(HeldTask {
+                            run_id: run.run_id,
+                            task: dispatch.task,
+                            in_doubt,
+                        });
                     }
                     (Err(PublishError::Refused(problem)), Publication::Task { run, .. }) => {
                         let reason = format!("a task cannot be published: {problem}");
@@ -153,6 +180,8 @@ impl<B: Bus> Publisher<B> {
             }
             metrics::counter!(metric::TASKS_DISPATCHED).increment(tasks);
             offers = again;
+            // Only tasks that were not acknowledged are offered again: one that a stream refuses leaves with that.
+            in_doubt = true;
             // A substitute goes out in the same round, which may be the only one; it has none itself.
             if substituted {
                 round -= 1;
@@ -223,7 +252,7 @@ impl<B: Bus> Publisher<B> {
                 }
             }
         }
-        self.offer(Some(inherited.id), outbound, 1).await
+        self.offer(Some(inherited.id), outbound, 1, true).await
     }
 }
 

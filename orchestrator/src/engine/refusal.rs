@@ -39,6 +39,7 @@ impl From<Rejected> for Refusal {
             Rejected::NotParked(_) => &code::NOT_PARKED,
             Rejected::SignalName => &code::SIGNAL_NAME,
             Rejected::SignalsFull => &code::SIGNALS_FULL,
+            Rejected::TooManyWaiters => &code::TOO_MANY_WAITERS,
             Rejected::PastPivot => &code::PAST_PIVOT,
             Rejected::Expression(_) => &code::EXPRESSION,
         };

@@ -247,7 +247,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// One round: everything that can be done without waiting.
     fn turn(&mut self) {
         #[cfg(test)]
-        super::tests::turned();
+        super::tests::turned(self.live.len());
         self.send_on();
         if self.recovering {
             return;

@@ -8,7 +8,7 @@ use super::apply::Applied;
 use super::job::{Job, SignalRequest};
 use super::live::IdKey;
 use super::outgoing;
-use super::perform::Step;
+use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
@@ -96,7 +96,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         }
         // It was there a moment ago and cannot be read: an operator has to look at it.
-        let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+        let refusal = unreadable(open);
         self.refuse(&job.origin, &refusal);
         self.building.inputs += 1;
         Step::Done

@@ -24,7 +24,7 @@ use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
 use super::live::{IdKey, Live};
 use super::outgoing::{self, RunRef};
-use super::perform::Step;
+use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
@@ -69,10 +69,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         if !self.live.contains(row.run_id) && !self.absent.contains_key(&row.run_id) {
                             return Step::Lacks(Box::new(job));
                         }
-                        if let Some(answer) = request.answer.clone()
-                            && let Applied::Panicked = self.await_run(row.run_id, answer)
-                        {
-                            return self.poison(PoisonKey::of(&job));
+                        let applied = match request.answer.clone() {
+                            Some(answer) => self.await_run(row.run_id, answer),
+                            None => Applied::Nothing,
+                        };
+                        match applied {
+                            Applied::Changed | Applied::Nothing => {}
+                            Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+                            Applied::Rejected(refusal) => {
+                                self.refuse(&job.origin, &refusal);
+                                self.building.inputs += 1;
+                                return Step::Done;
+                            }
                         }
                     }
                     Some(answer) => {
@@ -93,7 +101,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     if !self.absent.contains_key(&open) {
                         return Step::Lacks(Box::new(job));
                     }
-                    let refusal = Refusal::new(&code::POISON, format!("the history of the run {open} cannot be read"));
+                    let refusal = unreadable(open);
                     self.refuse(&job.origin, &refusal);
                     self.building.inputs += 1;
                     return Step::Done;
@@ -103,11 +111,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     by: None,
                     reason: Some(Arc::from("another start of the same workflow id asked for it")),
                 };
-                if let Applied::Panicked = self.apply(open, Input::Terminate(operation)) {
-                    return self.poison(PoisonKey::of(&job));
+                match self.apply(open, Input::Terminate(operation)) {
+                    // The new run opens in the next batch: one statement must not close and open the same id.
+                    Applied::Changed => return Step::Blocked(Box::new(job)),
+                    Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+                    Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
+                    // It would stay open however often this is tried, and everything behind it would wait.
+                    Applied::Nothing => self.refuse(&job.origin, &id_open(open, &key)),
                 }
-                // The new run opens in the next batch: one statement must not close and open the same id.
-                return Step::Blocked(Box::new(job));
             }
             Verdict::Fresh => match self.begin(&key, &request) {
                 Ok(Some(_)) => self.taken(&job.origin, None),
@@ -134,10 +145,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if let Some(open) = info.open() {
             return match request.conflict {
-                Conflict::Fail => Verdict::Refuse(Refusal::new(
-                    &code::WORKFLOW_ID_OPEN,
-                    format!("the run {} with the workflow id `{}` is open", open.row.run_id, key.1),
-                )),
+                Conflict::Fail => Verdict::Refuse(id_open(open.row.run_id, key)),
                 Conflict::UseExisting => Verdict::UseExisting(open.row.clone()),
                 Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
             };
@@ -352,6 +360,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let id = subject::encode_token(workflow_id.as_str()).unwrap_or_default();
         i16::try_from(subject::partition_of(&namespace, &id, self.cluster.partitions)).unwrap_or(i16::MAX)
     }
+}
+
+fn id_open(run_id: RunId, key: &IdKey) -> Refusal {
+    let problem = format!("the run {run_id} with the workflow id `{}` is open", key.1);
+    Refusal::new(&code::WORKFLOW_ID_OPEN, problem)
 }
 
 /// The input is all that an `id` expression can see: there is no run yet.

@@ -16,8 +16,10 @@ mod check;
 pub mod code;
 mod compile;
 pub mod diagnostic;
+pub mod diff;
 pub mod duration;
 mod fields;
+pub mod graph;
 mod keys;
 mod model;
 mod names;
@@ -26,6 +28,7 @@ pub mod plan;
 mod read;
 mod resolve;
 mod schema;
+pub mod test_file;
 mod tree;
 mod yaml;
 

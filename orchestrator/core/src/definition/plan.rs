@@ -278,6 +278,9 @@ pub enum Undo {
     },
 }
 
+/// The reason of a step that says nothing about undoing it.
+pub const UNDECLARED: &str = "the definition declares no undo";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     Fail,

@@ -130,6 +130,26 @@ impl Template {
         }
     }
 
+    /// The value, if there is no expression in it.
+    pub fn constant(&self) -> Option<&Value> {
+        match &self.root {
+            Root::Constant(value) => Some(value),
+            Root::Expression(_) | Root::Tree(_) => None,
+        }
+    }
+
+    /// As a person would write it: a lone expression without `${ }`, a constant as it is, anything else as in the definition.
+    pub fn source(&self) -> String {
+        match &self.root {
+            Root::Constant(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            Root::Expression(expression) => expression.source().to_owned(),
+            Root::Tree(node) => match node.source() {
+                Value::String(text) => text,
+                other => other.to_string(),
+            },
+        }
+    }
+
     /// Every path read, in the order of the structure.
     pub fn references(&self) -> Vec<&Reference> {
         let mut references = Vec::new();
@@ -245,6 +265,22 @@ impl Node {
                 }
                 Ok(Value::Object(object))
             }
+        }
+    }
+
+    fn source(&self) -> Value {
+        match self {
+            Self::Constant(value) => value.clone(),
+            Self::Expression(expression) => Value::String(format!("${{ {} }}", expression.source())),
+            Self::Text(parts) => {
+                let parts = parts.iter().map(|part| match part {
+                    TextPart::Literal(literal) => literal.replace("${", "$${"),
+                    TextPart::Expression(expression) => format!("${{ {} }}", expression.source()),
+                });
+                Value::String(parts.collect())
+            }
+            Self::Array(nodes) => nodes.iter().map(Self::source).collect(),
+            Self::Object(entries) => entries.iter().map(|(key, node)| (key.clone(), node.source())).collect(),
         }
     }
 

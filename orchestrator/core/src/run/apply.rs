@@ -80,9 +80,9 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
                 attempt::lost(&mut d, task);
             }
         }
-        Input::DispatchHeld { task } => {
+        Input::DispatchHeld { task, in_doubt } => {
             known(&d, task)?;
-            held::dispatch_held(&mut d, task);
+            held::dispatch_held(&mut d, task, in_doubt);
         }
         Input::Wake(horizon) => {
             deadline::wake(&mut d, &horizon);
@@ -95,7 +95,7 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             signal::receive(&mut d, name, body, operation)?;
             d.settle();
         }
-        Input::Await(request) => answer::wait(&mut d, request),
+        Input::Await(request) => answer::wait(&mut d, request)?,
         Input::Parked {
             step,
             action,

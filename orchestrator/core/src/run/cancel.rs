@@ -1,7 +1,8 @@
 //! Cancel = stop and undo. Terminate = stop now, undo nothing.
 //!
-//! Both are idempotent, by request id and by what they ask for: a run that is being undone, for whatever reason, is not
-//! stopped twice. Closed runs refuse them, unless the request is one that was taken.
+//! Both are idempotent, by verb and request id and by what they ask for: a run that is being undone, for whatever reason, is
+//! not stopped twice. Closed runs refuse them, unless the request is one that was taken. A request that was taken as a
+//! cancellation is none to terminate: who changes their mind may say so under the same id.
 //!
 //! | run | cancel | terminate |
 //! |---|---|---|
@@ -15,13 +16,13 @@ use super::decider::Decider;
 use super::event::Event;
 use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
-use super::state::{State, Why};
+use super::state::{State, StopVerb, Why};
 use super::{pivot, stop};
 use crate::ids::RequestId;
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
 pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
-    if is_repeat(d.state, &operation) || refused(d.state)? {
+    if was_taken(d.state, StopVerb::Cancel, &operation) || refused(d.state)? {
         return Ok(());
     }
     if d.state.is_running() {
@@ -40,7 +41,7 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
 }
 
 pub(super) fn terminate(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
-    if is_repeat(d.state, &operation) || refused(d.state)? {
+    if was_taken(d.state, StopVerb::Terminate, &operation) || refused(d.state)? {
         return Ok(());
     }
     let reason = operation.reason.as_deref().unwrap_or("the run was terminated");
@@ -49,6 +50,13 @@ pub(super) fn terminate(d: &mut Decider<'_>, operation: Operation) -> Result<(),
     Ok(())
 }
 
+fn was_taken(state: &State, verb: StopVerb, operation: &Operation) -> bool {
+    let taken = state.stops.get(&verb);
+    let request = operation.request_id.as_ref();
+    taken.is_some_and(|taken| request.is_some_and(|request| taken.contains(request)))
+}
+
+/// Of an operator's action.
 pub(super) fn is_repeat(state: &State, operation: &Operation) -> bool {
     operation
         .request_id

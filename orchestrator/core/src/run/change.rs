@@ -14,7 +14,7 @@ use super::mail::RefusedStart;
 use super::message::{Answer, Body, Recipient, StartChild};
 use super::open::{Child, Open};
 use super::path::is_within;
-use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
+use super::state::{Closed, Heard, Phase, State, Step, Stop, StopVerb, Task, Waiter, Why};
 use super::status::Status;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -48,6 +48,7 @@ pub(super) fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Executi
         opened_at: at,
         offer: 0,
         known: Known::Offered,
+        in_doubt: false,
         due: at.plus(execution.start_to_close),
     })
 }
@@ -278,6 +279,12 @@ impl State {
     pub(super) fn remember(&mut self, operation: &Operation) {
         if let Some(request) = &operation.request_id {
             self.requests.insert(request.clone());
+        }
+    }
+
+    pub(super) fn remember_stop(&mut self, verb: StopVerb, operation: &Operation) {
+        if let Some(request) = &operation.request_id {
+            self.stops.entry(verb).or_default().insert(request.clone());
         }
     }
 }

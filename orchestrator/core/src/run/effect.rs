@@ -1,5 +1,6 @@
 //! What leaves a run: a pure function of committed events and the state after them; nothing else is stored for it.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -266,7 +267,8 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
 
 fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
     for view in state.tasks_in_flight() {
-        if view.open.known != Known::Held && state.is_unwanted(view.open.task) {
+        let somewhere = view.open.known != Known::Held || view.open.in_doubt;
+        if somewhere && state.is_unwanted(view.open.task) {
             effects.push(Effect::CancelTask {
                 queue: view.execution.queue.clone(),
                 task: view.open.task,
@@ -303,14 +305,10 @@ fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) 
 /// Two events of one transition may ask for the same answers or cancellations (a run that starts and closes at once).
 /// Everything else is told apart by its number.
 fn dedup(effects: &mut Vec<Effect>) {
-    let may_repeat = |effect: &Effect| matches!(effect, Effect::Answer { .. } | Effect::CancelTask { .. });
-    let mut index = 0;
-    while index < effects.len() {
-        let effect = &effects[index];
-        if may_repeat(effect) && effects[..index].contains(effect) {
-            effects.remove(index);
-        } else {
-            index += 1;
-        }
-    }
+    let (mut answered, mut cancelled) = (BTreeSet::new(), BTreeSet::new());
+    effects.retain(|effect| match effect {
+        Effect::Answer { to, on } => answered.insert((to.clone(), *on == AnswerOn::Closed)),
+        Effect::CancelTask { task, .. } => cancelled.insert(*task),
+        _ => true,
+    });
 }

@@ -207,6 +207,9 @@ pub enum Event {
     DispatchHeld {
         task: TaskNo,
         until: Timestamp,
+        /// An earlier try was not acknowledged: a worker may have it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_doubt: bool,
     },
     /// A held task goes out again.
     TaskOffered {

@@ -16,7 +16,7 @@ use super::mail::{Pending, Taken};
 use super::message::Body;
 use super::open::{Loop, Open, Stopped};
 use super::signal::Signal;
-use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
+use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, StopVerb, Why};
 use super::status::Status;
 use crate::time::Timestamp;
 
@@ -65,6 +65,7 @@ impl State {
             vars: Default::default(),
             waiters: Vec::new(),
             requests: Default::default(),
+            stops: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
             open: Default::default(),
@@ -221,7 +222,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             error,
             operation,
         } => {
-            state.remember(operation);
+            state.remember_stop(StopVerb::Cancel, operation);
             state.parked = None;
             state.deferred = Some(Box::new(Deferred {
                 why: *why,
@@ -272,8 +273,9 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 state.add_task(*task, step, *direction);
             }
         }
-        Event::DispatchHeld { task, until } => state.with_open_task(*task, |open| {
+        Event::DispatchHeld { task, until, in_doubt } => state.with_open_task(*task, |open| {
             open.known = Known::Held;
+            open.in_doubt |= in_doubt;
             open.due = *until;
         }),
         Event::TaskOffered { task, offer } => {
@@ -401,7 +403,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::RunFailed { error } => state.stop(Why::Failed, error, seq),
         Event::RunTimedOut { error } => state.stop(Why::TimedOut, error, seq),
         Event::CancelRequested { error, operation } => {
-            state.remember(operation);
+            state.remember_stop(StopVerb::Cancel, operation);
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
@@ -489,7 +491,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.close(*status, error, seq, at);
         }
         Event::RunTerminated { error, operation } => {
-            state.remember(operation);
+            state.remember_stop(StopVerb::Terminate, operation);
             state.parked = None;
             let error = state.failure().unwrap_or(error).clone();
             state.close(Status::Terminated, Some(error), seq, at);

@@ -50,6 +50,9 @@ pub struct OpenTask {
     /// Counted from 0.
     pub offer: u32,
     pub known: Known,
+    /// A try to publish it was neither acknowledged nor refused: a worker may have it, also while it is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// When the task is looked at: its timeout, or where `known` says less, the moment to find out more.
     pub due: Timestamp,
 }
@@ -94,6 +97,6 @@ impl Execution {
 
     /// Whether the activity may have been done, should it end now without success.
     pub(super) fn may_be_done(&self) -> bool {
-        self.unknown || self.deferred || self.succeeded_late
+        self.unknown || self.deferred || self.succeeded_late || self.open_task().is_some_and(|open| open.in_doubt)
     }
 }

@@ -1,4 +1,7 @@
 //! Back-pressure: a task that its stream refused waits in the run, durably, and is offered again under a new offer number.
+//!
+//! A refusal says that this try was not stored. Where an earlier one was not acknowledged, a worker may have the task: such
+//! a step counts as one that may have been done, from then on and whatever becomes of further offers.
 
 use super::decider::Decider;
 use super::effect::Direction;
@@ -9,7 +12,7 @@ use super::{attempt, pivot};
 use crate::ids::TaskNo;
 use crate::time::Span;
 
-pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo) {
+pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo, in_doubt: bool) {
     if d.state.is_closed() || d.state.parked.is_some() {
         return;
     }
@@ -21,9 +24,10 @@ pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo) {
         return;
     }
     let (step, direction) = (view.step.clone(), view.direction);
-    let undecided = pivot::is_undecided(d.plan, &step, view.execution);
     let until = d.at.plus(pause(view.open.offer));
-    d.emit(Event::DispatchHeld { task, until });
+    d.emit(Event::DispatchHeld { task, until, in_doubt });
+    let execution = d.state.executions(direction).get(&step);
+    let undecided = execution.is_some_and(|execution| pivot::is_undecided(d.plan, &step, execution));
     if direction == Direction::Do && d.state.is_halted(&step) && !undecided {
         attempt::give_up(d, step, direction, StepOutcome::Cancelled);
     }

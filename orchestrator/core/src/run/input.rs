@@ -64,6 +64,8 @@ pub enum Input {
     /// The task stream refused a task: it waits in the run and is offered again later.
     DispatchHeld {
         task: TaskNo,
+        /// An earlier try was not acknowledged: the task may be in its queue all the same.
+        in_doubt: bool,
     },
     /// A deadline of the run may be due.
     Wake(Horizon),
@@ -177,6 +179,8 @@ pub enum Rejected {
     SignalName,
     #[error("{} signals wait to be taken already", super::limits::MAX_BUFFERED_SIGNALS)]
     SignalsFull,
+    #[error("{} wait for the run already", super::limits::MAX_WAITERS)]
+    TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
     #[error("the task {0} was never given out by this run")]

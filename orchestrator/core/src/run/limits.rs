@@ -30,6 +30,8 @@ pub const MAX_SUBJECT_BYTES: usize = 256;
 /// First and longest pause before a message to another run that was not answered is sent again.
 pub const MESSAGE_PAUSE_FIRST: Span = Span::from_secs(30);
 pub const MESSAGE_PAUSE_LONGEST: Span = Span::from_secs(300);
+/// Most who wait for one run; one more is refused.
+pub const MAX_WAITERS: usize = 1_000;
 /// Most signals that wait in a run for a step to take them; one more is refused.
 pub const MAX_BUFFERED_SIGNALS: usize = 1_000;
 /// Longest name of a signal, in bytes.

@@ -10,7 +10,8 @@
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs.
+//! [`late`] and [`answer`] are the other inputs. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
 //! last transition's events, so that whoever loads a run can publish what it still owes; time never goes back for a run;
@@ -33,7 +34,9 @@ mod ending;
 pub mod event;
 mod evolve;
 mod execution;
+mod explore;
 mod failure;
+mod fingerprint;
 mod for_each;
 mod halt;
 mod held;
@@ -77,6 +80,7 @@ pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};
 pub use evolve::evolve;
 pub use execution::{Execution, Known, OpenTask, Wait};
+pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};

@@ -44,8 +44,11 @@ pub struct State {
     pub(super) tasks: Vec<Task>,
     pub(super) vars: BTreeMap<Arc<str>, Arc<Value>>,
     pub(super) waiters: Vec<Waiter>,
-    /// Of operations that were taken: a repeat changes nothing.
+    /// Of operators' actions that were taken: a repeat changes nothing.
     pub(super) requests: BTreeSet<RequestId>,
+    /// The same of what stopped the run; by verb, since one id may be used for both.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) stops: BTreeMap<StopVerb, BTreeSet<RequestId>>,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) signals: Signals,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
@@ -77,6 +80,13 @@ pub struct State {
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StopVerb {
+    Cancel,
+    Terminate,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -458,7 +468,18 @@ impl State {
     /// The earliest deadline, `None` if there is none. May lie in the past while a timeout waits for its horizon. A closed
     /// run has one while it has messages pending.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let messages = self.mail.outbox.values().map(|pending| pending.due).min();
+        self.wake_after(Timestamp(i64::MIN))
+    }
+
+    /// The earliest deadline later than `at`, whatever is due before.
+    pub fn wake_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let messages = self
+            .mail
+            .outbox
+            .values()
+            .map(|pending| pending.due)
+            .filter(|due| *due > at)
+            .min();
         if self.is_closed() || self.parked.is_some() {
             return messages;
         }
@@ -469,7 +490,8 @@ impl State {
             _ => None,
         });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        timeout.into_iter().chain(executions).chain(waits).chain(messages).min()
+        let deadlines = timeout.into_iter().chain(executions).chain(waits);
+        deadlines.filter(|due| *due > at).chain(messages).min()
     }
 
     /// Signals that no step has taken, in the order of their coming.

@@ -29,7 +29,7 @@ pub use self::queues::PulledTask;
 use self::state::{Open, OpenKey, State};
 use super::head_room::{Fill, decide};
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings};
+use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
 
 /// As NATS's own default.
@@ -271,16 +271,17 @@ impl Bus for MemoryBus {
         Ok(HeadRoom { fill, taken, changed })
     }
 
-    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+    async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         let state = self.inner.state();
         if !state.connected {
             return Err(BusError::Unavailable("not connected".to_owned()));
         }
         let Some(tasks) = state.tasks.get(namespace.as_str()) else {
-            return Ok(Timestamp::default());
+            return Ok(Undelivered::All);
         };
         let oldest = tasks.oldest_undelivered(queue.as_str());
-        Ok(oldest.map_or(Timestamp::MAX, |at| Timestamp(at.0.saturating_sub(1))))
+        let now = (self.inner.clock)();
+        Ok(oldest.map_or(Undelivered::Nothing, |at| Undelivered::For(now.since(at))))
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

@@ -34,7 +34,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
-use knarr_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -46,7 +45,7 @@ use self::publisher::Publisher;
 pub use self::stream_settings::{Setting, Storage, StreamSettings};
 use self::streams::Streams;
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings};
+use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
 
 /// The bus of a running replica. Dropping it ends its tasks; the connection closes with its last client.
@@ -209,8 +208,8 @@ impl Bus for NatsBus {
         head_room::keep(&self.shared, namespaces).await
     }
 
-    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
-        delivered::delivered_to(&self.shared.js, namespace, queue).await
+    async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
+        delivered::undelivered(&self.shared.js, namespace, queue).await
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

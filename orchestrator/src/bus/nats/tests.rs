@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::test_server::TestServer;
 use super::*;
-use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage, head_room};
+use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage, Undelivered, head_room};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const CLUSTER: Uuid = Uuid::from_u128(1);
@@ -797,25 +797,21 @@ async fn how_far_a_queue_was_delivered_is_known_by_time() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
     let (namespace, queue, settings) = queue_q();
-    assert_eq!(
-        bus.delivered_to(&namespace, &queue).await.unwrap(),
-        Timestamp::default()
-    );
+    let undelivered = async || bus.undelivered(&namespace, &queue).await.unwrap();
+    assert_eq!(undelivered().await, Undelivered::All);
     bus.ensure_queues(&namespace, &settings).await.unwrap();
     bus.ensure_queues(&namespace, &settings).await.unwrap();
-    assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
-    let before = Timestamp::from_utc(chrono::Utc::now());
+    assert_eq!(undelivered().await, Undelivered::Nothing);
+    let began = std::time::Instant::now();
     assert!(all_ok(&bus.publish(vec![a_task("1", 0), a_task("2", 0)]).await));
-    let delivered = bus.delivered_to(&namespace, &queue).await.unwrap();
-    assert!(
-        delivered < before.plus(knarr_core::time::Span::from_millis(5)),
-        "{delivered:?} {before:?}"
-    );
-    assert!(delivered > Timestamp(before.0 - 1_000_000));
+    let Undelivered::For(age) = undelivered().await else {
+        panic!("two tasks wait");
+    };
+    assert!(std::time::Duration::from(age) <= began.elapsed(), "{age:?}");
     assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
-    assert_ne!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
+    assert!(matches!(undelivered().await, Undelivered::For(_)));
     assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
-    assert_eq!(bus.delivered_to(&namespace, &queue).await.unwrap(), Timestamp::MAX);
+    assert_eq!(undelivered().await, Undelivered::Nothing);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::fetch;
 use crate::bus::memory::MemoryBus;
-use crate::bus::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, header};
+use crate::bus::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
 
@@ -58,8 +58,14 @@ pub(super) struct Weather {
     pub(super) refuses: Mutex<Option<String>>,
     /// The next call of this name panics.
     pub(super) panics: Mutex<Option<&'static str>>,
+    /// The end of this partition's log lies further away than anybody reads.
+    pub(super) endless_log: Mutex<Option<i16>>,
     /// While it is there, loads of this run do not return.
     pub(super) withholds: Mutex<Option<RunId>>,
+    /// Snapshots come back as something else.
+    pub(super) spoils_snapshots: AtomicBool,
+    /// And so do events.
+    pub(super) spoils_events: AtomicBool,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
 }
@@ -78,6 +84,8 @@ pub(super) struct Line {
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
     pub(super) publications: AtomicU64,
+    /// Runs that were asked for by their ids.
+    pub(super) loads: AtomicU64,
     /// What must never happen and did.
     pub(super) crimes: Mutex<Vec<String>>,
 }
@@ -95,6 +103,7 @@ impl Line {
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
     }
@@ -150,6 +159,14 @@ impl Line {
         let answer = call.await;
         self.cross().await;
         answer
+    }
+
+    fn spoil(&self, transitions: &mut [StoredTransition]) {
+        if self.weather.spoils_events.load(Ordering::SeqCst) {
+            for transition in transitions {
+                "[{}]".clone_into(&mut transition.body);
+            }
+        }
     }
 
     fn crime(&self, what: String) {
@@ -274,6 +291,7 @@ impl Store for LineStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {
         self.line.perhaps_panic("load_runs");
+        self.line.loads.fetch_add(ids.len() as u64, Ordering::SeqCst);
         while self
             .line
             .weather
@@ -284,7 +302,16 @@ impl Store for LineStore {
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.line.read(self.store.load_runs(ids)).await
+        let mut runs = self.line.read(self.store.load_runs(ids)).await?;
+        for run in &mut runs {
+            if self.line.weather.spoils_snapshots.load(Ordering::SeqCst)
+                && let Some(snapshot) = &mut run.snapshot
+            {
+                "{}".clone_into(&mut snapshot.body);
+            }
+            self.line.spoil(&mut run.transitions);
+        }
+        Ok(runs)
     }
 
     async fn run_row(&self, run: RunId) -> Result<Option<RunRow>, StoreError> {
@@ -304,7 +331,9 @@ impl Store for LineStore {
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
-        self.line.read(self.store.history(run, after, limit)).await
+        let mut history = self.line.read(self.store.history(run, after, limit)).await?;
+        self.line.spoil(&mut history);
+        Ok(history)
     }
 
     async fn due(
@@ -406,7 +435,10 @@ impl Bus for LineBus {
     async fn log_tail(&self, partition: i16) -> Result<u64, BusError> {
         self.line.perhaps_panic("log_tail");
         self.line.cross().await;
-        let tail = self.bus.log_tail(partition).await;
+        let mut tail = self.bus.log_tail(partition).await;
+        if *self.line.weather.endless_log.lock().unwrap() == Some(partition) {
+            tail = tail.map(|_| u64::MAX);
+        }
         self.line.cross().await;
         tail
     }
@@ -421,11 +453,11 @@ impl Bus for LineBus {
         self.bus.keep_head_room(namespaces).await
     }
 
-    async fn delivered_to(&self, namespace: &Namespace, queue: &QueueName) -> Result<Timestamp, BusError> {
+    async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
-        let at = self.bus.delivered_to(namespace, queue).await;
+        let undelivered = self.bus.undelivered(namespace, queue).await;
         self.line.cross().await;
-        at
+        undelivered
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

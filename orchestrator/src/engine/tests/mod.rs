@@ -8,11 +8,13 @@
 mod deferral;
 mod head_room;
 mod line;
+mod memory;
 mod messages;
 mod random;
 mod robustness;
 mod scenarios;
 mod scripts;
+mod timeouts;
 mod upgrade;
 mod world;
 
@@ -22,15 +24,21 @@ use knarr_core::run::input::{Input, TaskOutcome};
 
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
+    static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts rounds of all loops of this test.
-pub(super) fn turned() {
+/// Counts rounds of all loops of this test, and notes how many runs the last one had in memory.
+pub(super) fn turned(live: usize) {
     TURNS.set(TURNS.get() + 1);
+    LIVE.set(live);
 }
 
 fn turns() -> u64 {
     TURNS.get()
+}
+
+fn live() -> usize {
+    LIVE.get()
 }
 
 /// Stands in for a bug of core: a failure of the type `panic` panics.

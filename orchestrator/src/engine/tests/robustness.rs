@@ -217,3 +217,48 @@ async fn partitions_that_are_given_back_send_results_on() {
         first.stop().await;
     }
 }
+
+/// A snapshot is only a shorter way to what the events say.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_cannot_be_read_costs_nothing_but_time() {
+    let mut world = World::new(73).await;
+    world.config.live_runs = 1;
+    world.config.snapshot_every = 2;
+    world.weather.spoils_snapshots.store(true, Ordering::SeqCst);
+    let replica = world.replica("r0");
+    world.work(honest());
+    for n in 0..10 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world.until("closed", |world| world.closed() == 10).await;
+    world.quiet().await;
+    assert!(world.bus.dead_letters().is_empty());
+    replica.stop().await;
+}
+
+/// A run whose events cannot be read is there all the same, and what is meant for it is set aside saying so.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_read_is_not_said_to_be_missing() {
+    let mut world = World::new(74).await;
+    let replica = world.replica("r0");
+    world.start("o-1", &[]).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let task = world.bus.pull_tasks("default", "orders", 1).remove(0);
+    replica.kill();
+    world.weather.spoils_events.store(true, Ordering::SeqCst);
+    let heir = world.replica("r0");
+    let text = |name| header(&task.headers, name).unwrap().to_owned();
+    world
+        .publish(&text(names::REPLY), &[(names::TOKEN, &text(names::TOKEN))], json!(1))
+        .await;
+    world.verb("o-1", "cancel", &[]).await;
+    world
+        .until("set aside", |world| world.bus.dead_letters().len() == 2)
+        .await;
+    for letter in world.bus.dead_letters() {
+        assert_eq!(header(&letter.headers, names::ERROR_CODE), Some("KN0239"));
+    }
+    heir.stop().await;
+}

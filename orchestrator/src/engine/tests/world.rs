@@ -2,7 +2,7 @@
 //! start sagas; and what must hold of all of it once it is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -153,6 +153,8 @@ pub(super) struct World {
     /// Of the binaries of replicas that are started from here on.
     pub(super) reads_format: i32,
     longest_wait: Arc<AtomicU64>,
+    /// How far the bus's clock is ahead of the store's, in microseconds.
+    pub(super) bus_ahead: Arc<AtomicI64>,
     alive: CancellationToken,
 }
 
@@ -172,7 +174,9 @@ impl World {
         let store = MemoryStore::new();
         let began = tokio::time::Instant::now();
         let clock = move || Timestamp(EPOCH + i64::try_from(began.elapsed().as_micros()).unwrap());
-        let bus = MemoryBus::with_clock(clock);
+        let bus_ahead = Arc::new(AtomicI64::new(0));
+        let ahead = Arc::clone(&bus_ahead);
+        let bus = MemoryBus::with_clock(move || Timestamp(clock().0 + ahead.load(Ordering::SeqCst)));
         store.set_now(clock());
         let mut config = EngineConfig::new("r0");
         config.partitions = 3;
@@ -187,6 +191,7 @@ impl World {
             lines: Vec::new(),
             reads_format: FORMAT_LEVEL,
             longest_wait: Arc::default(),
+            bus_ahead,
             alive: CancellationToken::new(),
         };
         let cluster = world.store.prepare(3).await.unwrap();

@@ -6,7 +6,7 @@ use super::expressions::template;
 use super::steps::unchecked;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model;
-use crate::definition::plan::{Activity, Call, Undo};
+use crate::definition::plan::{Activity, Call, UNDECLARED, Undo};
 use crate::ids::ActivityName;
 
 pub(super) fn activity(activity: &model::Activity, step: &model::Step) -> Result<Activity, Diagnostic> {
@@ -17,7 +17,7 @@ pub(super) fn activity(activity: &model::Activity, step: &model::Step) -> Result
             reason: Arc::from(reason.as_str()),
         },
         model::Undo::Undeclared => Undo::None {
-            reason: Arc::from("the definition declares no undo"),
+            reason: Arc::from(UNDECLARED),
         },
     };
     Ok(Activity {

@@ -181,7 +181,7 @@ fn a_task_that_was_never_given_out_is_rejected() {
                 outcome: unknown(),
             },
             Input::TaskLost { task },
-            Input::DispatchHeld { task },
+            Input::DispatchHeld { task, in_doubt: false },
             Input::TaskStarted { task, at: run.now },
         ] {
             assert_eq!(run.apply(input), Err(Rejected::UnknownTask(number)));

@@ -115,8 +115,8 @@ fn a_held_task_is_offered_again_and_its_time_does_not_run() {
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
     for (offer, pause_ms) in [(1, 250), (2, 500), (3, 1_000)] {
-        run.take(Input::DispatchHeld { task });
-        run.ignores(Input::DispatchHeld { task });
+        run.take(Input::DispatchHeld { task, in_doubt: false });
+        run.ignores(Input::DispatchHeld { task, in_doubt: false });
         assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_millis(pause_ms))));
         assert!(run.state.overdue_queues(Timestamp::MAX).is_empty());
         run.now = run.state.wake_at().unwrap();
@@ -133,10 +133,43 @@ fn a_held_task_is_offered_again_and_its_time_does_not_run() {
 fn a_result_for_a_held_task_counts() {
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     run.complete("do a");
     assert_eq!(run.status(), Status::Completed);
-    run.ignores(Input::DispatchHeld { task });
+    run.ignores(Input::DispatchHeld { task, in_doubt: false });
+}
+
+/// A full stream says nothing of an earlier try that was not acknowledged.
+#[test]
+fn a_task_that_was_refused_in_doubt_may_have_been_done() {
+    // (refused before the run is cancelled; each time in doubt; undone)
+    let table = [
+        (true, vec![false], false),
+        (true, vec![true], true),
+        (true, vec![true, false], true),
+        (true, vec![false, true], true),
+        (false, vec![false], false),
+        (false, vec![true], true),
+    ];
+    for (before, doubts, undone) in table {
+        let mut run = run(vec![act("a")]);
+        let task = run.task("do a");
+        if !before {
+            run.take(Input::Cancel(by("ann")));
+        }
+        for (index, in_doubt) in doubts.iter().copied().enumerate() {
+            if index > 0 {
+                run.now = run.state.wake_at().unwrap();
+                run.take(Input::Wake(Horizon::default()));
+            }
+            run.take(Input::DispatchHeld { task, in_doubt });
+        }
+        if before {
+            run.take(Input::Cancel(by("ann")));
+        }
+        let dispatched = !run.undone().is_empty();
+        assert_eq!(dispatched, undone, "{before} {doubts:?}");
+    }
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn a_refusal_that_comes_while_the_run_stops_ends_the_step() {
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
     run.take(Input::Cancel(by("ann")));
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     assert_eq!(run.status(), Status::Cancelled);
 }
 

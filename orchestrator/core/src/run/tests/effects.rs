@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::dsl::*;
 use crate::run::effect::{Effect, effects_still_wanted};
-use crate::run::input::{AnswerOn, Input};
+use crate::run::input::{AnswerOn, Input, Rejected};
+use crate::run::limits::MAX_WAITERS;
 
 fn answered(to: &str, on: AnswerOn) -> Effect {
     Effect::Answer { to: to.into(), on }
@@ -28,7 +29,7 @@ fn a_new_owner_sends_again_what_was_opened_in_the_span_and_is_still_open() {
 fn held_tasks_are_not_sent_until_they_are_offered() {
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     assert_eq!(effects_still_wanted(&run.state, 1, 9), []);
     run.wake_next();
     assert_eq!(effects_still_wanted(&run.state, 3, 3), run.sent[1..]);
@@ -52,6 +53,19 @@ fn cancellations_are_sent_again_while_their_tasks_are_open_or_were_left_open() {
     let mut run = super::dsl::run(vec![act("a")]);
     let terminate = run.take(Input::Terminate(by("ann")));
     assert_eq!(effects_still_wanted(&run.state, 1, 2), terminate);
+}
+
+#[test]
+fn as_many_may_wait_for_a_run_as_are_answered_at_once() {
+    let mut run = run(vec![act("a")]);
+    let inbox = |n: usize| Input::Await(answer(&format!("inbox.{n}"), AnswerOn::Closed));
+    for n in 0..MAX_WAITERS {
+        run.take(inbox(n));
+    }
+    run.ignores(inbox(0));
+    assert_eq!(run.apply(inbox(MAX_WAITERS)), Err(Rejected::TooManyWaiters));
+    assert_eq!(run.complete("do a").len(), MAX_WAITERS);
+    assert_eq!(run.take(inbox(MAX_WAITERS)).len(), 1, "a closed run answers at once");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn the_rarer_events() {
             .undo_attempts(1),
     ]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     run.wake_next();
     run.later(10);
     run.take(Input::Wake(crate::run::input::Horizon {

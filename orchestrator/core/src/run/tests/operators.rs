@@ -168,7 +168,7 @@ fn what_is_not_with_a_worker_ends_at_once_when_cancelled() {
     }
     let mut run = run(vec![act("a")]);
     let task = run.task("do a");
-    run.take(Input::DispatchHeld { task });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
     assert_eq!(run.take(Input::Cancel(by("ann"))), [], "nobody has a held task");
     assert_eq!(run.status(), Status::Cancelled);
 }
@@ -194,6 +194,22 @@ fn cancel_is_idempotent_and_changes_nothing_while_undoing() {
     run.ignores(Input::Cancel(by("ann")));
     run.complete("undo a");
     assert_eq!(run.status(), Status::Compensated, "what it was stopped for first");
+}
+
+/// An id says which request this is, not what it asks for.
+#[test]
+fn a_request_id_of_a_cancellation_terminates_all_the_same() {
+    let mut run = parked();
+    run.ignores(Input::Cancel(request("r1")));
+    let mut cancelled = super::dsl::run(vec![act("a"), act("b")]);
+    cancelled.complete("do a");
+    cancelled.take(Input::Cancel(request("r1")));
+    for run in [&mut run, &mut cancelled] {
+        run.take(Input::Terminate(request("r1")));
+        assert_eq!(run.status(), Status::Terminated);
+        run.ignores(Input::Terminate(request("r1")));
+        assert!(run.apply(Input::Terminate(request("r2"))).is_err());
+    }
 }
 
 #[test]

@@ -182,6 +182,7 @@ impl World {
             },
             Op::Held(pick) => Input::DispatchHeld {
                 task: pick_task(run, *pick)?,
+                in_doubt: pick.is_multiple_of(2),
             },
             Op::Wake {
                 seconds,

@@ -1,0 +1,69 @@
+use super::{Change, diff};
+use crate::definition::read;
+
+const HEAD: &str = "workflow: w\ndefaults: { queue: q, start_to_close: 5s, retry: { maximum_attempts: 3 } }\n";
+
+fn canonical(text: &str) -> String {
+    let text = format!("{HEAD}{text}");
+    match read(&text, &|_| Err("no files".to_owned())) {
+        Ok(checked) => checked.canonical,
+        Err(findings) => panic!("{}", crate::definition::diagnostic::render("test", &text, &findings)),
+    }
+}
+
+fn words(before: &str, after: &str) -> Vec<String> {
+    let diff = diff(&canonical(before), &canonical(after)).unwrap();
+    diff.changes.iter().map(Change::to_string).collect()
+}
+
+#[test]
+fn other_words_for_the_same_and_another_version_are_no_change() {
+    let before = "version: 1\nsteps: [ { a: { activity: a, start_to_close: 5s, read_only: true } } ]";
+    let after = "version: 2\nsteps:\n  - a: { read_only: true, activity: a, start_to_close: 5000ms }";
+    assert_eq!(words(before, after), [""; 0]);
+}
+
+#[test]
+fn everything_that_can_change() {
+    let before = r#"
+version: 1
+timeout: 1h
+steps:
+  - a: { activity: a, input: { x: 1, y: 2 }, compensate: { activity: ua, input: { id: 1 } } }
+  - b: { activity: b, read_only: true }
+  - c: { activity: c, compensate: uc }
+  - p: { parallel: { branches: { left: { steps: [ { l: { activity: l, compensate: ul } } ] }, right: { steps: [ { r: { activity: r, read_only: true } } ] } } } }
+  - d: { switch: [ { when: input.a, steps: [ { e: { activity: e, read_only: true } } ] } ] }
+  - t: { try: { steps: [ { f: { activity: f, read_only: true } } ], catch: [ { type: x, steps: [ { g: { wait: 1s } } ] } ] } }
+  - gone: { wait: 1h }
+output: 1
+"#;
+    let after = r#"
+version: 2
+timeout: 2h
+compensation: { order: sequential }
+steps:
+  - b: { activity: b, read_only: true, retry: { maximum_attempts: 7 } }
+  - a: { activity: a, input: { x: 2 }, compensate: { activity: ua2, input: { id: 1, more: true } }, start_to_close: 1m }
+  - c: { activity: c, no_undo: it cannot be }
+  - p: { parallel: { branches: { left: { steps: [ { r: { activity: r, read_only: true } } ] }, right: { steps: [ { l: { activity: l, compensate: ul } } ] } }, join: any } }
+  - d: { switch: [ { when: input.b, steps: [ { e: { activity: e, read_only: true } } ] }, { else: { steps: [ { new: { set: { v: 1 } } } ] } } ] }
+  - t: { try: { steps: [ { f: { activity: f, read_only: true } } ], catch: [ { type: [x, y], steps: [ { g: { wait: 1s } } ] } ] } }
+output: 2
+"#;
+    let diff = diff(&canonical(before), &canonical(after)).unwrap();
+    let words: Vec<_> = diff.changes.iter().map(Change::to_string).collect();
+    insta::assert_snapshot!("words", words.join("\n"));
+    insta::assert_snapshot!("json", serde_json::to_string_pretty(&diff).unwrap());
+}
+
+#[test]
+fn a_step_that_is_taken_out_moves_nothing_else() {
+    let step = |id: &str| format!("{{ {id}: {{ activity: x, read_only: true }} }}");
+    let before = format!("version: 1\nsteps: [ {}, {}, {} ]", step("a"), step("b"), step("c"));
+    let after = format!("version: 1\nsteps: [ {}, {}, {} ]", step("a"), step("c"), step("d"));
+    assert_eq!(
+        words(&before, &after),
+        ["d is new: activity x", "b is gone: activity x"]
+    );
+}

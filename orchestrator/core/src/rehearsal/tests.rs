@@ -1,0 +1,138 @@
+use std::fmt::Write as _;
+
+use super::{CaseReport, play};
+use crate::definition::{read, test_file};
+
+const DEFINITION: &str = r#"
+workflow: order
+version: 1
+input_schema: { type: object, required: [id] }
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 3, initial_interval: 1s } }
+steps:
+  - pay: { activity: pay, input: "${ input.id }", compensate: { activity: refund, input: "${ steps.pay.id | default(none) }" } }
+  - ship: { activity: ship, compensate: { activity: unship } }
+  - tell: { emit: { subject: shop.done, body: "${ input.id }" } }
+output: "${ steps.pay.id }"
+"#;
+
+fn reports(cases: &str) -> Vec<CaseReport> {
+    let plan = read(DEFINITION, &|_| Err("no files".to_owned())).unwrap().plan;
+    let text = format!(
+        "input: {{ id: o-1 }}\nmocks: {{ pay: {{ result: {{ id: p-1 }} }}, ship: {{ result: null }} }}\ncases:\n{cases}"
+    );
+    let file = match test_file::read(&text, &plan) {
+        Ok(file) => file,
+        Err(findings) => panic!("{}", crate::definition::diagnostic::render("test", &text, &findings)),
+    };
+    file.cases.iter().map(|case| play(&plan, case)).collect()
+}
+
+fn report(case: &str) -> CaseReport {
+    reports(case).pop().unwrap()
+}
+
+fn text(report: &CaseReport) -> String {
+    let mut out = String::new();
+    for it in &report.happened {
+        let _ = writeln!(out, "{:>7} {}", it.at_ms, it.what);
+    }
+    for deviation in &report.deviations {
+        let _ = writeln!(out, "{} {}", deviation.code, deviation.what);
+        if let (Some(expected), Some(actual)) = (&deviation.expected, &deviation.actual) {
+            let _ = writeln!(out, "  expected {expected:?}\n  actual   {actual:?}");
+        }
+    }
+    out
+}
+
+#[test]
+fn a_case_that_goes_wrong_says_everything_that_is() {
+    let report = report(
+        r#"
+  - name: wrong
+    mocks: { ship: { fail: { type: no_truck, retryable: false } } }
+    expect:
+      status: completed
+      output: p-2
+      error: { step: pay, type: declined, message: truck }
+      steps: [pay]
+      undos: [ship]
+      skipped: [tell]
+      parked: [pay]
+      attempts: { pay: 2 }
+      inputs: { pay: o-2 }
+      ledger: { pay: ready, ship: ready }
+      emitted: [ { subject: shop.done, body: o-2 } ]
+      took: 1s
+"#,
+    );
+    assert!(!report.passed);
+    insta::assert_snapshot!("wrong", text(&report));
+}
+
+#[test]
+fn what_nobody_mocks_is_a_problem_and_an_undo_goes_well() {
+    let plan = read(DEFINITION, &|_| Err("no files".to_owned())).unwrap().plan;
+    let file = test_file::read(
+        "cases: [ { name: none, input: { id: 1 }, expect: {} }, { name: bad, input: 1, expect: {} } ]",
+        &plan,
+    );
+    let file = file.unwrap();
+    let none = play(&plan, &file.cases[0]);
+    assert_eq!(none.deviations[0].code, "KN0183");
+    assert_eq!(play(&plan, &file.cases[1]).deviations[0].code, "KN0185");
+}
+
+#[test]
+fn timeouts_retries_and_late_answers_take_virtual_time() {
+    let report = report(
+        r#"
+  - name: slow
+    mocks: { ship: [timeout, { unknown: crashed }, { result: null, after: 9s }] }
+    expect: { status: completed, attempts: { ship: 3 }, emitted: [shop.done], took: { at_least: 21s, at_most: 23s } }
+"#,
+    );
+    assert!(report.passed, "{}", text(&report));
+    insta::assert_snapshot!("slow", text(&report));
+}
+
+#[test]
+fn operators_act_and_what_they_may_not_is_a_problem() {
+    let reports = reports(
+        r#"
+  - name: resolved
+    mocks: { ship: { fail: { type: x, retryable: false } }, refund: [ { fail: { type: y, retryable: false } }, { result: null } ] }
+    events: [ { at: 1h, retry: pay, input: 7 } ]
+    expect: { status: compensated, undos: [pay], ledger: { pay: done, ship: dormant }, took: 1h }
+  - name: nothing to retry
+    mocks: { ship: { result: null, after: 5s } }
+    events: [ { at: 1s, retry: pay } ]
+    expect: { status: completed }
+"#,
+    );
+    assert!(reports[0].passed, "{}", text(&reports[0]));
+    assert_eq!(reports[1].deviations.len(), 1, "{}", text(&reports[1]));
+}
+
+#[test]
+fn who_stops_when_asked_is_not_undone() {
+    let reports = reports(
+        r#"
+  - name: stops
+    mocks: { ship: { result: null, after: 9s, when_cancelled: stops } }
+    events: [ { at: 1s, cancel: true } ]
+    expect: { status: cancelled, undos: [pay], took: 1s }
+  - name: goes on
+    mocks: { ship: { result: null, after: 9s } }
+    events: [ { at: 1s, cancel: true } ]
+    expect: { status: cancelled, undos: [ship, pay], took: 9s }
+  - name: terminated
+    mocks: { ship: { result: null, after: 9s } }
+    events: [ { at: 1s, terminate: enough } ]
+    expect: { status: terminated, undos: [] }
+"#,
+    );
+    for report in reports {
+        assert!(report.passed, "{}: {}", report.name, text(&report));
+    }
+}

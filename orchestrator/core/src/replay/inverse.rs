@@ -1,0 +1,236 @@
+//! From the events of a transition back to the input that caused it: the first event tells the kind, the rest what it said.
+//!
+//! | first event | input |
+//! |---|---|
+//! | a task's outcome, a late result | that outcome; whether it could be retried is tried both ways |
+//! | something that time brought about | a wake-up, with horizons that fit what was decided |
+//! | a request, by its operation | that request |
+//! | a message, or its answer | the message, made from what it led to |
+//!
+//! Empty: the input cannot be told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ids::{QueueName, TaskNo};
+use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
+use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
+use crate::run::message::{Body, ChildClosed};
+use crate::run::{Event, Failure, State, Status, Transition};
+use crate::time::{Span, Timestamp};
+
+pub(super) fn start(birth: &RunStarted) -> Start {
+    Start {
+        run_id: birth.run_id,
+        namespace: birth.namespace.clone(),
+        workflow_id: birth.workflow_id.clone(),
+        input: birth.input.clone(),
+        request_id: birth.request_id.clone(),
+        search_attributes: birth.search_attributes.clone(),
+        answer: birth.answer.clone(),
+        traceparent: birth.traceparent.clone(),
+        parent: birth.parent.clone(),
+        continues: birth.continues.clone(),
+    }
+}
+
+pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
+    let events = &transition.events;
+    let Some(first) = events.first() else {
+        return Vec::new();
+    };
+    // A message that was decided on first is told behind what it led to.
+    if let Some(Event::MessageTaken(taken)) = events.iter().find(|event| matches!(event, Event::MessageTaken(_))) {
+        return message(before, taken, events).into_iter().collect();
+    }
+    let ended = |task: TaskNo, outcome: TaskOutcome| Input::TaskEnded { task, outcome };
+    let parked = |step: &crate::ids::StepPath, action, operation: &Operation| Input::Parked {
+        step: step.clone(),
+        action,
+        operation: operation.clone(),
+    };
+    match first {
+        Event::TaskCompleted { task, output } => vec![ended(*task, TaskOutcome::Completed { output: output.clone() })],
+        Event::TaskFailed { task, error, not_done } => worker_errors(error, *not_done, transition)
+            .into_iter()
+            .map(|error| ended(*task, TaskOutcome::Failed(error)))
+            .collect(),
+        Event::TaskUnknown { task, error } => worker_errors(error, false, transition)
+            .into_iter()
+            .map(|error| ended(*task, TaskOutcome::Unknown(error)))
+            .collect(),
+        Event::TaskCancelled { task } => vec![ended(*task, TaskOutcome::Cancelled)],
+        Event::TaskDeferred { task, until } => {
+            let asked = Some(until.since(transition.at));
+            let later = |after| ended(*task, TaskOutcome::RetryLater { after });
+            vec![later(asked), later(None)]
+        }
+        Event::LateResult(late) => vec![ended(late.task, late_outcome(late))],
+        Event::TaskLost { task, .. } => vec![Input::TaskLost { task: *task }],
+        Event::TaskStarted { task, at } => vec![Input::TaskStarted { task: *task, at: *at }],
+        Event::DispatchHeld { task, in_doubt, .. } => vec![Input::DispatchHeld {
+            task: *task,
+            in_doubt: *in_doubt,
+        }],
+        Event::TaskOpened { .. }
+        | Event::TaskOffered { .. }
+        | Event::TaskDelivered { .. }
+        | Event::DeadlineDeferred { .. }
+        | Event::TaskTimedOut { .. }
+        | Event::SignalTimedOut { .. }
+        | Event::RunTimedOut { .. }
+        | Event::MessageOffered { .. }
+        | Event::StepPassed { .. } => wakes(before, transition),
+        Event::StopDeferred { operation, why, .. } => match why {
+            crate::run::Why::TimedOut => wakes(before, transition),
+            _ => vec![Input::Cancel(operation.clone())],
+        },
+        Event::CancelRequested { operation, .. } => vec![Input::Cancel(operation.clone())],
+        Event::RunTerminated { operation, .. } => vec![Input::Terminate(operation.clone())],
+        Event::SignalReceived(signal) => vec![Input::Signal {
+            name: signal.name.clone(),
+            body: signal.body.clone(),
+            operation: signal.operation.clone(),
+        }],
+        Event::Awaited(request) => vec![Input::Await(request.clone())],
+        Event::MessageAnswered { number, answer } => vec![Input::MessageAnswered {
+            number: *number,
+            answer: answer.clone(),
+        }],
+        Event::RunParked { reason } => vec![Input::Park { reason: reason.clone() }],
+        Event::RunResumed { operation, .. } => {
+            vec![parked(&crate::ids::StepPath::new(""), ParkedAction::Retry, operation)]
+        }
+        Event::UndoResumed { step, operation } | Event::StepResumed { step, operation } => {
+            let mut inputs = vec![parked(step, ParkedAction::Retry, operation)];
+            let scheduled = events.iter().find_map(|event| match event {
+                Event::ActivityScheduled(scheduled) if scheduled.step == *step => Some(scheduled.input.clone()),
+                _ => None,
+            });
+            let edited = scheduled.map(|input| parked(step, ParkedAction::RetryWithInput(input), operation));
+            inputs.extend(edited);
+            inputs
+        }
+        Event::UndoReady { step, input } => match events.get(1) {
+            Some(Event::UndoResumed { operation, .. }) => vec![
+                parked(step, ParkedAction::RetryWithInput(input.clone()), operation),
+                parked(step, ParkedAction::Retry, operation),
+            ],
+            _ => Vec::new(),
+        },
+        Event::UndoResolved { step, how, operation } | Event::StepResolved { step, how, operation } => {
+            let action = match how {
+                Resolution::Done => ParkedAction::MarkDone,
+                Resolution::Skipped => ParkedAction::Skip,
+            };
+            vec![parked(step, action, operation)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The ways a worker may have said it: to be tried again, after a pause of its own or not, or never again.
+fn worker_errors(error: &Failure, not_done: bool, transition: &Transition) -> Vec<WorkerError> {
+    let of = |retryable, retry_after| WorkerError {
+        error_type: error.error_type.clone(),
+        message: error.message.clone(),
+        retryable,
+        not_done,
+        retry_after,
+    };
+    let pause = transition.events.iter().find_map(|event| match event {
+        Event::RetryScheduled { at, .. } => Some(at.since(transition.at)),
+        _ => None,
+    });
+    vec![of(true, None), of(false, None), of(true, pause), of(false, pause)]
+}
+
+fn late_outcome(late: &LateResult) -> TaskOutcome {
+    let error = || {
+        let error = late.error.as_ref();
+        WorkerError {
+            error_type: error.map_or_else(|| Arc::from(""), |error| error.error_type.clone()),
+            message: error.map_or_else(|| Arc::from(""), |error| error.message.clone()),
+            retryable: true,
+            not_done: false,
+            retry_after: None,
+        }
+    };
+    match late.outcome {
+        LateOutcome::Completed => TaskOutcome::Completed {
+            output: late.output.clone(),
+        },
+        LateOutcome::Failed => TaskOutcome::Failed(error()),
+        LateOutcome::Unknown => TaskOutcome::Unknown(error()),
+        LateOutcome::Cancelled => TaskOutcome::Cancelled,
+        LateOutcome::RetryLater => TaskOutcome::RetryLater { after: None::<Span> },
+    }
+}
+
+/// A wake-up knows how far the log was read, and of some queues how far they had delivered.
+fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
+    let mut delivered_to: BTreeMap<QueueName, Timestamp> = BTreeMap::new();
+    for event in &transition.events {
+        let (task, to) = match event {
+            Event::TaskDelivered { task } => (task, transition.at),
+            Event::DeadlineDeferred { task, .. } => (task, Timestamp(0)),
+            _ => continue,
+        };
+        if let Some(view) = before.open_tasks().find(|view| view.open.task == *task) {
+            delivered_to.insert(view.execution.queue.clone(), to);
+        }
+    }
+    let wake = |log_read_to| {
+        Input::Wake(Horizon {
+            log_read_to,
+            delivered_to: delivered_to.clone(),
+        })
+    };
+    vec![wake(transition.at), wake(Timestamp(0))]
+}
+
+fn message(before: &State, taken: &MessageTaken, events: &[Event]) -> Option<Input> {
+    let body = events.iter().find_map(|event| match event {
+        Event::ChildEnded(ended) => Some(Body::ChildClosed(ChildClosed {
+            child: before.open_child_at(&ended.step)?,
+            step: ended.step.clone(),
+            status: ended.status,
+            output: ended.output.clone(),
+            error: ended.error.clone(),
+        })),
+        Event::UndoResolved { step, how, .. } => Some(Body::ChildClosed(ChildClosed {
+            child: taken.from.run,
+            step: step.clone(),
+            status: match how {
+                Resolution::Done => Status::Compensated,
+                Resolution::Skipped => Status::CompensationFailed,
+            },
+            output: Arc::default(),
+            error: None,
+        })),
+        Event::UndoParked { step, .. } => Some(Body::ChildClosed(ChildClosed {
+            child: taken.from.run,
+            step: step.clone(),
+            status: Status::Terminated,
+            output: Arc::default(),
+            error: None,
+        })),
+        Event::RunReopened { error } => Some(Body::Undo { error: error.clone() }),
+        Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => Some(Body::Cancel {
+            operation: operation.clone(),
+        }),
+        Event::RunTerminated { operation, .. } => Some(Body::Terminate {
+            operation: operation.clone(),
+        }),
+        Event::SignalReceived(signal) => Some(Body::Signal {
+            name: signal.name.clone(),
+            body: signal.body.clone(),
+        }),
+        _ => None,
+    })?;
+    Some(Input::Message {
+        from: taken.from.clone(),
+        number: taken.number,
+        body,
+    })
+}

@@ -1,0 +1,115 @@
+use serde_json::{Value, json};
+
+use super::{BadHistory, Definition, History, read, replay};
+use crate::definition::plan::Plan;
+use crate::definition::test_file;
+use crate::rehearsal;
+
+const DEFINITION: &str = r#"
+workflow: order
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 3 } }
+steps:
+  - pay: { activity: pay, compensate: refund }
+  - ship: { activity: ship, compensate: unship }
+"#;
+
+fn plan(text: &str) -> Plan {
+    crate::definition::read(text, &|_| Err("no files".to_owned()))
+        .unwrap()
+        .plan
+}
+
+fn history(plan: &Plan, case: &str) -> History {
+    let file = test_file::read(&format!("cases: [ {{ name: one, expect: {{}}, {case} }} ]"), plan).unwrap();
+    History {
+        transitions: rehearsal::history(plan, &file.cases[0]),
+        status: None,
+    }
+}
+
+const UNDONE: &str = "mocks: { pay: [timeout, { result: 1 }], ship: { fail: { type: no, retryable: false } } }";
+
+#[test]
+fn what_today_decided_today_decides_again() {
+    let plan = plan(DEFINITION);
+    for case in [
+        UNDONE,
+        "mocks: { pay: { result: 1 }, ship: [ { fail: { type: a, retry_after: 7s } }, { retry_later: 3s }, { unknown: x }, { result: 2 } ] }",
+        "mocks: { pay: { result: 1, after: 5s, when_cancelled: stops }, ship: timeout }, events: [ { at: 1s, cancel: why } ]",
+        "mocks: { pay: { result: 1, after: 5s } }, events: [ { at: 1s, terminate: true } ]",
+        "mocks: { pay: { result: 1 }, ship: { fail: { type: a, retryable: false } }, refund: { fail: { type: b, retryable: false } } }, events: [ { at: 1h, retry: pay, input: 3 }, { at: 2h, mark_done: pay } ]",
+    ] {
+        let history = history(&plan, case);
+        let report = replay(&history, Some(&plan)).unwrap();
+        assert!(report.is_good(), "{case}: {report:#?}");
+        assert_eq!((report.same, report.folded_only), (report.transitions, 0), "{case}");
+        assert_eq!(report.definition, Definition::Same);
+    }
+}
+
+#[test]
+fn another_definition_decides_otherwise_and_the_first_difference_is_shown() {
+    let before = plan(DEFINITION);
+    let after = plan(&DEFINITION.replace("maximum_attempts: 3", "maximum_attempts: 1"));
+    let report = replay(&history(&before, UNDONE), Some(&after)).unwrap();
+    assert_eq!(report.definition, Definition::Other);
+    assert!(!report.is_good());
+    insta::assert_snapshot!("difference", serde_json::to_string_pretty(&report).unwrap());
+    // Without a definition the events are folded, and that is all.
+    let report = replay(&history(&before, UNDONE), None).unwrap();
+    assert!(report.is_good());
+    assert_eq!((report.same, report.definition), (0, Definition::NotGiven));
+}
+
+fn page(history: &History, status: &str) -> Value {
+    let transitions = history.transitions.iter().map(|it| {
+        json!({"seq": it.seq, "at": it.at.to_utc().to_rfc3339(), "events": serde_json::to_value(&it.events).unwrap()})
+    });
+    json!({"run": {"status": status}, "transitions": transitions.collect::<Vec<_>>()})
+}
+
+#[test]
+fn a_history_is_read_as_it_is_printed() {
+    let plan = plan(DEFINITION);
+    let history = history(&plan, UNDONE);
+    let read_back = read(&page(&history, "compensated").to_string()).unwrap();
+    assert_eq!(read_back.transitions, history.transitions);
+    assert!(replay(&read_back, Some(&plan)).unwrap().is_good());
+    let told_wrong = read(&page(&history, "completed").to_string()).unwrap();
+    let report = replay(&told_wrong, None).unwrap();
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    // A page of it may be older than the summary.
+    let mut part = page(&history, "completed");
+    part["next"] = json!(3);
+    assert_eq!(read(&part.to_string()).unwrap().status, None);
+}
+
+#[test]
+fn what_is_no_history_is_refused() {
+    let problem = |value: &Value| match read(&value.to_string()) {
+        Ok(history) => replay(&history, None).unwrap_err(),
+        Err(error) => error,
+    };
+    let plan = plan(DEFINITION);
+    let whole = page(&history(&plan, UNDONE), "compensated");
+    assert_eq!(problem(&json!([])), BadHistory::Empty);
+    assert!(matches!(problem(&json!(1)), BadHistory::Shape(_)));
+    assert!(matches!(problem(&json!({"transitions": 1})), BadHistory::Shape(_)));
+    assert!(matches!(read("{"), Err(BadHistory::Json(_))));
+    let mut gap = whole.clone();
+    gap["transitions"].as_array_mut().unwrap().remove(1);
+    assert_eq!(problem(&gap), BadHistory::Gap { after: 1, found: 3 });
+    let mut headless = whole.clone();
+    headless["transitions"].as_array_mut().unwrap().remove(0);
+    assert_eq!(problem(&headless), BadHistory::NoBirth);
+    let mut back = whole.clone();
+    back["transitions"][2]["at"] = json!("2020-01-01T00:00:00Z");
+    assert_eq!(problem(&back), BadHistory::TimeGoesBack { seq: 3 });
+    let mut unknown = whole.clone();
+    unknown["transitions"][1]["events"][0] = json!({"task_teleported": {}});
+    assert!(matches!(problem(&unknown), BadHistory::Event { seq: 2, event: 0, .. }));
+    let mut left_out = whole;
+    left_out["transitions"][1]["omitted_bytes"] = json!(900_000);
+    assert_eq!(problem(&left_out), BadHistory::LeftOut { seq: 2 });
+}
