@@ -119,7 +119,8 @@ fn credentials(globals: &Globals) -> Result<Option<PathBuf>, CliError> {
              is started",
         ));
     }
-    Ok(globals.nats_creds.clone())
+    // They are those of an address that is not looked at.
+    Ok(globals.nats_creds.clone().filter(|_| globals.nats_is_named))
 }
 
 fn banner(addresses: &Addresses, data_dir: &str) -> String {

@@ -11,7 +11,7 @@ use knarr_core::ids::Namespace;
 use knarr_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::queues;
+use super::{code, queues};
 use crate::bus::Bus;
 use crate::bus::head_room::Taken;
 use crate::store::{Store, StoreError};
@@ -121,7 +121,7 @@ impl<S: Store, B: Bus> Upkeep<S, B> {
                 Taken::Of(namespaces) => {
                     metrics::counter!(metric::STARTS_THROTTLED).increment(1);
                     tracing::warn!(
-                        code = "KN0338",
+                        code = code::STARTS_THROTTLED.id,
                         percent,
                         taken = ?namespaces,
                         "the log fills: only starts of these namespaces are taken, so that results keep their room"

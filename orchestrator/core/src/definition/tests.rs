@@ -465,6 +465,10 @@ fn one_finding_each() {
             &step("{ activity: y, compensate: z, retry: { maximum_attempts: unlimited } }"),
             "KN0151 `b` is retried without limit: the saga may never get to compensate | b",
         ),
+        (
+            &step("{ activity: y, no_undo: it is cheap, retry: { maximum_attempts: 1 } }"),
+            "KN0162 `b` has one attempt, whose task is still delivered again when its worker dies | b",
+        ),
     ] {
         let found = findings(text);
         assert_eq!(found.len(), 1, "{text}\n{found:#?}");
