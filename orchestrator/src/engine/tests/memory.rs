@@ -98,7 +98,7 @@ async fn callers_that_wait_for_one_run_are_bounded() {
         world.start("o-1", &headers).await;
     }
     let refused = world.answer(&mut inbox).await;
-    assert_eq!(refused.error.map(|error| error.code).as_deref(), Some("KN0240"));
+    assert_eq!(refused.error.map(|error| error.code).as_deref(), Some("KN0246"));
     world.work(honest());
     for _ in 0..MAX_WAITERS {
         let answer = world.answer(&mut inbox).await;
