@@ -1,40 +1,85 @@
 //! Which task queues a namespace must have: those that any version of any of its definitions names, for runs of older
 //! versions still send tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use knarr_core::definition;
 use knarr_core::definition::plan::{Call, NodeKind, Plan, Undo};
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{DefinitionHash, Namespace, QueueName};
 
 use crate::bus::QueueSettings;
-use crate::store::{Store, StoreError};
+use crate::store::{DefinitionFilter, LIST_LIMIT, Store, StoreError};
 
 /// The shortest lease of plain workers.
 const MIN_ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// Every queue with its settings; the lease is that of the longest activity.
-pub(crate) async fn settings_of<S: Store>(store: &S, namespace: &Namespace) -> Result<Vec<QueueSettings>, StoreError> {
-    let mut longest = BTreeMap::new();
-    for stored in store.list_definitions(namespace).await? {
-        match definition::from_canonical(&stored.body) {
-            Ok(plan) => collect(&plan, &mut longest),
-            Err(error) => tracing::error!(
-                workflow = %stored.workflow,
-                version = stored.version,
-                %error,
-                "a stored definition cannot be used any more"
-            ),
+/// Definitions read at a time.
+const CHUNK: usize = 100;
+
+/// The queues of namespaces, as far as they are known. Definitions never change, so each is read once.
+#[derive(Debug, Default)]
+pub(crate) struct KnownQueues {
+    known: Mutex<HashMap<Namespace, Known>>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Known {
+    read: HashSet<DefinitionHash>,
+    longest: BTreeMap<QueueName, Duration>,
+}
+
+impl KnownQueues {
+    /// Every queue with its settings; the lease is that of the longest activity.
+    pub(crate) async fn settings_of<S: Store>(
+        &self,
+        store: &S,
+        namespace: &Namespace,
+    ) -> Result<Vec<QueueSettings>, StoreError> {
+        let mut known = self.lock().get(namespace).cloned().unwrap_or_default();
+        let missing = unread(store, namespace, &known).await?;
+        for chunk in missing.chunks(CHUNK) {
+            for (hash, body) in store.definition_bodies(chunk).await? {
+                match definition::from_canonical(&body) {
+                    Ok(plan) => collect(&plan, &mut known.longest),
+                    Err(error) => tracing::error!(%namespace, %error, "a stored definition cannot be used any more"),
+                }
+                known.read.insert(hash);
+            }
+        }
+        let settings = known.longest.iter().map(|(queue, longest)| QueueSettings {
+            queue: queue.clone(),
+            ack_wait: (*longest).max(MIN_ACK_WAIT),
+        });
+        let settings = settings.collect();
+        // Of two who read at the same time the last one wins; the other's definitions are read again.
+        self.lock().insert(namespace.clone(), known);
+        Ok(settings)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Namespace, Known>> {
+        // Every write leaves the map whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn unread<S: Store>(store: &S, namespace: &Namespace, known: &Known) -> Result<Vec<DefinitionHash>, StoreError> {
+    let mut filter = DefinitionFilter {
+        limit: LIST_LIMIT,
+        ..DefinitionFilter::default()
+    };
+    let mut missing = HashSet::new();
+    loop {
+        let page = store.list_definitions(namespace, &filter).await?;
+        let full = page.len() == LIST_LIMIT as usize;
+        filter.after = page.last().map(|last| (last.workflow.clone(), last.version));
+        let hashes = page.into_iter().map(|row| row.hash);
+        missing.extend(hashes.filter(|hash| !known.read.contains(hash)));
+        if !full {
+            return Ok(missing.into_iter().collect());
         }
     }
-    let settings = longest
-        .into_iter()
-        .map(|(queue, longest): (_, Duration)| QueueSettings {
-            queue,
-            ack_wait: longest.max(MIN_ACK_WAIT),
-        });
-    Ok(settings.collect())
 }
 
 fn collect(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {

@@ -40,7 +40,8 @@ pub mod verb {
     pub const RUN_HISTORY: &str = "run.history";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
     pub const NAMESPACE_CREATE: &str = "namespace.create";
-    /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject.
+    /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject. It shows the names of
+    /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
     pub const ALL: [&str; 8] = [

@@ -200,9 +200,9 @@ codes! {
     TOO_MANY_WAITERS = "KN0246", "too_many_waiters",
         "As many callers wait for the end of this run as may.",
         "Ask for the run's state from time to time, or listen to its event, instead of waiting for its answer.";
-    STEP_NOT_SERVED = "KN0250", "step_not_served",
-        "The definition has a kind of step that this version checks and tests, but does not run on a server.",
-        "Take the step out, or keep the definition for a version that serves it.";
+    TOO_MANY_NAMESPACES = "KN0251", "too_many_namespaces",
+        "The cluster has as many namespaces as it may have.",
+        "Use one of those there are; `knarr namespace list` shows them.";
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
-use crate::queues;
-use crate::store::{Registered, Store, StoredDefinition};
+use crate::store::{DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
 
@@ -73,7 +72,7 @@ impl<S: Store> Operations<S> {
         };
         let registered_at = self.registered_at(&stored, outcome).await?;
         let queues = plan.queues();
-        let mut settings = queues::settings_of(&*self.store, namespace).await?;
+        let mut settings = self.queues.settings_of(&*self.store, namespace).await?;
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
         Ok(RegisteredDefinition {
@@ -95,19 +94,19 @@ impl<S: Store> Operations<S> {
         request: &ListDefinitions,
     ) -> Result<DefinitionPage, Refusal> {
         let limit = request.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
-        let mut definitions: Vec<DefinitionInfo> = self
-            .store
-            .list_definitions(namespace)
-            .await?
-            .iter()
-            .map(info)
-            .filter(|info| request.workflow.as_ref().is_none_or(|name| info.workflow == *name))
-            .filter(|info| request.after.as_ref().is_none_or(|after| key(info) > *after))
-            .collect();
-        if definitions.is_empty() {
+        let filter = DefinitionFilter {
+            workflow: request.workflow.as_deref().map(WorkflowName::new),
+            after: request.after.as_ref().map(|after| {
+                let version = i32::try_from(after.version).unwrap_or(i32::MAX);
+                (WorkflowName::new(&after.workflow), version)
+            }),
+            limit: u32::try_from(limit).unwrap_or(MAX_PAGE) + 1,
+        };
+        let rows = self.store.list_definitions(namespace, &filter).await?;
+        if rows.is_empty() {
             self.require_namespace(namespace).await?;
         }
-        definitions.sort_by_key(key);
+        let mut definitions: Vec<DefinitionInfo> = rows.iter().map(row_info).collect();
         let next = (definitions.len() > limit).then(|| key(&definitions[limit - 1]));
         definitions.truncate(limit);
         Ok(DefinitionPage { definitions, next })
@@ -170,6 +169,15 @@ fn info(stored: &StoredDefinition) -> DefinitionInfo {
         version: u32::try_from(stored.version).unwrap_or_default(),
         hash: stored.hash.0.to_string(),
         registered_at: stored.registered_at.to_utc(),
+    }
+}
+
+fn row_info(row: &DefinitionRow) -> DefinitionInfo {
+    DefinitionInfo {
+        workflow: row.workflow.to_string(),
+        version: u32::try_from(row.version).unwrap_or_default(),
+        hash: row.hash.0.to_string(),
+        registered_at: row.registered_at.to_utc(),
     }
 }
 

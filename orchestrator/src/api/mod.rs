@@ -12,6 +12,7 @@ use knarr_schemas::body::ErrorBody;
 use knarr_schemas::code::{self, Code};
 
 use crate::bus::{BusError, QueueSettings};
+use crate::queues::KnownQueues;
 use crate::store::{Store, StoreError};
 
 pub mod client;
@@ -32,6 +33,7 @@ pub type OnRegistered =
 pub struct Operations<S> {
     store: Arc<S>,
     on_registered: OnRegistered,
+    queues: KnownQueues,
 }
 
 impl<S> std::fmt::Debug for Operations<S> {
@@ -42,7 +44,11 @@ impl<S> std::fmt::Debug for Operations<S> {
 
 impl<S: Store> Operations<S> {
     pub fn new(store: Arc<S>, on_registered: OnRegistered) -> Self {
-        Self { store, on_registered }
+        Self {
+            store,
+            on_registered,
+            queues: KnownQueues::default(),
+        }
     }
 }
 

@@ -7,9 +7,17 @@ use knarr_schemas::code;
 use crate::api::{Operations, Refusal};
 use crate::store::{NamespaceRow, Store};
 
+/// Every namespace reserves storage in NATS for its tasks. Two that are created at the same moment may both be the last.
+pub(super) const MOST_NAMESPACES: usize = 200;
+
 impl<S: Store> Operations<S> {
     /// One that exists is left as it is; its task stream is asserted either way.
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<NamespaceInfo, Refusal> {
+        let known = self.store.namespaces().await?;
+        if known.len() >= MOST_NAMESPACES && known.iter().all(|row| row.name != *namespace) {
+            let message = format!("there are {} namespaces, and {MOST_NAMESPACES} at most", known.len());
+            return Err(Refusal::new(409, &code::TOO_MANY_NAMESPACES, message));
+        }
         let row = NamespaceRow {
             name: namespace.clone(),
             retention_class: 0,
@@ -22,6 +30,7 @@ impl<S: Store> Operations<S> {
         })
     }
 
+    /// The names of all of them, whoever asks: who may, is for the permissions of NATS to say.
     pub async fn list_namespaces(&self) -> Result<NamespacePage, Refusal> {
         let mut names: Vec<String> = self
             .store

@@ -28,6 +28,6 @@ codes! {
         "NATS did not keep a setting that Knarr needs.",
         "Run nats-server 2.12 or later, or lift the account's limit.";
     OTHER_DATABASE = "KN0309", "other_database",
-        "The streams in NATS belong to the cluster of another database.",
-        "Check the addresses of NATS and PostgreSQL; each cluster has its own NATS account.";
+        "The streams in NATS name another cluster than the database does.",
+        "Correct the address of NATS or of PostgreSQL; if the other cluster is given up, delete its streams.";
 }

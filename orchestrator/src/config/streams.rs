@@ -148,7 +148,7 @@ impl fmt::Display for ByteSize {
         let unit = UNITS
             .iter()
             .rev()
-            .find(|(_, bits)| self.0 > 0 && self.0 % (1 << bits) == 0);
+            .find(|(_, bits)| self.0 > 0 && self.0.is_multiple_of(1 << bits));
         match unit {
             Some((unit, bits)) => write!(f, "{}{unit}", self.0 >> bits),
             None => write!(f, "{}", self.0),

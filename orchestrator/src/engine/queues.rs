@@ -9,7 +9,7 @@ use super::replica::EngineError;
 use super::report::Done;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::queues::settings_of;
+use crate::queues::KnownQueues;
 use crate::store::Store;
 
 /// The bus knows from here on what a stream that it finds missing is to look like.
@@ -21,7 +21,7 @@ pub(super) async fn ensure_all<S: Store, B: Bus>(store: &S, bus: &B) -> Result<(
 }
 
 async fn ensure<S: Store, B: Bus>(store: &S, bus: &B, namespace: &Namespace) -> Result<(), EngineError> {
-    let queues = settings_of(store, namespace).await?;
+    let queues = KnownQueues::default().settings_of(store, namespace).await?;
     Ok(bus.ensure_queues(namespace, &queues).await?)
 }
 

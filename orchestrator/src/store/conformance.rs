@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput, NamespaceRow,
-    Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition,
-    StoredTransition,
+    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
+    DefinitionFilter, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store,
+    StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -753,7 +753,12 @@ async fn zero_in_a_question_is_refused(rig: impl Rig) {
     }
     let workflow = WorkflowName::new("a\0");
     refused(store.definition(&default, &workflow, Some(1)).await.unwrap_err());
-    refused(store.list_definitions(&zero).await.unwrap_err());
+    refused(
+        store
+            .list_definitions(&zero, &DefinitionFilter::default())
+            .await
+            .unwrap_err(),
+    );
     let filter = RunFilter {
         workflow_id: Some(WorkflowId::new("\0")),
         limit: 1,
@@ -949,14 +954,22 @@ async fn definitions_never_change(rig: impl Rig) {
         store.definition_by_hash(&DefinitionHash("h2".into())).await.unwrap(),
         None
     );
-    let versions: Vec<i32> = store
-        .list_definitions(&default)
-        .await
-        .unwrap()
-        .iter()
-        .map(|there| there.version)
-        .collect();
-    assert_eq!(versions, [3, 1, 9, 10]);
+    let listed = async |workflow: Option<&str>, after: Option<(&str, i32)>, limit| -> Vec<i32> {
+        let filter = DefinitionFilter {
+            workflow: workflow.map(WorkflowName::new),
+            after: after.map(|(workflow, version)| (WorkflowName::new(workflow), version)),
+            limit,
+        };
+        let rows = store.list_definitions(&default, &filter).await.unwrap();
+        rows.iter().map(|there| there.version).collect()
+    };
+    assert_eq!(listed(None, None, 9).await, [3, 1, 9, 10]);
+    assert_eq!(listed(None, None, 3).await, [3, 1, 9]);
+    assert_eq!(listed(None, Some(("a", 3)), 9).await, [1, 9, 10]);
+    assert_eq!(listed(Some("b"), Some(("b", 1)), 1).await, [9]);
+    let hashes = [newest.hash.clone(), DefinitionHash("nobody".into())];
+    let bodies = store.definition_bodies(&hashes).await.unwrap();
+    assert_eq!(bodies, [(newest.hash.clone(), newest.body.clone())]);
 
     let mut nowhere = definition("c", 1, "h");
     nowhere.namespace = Namespace::new("nowhere");

@@ -14,8 +14,8 @@ use super::conformance::{
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, InheritedCommit, NamespaceRow, RunFilter, RunRow,
-    RunWrite, Session, Share, Snapshot, Store, StoreError,
+    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, DefinitionFilter, InheritedCommit, NamespaceRow,
+    RunFilter, RunRow, RunWrite, Session, Share, Snapshot, Store, StoreError,
 };
 use crate::store::conformance::Rig;
 
@@ -636,10 +636,15 @@ impl World {
                 let hash = DefinitionHash(hash.into());
                 let memory = there.memory.definition_by_hash(&hash).await.unwrap();
                 assert_eq!(memory, there.postgres.definition_by_hash(&hash).await.unwrap());
-                let listed = there.memory.list_definitions(&wanted.namespace).await.unwrap();
+                let filter = DefinitionFilter {
+                    after: Some((wanted.workflow.clone(), wanted.version)),
+                    limit: 3,
+                    ..DefinitionFilter::default()
+                };
+                let (namespace, memory_store) = (&wanted.namespace, &there.memory);
                 assert_eq!(
-                    listed,
-                    there.postgres.list_definitions(&wanted.namespace).await.unwrap()
+                    memory_store.list_definitions(namespace, &filter).await.unwrap(),
+                    there.postgres.list_definitions(namespace, &filter).await.unwrap()
                 );
                 if memory.is_some() {
                     self.count("definition");

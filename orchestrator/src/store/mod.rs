@@ -392,6 +392,25 @@ pub struct StoredDefinition {
     pub registered_at: Timestamp,
 }
 
+/// A definition without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionRow {
+    pub workflow: WorkflowName,
+    pub version: i32,
+    pub hash: DefinitionHash,
+    pub registered_at: Timestamp,
+}
+
+/// Which definitions a list shows; by name and version, by keyset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DefinitionFilter {
+    pub workflow: Option<WorkflowName>,
+    /// Only those behind this one (of the previous page).
+    pub after: Option<(WorkflowName, i32)>,
+    /// At most this many; the store caps it at [`LIST_LIMIT`].
+    pub limit: u32,
+}
+
 /// What became of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
@@ -422,7 +441,7 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
-/// The most runs [`Store::list_runs`] returns at once.
+/// The most runs or definitions that are listed at once.
 pub const LIST_LIMIT: u32 = 1_000;
 /// The most transitions [`Store::history`] returns at once.
 pub const HISTORY_LIMIT: u32 = 10_000;
@@ -553,7 +572,14 @@ pub trait Store: Send + Sync + 'static {
     fn list_definitions(
         &self,
         namespace: &Namespace,
-    ) -> impl Future<Output = Result<Vec<StoredDefinition>, StoreError>> + Send;
+        filter: &DefinitionFilter,
+    ) -> impl Future<Output = Result<Vec<DefinitionRow>, StoreError>> + Send;
+
+    /// The bodies of these definitions; those that are not there are absent.
+    fn definition_bodies(
+        &self,
+        hashes: &[DefinitionHash],
+    ) -> impl Future<Output = Result<Vec<(DefinitionHash, String)>, StoreError>> + Send;
 
     /// `false` if it exists already.
     fn create_namespace(&self, namespace: &NamespaceRow) -> impl Future<Output = Result<bool, StoreError>> + Send;

@@ -5,6 +5,7 @@ use knarr_schemas::api::{
 };
 
 use super::*;
+use crate::api::namespaces::MOST_NAMESPACES;
 use crate::cli::globals::Look;
 use crate::cli::{show, timeline::Timeline};
 
@@ -335,6 +336,23 @@ async fn a_store_that_is_away_is_said_to_be() {
         .await
         .unwrap_err();
     assert_eq!((refusal.status, refusal.body.code.as_str()), (503, "KN0233"));
+}
+
+#[tokio::test]
+async fn namespaces_are_created_up_to_their_limit() {
+    let world = World::new().await;
+    let create = async |n: usize| {
+        world
+            .operations
+            .create_namespace(&Namespace::new(&format!("ns{n}")))
+            .await
+    };
+    // `default` is there already.
+    for n in 1..MOST_NAMESPACES {
+        assert!(create(n).await.unwrap().created);
+    }
+    assert_eq!(create(MOST_NAMESPACES).await.unwrap_err().body.code, "KN0251");
+    assert!(!create(1).await.unwrap().created);
 }
 
 #[test]

@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use async_nats::{ConnectOptions, Event};
+use async_nats::{AuthError, ConnectOptions, Event};
 use tokio::sync::watch;
 
+use super::creds_file;
 use super::jetstream::{ApiError, JetStream};
 use super::stream_settings::StreamSettings;
 use crate::address::without_secrets;
@@ -28,7 +29,7 @@ pub enum Credentials {
     /// Nothing, or what the URL contains.
     #[default]
     None,
-    /// A `.creds` file.
+    /// A `.creds` file, read for every connection.
     File(PathBuf),
     UserPassword {
         user: String,
@@ -107,7 +108,28 @@ pub(super) async fn connect(config: &NatsConfig) -> Result<(async_nats::Client, 
         .map_err(|_| BusError::Unavailable("the system gives no random numbers".to_owned()))?
         .expose();
     let instance = u64::from_be_bytes(instance);
-    let mut options = ConnectOptions::new()
+    let options = match &config.credentials {
+        Credentials::None => ConnectOptions::new(),
+        Credentials::Token(token) => ConnectOptions::with_token(token.clone()),
+        Credentials::UserPassword { user, password } => {
+            ConnectOptions::with_user_and_password(user.clone(), password.clone())
+        }
+        Credentials::File(path) => {
+            creds_file::answer(path, b"").map_err(|problem| {
+                BusError::Misconfigured(format!(
+                    "KN0302: the NATS credentials {} {problem}. Name a readable .creds file as `nsc generate creds` \
+                     writes it.",
+                    path.display()
+                ))
+            })?;
+            let path = path.clone();
+            ConnectOptions::with_auth_callback(move |nonce| {
+                let auth = creds_file::answer(&path, &nonce).map_err(AuthError::new);
+                std::future::ready(auth)
+            })
+        }
+    };
+    let options = options
         .name(&config.name)
         .custom_inbox_prefix(format!("_INBOX.knarr.{instance:016x}"))
         .request_timeout(Some(REQUEST_TIMEOUT))
@@ -123,25 +145,6 @@ pub(super) async fn connect(config: &NatsConfig) -> Result<(async_nats::Client, 
             observe(&sender, &event);
             std::future::ready(())
         });
-    options = match &config.credentials {
-        Credentials::None => options,
-        Credentials::Token(token) => options.token(token.clone()),
-        Credentials::UserPassword { user, password } => options.user_and_password(user.clone(), password.clone()),
-        Credentials::File(path) => {
-            let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-                BusError::Misconfigured(format!(
-                    "KN0302: the NATS credentials {} cannot be read: {error}. Name a readable .creds file.",
-                    path.display()
-                ))
-            })?;
-            options.credentials(&text).map_err(|error| {
-                BusError::Misconfigured(format!(
-                    "KN0302: {} holds no NATS credentials: {error}. Name a .creds file as `nsc generate creds` writes it.",
-                    path.display()
-                ))
-            })?
-        }
-    };
     let servers: Vec<&str> = config
         .url
         .split(',')

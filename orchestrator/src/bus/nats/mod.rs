@@ -8,6 +8,7 @@
 
 mod advisories;
 mod connection;
+mod creds_file;
 mod delivered;
 mod direct;
 mod head_room;

@@ -369,8 +369,16 @@ impl Store for LineStore {
         self.line.read(self.store.definition_by_hash(hash)).await
     }
 
-    async fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
-        self.store.list_definitions(namespace).await
+    async fn list_definitions(
+        &self,
+        namespace: &Namespace,
+        filter: &DefinitionFilter,
+    ) -> Result<Vec<DefinitionRow>, StoreError> {
+        self.store.list_definitions(namespace, filter).await
+    }
+
+    async fn definition_bodies(&self, hashes: &[DefinitionHash]) -> Result<Vec<(DefinitionHash, String)>, StoreError> {
+        self.store.definition_bodies(hashes).await
     }
 
     async fn create_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {

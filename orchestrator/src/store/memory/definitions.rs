@@ -7,7 +7,10 @@ use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
 
 use super::runs::readable;
 use super::state::State;
-use crate::store::{DefinitionHead, DefinitionHeads, NamespaceRow, Registered, StoreError, StoredDefinition};
+use crate::store::{
+    DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow, Registered, StoreError,
+    StoredDefinition,
+};
 
 impl State {
     pub(super) fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {
@@ -90,13 +93,48 @@ impl State {
         Ok(self.definitions.values().find(|there| there.hash == *hash).cloned())
     }
 
-    pub(super) fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
-        readable([namespace.as_str()])?;
+    pub(super) fn list_definitions(
+        &self,
+        namespace: &Namespace,
+        filter: &DefinitionFilter,
+    ) -> Result<Vec<DefinitionRow>, StoreError> {
+        let texts = filter
+            .workflow
+            .iter()
+            .chain(filter.after.iter().map(|(workflow, _)| workflow));
+        readable([namespace.as_str()].into_iter().chain(texts.map(WorkflowName::as_str)))?;
         Ok(self
             .definitions
             .values()
             .filter(|there| there.namespace == *namespace)
-            .map(|there| StoredDefinition::clone(there))
+            .filter(|there| filter.workflow.as_ref().is_none_or(|name| there.workflow == *name))
+            .filter(|there| {
+                let after = filter.after.as_ref();
+                after.is_none_or(|(workflow, version)| (&there.workflow, there.version) > (workflow, *version))
+            })
+            .take(filter.limit.min(LIST_LIMIT) as usize)
+            .map(|there| DefinitionRow {
+                workflow: there.workflow.clone(),
+                version: there.version,
+                hash: there.hash.clone(),
+                registered_at: there.registered_at,
+            })
+            .collect())
+    }
+
+    pub(super) fn definition_bodies(
+        &self,
+        hashes: &[DefinitionHash],
+    ) -> Result<Vec<(DefinitionHash, String)>, StoreError> {
+        let bodies: BTreeMap<_, _> = self
+            .definitions
+            .values()
+            .filter(|there| hashes.contains(&there.hash))
+            .map(|there| (&there.hash.0, there))
+            .collect();
+        Ok(bodies
+            .into_values()
+            .map(|there| (there.hash.clone(), there.body.clone()))
             .collect())
     }
 

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
-    InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow, RunSize, Session, Share, Store,
-    StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
+    DefinitionRow, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow,
+    RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -247,8 +247,16 @@ impl Store for MemoryStore {
         self.available()?.definition_by_hash(hash)
     }
 
-    async fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
-        self.available()?.list_definitions(namespace)
+    async fn list_definitions(
+        &self,
+        namespace: &Namespace,
+        filter: &DefinitionFilter,
+    ) -> Result<Vec<DefinitionRow>, StoreError> {
+        self.available()?.list_definitions(namespace, filter)
+    }
+
+    async fn definition_bodies(&self, hashes: &[DefinitionHash]) -> Result<Vec<(DefinitionHash, String)>, StoreError> {
+        self.available()?.definition_bodies(hashes)
     }
 
     async fn create_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {

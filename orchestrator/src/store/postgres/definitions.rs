@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+use sqlx::postgres::PgBindIterExt;
 
 use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
-use crate::store::{DefinitionHead, DefinitionHeads, NamespaceRow, Registered, StoreError, StoredDefinition};
+use crate::store::{
+    DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow, Registered, StoreError,
+    StoredDefinition,
+};
 
 /// As the checked queries find it.
 struct Record {
@@ -164,23 +168,55 @@ impl PostgresStore {
         Ok(record.map(|record| Arc::new(record.into())))
     }
 
-    pub(super) async fn definitions_of(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
+    pub(super) async fn definitions_of(
+        &self,
+        namespace: &Namespace,
+        filter: &DefinitionFilter,
+    ) -> Result<Vec<DefinitionRow>, StoreError> {
         let mut connection = self.reads.take().await?;
-        let records = sqlx::query_as!(
-            Record,
+        let records = sqlx::query!(
             r#"
-            select namespace as "namespace!", workflow as "workflow!", version as "version!", hash as "hash!",
-                   body as "body!", source as "source!", registered_at as "registered_at!: At"
-            from definitions where namespace = $1
-            order by workflow, version
+            select workflow as "workflow!", version as "version!", hash as "hash!", registered_at as "registered_at!: At"
+            from definitions
+            where namespace = $1 and ($2::text is null or workflow = $2)
+                and ($3::text is null or (workflow, version) > ($3, $4))
+            order by namespace, workflow, version limit $5
             "#,
             namespace.as_str(),
+            filter.workflow.as_ref().map(WorkflowName::as_str),
+            filter.after.as_ref().map(|(workflow, _)| workflow.as_str()),
+            filter.after.as_ref().map_or(0, |(_, version)| *version),
+            i64::from(filter.limit.min(LIST_LIMIT)),
         )
         .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
         connection.put_back();
-        Ok(records.into_iter().map(StoredDefinition::from).collect())
+        Ok(records
+            .into_iter()
+            .map(|record| DefinitionRow {
+                workflow: WorkflowName::new(&record.workflow),
+                version: record.version,
+                hash: DefinitionHash(record.hash.into()),
+                registered_at: record.registered_at.0,
+            })
+            .collect())
+    }
+
+    pub(super) async fn bodies(&self, hashes: &[DefinitionHash]) -> Result<Vec<(DefinitionHash, String)>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let records = sqlx::query!(
+            r#"select distinct on (hash) hash as "hash!", body as "body!" from definitions where hash = any($1)"#,
+            hashes.iter().map(|hash| &*hash.0).bind_iter() as _,
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(records
+            .into_iter()
+            .map(|record| (DefinitionHash(record.hash.into()), record.body))
+            .collect())
     }
 
     pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {

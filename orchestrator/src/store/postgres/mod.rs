@@ -22,9 +22,9 @@ use tokio::sync::Mutex;
 use self::pool::Pool;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionHeads, FORMAT_LEVEL, Found,
-    InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow, RunSize, Session, Share, Store,
-    StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
+    DefinitionRow, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow,
+    RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -338,8 +338,16 @@ impl Store for PostgresStore {
         self.answered(self.definition_with_hash(hash)).await
     }
 
-    async fn list_definitions(&self, namespace: &Namespace) -> Result<Vec<StoredDefinition>, StoreError> {
-        self.answered(self.definitions_of(namespace)).await
+    async fn list_definitions(
+        &self,
+        namespace: &Namespace,
+        filter: &DefinitionFilter,
+    ) -> Result<Vec<DefinitionRow>, StoreError> {
+        self.answered(self.definitions_of(namespace, filter)).await
+    }
+
+    async fn definition_bodies(&self, hashes: &[DefinitionHash]) -> Result<Vec<(DefinitionHash, String)>, StoreError> {
+        self.answered(self.bodies(hashes)).await
     }
 
     async fn create_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {

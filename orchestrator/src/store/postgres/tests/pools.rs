@@ -10,7 +10,7 @@ use super::{batch, prepared, session};
 use crate::store::conformance::{next, run_id};
 use crate::store::postgres::pool::{Pool, Taken};
 use crate::store::postgres::{PostgresConfig, PostgresStore, testing};
-use crate::store::{RunFilter, Store, StoreError};
+use crate::store::{DefinitionFilter, RunFilter, Store, StoreError};
 
 async fn store(url: &str) -> PostgresStore {
     let config = PostgresConfig {
@@ -97,5 +97,8 @@ async fn people_are_answered_while_the_engine_holds_all_its_connections() {
     assert_eq!(people.list_runs(&namespace, &filter).await.unwrap().len(), 1);
     people.now().await.unwrap();
     people.namespaces().await.unwrap();
-    people.list_definitions(&namespace).await.unwrap();
+    people
+        .list_definitions(&namespace, &DefinitionFilter::default())
+        .await
+        .unwrap();
 }
