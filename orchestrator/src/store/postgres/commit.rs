@@ -154,8 +154,10 @@ async fn execute(
             select i.run_id, i.retention_class, i.partition, i.version, i.namespace, i.workflow_id, i.workflow,
                    i.definition, i.status, i.started_at, i.closed_at, i.wake_at, i.request_id,
                    i.search_attributes::jsonb, i.outcome,
-                   i.again or exists (select from runs e
-                                      where e.namespace = i.namespace and e.workflow_id = i.workflow_id)
+                   -- Not `exists`: the planner may answer that by reading the whole namespace once.
+                   i.again or coalesce((select true from runs e
+                                        where e.namespace = i.namespace and e.workflow_id = i.workflow_id
+                                        limit 1), false)
             from fence, unnest($16::uuid[], $17::smallint[], $18::smallint[], $19::integer[], $20::text[], $21::text[],
                                $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[],
                                $27::timestamptz[], $28::text[], $29::text[], $30::text[], $45::boolean[])

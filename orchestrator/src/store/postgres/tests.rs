@@ -383,6 +383,36 @@ async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
     );
 }
 
+/// Whether a workflow id was used before is asked of each start alone, however many runs there are.
+#[tokio::test]
+async fn a_start_does_not_read_the_runs_of_others() {
+    let (url, store) = prepared().await;
+    let mut session = session(&store).await;
+    for round in 0..4 {
+        let starts = || (1..=100).map(move |n| round * 100 + n);
+        let batch = Batch {
+            appends: starts().map(|n| append(n, 1, "[]")).collect(),
+            runs: starts().map(|n| RunWrite::Insert(run(n, &format!("id-{n}")))).collect(),
+            ..Batch::default()
+        };
+        store.commit(&session, &batch).await.unwrap();
+        session = next(session);
+    }
+    testing::kill(&url, store).await;
+    let index = "from pg_stat_user_indexes where indexrelname = 'runs_by_workflow_id'";
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut asked = 0;
+    while asked < 400 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the index is asked {asked} times"
+        );
+        asked = scalar::<i64>(&url, &format!("select idx_scan {index}")).await;
+    }
+    let read = scalar::<i64>(&url, &format!("select idx_tup_read {index}")).await;
+    assert_eq!(read, 0, "rows of others were read");
+}
+
 #[tokio::test]
 async fn a_newer_format_is_refused_with_a_code() {
     let (url, store) = prepared().await;
