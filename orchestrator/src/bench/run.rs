@@ -144,7 +144,8 @@ impl Watch<'_> {
             }
             tokio::time::sleep(left.min(LOOK)).await;
             self.stack.check()?;
-            if self.client.is_finished() {
+            // With one saga at a time it may have ended in the very moment that was waited for.
+            if self.client.is_finished() && Instant::now() < end {
                 // It only ends so early for an error.
                 return match (&mut *self.client).await {
                     Ok(Err(error)) => Err(error.into()),
