@@ -14,13 +14,14 @@
 
 use std::sync::Arc;
 
-use super::cancel::{is_repeat, refused};
+use super::cancel::refused;
 use super::decider::{Decider, Work};
 use super::effect::Direction;
 use super::event::{Event, Resolution};
 use super::input::{Operation, ParkedAction, Rejected};
 use super::ledger::UndoState;
 use super::open::Open;
+use super::request::{Verb, was_taken};
 use super::{activity, blocked, compensation, tree};
 use crate::definition::plan::{NodeKind, Undo};
 use crate::ids::StepPath;
@@ -38,7 +39,7 @@ pub(super) fn act(
     action: ParkedAction,
     operation: Operation,
 ) -> Result<(), Rejected> {
-    if is_repeat(d.state, &operation) || refused(d.state)? {
+    if was_taken(d.state, Verb::of(&action), &operation) || refused(d.state)? {
         return Ok(());
     }
     if step.as_str().is_empty() {
