@@ -346,7 +346,7 @@ impl<B: Bus> Publisher<B> {
         }
         if !unreadable.is_empty() {
             tracing::error!(
-                code = code::OWED_UNREADABLE.id,
+                code = code::bounds::OWED_UNREADABLE.id,
                 session = %inherited.id.session,
                 batch_no = inherited.id.batch_no,
                 runs = ?unreadable.runs.iter().take(10).map(ToString::to_string).collect::<Vec<_>>(),
