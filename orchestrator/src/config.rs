@@ -11,10 +11,12 @@ use clap::Args;
 use knarr_schemas::code::Code;
 use serde::Deserialize;
 
+use self::bounds::{BoundArgs, Bounds};
 use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
 use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
 
+pub mod bounds;
 pub mod streams;
 
 pub const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
@@ -88,6 +90,9 @@ pub struct ProcessArgs {
 
     #[command(flatten)]
     pub streams: StreamArgs,
+
+    #[command(flatten)]
+    pub bounds: BoundArgs,
 }
 
 /// What the file may say.
@@ -109,9 +114,22 @@ struct File {
     task_max_bytes: Option<ByteSize>,
     dlq_max_bytes: Option<ByteSize>,
     events_max_bytes: Option<ByteSize>,
+    live_max_bytes: Option<ByteSize>,
+    intake_max_bytes: Option<ByteSize>,
+    direct_max_bytes: Option<ByteSize>,
+    publish_max_bytes: Option<ByteSize>,
 }
 
 impl File {
+    fn bounds(&self) -> BoundArgs {
+        BoundArgs {
+            live_max_bytes: self.live_max_bytes,
+            intake_max_bytes: self.intake_max_bytes,
+            direct_max_bytes: self.direct_max_bytes,
+            publish_max_bytes: self.publish_max_bytes,
+        }
+    }
+
     fn streams(&self) -> StreamArgs {
         StreamArgs {
             nats_replicas: self.nats_replicas,
@@ -137,6 +155,7 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     pub otlp_endpoint: Option<String>,
     pub streams: StreamSettings,
+    pub bounds: Bounds,
 }
 
 /// Without the passwords in addresses.
@@ -191,6 +210,7 @@ impl ServerConfig {
         };
         let process = args.process;
         let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
+        let bounds = process.bounds.or(file.bounds()).bounds()?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
             nats_url: given(nats_url)
@@ -217,6 +237,7 @@ impl ServerConfig {
                 .or(file.otlp_endpoint)
                 .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
             streams,
+            bounds,
         };
         config.check()
     }
