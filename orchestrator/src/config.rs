@@ -12,11 +12,13 @@ use knarr_schemas::code::Code;
 use serde::Deserialize;
 
 use self::bounds::{BoundArgs, Bounds};
+use self::limits::{LimitArgs, Limits};
 use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
 use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
 
 pub mod bounds;
+pub mod limits;
 pub mod streams;
 
 pub const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
@@ -93,6 +95,9 @@ pub struct ProcessArgs {
 
     #[command(flatten)]
     pub bounds: BoundArgs,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// What the file may say.
@@ -114,6 +119,10 @@ struct File {
     task_max_bytes: Option<ByteSize>,
     dlq_max_bytes: Option<ByteSize>,
     events_max_bytes: Option<ByteSize>,
+    run_max_events: Option<u64>,
+    run_max_history_bytes: Option<ByteSize>,
+    run_max_pending: Option<u64>,
+    body_max_bytes: Option<ByteSize>,
     live_max_bytes: Option<ByteSize>,
     intake_max_bytes: Option<ByteSize>,
     direct_max_bytes: Option<ByteSize>,
@@ -127,6 +136,15 @@ impl File {
             intake_max_bytes: self.intake_max_bytes,
             direct_max_bytes: self.direct_max_bytes,
             publish_max_bytes: self.publish_max_bytes,
+        }
+    }
+
+    fn limits(&self) -> LimitArgs {
+        LimitArgs {
+            run_max_events: self.run_max_events,
+            run_max_history_bytes: self.run_max_history_bytes,
+            run_max_pending: self.run_max_pending,
+            body_max_bytes: self.body_max_bytes,
         }
     }
 
@@ -156,6 +174,7 @@ pub struct ServerConfig {
     pub otlp_endpoint: Option<String>,
     pub streams: StreamSettings,
     pub bounds: Bounds,
+    pub limits: Limits,
 }
 
 /// Without the passwords in addresses.
@@ -211,6 +230,7 @@ impl ServerConfig {
         let process = args.process;
         let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
         let bounds = process.bounds.or(file.bounds()).bounds()?;
+        let limits = process.limits.or(file.limits()).settings()?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
             nats_url: given(nats_url)
@@ -238,6 +258,7 @@ impl ServerConfig {
                 .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
             streams,
             bounds,
+            limits,
         };
         config.check()
     }

@@ -181,6 +181,8 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     bus.prepare(cluster.id, cluster.partitions).await?;
     let mut engine_config = EngineConfig {
         partitions: config.partitions,
+        run_limits: config.limits.runs,
+        max_body_bytes: config.limits.body_bytes,
         ..EngineConfig::new(&config.replica_name)
     };
     config.bounds.apply(&mut engine_config);

@@ -9,6 +9,7 @@ mod bounds;
 mod deferral;
 mod families;
 mod head_room;
+mod limits;
 mod line;
 mod memory;
 mod messages;
