@@ -191,6 +191,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             live_bytes: self.live.bytes(),
             intake: self.room.in_use(),
             publishing_bytes: self.publishing_bytes,
+            asleep: self.alarms.asleep(),
         });
         self.send_on();
         if self.recovering {

@@ -30,7 +30,7 @@ use crate::bus::inlet::InUse;
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
-    static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0 }) };
+    static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
 }
 
 /// What a loop keeps in memory at one moment.
@@ -40,6 +40,7 @@ pub(super) struct Kept {
     pub(super) live_bytes: usize,
     pub(super) intake: InUse,
     pub(super) publishing_bytes: usize,
+    pub(super) asleep: usize,
 }
 
 /// Counts rounds of all loops of this test, and notes how many runs the last one had in memory and the most that any kept.
@@ -55,6 +56,7 @@ pub(super) fn turned(now: Kept) {
             direct: most.intake.direct.max(now.intake.direct),
         },
         publishing_bytes: most.publishing_bytes.max(now.publishing_bytes),
+        asleep: most.asleep.max(now.asleep),
     });
 }
 
@@ -66,6 +68,7 @@ fn most_kept() -> Kept {
         live_bytes: 0,
         intake: InUse::default(),
         publishing_bytes: 0,
+        asleep: 0,
     });
     most
 }
