@@ -59,6 +59,8 @@ metrics_table! {
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
+    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, retry, edit, done or skip.";
+    RUNS_PARKED = "knarr_runs_parked", Kind::Gauge, Count, [], "Runs of the cluster that wait for an operator; up to 100,000, and the same on every replica.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
     BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, [], "Direct messages dropped because the replica could not keep up; their senders repeat them.";

@@ -98,9 +98,10 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
         Input::Await(request) => answer::wait(&mut d, request)?,
         Input::Parked {
             step,
+            direction,
             action,
             operation,
-        } => parked::act(&mut d, step, action, operation)?,
+        } => parked::act(&mut d, step, direction, action, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
     }
     Ok(d.finish())

@@ -11,6 +11,7 @@ mod head_room;
 mod line;
 mod memory;
 mod messages;
+mod operators;
 mod random;
 mod robustness;
 mod scenarios;

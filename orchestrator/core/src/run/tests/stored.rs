@@ -113,6 +113,7 @@ fn runs_of_the_first_version_go_on() {
 
 fn parked(step: &str) -> Input {
     Input::Parked {
+        direction: None,
         step: step.into(),
         action: ParkedAction::Retry,
         operation: by("ann"),
