@@ -16,13 +16,13 @@ use super::decider::Decider;
 use super::event::Event;
 use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
-use super::state::{State, StopVerb, Why};
+use super::request::{Verb, was_taken};
+use super::state::{State, Why};
 use super::{pivot, stop};
-use crate::ids::RequestId;
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
 pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
-    if was_taken(d.state, StopVerb::Cancel, &operation) || refused(d.state)? {
+    if was_taken(d.state, Verb::Cancel, &operation) || refused(d.state)? {
         return Ok(());
     }
     if d.state.is_running() {
@@ -41,32 +41,13 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
 }
 
 pub(super) fn terminate(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
-    if was_taken(d.state, StopVerb::Terminate, &operation) || refused(d.state)? {
+    if was_taken(d.state, Verb::Terminate, &operation) || refused(d.state)? {
         return Ok(());
     }
     let reason = operation.reason.as_deref().unwrap_or("the run was terminated");
     let error = Failure::new(error_type::TERMINATED, reason);
     d.emit(Event::RunTerminated { error, operation });
     Ok(())
-}
-
-fn was_taken(state: &State, verb: StopVerb, operation: &Operation) -> bool {
-    let taken = state.stops.get(&verb);
-    let request = operation.request_id.as_ref();
-    taken.is_some_and(|taken| request.is_some_and(|request| taken.contains(request)))
-}
-
-/// Of an operator's action.
-pub(super) fn is_repeat(state: &State, operation: &Operation) -> bool {
-    operation
-        .request_id
-        .as_ref()
-        .is_some_and(|request| state.requests.contains(request) || inherited(state, request))
-}
-
-fn inherited(state: &State, request: &RequestId) -> bool {
-    let continues = state.birth.continues.as_ref();
-    continues.is_some_and(|continues| continues.requests.contains(request))
 }
 
 /// Never true: an error or leave to go on, in a form that reads well behind `||`.

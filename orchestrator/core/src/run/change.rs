@@ -8,13 +8,13 @@ use super::effect::Direction;
 use super::event::{ActivityScheduled, ChildEnded, LateOutcome, StepOutcome, UndoCall};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
-use super::input::{AnswerRequest, Operation};
+use super::input::AnswerRequest;
 use super::ledger::{ChildToUndo, LedgerEntry, UndoState};
 use super::mail::RefusedStart;
 use super::message::{Answer, Body, Recipient, StartChild};
 use super::open::{Child, Open};
 use super::path::is_within;
-use super::state::{Closed, Heard, Phase, State, Step, Stop, StopVerb, Task, Waiter, Why};
+use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
 use super::status::Status;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
@@ -274,17 +274,5 @@ impl State {
             on: request.on,
             seq,
         });
-    }
-
-    pub(super) fn remember(&mut self, operation: &Operation) {
-        if let Some(request) = &operation.request_id {
-            self.requests.insert(request.clone());
-        }
-    }
-
-    pub(super) fn remember_stop(&mut self, verb: StopVerb, operation: &Operation) {
-        if let Some(request) = &operation.request_id {
-            self.stops.entry(verb).or_default().insert(request.clone());
-        }
     }
 }

@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
 use super::message::{Answer, Body, Parent, Recipient, Sender};
 use super::open::Exit;
+use super::request::Requests;
 use super::signal::Signal;
 use super::state::Why;
 use super::status::Status;
@@ -425,9 +426,12 @@ pub struct Continues {
     /// Those who wait for the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiters: Vec<Arc<str>>,
-    /// Requests that the run before had taken: a repeat changes nothing.
+    /// Requests that the run before had taken under an earlier version, which did not say what they asked for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub requests: BTreeSet<RequestId>,
+    /// Requests that the run before had taken: a repeat changes nothing.
+    #[serde(default, skip_serializing_if = "Requests::is_empty")]
+    pub taken: Requests,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,8 +15,9 @@ use super::ledger::UndoState;
 use super::mail::{Pending, Taken};
 use super::message::Body;
 use super::open::{Loop, Open, ParkedCall, Stopped};
+use super::request::Verb;
 use super::signal::Signal;
-use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, StopVerb, Why};
+use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
 use crate::time::Timestamp;
 
@@ -65,7 +66,7 @@ impl State {
             vars: Default::default(),
             waiters: Vec::new(),
             requests: Default::default(),
-            stops: Default::default(),
+            taken: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
             open: Default::default(),
@@ -223,7 +224,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             error,
             operation,
         } => {
-            state.remember_stop(StopVerb::Cancel, operation);
+            state.taken.remember(Verb::Cancel, operation);
             state.parked = None;
             state.deferred = Some(Box::new(Deferred {
                 why: *why,
@@ -244,7 +245,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.open.insert(step.clone(), parked);
         }
         Event::StepResumed { step, operation } => {
-            state.remember(operation);
+            state.taken.remember(Verb::Retry, operation);
             state.open.remove(step);
         }
         Event::StepResolved {
@@ -253,7 +254,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             output,
             operation,
         } => {
-            state.remember(operation);
+            state.taken.remember(Verb::resolving(*how), operation);
             let end = match how {
                 Resolution::Done if output.is_null() => Step::Passed,
                 Resolution::Done => Step::Completed { output: output.clone() },
@@ -399,14 +400,14 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::UndoResumed { step, operation } => {
-            state.remember(operation);
+            state.taken.remember(Verb::Retry, operation);
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Ready;
                 entry.resumed = true;
             }
         }
         Event::UndoResolved { step, how, operation } => {
-            state.remember(operation);
+            state.taken.remember(Verb::resolving(*how), operation);
             state.undoing.remove(step);
             let resolved = match how {
                 Resolution::Done => UndoState::Done,
@@ -417,7 +418,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::RunFailed { error } => state.stop(Why::Failed, error, seq),
         Event::RunTimedOut { error } => state.stop(Why::TimedOut, error, seq),
         Event::CancelRequested { error, operation } => {
-            state.remember_stop(StopVerb::Cancel, operation);
+            state.taken.remember(Verb::Cancel, operation);
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
@@ -426,7 +427,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.parked_at = Some(at);
         }
         Event::RunResumed { operation, event_limit } => {
-            state.remember(operation);
+            state.taken.remember(Verb::Retry, operation);
             state.parked = None;
             state.blocked.clear();
             state.event_limit = *event_limit;
@@ -466,7 +467,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             of.insert(message.number, taken);
         }
         Event::SignalReceived(signal) => {
-            state.remember(&signal.operation);
+            state.taken.remember(Verb::Signal, &signal.operation);
             state.signals.received = state.signals.received.saturating_add(1);
             state.signals.buffer.push(Signal {
                 number: state.signals.received,
@@ -508,7 +509,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.close(*status, error, seq, at);
         }
         Event::RunTerminated { error, operation } => {
-            state.remember_stop(StopVerb::Terminate, operation);
+            state.taken.remember(Verb::Terminate, operation);
             state.parked = None;
             let error = state.failure().unwrap_or(error).clone();
             state.close(Status::Terminated, Some(error), seq, at);

@@ -10,7 +10,8 @@
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs, and [`parked_item`] is the list of what operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
+//! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
@@ -54,6 +55,7 @@ mod parked;
 mod parked_item;
 mod path;
 mod pivot;
+pub mod request;
 mod retry;
 mod savepoint;
 mod scope;

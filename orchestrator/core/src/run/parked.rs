@@ -19,13 +19,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::cancel::{is_repeat, refused};
+use super::cancel::refused;
 use super::decider::{Decider, Work};
 use super::effect::Direction;
 use super::event::{Event, Resolution};
 use super::input::{Operation, ParkedAction, Rejected};
 use super::ledger::{LedgerEntry, UndoState};
 use super::open::Open;
+use super::request::{Verb, was_taken};
 use super::state::Step;
 use super::{activity, blocked, compensation, tree};
 use crate::definition::plan::{NodeId, NodeKind, Undo};
@@ -45,7 +46,7 @@ pub(super) fn act(
     action: ParkedAction,
     operation: Operation,
 ) -> Result<(), Rejected> {
-    if is_repeat(d.state, &operation) || refused(d.state)? {
+    if was_taken(d.state, Verb::of(&action), &operation) || refused(d.state)? {
         return Ok(());
     }
     if step.as_str().is_empty() {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cancel::{is_repeat, refused};
+use super::cancel::refused;
 use super::decider::Decider;
 use super::event::{Event, SignalReceived};
 use super::input::{Operation, Rejected};
 use super::limits::{MAX_BUFFERED_SIGNALS, MAX_SIGNAL_NAME_BYTES};
+use super::request::{Verb, was_taken};
 use super::wait_for;
 
 /// One that no step has taken yet.
@@ -31,7 +32,7 @@ pub(super) fn receive(
     body: Arc<Value>,
     operation: Operation,
 ) -> Result<(), Rejected> {
-    if is_repeat(d.state, &operation) || refused(d.state)? {
+    if was_taken(d.state, Verb::Signal, &operation) || refused(d.state)? {
         return Ok(());
     }
     if name.is_empty() || name.len() > MAX_SIGNAL_NAME_BYTES || name.contains('\0') {

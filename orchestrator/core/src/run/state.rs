@@ -18,6 +18,7 @@ use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
 use super::open::{Exit, Loop, Open};
+use super::request::Requests;
 use super::signal::Signal;
 use super::status::Status;
 use crate::ids::{
@@ -44,11 +45,11 @@ pub struct State {
     pub(super) tasks: Vec<Task>,
     pub(super) vars: BTreeMap<Arc<str>, Arc<Value>>,
     pub(super) waiters: Vec<Waiter>,
-    /// Of operators' actions that were taken: a repeat changes nothing.
+    /// Requests that an earlier version took, which did not say what they asked for: signals, and what was done about what
+    /// is parked. Not added to any more.
     pub(super) requests: BTreeSet<RequestId>,
-    /// The same of what stopped the run; by verb, since one id may be used for both.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) stops: BTreeMap<StopVerb, BTreeSet<RequestId>>,
+    #[serde(default, alias = "stops", skip_serializing_if = "Requests::is_empty")]
+    pub(super) taken: Requests,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) signals: Signals,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
@@ -83,13 +84,6 @@ pub struct State {
     /// When the run as a whole was parked, now or the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parked_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum StopVerb {
-    Cancel,
-    Terminate,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -531,6 +525,7 @@ impl State {
                     .map(|waiter| waiter.to.clone())
                     .collect(),
                 requests: self.requests.clone(),
+                taken: self.taken.clone(),
             })),
         }
     }

@@ -6,7 +6,7 @@ use super::dsl::*;
 use crate::ids::StepPath;
 use crate::run::effect::{Effect, effects_still_wanted};
 use crate::run::input::{AnswerOn, Input, ParkedAction, TaskOutcome};
-use crate::run::limits::{MAX_EVENTS, MAX_PENDING};
+use crate::run::limits::{MAX_BUFFERED_SIGNALS, MAX_EVENTS, MAX_PENDING};
 use crate::run::{self, Event, State, Status, emissions};
 use crate::time::Timestamp;
 
@@ -137,6 +137,71 @@ fn a_run_that_continues_as_new_hands_over_what_waits() {
         body: json!(5).into(),
         operation: request("s-1"),
     });
+}
+
+/// A signal a generation, for many generations: what is remembered does not grow with them.
+#[test]
+fn a_chain_of_runs_remembers_the_requests_of_two() {
+    let signal = |id: u32| Input::Signal {
+        name: "next".into(),
+        body: json!(id).into(),
+        operation: request(&format!("s-{id}")),
+    };
+    let plan = || {
+        plan(vec![
+            wait_for("w", "next"),
+            wait_for("v", "next"),
+            continue_as_new("again", None),
+        ])
+    };
+    let mut run = Run::of(plan());
+    let mut longest = 0;
+    for n in 0..50 {
+        run.take(signal(2 * n));
+        if n > 0 {
+            run.ignores(signal(2 * n - 1));
+            run.ignores(signal(2 * n - 2));
+        }
+        run.ignores(signal(2 * n));
+        run.take(signal(2 * n + 1));
+        assert_eq!(run.state.taken.len(), 2);
+        let start = run.state.successor().unwrap();
+        let carried = start.continues.as_ref().unwrap();
+        assert_eq!((carried.taken.len(), carried.requests.len()), (2, 0));
+        longest = longest.max(serde_json::to_string(&run.state).unwrap().len());
+        run = Run::started(plan(), start).unwrap();
+    }
+    assert!(longest < 4_096, "{longest} bytes");
+    run.take(signal(0));
+}
+
+/// Every id that is remembered has cost an event, and those are limited; what comes to a run that is parked for it waits,
+/// and what waits is limited too.
+#[test]
+fn a_run_remembers_as_many_requests_as_its_limits_allow() {
+    let signal = |id: usize| Input::Signal {
+        name: "next".into(),
+        body: json!(1).into(),
+        operation: request(&id.to_string()),
+    };
+    let each = repeat("l", "true", 1_000_000, vec![wait_for("w", "next")]);
+    let plan = plan(vec![each]);
+    let (mut state, _) = run::start(&plan, begin(json!(null)), Timestamp(0)).unwrap();
+    state.event_limit = Some(1_000);
+    let take = |state: &mut State, id| run::apply(&plan, state, signal(id), Timestamp(0)).map(|_| ());
+    let mut ids = 0..;
+    let refused = loop {
+        if let Err(refused) = take(&mut state, ids.next().unwrap()) {
+            break refused;
+        }
+        assert!(state.taken.len() <= state.events as usize);
+    };
+    assert_eq!(refused, run::input::Rejected::SignalsFull);
+    assert_eq!(state.status(), Status::Parked);
+    let most = 1_000 + MAX_BUFFERED_SIGNALS;
+    assert!(state.events as usize <= most + 4, "{} events", state.events);
+    assert!(state.taken.len() > MAX_BUFFERED_SIGNALS && state.taken.len() <= most);
+    assert_eq!(take(&mut state, 0), Ok(()), "the first is known to the last");
 }
 
 #[test]

@@ -225,6 +225,31 @@ fn a_request_id_of_a_cancellation_terminates_all_the_same() {
     }
 }
 
+/// The same of everything else that may be asked under one id.
+#[test]
+fn a_request_id_is_remembered_with_what_it_asked_for() {
+    let signal = || Input::Signal {
+        name: "x".into(),
+        body: json!(1).into(),
+        operation: request("r1"),
+    };
+    let mut run = parked();
+    run.take(signal());
+    run.take(input("b", ParkedAction::Retry, request("r1")));
+    park(&mut run, "b");
+    run.ignores(input("b", ParkedAction::Retry, request("r1")));
+    let other = ParkedAction::RetryWithInput(json!(1).into());
+    run.ignores(input("b", other, request("r1")));
+    run.ignores(signal());
+    assert_eq!(run.status(), Status::Parked);
+    run.take(input("b", ParkedAction::MarkDone, request("r1")));
+    assert_eq!(run.status(), Status::Compensated);
+    run.ignores(input("b", ParkedAction::MarkDone, request("r1")));
+    run.ignores(input("b", ParkedAction::Retry, request("r1")));
+    run.ignores(signal());
+    assert!(run.apply(input("b", ParkedAction::Skip, request("r1"))).is_err());
+}
+
 #[test]
 fn terminate_stops_at_once_and_undoes_nothing() {
     let mut run = run(vec![act("a"), act("b")]);

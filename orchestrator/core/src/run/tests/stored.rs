@@ -111,6 +111,40 @@ fn runs_of_the_first_version_go_on() {
     }
 }
 
+/// Earlier versions kept the ids of signals and of what was done about what is parked together.
+#[test]
+fn requests_that_an_earlier_version_took_still_count_and_not_for_more_than_they_did() {
+    let signal = |id: &str| Input::Signal {
+        name: "x".into(),
+        body: json!(1).into(),
+        operation: request(id),
+    };
+    let retry = |id: &str| Input::Parked {
+        direction: None,
+        step: "create".into(),
+        action: ParkedAction::Retry,
+        operation: request(id),
+    };
+    let mut snapshot: Value = serde_json::from_str(V1[1].2).unwrap();
+    snapshot["requests"] = json!(["r-1"]);
+    snapshot["stops"] = json!({"cancel": ["c-1"]});
+    snapshot["birth"]["continues"] = json!({"run": snapshot["birth"]["run_id"], "requests": ["r-0"]});
+    let again: State = serde_json::from_value(snapshot.clone()).unwrap();
+    let again: State = serde_json::from_str(&serde_json::to_string(&again).unwrap()).unwrap();
+    for state in [serde_json::from_value(snapshot).unwrap(), again] {
+        let mut run = Run::loaded(order(), state);
+        for id in ["r-0", "r-1"] {
+            run.ignores(signal(id));
+            run.ignores(retry(id));
+        }
+        run.ignores(Input::Cancel(request("c-1")));
+        assert_eq!(run.status(), Status::Running);
+        run.take(signal("c-1"));
+        run.take(Input::Cancel(request("r-1")));
+        assert_eq!(run.status(), Status::Compensating);
+    }
+}
+
 fn parked(step: &str) -> Input {
     Input::Parked {
         direction: None,
