@@ -205,10 +205,13 @@ codes! {
         "Use one of those there are; `knarr namespace list` shows them.";
     NOT_FOR_THIS = "KN0257", "not_for_this",
         "This cannot be done about what is parked there.",
-        "Retry, mark as done or skip it; only activities take other input, only steps an output, and a run that is parked as a whole is retried, cancelled or terminated.";
+        "Retry, mark as done or skip it; only activities take other input, only steps an output, and a run that is parked as a whole is retried, cancelled or terminated (and done where it lacks nothing but its output).";
     OLDER_REPLICAS = "KN0258", "older_replicas",
         "Replicas of an older version are still part of the cluster, and could not read what this would store.",
         "Finish the upgrade of the orchestrators, then send it again; `knarr_format_level` says what all of them can read.";
+    LIMIT = "KN0260", "limit",
+        "The limit of a run cannot be set to this.",
+        "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use knarr_schemas::api::OperationState;
 pub(super) fn of(event: &Event, at: Timestamp) -> Option<OperationState> {
     let (action, place, operation): (_, Option<(&StepPath, Direction)>, &Operation) = match event {
         Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => ("cancel", None, operation),
+        Event::LimitsRaised { operation, .. } => ("limit", None, operation),
         Event::RunTerminated { operation, .. } => ("terminate", None, operation),
         Event::RunResumed { operation, .. } => ("retry", None, operation),
         Event::StepResumed { step, operation } => ("retry", Some((step, Direction::Do)), operation),
@@ -25,6 +26,7 @@ pub(super) fn of(event: &Event, at: Timestamp) -> Option<OperationState> {
     if *operation == Operation::default() {
         return None;
     }
+    let place = place.filter(|(step, _)| !step.as_str().is_empty());
     Some(OperationState {
         at: at.to_utc(),
         action: action.to_owned(),

@@ -125,6 +125,7 @@ mod tests {
             tasks: Vec::new(),
             waiting: Vec::new(),
             operations: Vec::new(),
+            limits: Vec::new(),
             shortened: false,
         }
     }

@@ -26,6 +26,7 @@ pub mod graph;
 pub mod history;
 pub mod interrupt;
 pub mod junit;
+pub mod limit;
 pub mod list;
 pub mod namespace;
 pub mod operator_code;
@@ -94,6 +95,8 @@ pub enum Command {
     Signal(signal::SignalArgs),
     /// Lists what waits for an operator, and decides about it
     Parked(parked::ParkedArgs),
+    /// Lets a run have more of what is limited
+    Limit(limit::LimitArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
@@ -171,6 +174,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
+        Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,

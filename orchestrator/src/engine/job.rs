@@ -6,6 +6,7 @@ use std::sync::Arc;
 use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
+use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
 use knarr_core::time::Span;
 use serde_json::Value;
@@ -212,4 +213,5 @@ pub(super) enum Verb {
         direction: Option<Direction>,
         action: ParkedAction,
     },
+    RaiseLimits(RunLimits),
 }

@@ -30,6 +30,7 @@ impl Verb {
         match self {
             Self::Cancel => "cancel",
             Self::Terminate => "terminate",
+            Self::RaiseLimits(_) => "limit",
             Self::Parked { action, .. } => match action {
                 ParkedAction::Retry => "retry",
                 ParkedAction::RetryWithInput(_) => "edit",
@@ -42,7 +43,8 @@ impl Verb {
     /// The storage format that what it stores belongs to.
     fn format_level(&self) -> i32 {
         match self {
-            Self::Parked {
+            Self::RaiseLimits(_)
+            | Self::Parked {
                 action: ParkedAction::MarkDoneWithOutput(_),
                 ..
             } => LEVEL_OF_OUTPUTS,
@@ -115,6 +117,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let input = match &request.verb {
             Verb::Cancel => Input::Cancel(operation),
             Verb::Terminate => Input::Terminate(operation),
+            Verb::RaiseLimits(limits) => Input::RaiseLimits {
+                limits: *limits,
+                operation,
+            },
             Verb::Parked {
                 step,
                 direction,

@@ -46,7 +46,7 @@ pub struct Cluster {
 ///
 /// | level | what it brought |
 /// |---|---|
-/// | 2 | the output of a step that an operator marked as done |
+/// | 2 | the output of a step that an operator marked as done; limits that an operator raised |
 pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.

@@ -50,6 +50,8 @@ metrics_table! {
     RESULTS = "knarr_results_total", Kind::Counter, Count, ["inlet", "outcome"], "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
     TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, [], "Attempts that ended because a deadline passed.";
     UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
+    LIMIT_WARNINGS = "knarr_limit_warnings_total", Kind::Counter, Count, ["limit"], "Runs that have a fifth of what they may have, by `limit` (events, history_bytes, pending or payload).";
+    LIMIT_PARKED = "knarr_limit_parked_total", Kind::Counter, Count, ["limit"], "Runs and steps that wait for an operator because of a `limit`.";
     REJECTED = "knarr_rejected_total", Kind::Counter, Count, ["code"], "Messages and calls refused, by `code`.";
     DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, ["reason"], "Messages copied to the dead-letter stream, by `reason`.";
     PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, ["kind"], "Publications that were not acknowledged, by `kind`; they are repeated or held.";
@@ -60,7 +62,7 @@ metrics_table! {
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
     OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
-    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, retry, edit, done or skip.";
+    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done or skip.";
     RUNS_PARKED = "knarr_runs_parked", Kind::Gauge, Count, [], "Runs of the cluster that wait for an operator; up to 100,000, and the same on every replica.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::effect::Direction;
 use super::event::Continues;
+use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
 use crate::time::{Span, Timestamp};
@@ -98,6 +99,11 @@ pub enum Input {
         /// The step or its undo, where both may be parked; without it what is parked of them, the step first.
         direction: Option<Direction>,
         action: ParkedAction,
+        operation: Operation,
+    },
+    /// An operator lets the run have more of something.
+    RaiseLimits {
+        limits: RunLimits,
         operation: Operation,
     },
     /// The shell could not take or store an input of this run; it is parked for an operator instead of being retried for ever.
@@ -193,6 +199,8 @@ pub enum Rejected {
     TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
+    #[error("{0}")]
+    Limit(String),
     #[error("the task {0} was never given out by this run")]
     UnknownTask(u32),
     #[error("{0}")]

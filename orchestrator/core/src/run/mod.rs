@@ -8,7 +8,7 @@
 //! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
 //! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
-//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
 //! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
@@ -55,6 +55,7 @@ mod parked;
 mod parked_item;
 mod path;
 mod pivot;
+mod raise;
 pub mod request;
 mod retry;
 mod savepoint;
@@ -77,7 +78,7 @@ mod workflow;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{apply, start};
+pub use apply::{apply, start, start_within};
 pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};

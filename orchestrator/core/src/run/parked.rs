@@ -13,7 +13,8 @@
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
 //! into their timeouts once it goes on) and no deadline of it is due. It goes on after `Retry` at the root path; `Cancel`
-//! makes it go on by undoing, `Terminate` closes it.
+//! makes it go on by undoing, `Terminate` closes it. One that is parked for its output alone may be marked as done: it completes
+//! without one.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use super::ledger::{LedgerEntry, UndoState};
 use super::open::Open;
 use super::request::{Verb, was_taken};
 use super::state::Step;
-use super::{activity, blocked, compensation, tree};
+use super::{activity, blocked, compensation, stop, tree};
 use crate::definition::plan::{NodeId, NodeKind, Undo};
 use crate::ids::StepPath;
 use crate::json::{self, Limits};
@@ -90,17 +91,39 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
     if d.state.parked.is_none() {
         return Err(Rejected::RunNotParked);
     }
+    let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
+    let lacks_output = blocked.iter().any(|path| path.as_str().is_empty());
+    if lacks_output && *action == ParkedAction::MarkDone {
+        return complete_without_output(d, operation);
+    }
     if *action != ParkedAction::Retry {
         return Err(Rejected::NotForThis(
             "the run as a whole is parked: it can be retried, cancelled or terminated",
         ));
     }
-    let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
     d.emit(Event::RunResumed {
         operation,
-        event_limit: d.state.raised_limit(),
+        event_limit: d.state.event_limit_to_go_on(),
+        history_limit: d.state.history_limit_to_go_on(),
     });
     blocked::resume(d, blocked);
+    Ok(())
+}
+
+/// Everything has been done, and what the run was to say of it is too large.
+fn complete_without_output(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
+    d.emit(Event::StepResolved {
+        step: StepPath::new(""),
+        how: Resolution::Done,
+        output: Arc::default(),
+        operation,
+    });
+    d.emit(Event::RunResumed {
+        operation: Operation::default(),
+        event_limit: d.state.event_limit_to_go_on(),
+        history_limit: d.state.history_limit_to_go_on(),
+    });
+    stop::complete_with(d, Arc::default());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use knarr_schemas::body::Answer;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::args::ActArgs;
+use super::args::{ActArgs, Kind};
 use super::list;
 use crate::api::command::OperatorCommand;
 use crate::cli::again::Again;
@@ -72,11 +72,15 @@ impl Action {
     }
 
     /// Whether it can be done about that at all, as far as the list tells.
-    fn is_for(&self, entry: &ParkedEntry) -> bool {
+    ///
+    /// A run as a whole can be done where it waits for its output alone, which the list does not tell: it has to be asked for.
+    fn is_for(&self, entry: &ParkedEntry, of_runs: bool) -> bool {
         match self {
             Self::Retry => true,
             Self::Edit(_) => entry.kind != ParkedKind::Run && entry.child.is_none(),
-            Self::Done(output) => entry.kind == ParkedKind::Step || entry.kind == ParkedKind::Undo && output.is_empty(),
+            Self::Done(output) => {
+                entry.kind == ParkedKind::Step || output.is_empty() && (entry.kind == ParkedKind::Undo || of_runs)
+            }
             Self::Skip => entry.kind != ParkedKind::Run,
         }
     }
@@ -118,8 +122,12 @@ pub(super) async fn run(action: Action, args: ActArgs, globals: &Globals) -> Res
         step: args.step.clone().or_else(|| args.filter.at.clone()),
         ..args.filter.request()
     };
+    let of_runs = args.filter.kind == Some(Kind::Run);
     let (found, more) = list::all(&api, request, MOST).await?;
-    let chosen: Vec<_> = found.into_iter().filter(|entry| action.is_for(entry)).collect();
+    let chosen: Vec<_> = found
+        .into_iter()
+        .filter(|entry| action.is_for(entry, of_runs))
+        .collect();
     if chosen.is_empty() && args.run.is_some() {
         let message = format!(
             "nothing of `{}` that is parked can be {}",
