@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use crate::body::{ErrorBody, FailureBody, RunSummary};
 
+mod migration;
 mod parked;
 
+pub use migration::{CheckMigration, MigrationEntry, MigrationPage};
 pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, ParkedPlace};
 
 /// The name of the micro service, as `$SRV.INFO` shows it.
@@ -36,6 +38,8 @@ pub mod verb {
     pub const DEFINITION_LIST: &str = "definition.list";
     /// [`super::ShowDefinition`] → [`super::DefinitionDetail`]
     pub const DEFINITION_SHOW: &str = "definition.show";
+    /// [`super::SetDefaultVersion`] → [`super::DefinitionInfo`]
+    pub const DEFINITION_DEFAULT: &str = "definition.default";
     /// [`super::ListRuns`] → [`super::RunPage`]
     pub const RUN_LIST: &str = "run.list";
     /// [`super::ShowRun`] → [`super::RunDescription`]
@@ -44,20 +48,24 @@ pub mod verb {
     pub const RUN_HISTORY: &str = "run.history";
     /// [`super::ListParked`] → [`super::ParkedPage`]
     pub const PARKED_LIST: &str = "parked.list";
+    /// [`super::CheckMigration`] → [`super::MigrationPage`]
+    pub const MIGRATION_CHECK: &str = "migration.check";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
     pub const NAMESPACE_CREATE: &str = "namespace.create";
     /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject. It shows the names of
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 11] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
+        DEFINITION_DEFAULT,
         RUN_LIST,
         RUN_SHOW,
         RUN_HISTORY,
         PARKED_LIST,
+        MIGRATION_CHECK,
         NAMESPACE_CREATE,
         NAMESPACE_LIST,
     ];
@@ -160,6 +168,9 @@ pub struct DefinitionInfo {
     /// SHA-256 of the canonical JSON.
     pub hash: String,
     pub registered_at: DateTime<Utc>,
+    /// An operator has set it: starts that name no version take it, though there be a higher one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
 }
 
 /// Every version of every definition, by name and version.
@@ -197,6 +208,22 @@ pub struct ShowDefinition {
     /// The newest if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+}
+
+/// Sets the version that starts take which name none. The answer is what they take from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetDefaultVersion {
+    pub workflow: String,
+    /// The highest, also of those that will be registered, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Who, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -300,7 +327,7 @@ pub struct RunDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationState {
     pub at: DateTime<Utc>,
-    /// `cancel`, `terminate`, `limit`, `retry`, `done` or `skip`.
+    /// `cancel`, `terminate`, `limit`, `retry`, `done`, `skip` or `migrate`.
     pub action: String,
     /// `do` or `undo`, of a parked step.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -209,6 +209,9 @@ codes! {
     OLDER_REPLICAS = "KN0258", "older_replicas",
         "Replicas of an older version are still part of the cluster, and could not read what this would store.",
         "Finish the upgrade of the orchestrators, then send it again; `knarr_format_level` says what all of them can read.";
+    NOT_MIGRATABLE = "KN0259", "not_migratable",
+        "The run cannot move to that version: something it has passed, or has under way, is another one there.",
+        "Let it come to its end with the version it has, or register a version in which what it has passed is the same.";
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";

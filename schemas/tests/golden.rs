@@ -85,6 +85,8 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RegisteredDefinition>("api-definition-register-reply");
     body_of::<api::ListDefinitions>("api-definition-list-request");
     body_of::<api::DefinitionPage>("api-definition-list-reply");
+    body_of::<api::SetDefaultVersion>("api-definition-default-request");
+    body_of::<api::DefinitionInfo>("api-definition-default-reply");
     body_of::<api::ShowDefinition>("api-definition-show-request");
     body_of::<api::DefinitionDetail>("api-definition-show-reply");
     body_of::<api::ListRuns>("api-run-list-request");
@@ -95,6 +97,8 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::HistoryPage>("api-run-history-reply");
     body_of::<api::ListParked>("api-parked-list-request");
     body_of::<api::ParkedPage>("api-parked-list-reply");
+    body_of::<api::CheckMigration>("api-migration-check-request");
+    body_of::<api::MigrationPage>("api-migration-check-reply");
     body_of::<api::RunDescription>("api-run-show-operations");
     body_of::<api::CreateNamespace>("api-namespace-create-request");
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
@@ -113,6 +117,7 @@ fn messages_to_runs_read_as_they_were_addressed() {
         ("result-log", "o/1", "result", None),
         ("signal", "o/1", "signal", Some("paid")),
         ("parked-edit", "o/1", "parked", Some("edit")),
+        ("migrate", "o/1", "migrate", None),
         ("run-message", "o/1", "message", None),
         ("run-message-answer", "o/1", "answer", None),
     ] {

@@ -62,6 +62,8 @@ pub struct OperatorCommand {
     pub step: Option<String>,
     /// `do` or `undo`.
     pub direction: Option<&'static str>,
+    /// The version to move to, of this workflow.
+    pub version: Option<(String, u32)>,
     /// JSON, where the verb takes any.
     pub body: Bytes,
     pub request_id: String,
@@ -235,12 +237,16 @@ impl Commander {
         headers.insert(header::VERB, format!("{} {namespace}", command.verb).as_str());
         headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
         let run = command.run.map(|run| run.to_string());
+        let version = command.version.as_ref().map(|(_, version)| version.to_string());
+        let workflow = command.version.as_ref().map(|(workflow, _)| workflow.as_str());
         for (name, value) in [
             (header::BY, command.by.as_deref()),
             (header::REASON, command.reason.as_deref()),
             (header::RUN_ID, run.as_deref()),
             (header::STEP, command.step.as_deref()),
             (header::DIRECTION, command.direction),
+            (header::WORKFLOW, workflow),
+            (header::VERSION, version.as_deref()),
         ] {
             if let Some(value) = value {
                 headers.insert(name, header_text(value).as_str());

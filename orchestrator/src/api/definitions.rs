@@ -3,15 +3,17 @@
 use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, ShowDefinition,
+    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition,
 };
 use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
-use crate::store::{DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
+use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
+/// Characters that are kept of who and why.
+const MOST_TOLD: usize = 1_024;
 
 impl<S: Store> Operations<S> {
     /// Checks, stores, and has the task queues set up. Registering the same again does the last alone.
@@ -145,6 +147,46 @@ impl<S: Store> Operations<S> {
         })
     }
 
+    /// The version that starts take which name none.
+    pub async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        request: &SetDefaultVersion,
+    ) -> Result<DefinitionInfo, Refusal> {
+        let told = |text: &Option<String>| {
+            text.as_ref()
+                .map(|text| text.chars().take(MOST_TOLD).collect::<String>())
+        };
+        for text in [&request.by, &request.reason].into_iter().flatten() {
+            if text.contains('\0') {
+                return Err(Refusal::new(400, &code::NUL_CHARACTER, code::NUL_CHARACTER.cause));
+            }
+        }
+        let workflow = WorkflowName::new(&request.workflow);
+        let default = match request.version {
+            None => None,
+            Some(version) => Some(DefaultVersion {
+                // A version that does not fit is one that is not there.
+                version: i32::try_from(version).unwrap_or(-1),
+                at: self.store.now().await?,
+                by: told(&request.by),
+                reason: told(&request.reason),
+            }),
+        };
+        let set = self
+            .store
+            .set_default_version(namespace, &workflow, default.as_ref())
+            .await?;
+        // Whatever is wrong with the name or the version is told as for one that is shown.
+        let show = ShowDefinition {
+            workflow: request.workflow.clone(),
+            version: request.version,
+        };
+        let mut shown = self.show_definition(namespace, &show).await?.definition;
+        shown.default = set && request.version.is_some();
+        Ok(shown)
+    }
+
     async fn registered_at(
         &self,
         stored: &StoredDefinition,
@@ -169,6 +211,7 @@ fn info(stored: &StoredDefinition) -> DefinitionInfo {
         version: u32::try_from(stored.version).unwrap_or_default(),
         hash: stored.hash.0.to_string(),
         registered_at: stored.registered_at.to_utc(),
+        default: false,
     }
 }
 
@@ -178,6 +221,7 @@ fn row_info(row: &DefinitionRow) -> DefinitionInfo {
         version: u32::try_from(row.version).unwrap_or_default(),
         hash: row.hash.0.to_string(),
         registered_at: row.registered_at.to_utc(),
+        default: row.default,
     }
 }
 

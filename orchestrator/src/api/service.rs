@@ -261,6 +261,7 @@ impl<S: Store> Call<S> {
             }
             verb::DEFINITION_LIST => self.encode(&operations.list_definitions(&namespace, &self.body()?).await?),
             verb::DEFINITION_SHOW => self.encode(&operations.show_definition(&namespace, &self.body()?).await?),
+            verb::DEFINITION_DEFAULT => self.encode(&operations.set_default_version(&namespace, &self.body()?).await?),
             verb::RUN_LIST => self.encode(&operations.list_runs(&namespace, &self.body()?).await?),
             verb::RUN_SHOW => {
                 let request: api::ShowRun = self.body()?;
@@ -268,6 +269,12 @@ impl<S: Store> Call<S> {
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
             verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
+            verb::MIGRATION_CHECK => {
+                let reply = operations
+                    .check_migration(&namespace, &self.body()?, self.budget())
+                    .await?;
+                self.encode(&reply)
+            }
             verb::NAMESPACE_CREATE => {
                 let api::CreateNamespace {} = self.body()?;
                 self.encode(&operations.create_namespace(&namespace).await?)
@@ -346,7 +353,7 @@ fn count(refusal: &Refusal) {
 /// What a request that was cut off has left behind.
 fn out_of_time(verb: &str) -> &'static Code {
     match verb {
-        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        verb::DEFINITION_REGISTER | verb::DEFINITION_DEFAULT | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
         _ => &code::NOT_ANSWERED,
     }
 }
@@ -366,6 +373,13 @@ mod tests {
     fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
         let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
         let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
-        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+        assert_eq!(
+            in_doubt,
+            [
+                verb::DEFINITION_REGISTER,
+                verb::DEFINITION_DEFAULT,
+                verb::NAMESPACE_CREATE
+            ]
+        );
     }
 }

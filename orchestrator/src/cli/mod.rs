@@ -28,6 +28,7 @@ pub mod interrupt;
 pub mod junit;
 pub mod limit;
 pub mod list;
+pub mod migrate;
 pub mod namespace;
 pub mod operator_code;
 pub mod output;
@@ -97,6 +98,7 @@ pub enum Command {
     Parked(parked::ParkedArgs),
     /// Lets a run have more of what is limited
     Limit(limit::LimitArgs),
+    Migrate(migrate::MigrateArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
@@ -173,6 +175,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Migrate(args) => migrate::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,

@@ -226,6 +226,10 @@ impl Timeline {
                 line("limits raised".into(), Tone::Attention, detail.trim().to_owned())
             }
             "run_resumed" => line("run resumed".into(), Tone::Attention, operation),
+            "run_migrated" => {
+                let version = number("version").unwrap_or_default();
+                line(format!("moved to v{version}"), Tone::Attention, operation)
+            }
             "awaited" => line("somebody waits".into(), Tone::Plain, format!("until {}", text("on"))),
             "late_result" => {
                 let outcome = text("outcome");

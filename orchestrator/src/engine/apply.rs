@@ -128,6 +128,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             status.clone_into(&mut row.status);
             changed = true;
         }
+        if state.has_migrated() && row.definition != *state.definition_hash() {
+            row.definition = state.definition_hash().clone();
+            row.version = i32::try_from(state.version()).unwrap_or(i32::MAX);
+            self.building.migrated(run_id, row.partition);
+            changed = true;
+        }
         let closes = row.closed_at.is_none() && state.closed_at().is_some();
         if closes {
             row.closed_at = state.closed_at();

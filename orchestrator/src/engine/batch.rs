@@ -27,6 +27,8 @@ struct Touched {
     partition: i16,
     insert: bool,
     row_changed: bool,
+    /// It goes by another version of its definition.
+    migrated: bool,
     /// Transitions with effects.
     owed: Option<(i32, i32)>,
 }
@@ -145,6 +147,10 @@ impl BatchBuilder {
         self.touch(run_id, partition).row_changed = true;
     }
 
+    pub(super) fn migrated(&mut self, run_id: RunId, partition: i16) {
+        self.touch(run_id, partition).migrated = true;
+    }
+
     pub(super) fn inserted(&mut self, run_id: RunId, partition: i16) {
         self.touch(run_id, partition).insert = true;
     }
@@ -154,6 +160,7 @@ impl BatchBuilder {
             partition,
             insert: false,
             row_changed: false,
+            migrated: false,
             owed: None,
         })
     }
@@ -213,6 +220,8 @@ impl BatchBuilder {
             if let Some(live) = live.get(*run_id) {
                 if touched.insert {
                     runs.push(RunWrite::Insert(live.row.clone()));
+                } else if touched.migrated {
+                    runs.push(RunWrite::Migrate(live.row.clone()));
                 } else if touched.row_changed {
                     runs.push(RunWrite::Update(live.row.clone()));
                 }

@@ -218,4 +218,9 @@ pub(super) enum Verb {
         action: ParkedAction,
     },
     RaiseLimits(RunLimits),
+    /// To a version of the workflow, which has to be the run's.
+    Migrate {
+        workflow: WorkflowName,
+        version: u32,
+    },
 }

@@ -101,6 +101,7 @@ impl JobReader {
                     let limits = raised(&body)?;
                     self.verb(&subject, message, Verb::RaiseLimits(limits))
                 }
+                "migrate" => self.migrate(&subject, message),
                 "signal" => self.signal(&subject, message),
                 "message" => self.run_message(&subject, message),
                 "answer" => self.run_message_answer(&subject, message),
@@ -350,7 +351,7 @@ fn raised(body: &Value) -> Result<RunLimits, Refusal> {
     Ok(limits)
 }
 
-fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
+pub(super) fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
     match bus::header(headers, header::VERSION) {
         None => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {

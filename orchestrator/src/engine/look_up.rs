@@ -7,7 +7,7 @@ use knarr_core::run::message::Body;
 use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
-use super::job::{Job, JobKind};
+use super::job::{Job, JobKind, Verb};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
 use super::refusal::Refusal;
@@ -64,6 +64,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     .filter(|run| !live.contains(*run))
             })
         };
+        if let JobKind::Verb(verb) = &job.kind
+            && let Verb::Migrate { workflow, version } = &verb.verb
+            && job.asked_in.is_none_or(|fetch| fetch > done)
+            && self
+                .definitions
+                .resolve(&verb.namespace, workflow, Some(*version))
+                .is_none()
+        {
+            wanted.version(&verb.namespace, workflow, *version);
+            job.asked_in = next;
+        }
         match &job.kind {
             JobKind::Start(start) => {
                 let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());

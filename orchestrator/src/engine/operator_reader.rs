@@ -1,6 +1,6 @@
 //! From an operator's message to a job.
 
-use knarr_core::ids::{Namespace, RunId, StepPath, WorkflowId};
+use knarr_core::ids::{Namespace, RunId, StepPath, WorkflowId, WorkflowName};
 use knarr_core::run::effect::Direction;
 use knarr_core::run::input::ParkedAction;
 use knarr_schemas::code;
@@ -9,7 +9,7 @@ use knarr_schemas::subject::RunSubject;
 use uuid::Uuid;
 
 use super::job::{JobKind, Verb, VerbRequest};
-use super::job_reader::{JobReader, operation, refuse_control_characters, refuse_task_headers};
+use super::job_reader::{JobReader, operation, refuse_control_characters, refuse_task_headers, version};
 use super::refusal::Refusal;
 use crate::bus::{self, Headers, LogMessage};
 
@@ -80,6 +80,30 @@ impl JobReader {
                 step: StepPath::new(step),
                 direction,
                 action,
+            })
+        })
+    }
+
+    /// `migrate`, to the version of a workflow that the headers name.
+    pub(super) fn migrate(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<JobKind, Refusal> {
+        if subject.name.is_some() {
+            return Err(Refusal::new(
+                &code::BAD_SUBJECT,
+                "nothing may follow this verb in the subject",
+            ));
+        }
+        self.command(subject, message, subject.verb, |headers| {
+            let missing = |name: &str| Refusal::new(&code::BAD_HEADER, format!("`{name}` is missing"));
+            let workflow = bus::header(headers, header::WORKFLOW).ok_or_else(|| missing(header::WORKFLOW))?;
+            if let Err(error) = knarr_schemas::subject::encode_token(workflow) {
+                return Err(Refusal::new(
+                    &code::BAD_HEADER,
+                    format!("the name in `{}` {error}", header::WORKFLOW),
+                ));
+            }
+            Ok(Verb::Migrate {
+                workflow: WorkflowName::new(workflow),
+                version: version(headers)?.ok_or_else(|| missing(header::VERSION))?,
             })
         })
     }

@@ -37,6 +37,7 @@ impl From<Rejected> for Refusal {
             Rejected::Closed(_) => &code::RUN_CLOSED,
             Rejected::UnknownTask(_) => &code::UNKNOWN_TASK,
             Rejected::NotParked(_) | Rejected::RunNotParked => &code::NOT_PARKED,
+            Rejected::CannotMigrate(_) => &code::NOT_MIGRATABLE,
             Rejected::NotForThis(_) => &code::NOT_FOR_THIS,
             Rejected::SignalName => &code::SIGNAL_NAME,
             Rejected::SignalsFull => &code::SIGNALS_FULL,

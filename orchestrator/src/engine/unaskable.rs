@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 
-use super::job::JobKind;
+use super::job::{JobKind, Verb};
 use crate::store::{Found, FoundRun, Store, StoreError};
 
 /// A workflow id, with a request id of which it is to be known what it started.
@@ -40,7 +40,14 @@ impl Unaskable {
             JobKind::UnkeyedStart(start) => version(&start.namespace, &start.workflow, start.version),
             JobKind::Verb(verb) => {
                 let id = (verb.namespace.clone(), verb.workflow_id.clone(), None);
-                self.ids.contains(&id)
+                let of_target = match &verb.verb {
+                    Verb::Migrate {
+                        workflow,
+                        version: number,
+                    } => version(&verb.namespace, workflow, Some(*number)),
+                    _ => false,
+                };
+                self.ids.contains(&id) || of_target
             }
             _ => false,
         }

@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
-    DefinitionFilter, DuePage, FORMAT_LEVEL, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite,
-    Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion, DeferredId,
+    DeferredInput, DefinitionFilter, DuePage, FORMAT_LEVEL, NamespaceRow, Owed, OwedSpan, Registered, RunFilter,
+    RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -387,9 +387,23 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
     expected.search_attributes = Some("{}".to_owned());
     assert_eq!(rig.dump(|_| 0).await.runs[0], expected);
 
+    // One that moves writes its version, too.
+    let mut moved = expected.clone();
+    moved.version = 7;
+    moved.definition = DefinitionHash("h7".into());
+    moved.workflow = WorkflowName::new("other");
+    let batch = Batch {
+        runs: vec![RunWrite::Migrate(moved)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    expected.version = 7;
+    expected.definition = DefinitionHash("h7".into());
+    assert_eq!(rig.dump(|_| 0).await.runs[0], expected);
+
     // Nothing at all is a batch as well.
     commit(store, &mut session, &Batch::default()).await;
-    assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 3);
+    assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 4);
     assert_eq!(rig.dump(|_| 0).await.commits.len(), 1);
 }
 
@@ -972,6 +986,52 @@ async fn definitions_never_change(rig: impl Rig) {
     assert_eq!(heads, [("a", 3, "h3"), ("b", 10, "h10")]);
 
     let (default, b) = (Namespace::new("default"), WorkflowName::new("b"));
+    let version = |version| DefaultVersion {
+        version,
+        at: Timestamp(1_700_000_000_000_002),
+        by: Some("ann".to_owned()),
+        reason: None,
+    };
+    let head = async || {
+        let heads = store.definition_heads().await.unwrap();
+        let head = heads.heads.iter().find(|head| head.workflow == b).unwrap();
+        (head.version, heads.definitions_epoch)
+    };
+    let marked = async || -> Vec<i32> {
+        let filter = DefinitionFilter {
+            limit: 9,
+            ..DefinitionFilter::default()
+        };
+        let rows = store.list_definitions(&default, &filter).await.unwrap();
+        rows.iter().filter(|row| row.default).map(|row| row.version).collect()
+    };
+    assert!(
+        store
+            .set_default_version(&default, &b, Some(&version(9)))
+            .await
+            .unwrap()
+    );
+    assert_eq!((head().await, marked().await), ((9, start + 5), vec![9]));
+    assert!(
+        !store
+            .set_default_version(&default, &b, Some(&version(2)))
+            .await
+            .unwrap()
+    );
+    assert_eq!(head().await, (9, start + 5));
+    assert!(
+        store
+            .set_default_version(&default, &b, Some(&version(1)))
+            .await
+            .unwrap()
+    );
+    assert_eq!((head().await, marked().await), ((1, start + 6), vec![1]));
+    for _ in 0..2 {
+        assert!(store.set_default_version(&default, &b, None).await.unwrap());
+        assert_eq!((head().await, marked().await), ((10, start + 7), vec![]));
+    }
+    let nobody = WorkflowName::new("nobody");
+    assert!(!store.set_default_version(&default, &nobody, None).await.unwrap());
     let newest = store.definition(&default, &b, None).await.unwrap().unwrap();
     assert_eq!(*newest, definition("b", 10, "h10"));
     let ninth = store.definition(&default, &b, Some(9)).await.unwrap().unwrap();

@@ -399,6 +399,9 @@ impl World {
             let known = there.runs.iter().find(|known| known.run_id == row.run_id);
             // To open a closed run again is not something a store has to allow.
             match known {
+                Some(known) if known.closed_at.is_none() && self.random.one_in(10) => {
+                    batch.runs.push(RunWrite::Migrate(row));
+                }
                 Some(known) if known.closed_at.is_none() || self.random.one_in(10) => {
                     batch.runs.push(RunWrite::Update(if known.closed_at.is_some() {
                         closed(row, 60)

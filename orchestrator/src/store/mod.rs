@@ -46,7 +46,7 @@ pub struct Cluster {
 ///
 /// | level | what it brought |
 /// |---|---|
-/// | 2 | the output of a step that an operator marked as done; limits that an operator raised |
+/// | 2 | the output of a step that an operator marked as done; limits that an operator raised; runs that have moved to another version |
 pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
@@ -108,26 +108,36 @@ pub enum RunWrite {
     Insert(RunRow),
     /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome.
     Update(RunRow),
+    /// The same, and version and definition: the run has moved to another one.
+    Migrate(RunRow),
 }
 
 impl RunWrite {
     pub fn row(&self) -> &RunRow {
         match self {
-            Self::Insert(row) | Self::Update(row) => row,
+            Self::Insert(row) | Self::Update(row) | Self::Migrate(row) => row,
         }
     }
 
     pub fn as_insert(&self) -> Option<&RunRow> {
         match self {
             Self::Insert(row) => Some(row),
-            Self::Update(_) => None,
+            Self::Update(_) | Self::Migrate(_) => None,
         }
     }
 
     pub fn as_update(&self) -> Option<&RunRow> {
         match self {
-            Self::Update(row) => Some(row),
+            Self::Update(row) | Self::Migrate(row) => Some(row),
             Self::Insert(_) => None,
+        }
+    }
+
+    /// The row of a run that has moved.
+    pub fn as_migration(&self) -> Option<&RunRow> {
+        match self {
+            Self::Migrate(row) => Some(row),
+            Self::Insert(_) | Self::Update(_) => None,
         }
     }
 }
@@ -366,7 +376,7 @@ pub struct Found {
     pub definitions_epoch: i64,
 }
 
-/// The newest version of a definition.
+/// The version of a definition that a start takes which names none: the newest, or the one an operator has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionHead {
     pub namespace: Namespace,
@@ -375,7 +385,16 @@ pub struct DefinitionHead {
     pub hash: DefinitionHash,
 }
 
-/// The newest version of every definition, and the epoch they were read at.
+/// What operators have said of a definition's versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultVersion {
+    pub version: i32,
+    pub at: Timestamp,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// The head of every definition, and the epoch they were read at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DefinitionHeads {
     pub definitions_epoch: i64,
@@ -403,6 +422,8 @@ pub struct DefinitionRow {
     pub version: i32,
     pub hash: DefinitionHash,
     pub registered_at: Timestamp,
+    /// An operator has set it for starts that name no version.
+    pub default: bool,
 }
 
 /// Which definitions a list shows; by name and version, by keyset.
@@ -577,13 +598,21 @@ pub trait Store: Send + Sync + 'static {
     /// `page.until`: earliest first, then by id. What it costs depends on the page alone.
     fn due(&self, partitions: &[i16], page: DuePage) -> impl Future<Output = Result<Due, StoreError>> + Send;
 
-    /// The newest version of every definition in every namespace.
+    /// The version of every definition, in every namespace, that a start takes which names none.
     fn definition_heads(&self) -> impl Future<Output = Result<DefinitionHeads, StoreError>> + Send;
 
     fn register_definition(
         &self,
         definition: &StoredDefinition,
     ) -> impl Future<Output = Result<Registered, StoreError>> + Send;
+
+    /// Sets the version that starts take which name none; `None` = the newest again. `false` if it is not registered.
+    fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// By version, or the newest.
     fn definition(

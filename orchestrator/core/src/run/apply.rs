@@ -13,7 +13,9 @@ use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
+use super::{
+    answer, attempt, cancel, deadline, held, late, message, migrate, outbox, parked, raise, search_attribute, signal,
+};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
@@ -117,6 +119,7 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             operation,
         } => parked::act(&mut d, step, direction, action, operation)?,
         Input::RaiseLimits { limits, operation } => raise::raise(&mut d, limits, operation)?,
+        Input::Migrate { to, operation } => migrate::migrate(&mut d, &to.0, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
     }
     Ok(d.finish())

@@ -392,6 +392,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
+    /// From here on the run goes by another version of its definition.
+    RunMigrated {
+        version: u32,
+        definition: DefinitionHash,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
     /// Somebody else waits for the run.
     Awaited(AnswerRequest),
     /// A worker answered a task that was closed. Refused for the state; a success may still have to be undone, which the

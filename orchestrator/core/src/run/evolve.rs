@@ -14,6 +14,7 @@ use super::input::{AnswerOn, AnswerRequest};
 use super::ledger::UndoState;
 use super::mail::{Pending, Taken};
 use super::message::Body;
+use super::migrate::Migrated;
 use super::open::{Loop, Open, ParkedCall, Stopped};
 use super::request::Verb;
 use super::signal::Signal;
@@ -85,6 +86,7 @@ impl State {
             emitted: Vec::new(),
             reopened: None,
             parked_at: None,
+            migrated: None,
         };
         if let Some(answer) = &birth.answer {
             state.add_waiter(answer, seq);
@@ -447,6 +449,17 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.event_limit = limits.events.or(state.event_limit);
             state.history_limit = limits.history_bytes.or(state.history_limit);
             state.pending_limit = limits.pending.or(state.pending_limit);
+        }
+        Event::RunMigrated {
+            version,
+            definition,
+            operation,
+        } => {
+            state.taken.remember(Verb::Migrate, operation);
+            state.migrated = Some(Box::new(Migrated {
+                version: *version,
+                definition: definition.clone(),
+            }));
         }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),

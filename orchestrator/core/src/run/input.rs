@@ -10,6 +10,7 @@ use super::effect::Direction;
 use super::event::Continues;
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
+use super::migrate::Target;
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
 use crate::time::{Span, Timestamp};
 
@@ -104,6 +105,12 @@ pub enum Input {
     /// An operator lets the run have more of something.
     RaiseLimits {
         limits: RunLimits,
+        operation: Operation,
+    },
+    /// An operator has the run go on with another version of its definition. It is given as the plan of the inputs that
+    /// follow.
+    Migrate {
+        to: Target,
         operation: Operation,
     },
     /// The shell could not take or store an input of this run; it is parked for an operator instead of being retried for ever.
@@ -201,6 +208,8 @@ pub enum Rejected {
     PastPivot,
     #[error("{0}")]
     Limit(String),
+    #[error("the run cannot move to that version: {0}")]
+    CannotMigrate(String),
     #[error("the task {0} was never given out by this run")]
     UnknownTask(u32),
     #[error("{0}")]

@@ -11,7 +11,7 @@
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
-//! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! operators are asked about; [`migrate`] moves a run to another version of its definition. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
@@ -48,6 +48,7 @@ mod ledger;
 pub mod limits;
 mod mail;
 pub mod message;
+pub mod migrate;
 mod open;
 mod outbox;
 mod parallel;

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
+use super::migrate::Migrated;
 use super::open::{Exit, Loop, Open};
 use super::request::Requests;
 use super::signal::Signal;
@@ -91,6 +92,9 @@ pub struct State {
     /// When the run as a whole was parked, now or the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parked_at: Option<Timestamp>,
+    /// The version it goes by, where that is not the one it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) migrated: Option<Box<Migrated>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -257,12 +261,21 @@ impl State {
         &self.birth.workflow
     }
 
+    /// The one it goes by.
     pub fn version(&self) -> u32 {
-        self.birth.version
+        self.migrated.as_ref().map_or(self.birth.version, |to| to.version)
     }
 
+    /// Of the definition it goes by.
     pub fn definition_hash(&self) -> &DefinitionHash {
-        &self.birth.definition
+        self.migrated
+            .as_ref()
+            .map_or(&self.birth.definition, |to| &to.definition)
+    }
+
+    /// Whether it goes by another version than the one it began with.
+    pub fn has_migrated(&self) -> bool {
+        self.migrated.is_some()
     }
 
     pub fn input(&self) -> &Arc<Value> {

@@ -357,6 +357,15 @@ impl Store for LineStore {
         self.store.register_definition(definition).await
     }
 
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.store.set_default_version(namespace, workflow, default).await
+    }
+
     async fn definition(
         &self,
         namespace: &Namespace,

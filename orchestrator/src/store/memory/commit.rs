@@ -138,13 +138,18 @@ impl State {
                 RunWrite::Insert(row) => {
                     self.runs.insert(row.run_id, row.clone());
                 }
-                RunWrite::Update(row) => {
+                RunWrite::Update(row) | RunWrite::Migrate(row) => {
+                    let migration = write.as_migration();
                     if let Some(there) = self.runs.get_mut(&row.run_id) {
                         there.status.clone_from(&row.status);
                         there.closed_at = row.closed_at;
                         there.wake_at = row.wake_at;
                         there.search_attributes.clone_from(&row.search_attributes);
                         there.outcome.clone_from(&row.outcome);
+                        if let Some(to) = migration {
+                            there.version = to.version;
+                            there.definition = to.definition.clone();
+                        }
                     }
                 }
             }
@@ -211,9 +216,11 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
             &row.definition.0,
         ];
         let written = matches!(write, RunWrite::Insert(_));
+        let definition = write.as_migration().map(|row| &*row.definition.0);
         ids.into_iter()
             .chain(row.request_id.as_ref().map(|id| id.as_str()))
             .filter(move |_| written)
+            .chain(definition)
             .chain([row.status.as_str()])
             .chain(row.search_attributes.as_deref())
             .chain(row.outcome.as_deref())

@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition,
+    Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
+    StoredTransition,
 };
 
 mod commit;
@@ -227,6 +228,15 @@ impl Store for MemoryStore {
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
         self.available()?.register_definition(definition)
+    }
+
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.available()?.set_default_version(namespace, workflow, default)
     }
 
     async fn definition(

@@ -8,7 +8,9 @@ use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::CommitFault;
-use crate::store::{Cluster, CommitId, Cursor, DeferredId, DeferredInput, Owed, RunRow, Snapshot, StoredDefinition};
+use crate::store::{
+    Cluster, CommitId, Cursor, DefaultVersion, DeferredId, DeferredInput, Owed, RunRow, Snapshot, StoredDefinition,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -21,6 +23,7 @@ pub(super) struct State {
     pub(super) cluster: Option<Cluster>,
     pub(super) namespaces: BTreeMap<Namespace, i16>,
     pub(super) definitions: BTreeMap<(Namespace, WorkflowName, i32), Arc<StoredDefinition>>,
+    pub(super) default_versions: BTreeMap<(Namespace, WorkflowName), DefaultVersion>,
     pub(super) definitions_epoch: i64,
     pub(super) sessions_opened: u64,
     pub(super) sessions: BTreeMap<Uuid, SessionRow>,

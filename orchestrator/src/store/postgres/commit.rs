@@ -117,6 +117,7 @@ async fn execute(
     } = batch;
     let inserts = || runs.iter().filter_map(RunWrite::as_insert);
     let updates = || runs.iter().filter_map(RunWrite::as_update);
+    let updating = || runs.iter().filter(|write| write.as_update().is_some());
 
     // Updates come before inserts, so that a run may close and another open under its workflow id in one batch.
     let mut first_of_id = HashMap::new();
@@ -143,9 +144,11 @@ async fn execute(
         ), updated as (
             update runs r
             set status = u.status, closed_at = u.closed_at, wake_at = u.wake_at,
-                search_attributes = u.search_attributes::jsonb, outcome = u.outcome
-            from fence, unnest($10::uuid[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[])
-                as u (run_id, status, closed_at, wake_at, search_attributes, outcome)
+                search_attributes = u.search_attributes::jsonb, outcome = u.outcome,
+                version = coalesce(u.version, r.version), definition = coalesce(u.definition, r.definition)
+            from fence, unnest($10::uuid[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[],
+                               $46::integer[], $47::text[])
+                as u (run_id, status, closed_at, wake_at, search_attributes, outcome, version, definition)
             where r.run_id = u.run_id
             returning 1
         ), inserted as (
@@ -242,6 +245,8 @@ async fn execute(
         published.iter().map(|id| id.batch_no).bind_iter() as _,
         partitions,
         &again,
+        updating().map(|write| write.as_migration().map(|row| row.version)).bind_iter() as _,
+        updating().map(|write| write.as_migration().map(|row| &*row.definition.0)).bind_iter() as _,
     )
     .fetch_one(connection)
     .await

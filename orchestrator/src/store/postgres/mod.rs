@@ -22,9 +22,10 @@ use tokio::sync::Mutex;
 use self::pool::Pool;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition,
+    Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun,
+    StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -317,6 +318,15 @@ impl Store for PostgresStore {
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
         self.answered(self.register(definition)).await
+    }
+
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.answered(self.set_default(namespace, workflow, default)).await
     }
 
     async fn definition(

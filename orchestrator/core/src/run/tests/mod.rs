@@ -17,6 +17,7 @@ mod late;
 mod limits;
 mod loops;
 mod messages;
+mod migrations;
 mod operators;
 mod parallel;
 mod pivots;
