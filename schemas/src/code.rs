@@ -72,7 +72,7 @@ codes! {
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";
     BODY_TOO_LARGE = "KN0204", "body_too_large",
-        "The body is larger than is allowed here: 1 MiB, and `max_payload` of the NATS server less 8 KiB.",
+        "The body is larger than is allowed here: 2 MiB, unless `body_max_bytes` says less.",
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
@@ -206,6 +206,18 @@ codes! {
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
+    BODY_REFERENCE = "KN0261", "body_reference",
+        "The message says that its body is an object, and does not name one of its namespace.",
+        "Put the body into the bucket `KNARR_BODIES_<namespace>` and send `Knarr-Body: <bucket>/<name>`.";
+    BODY_MISSING = "KN0262", "body_missing",
+        "The body of the message is an object that is not there (any more).",
+        "Put the object before the message is published, and send both again; objects are kept for three days.";
+    BODY_DAMAGED = "KN0263", "body_damaged",
+        "The body of the message is an object that is not what its digest or size says.",
+        "Put the object again under a name of its own, and send the message again.";
+    BODY_NOT_STORED = "KN0264", "body_not_stored",
+        "The body is too large for its message and could not be put beside it; nothing was sent.",
+        "Check that the namespace exists, that its bucket `KNARR_BODIES_<namespace>` has room, and that you may publish to `$O.KNARR_BODIES_<namespace>.>`.";
 }
 
 #[cfg(test)]

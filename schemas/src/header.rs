@@ -97,4 +97,12 @@ pub const ORIGINAL_HEADERS: &str = "Knarr-Original-Headers";
 /// Bytes of the body as it came, where it is cut because the whole would be larger than NATS takes.
 pub const ORIGINAL_BYTES: &str = "Knarr-Original-Bytes";
 
+// On anything with a body that is too large to travel in the message (either way): the body is an object.
+/// `<bucket>/<name>` of the body in the object store of the message's namespace; the message's own body is empty.
+pub const BODY: &str = "Knarr-Body";
+/// Of that object, as NATS writes it: `SHA-256=` and base64 of URLs.
+pub const BODY_DIGEST: &str = "Knarr-Body-Digest";
+/// Bytes of that object.
+pub const BODY_SIZE: &str = "Knarr-Body-Size";
+
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

@@ -267,6 +267,15 @@ pub fn task_stream(namespace: &str) -> Result<String, TokenError> {
     Ok(format!("KNARR_TASKS_{}", encode_token(namespace)?.replace('%', "=")))
 }
 
+/// A body up to this many bytes travels in its message; a larger one is an object. What others send may be in the message up
+/// to what NATS takes.
+pub const MAX_INLINE_BYTES: usize = 128 * 1024;
+
+/// The bucket of a namespace's large bodies; its stream has `OBJ_` before it.
+pub fn body_bucket(namespace: &str) -> Result<String, TokenError> {
+    Ok(format!("KNARR_BODIES_{}", encode_token(namespace)?.replace('%', "=")))
+}
+
 /// The durable consumer of a queue on its namespace's task stream.
 pub fn queue_consumer(queue: &str) -> Result<String, TokenError> {
     Ok(format!("q_{}", encode_token(queue)?.replace('%', "=")))

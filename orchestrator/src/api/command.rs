@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use knarr_schemas::body::Answer;
 use knarr_schemas::subject::TokenError;
 use knarr_schemas::{header, subject};
+use knarr_worker::body::{self, BodyError};
 use serde::Deserialize;
 
 use crate::api::client::max_payload;
@@ -98,6 +99,9 @@ pub enum CommandError {
     Refused(String),
     #[error("the message of {bytes} bytes is larger than the {limit} that the NATS server takes")]
     TooLarge { bytes: usize, limit: usize },
+    /// Nothing was sent.
+    #[error("the body cannot be stored beside its message: {0}")]
+    Body(BodyError),
     /// It may be stored or not.
     #[error("JetStream did not acknowledge the message: {0}")]
     Unacknowledged(String),
@@ -236,6 +240,21 @@ impl Commander {
         self.publish(subject, headers, command.body, true).await
     }
 
+    /// Puts a large body beside its message; what is left travels in it. Where it cannot be put (the caller may not, or the
+    /// namespace has no bucket), it may be small enough to be sent as it is.
+    async fn put(&self, headers: &mut HeaderMap, payload: Bytes) -> Result<Bytes, CommandError> {
+        match body::put(&self.nats, &self.namespace, &payload).await {
+            Ok(reference) => {
+                for (name, value) in reference.headers() {
+                    headers.insert(name, value.as_str());
+                }
+                Ok(Bytes::new())
+            }
+            Err(_) if payload.len() < max_payload(&self.nats).saturating_sub(8 << 10) => Ok(payload),
+            Err(error) => Err(CommandError::Body(error)),
+        }
+    }
+
     async fn publish(
         &self,
         subject: String,
@@ -244,11 +263,14 @@ impl Commander {
         answered: bool,
     ) -> Result<Stored, CommandError> {
         let limit = max_payload(&self.nats);
+        let bytes = payload.len();
+        let payload = if bytes > subject::MAX_INLINE_BYTES {
+            self.put(&mut headers, payload).await?
+        } else {
+            payload
+        };
         if payload.len() > limit {
-            return Err(CommandError::TooLarge {
-                bytes: payload.len(),
-                limit,
-            });
+            return Err(CommandError::TooLarge { bytes, limit });
         }
         let inbox = if answered {
             let inbox = self.nats.new_inbox();
@@ -271,7 +293,7 @@ impl Commander {
             Err(error) => {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => CommandError::NoStream { subject },
-                    RequestErrorKind::MaxPayloadExceeded => CommandError::TooLarge { bytes: 0, limit },
+                    RequestErrorKind::MaxPayloadExceeded => CommandError::TooLarge { bytes, limit },
                     _ => CommandError::Unacknowledged(error.to_string()),
                 });
             }

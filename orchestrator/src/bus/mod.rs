@@ -212,6 +212,11 @@ pub trait Bus: Send + Sync + 'static {
     /// The largest message that is taken, headers included, in bytes.
     fn max_payload(&self) -> usize;
 
+    /// The largest body that can be carried, whether in a message or beside it, in bytes.
+    fn max_body(&self) -> usize {
+        self.max_payload().saturating_sub(8 << 10)
+    }
+
     /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for. Refuses
     /// those of another cluster: what a database has taken says nothing about another's log.
     fn prepare(&self, cluster: Uuid, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;

@@ -20,7 +20,6 @@ use super::config::EngineConfig;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
 use super::refusal::Refusal;
 use super::token::TokenKey;
-use super::too_large::HEADER_ROOM;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
 use crate::store::DeferredInput;
 
@@ -36,12 +35,12 @@ pub(super) struct JobReader {
 }
 
 impl JobReader {
-    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_payload: usize) -> Self {
+    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_body: usize) -> Self {
         Self {
             tokens,
             limits: json::Limits {
                 // What is taken has to fit into the messages that carry it on.
-                bytes: config.max_body_bytes.min(max_payload.saturating_sub(HEADER_ROOM)),
+                bytes: config.max_body_bytes.min(max_body),
                 ..json::Limits::default()
             },
             answer_prefixes: config.answer_prefixes.clone(),
@@ -74,7 +73,7 @@ impl JobReader {
                     namespace: Namespace::new(&namespace),
                     workflow: WorkflowName::new(&workflow),
                     version: version(headers)?,
-                    input: self.body(&message.payload)?,
+                    input: self.body(headers, &message.payload)?,
                     workflow_id: bus::header(headers, header::WORKFLOW_ID).map(str::to_owned),
                     message_id: bus::header(headers, header::NATS_MSG_ID).map(str::to_owned),
                     request_id: request_id(message)?,
@@ -96,7 +95,7 @@ impl JobReader {
                 "cancel" => self.verb(&subject, message, Verb::Cancel),
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
                 "limit" => {
-                    let body = self.body(&message.payload)?;
+                    let body = self.body(&message.headers, &message.payload)?;
                     let limits = raised(&body)?;
                     self.verb(&subject, message, Verb::RaiseLimits(limits))
                 }
@@ -223,7 +222,7 @@ impl JobReader {
             workflow_id: WorkflowId::new(&subject.workflow_id),
             workflow: WorkflowName::new(&workflow),
             version: version(headers)?,
-            input: self.body(&message.payload)?,
+            input: self.body(headers, &message.payload)?,
             request_id: request_id(message)?,
             reuse,
             conflict,
@@ -266,8 +265,17 @@ impl JobReader {
         })))
     }
 
-    /// An empty body is `null`.
-    pub(super) fn body(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
+    /// An empty body is `null`. One that the bus could not fetch is told by the bus.
+    pub(super) fn body(&self, headers: &Headers, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
+        if bus::header(headers, header::BODY).is_some() {
+            let told = bus::header(headers, header::ERROR_CODE).and_then(code::lookup);
+            let why = bus::header(headers, header::ERROR_MESSAGE).unwrap_or(code::BODY_MISSING.cause);
+            return Err(Refusal::new(told.unwrap_or(&code::BODY_MISSING), why));
+        }
+        self.json(payload)
+    }
+
+    pub(super) fn json(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
         if payload.is_empty() {
             return Ok(Arc::new(Value::Null));
         }

@@ -24,7 +24,7 @@ impl JobReader {
             .name
             .and_then(|name| decode_token(name).ok())
             .ok_or_else(|| Refusal::new(&code::SIGNAL_NAME, "a signal's subject ends with `.signal.<name>`"))?;
-        let body = self.body(&message.payload)?;
+        let body = self.body(&message.headers, &message.payload)?;
         let namespace = Namespace::new(&subject.namespace);
         let workflow_id = WorkflowId::new(&subject.workflow_id);
         let start = match bus::header(headers, header::START_WORKFLOW) {
@@ -35,7 +35,7 @@ impl JobReader {
                 workflow: WorkflowName::new(workflow),
                 version: None,
                 input: match bus::header(headers, header::START_INPUT) {
-                    Some(input) => self.body(input.as_bytes())?,
+                    Some(input) => self.json(input.as_bytes())?,
                     None => Arc::clone(&body),
                 },
                 request_id: request_id(message)?,

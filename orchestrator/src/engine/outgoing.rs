@@ -384,7 +384,9 @@ fn letter(namespace: Option<&str>, own: Headers, original: (&Headers, &Bytes), r
         (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
     ]);
     // The server's own headers would be acted upon again.
-    headers.extend(original.iter().filter(|(name, _)| !name.starts_with("Nats-")).cloned());
+    let own: Vec<_> = headers.iter().map(|(name, _)| Arc::clone(name)).collect();
+    let kept = |(name, _): &&(Arc<str>, String)| !name.starts_with("Nats-") && !own.contains(name);
+    headers.extend(original.iter().filter(kept).cloned());
     Outgoing {
         subject: subject::dead_letter(namespace, refusal.code.title),
         headers,

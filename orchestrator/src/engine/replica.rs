@@ -113,7 +113,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             upkeep,
         ));
         let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_payload()),
+            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_body()),
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),

@@ -87,7 +87,7 @@ impl JobReader {
         };
         match bus::header(headers, header::OUTCOME).unwrap_or("completed") {
             "completed" => Ok(TaskOutcome::Completed {
-                output: self.body(payload)?,
+                output: self.body(headers, payload)?,
             }),
             "failed" => Ok(TaskOutcome::Failed(error("failed")?)),
             "unknown" => Ok(TaskOutcome::Unknown(error("unknown")?)),

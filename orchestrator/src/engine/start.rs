@@ -354,7 +354,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             delivery: Delivery::Stream,
         };
         match (forwarded.size(), self.bus.max_payload()) {
-            (bytes, most) if bytes > most => Err(too_large::refusal(bytes, most)),
+            // A larger body travels beside its message.
+            (bytes, most) if bytes > most && forwarded.payload.len() <= subject::MAX_INLINE_BYTES => {
+                Err(too_large::refusal(bytes, most))
+            }
             _ => Ok(forwarded),
         }
     }

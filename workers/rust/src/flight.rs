@@ -200,11 +200,11 @@ impl Flight {
             tracing::debug!(token = &*task.token, "a result was not published: {error}");
             return;
         }
-        // The work is done, so this is no failure; but another attempt would answer as much again.
+        // The work is done, so this is no failure; but another attempt would answer as much again. By this type the step
+        // waits for an operator, like one whose result the orchestrator finds too large.
         let size = outcome.body().len();
         tracing::error!(size, "a result is larger than the server takes");
-        let too_large =
-            ActivityError::unknown("result_too_large", format!("the result of {size} bytes cannot be sent"));
+        let too_large = ActivityError::unknown("limit", format!("the result of {size} bytes cannot be sent"));
         let outcome = Outcome::Error(Box::new(too_large.non_retryable()));
         if let Some(Entry {
             state: State::HandedIn { outcome: kept, .. },

@@ -48,6 +48,7 @@ mod task;
 mod worker;
 
 pub mod barrier;
+pub mod body;
 pub mod order_services;
 
 pub use connect::{ConnectError, connect, connect_options};
