@@ -9,7 +9,7 @@ use bytes::Bytes;
 use knarr::api::command::{AnswerWanted, Commander, SignalCommand, StartCommand};
 use knarr_schemas::body::{Answer, AnswerStage};
 use knarr_tests::jetstream::{api, dead_letters, messages};
-use knarr_tests::{Replica, Stack, eventually};
+use knarr_tests::{Replica, ReplicaOptions, Stack, eventually};
 use knarr_worker::body::{self, MAX_INLINE_BYTES};
 use knarr_worker::{ActivityError, CancellationToken, Context, Worker};
 use serde_json::{Value, json};
@@ -268,6 +268,52 @@ async fn an_input_that_has_gone_comes_again_with_the_next_attempt() {
     assert_eq!(seen.lock().unwrap().len(), 1);
     let failed = "select count(*) from event_rows where event::text like '%body_missing%'";
     assert_eq!(stack.number(failed).await, 1);
+    end.cancel();
+    let _ = working.await;
+    stack.stop().await;
+}
+
+/// Who dies between its commit, the object and the message that names it leaves an object at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_dies_before_it_has_published_sends_large_bodies_again() {
+    let stack = Stack::start().await;
+    let mut replica = stack.first_replica("one").await;
+    stack.register("default", KID).await;
+    replica.terminate().await;
+    let seen = Seen::default();
+    let (end, working) = worker(&stack, &seen);
+    let mut runs = 0;
+    for stage in ["committed:1", "committed:3", "published:1", "published:4"] {
+        let options = ReplicaOptions {
+            failpoint: Some(stage.to_owned()),
+            ..ReplicaOptions::default()
+        };
+        let mut replica = Replica::spawn(&stack, "one", options);
+        let first = runs;
+        while !replica.has_ended() {
+            assert!(runs - first < 100, "{stage} was never passed:\n{}", replica.log());
+            if usize::try_from(stack.closed_runs().await).unwrap() == runs {
+                runs += 1;
+                let reference = body::put(stack.nats(), "default", &text(300_000).into()).await.unwrap();
+                let mut headers = HeaderMap::new();
+                for (name, value) in reference.headers() {
+                    headers.insert(name, value.as_str());
+                }
+                let subject = format!("knarr.run.default.k-{runs}.start.kid");
+                let stored = stack.starter().publish_once(&subject, headers, Bytes::new()).await;
+                assert!(stored.is_some());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        replica.respawn();
+        stack.all_closed(runs, Duration::from_secs(60)).await;
+        replica.terminate().await;
+    }
+    let completed = stack
+        .number("select count(*) from runs where status = 'completed'")
+        .await;
+    assert_eq!(usize::try_from(completed).unwrap(), runs);
+    assert_eq!(dead_letters(stack.nats()).await.len(), 0);
     end.cancel();
     let _ = working.await;
     stack.stop().await;
