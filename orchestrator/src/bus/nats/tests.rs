@@ -646,8 +646,14 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
         subject: subject::task("b", "q", "act").unwrap(),
         ..task(0)
     });
+    let large = Bytes::from(vec![0; 2 << 20]);
     messages.push(Outgoing {
-        payload: Bytes::from(vec![0; 2 << 20]),
+        payload: large.clone(),
+        ..task(0)
+    });
+    messages.push(Outgoing {
+        subject: subject::dead_letter(Some("a"), "poison"),
+        payload: large,
         ..task(0)
     });
     let outcomes = bus.publish(messages).await;
@@ -664,7 +670,9 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
         outcomes[51],
         Err(PublishError::Unacknowledged(_) | PublishError::NoStream)
     ));
-    assert!(matches!(outcomes[52], Err(PublishError::Refused(_))));
+    // Its body has room beside the stream that has none for it.
+    assert_eq!(outcomes[52], Err(PublishError::Full));
+    assert!(matches!(outcomes[53], Err(PublishError::Refused(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
