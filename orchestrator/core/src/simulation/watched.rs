@@ -8,6 +8,7 @@ use crate::definition::plan::{NodeKind, Plan, Undo};
 use crate::ids::{ActivityName, RunId, StepPath};
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::input::{Horizon, Input, Rejected, Start};
+use crate::run::limits::RunLimits;
 use crate::run::message::{Body, Sender};
 use crate::run::{
     self, Event, Known, State, Status, Transition, UndoState, effects, effects_still_wanted, idempotency_key,
@@ -62,8 +63,13 @@ fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
 }
 
 impl<'p> Watched<'p> {
-    pub(super) fn start(played: &'p Played, start: Start, now: Timestamp) -> Result<(Self, Vec<Effect>), Rejected> {
-        let (state, transition) = run::start(&played.plan, start, now)?;
+    pub(super) fn start(
+        played: &'p Played,
+        start: Start,
+        limits: RunLimits,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<Effect>), Rejected> {
+        let (state, transition) = run::start_within(limits, &played.plan, start, now)?;
         let body = serde_json::to_string(&transition.events).unwrap();
         let birth = stored(transition.seq, transition.at, &body);
         let mut watched = Self {
