@@ -25,7 +25,7 @@ use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
 use crate::store::DeferredInput;
 
 /// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
-const MAX_TRACEPARENT: usize = 256;
+pub(super) const MAX_TRACEPARENT: usize = 256;
 
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
@@ -229,9 +229,7 @@ impl JobReader {
             conflict,
             search_attributes,
             answer: self.answer(headers)?,
-            traceparent: bus::header(headers, header::TRACEPARENT)
-                .filter(|text| text.len() <= MAX_TRACEPARENT)
-                .map(Arc::from),
+            traceparent: traceparent(headers),
         })
     }
 
@@ -345,7 +343,7 @@ pub(super) fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
 }
 
 /// What is stored of headers is text, and PostgreSQL does not take every text. A tab is white space like any other.
-fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
+pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
     let stored = |name: &str| name.starts_with("Knarr-") || name == header::TRACEPARENT || name == header::NATS_MSG_ID;
     let bad = headers
         .iter()
@@ -357,6 +355,12 @@ fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
             format!("`{name}` contains a control character"),
         )),
     }
+}
+
+pub(super) fn traceparent(headers: &Headers) -> Option<Arc<str>> {
+    bus::header(headers, header::TRACEPARENT)
+        .filter(|text| text.len() <= MAX_TRACEPARENT)
+        .map(Arc::from)
 }
 
 /// What a `limit` asks for; a number beyond what can be counted is refused like any other that is too large.

@@ -11,7 +11,9 @@ use knarr_schemas::{code, header};
 use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
-use super::job_reader::{JobReader, operation, refuse_task_headers, request_id};
+use super::job_reader::{
+    JobReader, operation, refuse_control_characters, refuse_task_headers, request_id, traceparent,
+};
 use super::refusal::Refusal;
 use super::token::Signed;
 use crate::bus::{self, LogMessage};
@@ -20,6 +22,7 @@ impl JobReader {
     pub(super) fn signal(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
+        refuse_control_characters(headers)?;
         let name = subject
             .name
             .and_then(|name| decode_token(name).ok())
@@ -43,7 +46,7 @@ impl JobReader {
                 conflict: Conflict::UseExisting,
                 search_attributes: BTreeMap::new(),
                 answer: None,
-                traceparent: bus::header(headers, header::TRACEPARENT).map(Arc::from),
+                traceparent: traceparent(headers),
             })),
         };
         Ok(JobKind::Signal(Box::new(SignalRequest {

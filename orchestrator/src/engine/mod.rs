@@ -56,6 +56,8 @@ mod unaskable;
 mod upkeep;
 mod verb;
 mod warnings;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
