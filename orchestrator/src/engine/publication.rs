@@ -230,6 +230,7 @@ impl<B: Bus> Publisher<B> {
                 round -= 1;
             } else if !offers.is_empty() && round < rounds {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => return None,
                     () = tokio::time::sleep(pause) => {}
                 }
@@ -267,6 +268,7 @@ impl<B: Bus> Publisher<B> {
                 Err(error) => {
                     tracing::warn!(%error, "what a run has emitted cannot be read yet");
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return None,
                         () = tokio::time::sleep(Duration::from_millis(200)) => continue,
                     }
@@ -405,6 +407,7 @@ impl<B: Bus> Publisher<B> {
                 Err(error) => {
                     tracing::warn!(%error, "what a commit owes cannot be loaded yet");
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return None,
                         () = tokio::time::sleep(Duration::from_millis(200)) => {}
                     }

@@ -126,6 +126,7 @@ async fn read(inner: Arc<Inner>, key: OpenKey, into: Inlet) {
         let next = inner.state().step(key);
         let Some((incoming, cursor)) = next else {
             tokio::select! {
+                biased;
                 changed = changed.changed() => if changed.is_err() { return },
                 () = into.closed() => return,
             }

@@ -126,6 +126,10 @@ impl Line {
         *self.stalls_until.lock().unwrap() = Some(tokio::time::Instant::now() + time);
     }
 
+    pub(super) fn crossings(&self) -> u64 {
+        self.crossings.load(Ordering::SeqCst)
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }

@@ -2,8 +2,8 @@
 //!
 //! Every replica reaches both by a [`line`] that delays, loses and cuts; [`world`] plays workers and services and says what
 //! must hold in the end. A seed fixes the faults; run ids and the order of hash maps are not under it, so a seed that fails
-//! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario instead of a few, and
-//! `KNARR_SIM_SEED=S` that one alone.
+//! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario ([`random`]) instead of a few, and
+//! `KNARR_SIM_SEED=S` that one alone. [`sim`] does the same for definitions of every kind.
 
 mod bounds;
 mod deferral;
@@ -17,6 +17,7 @@ mod random;
 mod robustness;
 mod scenarios;
 mod scripts;
+mod sim;
 mod timeouts;
 mod upgrade;
 mod world;
