@@ -34,6 +34,7 @@ mod look_up;
 mod message;
 mod message_reader;
 mod offers;
+mod operator_reader;
 mod outgoing;
 mod partitions;
 mod perform;
@@ -64,4 +65,5 @@ mod tests;
 
 pub use config::EngineConfig;
 pub use definitions::Definitions;
+pub(crate) use fetch::rebuild;
 pub use replica::{Engine, EngineError, Health};

@@ -434,6 +434,7 @@ impl<'p> World<'p> {
                     _ => ParkedAction::Skip,
                 };
                 Input::Parked {
+                    direction: None,
                     step,
                     action,
                     operation: request("decide"),
@@ -547,6 +548,7 @@ impl<'p> World<'p> {
                 resume()
             } else if let Some(step) = self.parked(index, 0) {
                 Input::Parked {
+                    direction: None,
                     step,
                     action: ParkedAction::MarkDone,
                     operation: Operation::default(),
@@ -602,6 +604,7 @@ fn done(task: TaskNo) -> TaskOutcome {
 
 fn resume() -> Input {
     Input::Parked {
+        direction: None,
         step: StepPath::new(""),
         action: ParkedAction::Retry,
         operation: Operation::default(),
