@@ -162,3 +162,45 @@ pub struct RunSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<DateTime<Utc>>,
 }
+
+/// The body of `knarr.run.<ns>.$schedule/<name>.schedule` (the id encoded like any other): what is asked of a schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRequest {
+    pub ask: ScheduleVerb,
+    /// Of `create`, `update` and `define`: the schedule's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Value>,
+    /// Of `define`: the version of the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Of `backfill`, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DateTime<Utc>>,
+    /// Of `backfill`, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Of `trigger` and `backfill`, in place of the schedule's own: `skip`, `buffer_one`, `buffer_all`, `cancel_other`,
+    /// `terminate_other` or `allow_all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleVerb {
+    /// Refused where the schedule exists and says something else.
+    Create,
+    /// Refused where there is none.
+    Update,
+    /// What a definition says of the schedule named after it; without a document it is deleted, if a definition made it.
+    Define,
+    Pause,
+    /// What came due meanwhile is not made up for.
+    Resume,
+    /// One occurrence now.
+    Trigger,
+    /// Those of a range that has passed.
+    Backfill,
+    Delete,
+}

@@ -212,6 +212,21 @@ codes! {
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
+    SCHEDULE_EXISTS = "KN0265", "schedule_exists",
+        "There is a schedule of that name, and it says something else.",
+        "Change it with `knarr schedule update`, delete it first, or use another name.";
+    UNKNOWN_SCHEDULE = "KN0266", "unknown_schedule",
+        "There is no such schedule in this namespace.",
+        "Check the name and the namespace; `knarr schedule list` shows what is there.";
+    SCHEDULE_REFUSED = "KN0267", "schedule_refused",
+        "What was asked of a schedule cannot be done.",
+        "Change the request as the message says.";
+    BAD_SCHEDULE = "KN0268", "bad_schedule",
+        "What a schedule is to do cannot be read.",
+        "Correct what the message names; `knarr explain` has a page for its code.";
+    RESERVED_ID = "KN0269", "reserved_id",
+        "Ids that begin with `$schedule/` belong to schedules.",
+        "Use another id; schedules are spoken to by `knarr schedule`.";
 }
 
 #[cfg(test)]

@@ -158,6 +158,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
         (
+            subject::run_verb("NS", "ID", "schedule"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::run_verb("NS", "ID", "answer"),
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
@@ -193,7 +197,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 16 + api::verb::ALL.len());
+    assert_eq!(others.count(), 17 + api::verb::ALL.len());
 }
 
 #[test]

@@ -76,6 +76,9 @@ fn bodies_read_as_they_were_written() {
     assert_eq!(body_of::<body::RunMessageAnswer>("run-message-answer").number, 3);
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
+    let asked: body::ScheduleRequest = body_of("schedule");
+    assert_eq!(asked.ask, body::ScheduleVerb::Create);
+    assert!(body_of::<body::ScheduleRequest>("schedule-backfill").until.is_some());
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
 }
 
@@ -93,6 +96,10 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RunDescription>("api-run-show-reply");
     body_of::<api::ShowHistory>("api-run-history-request");
     body_of::<api::HistoryPage>("api-run-history-reply");
+    body_of::<api::ListSchedules>("api-schedule-list-request");
+    body_of::<api::SchedulePage>("api-schedule-list-reply");
+    body_of::<api::ShowSchedule>("api-schedule-show-request");
+    body_of::<api::ScheduleDescription>("api-schedule-show-reply");
     body_of::<api::ListParked>("api-parked-list-request");
     body_of::<api::ParkedPage>("api-parked-list-reply");
     body_of::<api::RunDescription>("api-run-show-operations");
@@ -150,6 +157,10 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::start("default", "o/1", "order"), "start"),
         (subject::unkeyed_start("default", "order"), "start-unkeyed"),
         (subject::run_verb("default", "o/1", "cancel"), "cancel"),
+        (
+            subject::run_verb("default", "$schedule/nightly", "schedule"),
+            "schedule",
+        ),
         (subject::run_verb("default", "o/1", "limit"), "limit"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),

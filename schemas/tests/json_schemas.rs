@@ -32,6 +32,10 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("api/namespace-info", schema_for!(api::NamespaceInfo)),
         ("api/list-namespaces", schema_for!(api::ListNamespaces)),
         ("api/namespace-page", schema_for!(api::NamespacePage)),
+        ("api/list-schedules", schema_for!(api::ListSchedules)),
+        ("api/schedule-page", schema_for!(api::SchedulePage)),
+        ("api/show-schedule", schema_for!(api::ShowSchedule)),
+        ("api/schedule-description", schema_for!(api::ScheduleDescription)),
         ("answer", schema_for!(body::Answer)),
         ("beat-answer", schema_for!(body::BeatAnswer)),
         ("cancel-tasks", schema_for!(body::CancelTasks)),
@@ -41,6 +45,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("raise-limits", schema_for!(body::RaiseLimits)),
         ("run-message", schema_for!(body::RunMessage)),
         ("run-message-answer", schema_for!(body::RunMessageAnswer)),
+        ("schedule-request", schema_for!(body::ScheduleRequest)),
         ("run-summary", schema_for!(body::RunSummary)),
     ]
 }

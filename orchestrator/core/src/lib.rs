@@ -11,6 +11,7 @@ pub mod lines;
 pub mod rehearsal;
 pub mod replay;
 pub mod run;
+pub mod schedule;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod time;

@@ -9,7 +9,8 @@ use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use knarr_schemas::body::Answer;
+use knarr_core::run::schedule::workflow_id;
+use knarr_schemas::body::{Answer, ScheduleRequest};
 use knarr_schemas::subject::TokenError;
 use knarr_schemas::{header, subject};
 use serde::Deserialize;
@@ -83,6 +84,16 @@ pub struct SignalCommand {
     pub start_workflow: Option<String>,
     /// JSON; without it the signal's body is that run's input.
     pub start_input: Option<Bytes>,
+}
+
+/// Something to ask of a schedule.
+#[derive(Debug, Clone)]
+pub struct ScheduleCommand {
+    pub name: String,
+    pub request: ScheduleRequest,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
 }
 
 /// How a command can fail to be stored.
@@ -247,6 +258,25 @@ impl Commander {
             }
         }
         self.publish(subject, headers, command.body, true).await
+    }
+
+    pub async fn schedule(&self, command: ScheduleCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        let namespace = subject::encode_token(&self.namespace).map_err(name("namespace"))?;
+        let id = workflow_id(&command.name);
+        let subject =
+            subject::run_verb(&self.namespace, id.as_str(), "schedule").map_err(name("name of the schedule"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VERB, format!("schedule {namespace}").as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
+        for (name, value) in [(header::BY, &command.by), (header::REASON, &command.reason)] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
+        }
+        // Made of texts, numbers and JSON.
+        let body = serde_json::to_vec(&command.request).unwrap_or_default();
+        self.publish(subject, headers, body.into(), true).await
     }
 
     async fn publish(

@@ -1,10 +1,13 @@
 //! Definitions: registering one after checking it anew, listing them, showing one.
 
+use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, WorkflowName};
+use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
     RegisteredDefinition, RegistrationOutcome, ShowDefinition,
 };
+use knarr_schemas::body::{ScheduleRequest, ScheduleVerb};
 use knarr_schemas::code;
 use serde_json::Value;
 
@@ -75,6 +78,7 @@ impl<S: Store> Operations<S> {
         let mut settings = self.queues.settings_of(&*self.store, namespace).await?;
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
+        self.set_schedule(namespace, plan).await?;
         Ok(RegisteredDefinition {
             outcome,
             definition: Some(DefinitionInfo {
@@ -85,6 +89,31 @@ impl<S: Store> Operations<S> {
             findings: read.findings,
             error: None,
         })
+    }
+
+    /// The highest version of a workflow speaks for the schedule named after it: it is made, changed, or, where the version says
+    /// nothing of one and an earlier one has made it, deleted.
+    async fn set_schedule(&self, namespace: &Namespace, plan: &Plan) -> Result<(), Refusal> {
+        let highest = self.store.definition(namespace, &plan.workflow, None).await?;
+        if highest.is_none_or(|highest| highest.hash != plan.hash) {
+            return Ok(());
+        }
+        if plan.schedule.is_none() {
+            let asked = [(namespace.clone(), workflow_id(plan.workflow.as_str()), None)];
+            let found = self.store.find_runs(&asked).await?;
+            if found.runs.iter().all(|run| run.row.closed_at.is_some()) {
+                return Ok(());
+            }
+        }
+        let request = ScheduleRequest {
+            ask: ScheduleVerb::Define,
+            schedule: plan.schedule.as_ref().map(|spec| (**spec.json()).clone()),
+            version: Some(plan.version),
+            from: None,
+            until: None,
+            overlap: None,
+        };
+        (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await
     }
 
     /// By name and version.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use knarr_core::ids::Namespace;
-use knarr_schemas::body::ErrorBody;
+use knarr_schemas::body::{ErrorBody, ScheduleRequest};
 use knarr_schemas::code::{self, Code};
 
 use crate::bus::{BusError, QueueSettings};
@@ -23,6 +23,7 @@ mod namespaces;
 mod operations;
 mod parked;
 mod runs;
+mod schedules;
 pub mod service;
 pub mod source;
 
@@ -31,10 +32,16 @@ pub mod source;
 pub type OnRegistered =
     Arc<dyn Fn(Namespace, Vec<QueueSettings>) -> BoxFuture<'static, Result<(), BusError>> + Send + Sync>;
 
+/// Given by the server: tells the schedule named after a workflow what its definition says, and returns when that is
+/// committed. It goes through the log like everything that is asked of a schedule.
+pub type OnScheduled =
+    Arc<dyn Fn(Namespace, String, ScheduleRequest) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
+
 /// The operations, over a store.
 pub struct Operations<S> {
     store: Arc<S>,
     on_registered: OnRegistered,
+    on_scheduled: OnScheduled,
     queues: KnownQueues,
 }
 
@@ -45,10 +52,11 @@ impl<S> std::fmt::Debug for Operations<S> {
 }
 
 impl<S: Store> Operations<S> {
-    pub fn new(store: Arc<S>, on_registered: OnRegistered) -> Self {
+    pub fn new(store: Arc<S>, on_registered: OnRegistered, on_scheduled: OnScheduled) -> Self {
         Self {
             store,
             on_registered,
+            on_scheduled,
             queues: KnownQueues::default(),
         }
     }

@@ -267,6 +267,8 @@ impl<S: Store> Call<S> {
                 self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
+            verb::SCHEDULE_LIST => self.encode(&operations.list_schedules(&namespace, &self.body()?).await?),
+            verb::SCHEDULE_SHOW => self.encode(&operations.show_schedule(&namespace, &self.body()?).await?),
             verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
             verb::NAMESPACE_CREATE => {
                 let api::CreateNamespace {} = self.body()?;

@@ -33,6 +33,7 @@ pub mod operator_code;
 pub mod output;
 pub mod parked;
 pub mod replay;
+pub mod schedule;
 pub mod server;
 pub mod show;
 pub mod signal;
@@ -93,6 +94,8 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Starts runs by the calendar: cron, intervals, time zones
+    Schedule(schedule::ScheduleArgs),
     /// Lists what waits for an operator, and decides about it
     Parked(parked::ParkedArgs),
     /// Lets a run have more of what is limited
@@ -173,6 +176,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Schedule(args) => schedule::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,

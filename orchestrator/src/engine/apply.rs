@@ -6,6 +6,7 @@ use knarr_core::ids::RunId;
 use knarr_core::json;
 use knarr_core::run::input::Input;
 use knarr_core::run::{self, Event, State, Transition};
+use knarr_core::schedule::state::ScheduleEvent;
 use knarr_core::time::Timestamp;
 
 use super::batch::Confirm;
@@ -15,10 +16,13 @@ use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
-use super::{spans, warnings};
+use super::{schedule, spans, warnings};
 use crate::bus::Bus;
-use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
+use crate::store::{Append, DeferredId, Forgotten, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
+
+/// The latest transitions of a schedule, which goes on for ever, that stay when a snapshot has taken them in.
+const KEPT: i32 = 256;
 
 /// What became of an input.
 #[derive(Debug)]
@@ -103,12 +107,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
             owes,
         );
         live.touched_in = self.building.number;
+        let is_schedule = live.state.schedule().is_some();
         if number.is_multiple_of(self.config.snapshot_every)
             && !live.state.is_closed()
             && let Ok(body) = serde_json::to_string(&live.state)
         {
             self.live.weigh(run_id, json::weight(body.as_bytes()));
             self.building.snapshot(Snapshot { run_id, seq, body });
+            if is_schedule {
+                self.building.forget(Forgotten {
+                    retention_class,
+                    run_id,
+                    up_to: seq.saturating_sub(KEPT),
+                });
+            }
         } else {
             self.live.grow(run_id, weight);
         }
@@ -135,6 +147,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);
+        }
+        if state.schedule().is_some() {
+            let said = schedule::row_attributes(state);
+            changed |= said != row.search_attributes;
+            row.search_attributes = said;
         }
         let wake = state.wake_at();
         // Lowered eagerly; raised only when the stored one has come due, or when the row is written anyway.
@@ -221,9 +238,21 @@ fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
             Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::Schedule(event) => count_schedule(event),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}
         }
+    }
+}
+
+fn count_schedule(event: &ScheduleEvent) {
+    match event {
+        ScheduleEvent::Passed { missed, .. } if *missed > 0 => {
+            metrics::counter!(metric::SCHEDULE_MISSED).increment(u64::from(*missed));
+        }
+        ScheduleEvent::Started { .. } => metrics::counter!(metric::SCHEDULE_STARTED).increment(1),
+        ScheduleEvent::Skipped { .. } => metrics::counter!(metric::SCHEDULE_SKIPPED).increment(1),
+        _ => {}
     }
 }

@@ -10,7 +10,8 @@ use super::live::LiveRuns;
 use super::outgoing::Publication;
 use crate::bus::Outgoing;
 use crate::store::{
-    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, RunWrite, Snapshot,
+    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Forgotten, Owed, OwedSpan, RunWrite,
+    Snapshot,
 };
 use crate::telemetry::span::Ended;
 
@@ -52,6 +53,7 @@ pub(super) struct BatchBuilder {
     published: Vec<CommitId>,
     deferred: Vec<DeferredInput>,
     settled: Vec<DeferredId>,
+    forgotten: Vec<Forgotten>,
     /// Of what has ended, where spans are exported.
     spans: Vec<Ended>,
 }
@@ -97,6 +99,7 @@ impl BatchBuilder {
             published: Vec::new(),
             deferred: Vec::new(),
             settled: Vec::new(),
+            forgotten: Vec::new(),
             spans: Vec::new(),
         }
     }
@@ -161,6 +164,11 @@ impl BatchBuilder {
     pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
         self.bytes += snapshot.body.len();
         self.snapshots.insert(snapshot.run_id, snapshot);
+    }
+
+    /// What the snapshot of a schedule has taken in.
+    pub(super) fn forget(&mut self, forgotten: Forgotten) {
+        self.forgotten.push(forgotten);
     }
 
     pub(super) fn cursor(&mut self, partition: i16, cursor: Cursor) {
@@ -243,6 +251,7 @@ impl BatchBuilder {
                 published: self.published,
                 deferred: self.deferred,
                 settled: self.settled,
+                forgotten: self.forgotten,
             }),
             outbound: Outbound {
                 confirms: self.confirms,

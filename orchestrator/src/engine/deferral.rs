@@ -58,6 +58,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 None => self.open_run(&verb.namespace, &verb.workflow_id)?,
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
+            JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
             JobKind::Message(message) => match message.receiver() {
                 Some(run) => run,
                 None => self.live.ids.get(&message.key())?.newest()?.row.run_id,

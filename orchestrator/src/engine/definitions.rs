@@ -5,13 +5,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::definition::{self, plan::Plan};
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+use knarr_core::run::schedule;
 
 use crate::store::{Store, StoreError};
 
 /// Definitions known to this replica. Plans are immutable; what is newest is read again when the store's epoch moves.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Definitions {
     known: Mutex<Known>,
+    schedules: Arc<Plan>,
+}
+
+impl Default for Definitions {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            schedules: Arc::new(schedule::plan()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +45,15 @@ impl Definitions {
         self.known().namespaces.get(namespace).copied()
     }
 
+    /// What schedules have in place of a definition; no name leads to it.
+    pub(super) fn of_schedules(&self) -> Arc<Plan> {
+        Arc::clone(&self.schedules)
+    }
+
     pub(super) fn plan(&self, hash: &DefinitionHash) -> Option<Arc<Plan>> {
+        if *hash == self.schedules.hash {
+            return Some(self.of_schedules());
+        }
         self.known().plans.get(hash).cloned()
     }
 

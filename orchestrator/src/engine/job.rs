@@ -8,6 +8,7 @@ use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
+use knarr_core::schedule::Command;
 use knarr_core::time::Span;
 use serde_json::Value;
 
@@ -90,6 +91,7 @@ pub(super) enum JobKind {
     },
     Verb(Box<VerbRequest>),
     Signal(Box<SignalRequest>),
+    Schedule(Box<ScheduleRequest>),
     /// Of another run.
     Message(Box<RunMessage>),
     /// A run has closed as continued as new: its successor is to be started, if it is not there. `commit` owes it.
@@ -194,6 +196,17 @@ pub(super) struct SignalRequest {
     pub(super) answer_to: Option<Arc<str>>,
     /// What is started where no run is open.
     pub(super) start: Option<Box<StartRequest>>,
+}
+
+/// What is asked of a schedule.
+#[derive(Debug, Clone)]
+pub(super) struct ScheduleRequest {
+    pub(super) namespace: Namespace,
+    pub(super) workflow_id: WorkflowId,
+    pub(super) command: Command,
+    pub(super) operation: Operation,
+    pub(super) request_id: RequestId,
+    pub(super) answer_to: Option<Arc<str>>,
 }
 
 /// A message between runs; its token has been verified.

@@ -9,6 +9,7 @@ use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
 use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::run::limits::{Limit, RunLimits};
+use knarr_core::run::schedule::PREFIX;
 use knarr_core::time::Span;
 use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
@@ -80,6 +81,12 @@ impl JobReader {
                     request_id: request_id(message)?,
                 })))
             }
+            LogSubject::Run(subject) if subject.workflow_id.starts_with(PREFIX) => match subject.verb {
+                "schedule" => self.schedule(&subject, message),
+                "message" => self.run_message(&subject, message),
+                "answer" => self.run_message_answer(&subject, message),
+                _ => Err(reserved("the workflow id", &subject.workflow_id)),
+            },
             LogSubject::Run(subject) => match subject.verb {
                 "start" => self
                     .start(&subject, message)
@@ -366,6 +373,7 @@ fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
 pub(super) fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
     let headers = &message.headers;
     match bus::header(headers, header::REQUEST_ID).or_else(|| bus::header(headers, header::NATS_MSG_ID)) {
+        Some(id) if id.starts_with(PREFIX) => Err(reserved("the request id", id)),
         Some(id) if id.len() <= 512 => Ok(RequestId::new(id)),
         Some(id) => Err(Refusal::new(
             &code::BAD_HEADER,
@@ -377,6 +385,28 @@ pub(super) fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
             message.cursor.stream, message.cursor.sequence, message.cursor.at.0
         ))),
     }
+}
+
+/// Verbs other than start and signal are named again by a header, which a stored acknowledgement has not.
+pub(super) fn check_verb_header(subject: &RunSubject<'_>, headers: &Headers) -> Result<(), Refusal> {
+    // As in the subject: one spelling in both places.
+    let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
+    let expected = format!("{} {namespace}", subject.verb);
+    if bus::header(headers, header::VERB) != Some(&expected) {
+        return Err(Refusal::new(
+            &code::VERB_HEADER,
+            format!(
+                "the header `{}: {expected}` is missing or says something else",
+                header::VERB
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn reserved(what: &str, id: &str) -> Refusal {
+    let id = shorten(id, 256);
+    Refusal::new(&code::RESERVED_ID, format!("{what} `{id}` belongs to a schedule"))
 }
 
 fn code_of(kind: BadJsonKind) -> &'static Code {

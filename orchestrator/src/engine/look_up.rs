@@ -140,6 +140,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
             }
+            JobKind::Schedule(schedule) => {
+                let key: IdKey = (schedule.namespace.clone(), schedule.workflow_id.clone());
+                match open_run(&key) {
+                    Some(Some(run)) if deferral.holds(run) => {}
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    _ => {
+                        wanted.open_run(&key);
+                        wanted.id(&key, Some(&schedule.request_id));
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                }
+            }
             JobKind::Message(message) => {
                 let key = message.key();
                 let receiver = match message.receiver() {

@@ -48,6 +48,8 @@ mod replica;
 mod report;
 mod result;
 mod run_loop;
+mod schedule;
+mod schedule_reader;
 mod signal;
 mod spans;
 mod start;

@@ -62,6 +62,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let request = request.clone();
                 return self.signal(job, &request);
             }
+            JobKind::Schedule(request) => {
+                let request = request.clone();
+                return self.schedule(job, &request);
+            }
             JobKind::Message(request) => {
                 let request = request.clone();
                 return self.message(job, &request);

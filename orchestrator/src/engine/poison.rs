@@ -98,10 +98,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
             JobKind::Verb(request) if request.run.is_some() => request.run,
-            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Message(_) => {
+            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Schedule(_) | JobKind::Message(_) => {
                 let key = match &job.kind {
                     JobKind::Verb(request) => (request.namespace.clone(), request.workflow_id.clone()),
                     JobKind::Signal(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Schedule(request) => (request.namespace.clone(), request.workflow_id.clone()),
                     JobKind::Message(request) => request.key(),
                     _ => return Step::Done,
                 };

@@ -42,6 +42,8 @@ impl From<Rejected> for Refusal {
             Rejected::SignalsFull => &code::SIGNALS_FULL,
             Rejected::TooManyWaiters => &code::TOO_MANY_WAITERS,
             Rejected::PastPivot => &code::PAST_PIVOT,
+            Rejected::ScheduleExists => &code::SCHEDULE_EXISTS,
+            Rejected::Schedule(_) => &code::SCHEDULE_REFUSED,
             Rejected::Limit(_) => &code::LIMIT,
             Rejected::Expression(_) => &code::EXPRESSION,
         };

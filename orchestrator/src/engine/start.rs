@@ -28,6 +28,7 @@ use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
+use super::schedule;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing};
 use crate::store::{RunRow, Store};
@@ -258,7 +259,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             closed_at: None,
             wake_at: None,
             request_id,
-            search_attributes: attributes(state.search_attributes()),
+            search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
         };
         let number = self.building.number;
@@ -269,7 +270,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row, 0));
         self.building.inserted(run_id, partition);
         self.record(run_id, transition, now);
-        metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
+        if !schedule::is_reserved(&key.1) {
+            metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
+        }
         Ok(true)
     }
 
@@ -404,7 +407,7 @@ fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, S
 
 /// A UUIDv7 of this moment, by the database's clock. Microseconds stand where the format leaves room for a counter, so
 /// that of two runs the later one has the greater id.
-fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
+pub(super) fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
     let mut bytes = [0; 10];
     // Where the system has no randomness the nil bytes remain; the primary key is the net.
     let _ = random.fill(&mut bytes);

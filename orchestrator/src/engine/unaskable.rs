@@ -37,6 +37,12 @@ impl Unaskable {
                 let id = (start.namespace.clone(), start.workflow_id.clone(), request);
                 self.ids.contains(&id) || version(&start.namespace, &start.workflow, start.version)
             }
+            JobKind::Schedule(asked) => {
+                let request = Some(asked.request_id.clone());
+                let (namespace, id) = (asked.namespace.clone(), asked.workflow_id.clone());
+                self.ids.contains(&(namespace.clone(), id.clone(), request))
+                    || self.ids.contains(&(namespace, id, None))
+            }
             JobKind::UnkeyedStart(start) => version(&start.namespace, &start.workflow, start.version),
             JobKind::Verb(verb) => {
                 let id = (verb.namespace.clone(), verb.workflow_id.clone(), None);

@@ -14,8 +14,8 @@ use super::conformance::{
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, DefinitionFilter, DuePage, InheritedCommit,
-    NamespaceRow, RunFilter, RunRow, RunWrite, Session, Share, Snapshot, Store, StoreError,
+    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, DefinitionFilter, DuePage, Forgotten,
+    InheritedCommit, NamespaceRow, RunFilter, RunRow, RunWrite, Session, Share, Snapshot, Store, StoreError,
 };
 use crate::store::conformance::Rig;
 
@@ -73,7 +73,7 @@ struct World {
     succeeded: BTreeMap<&'static str, usize>,
 }
 
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 25] = [
     "open",
     "keep",
     "keep gained",
@@ -93,6 +93,8 @@ const KINDS: [&str; 23] = [
     "history",
     "due",
     "list",
+    "schedules",
+    "forget",
     "register",
     "definition",
     "heads",
@@ -370,11 +372,16 @@ impl World {
         }
         if self.random.one_in(3) {
             row.workflow = WorkflowName::new("refund");
+        } else if self.random.one_in(4) {
+            row.workflow = WorkflowName::new("$schedule");
         }
         row.retention_class = i16::try_from(n % 3).unwrap();
         row.partition = self.random.partition();
         row.wake_at = (!self.random.one_in(3)).then(|| Timestamp(self.random.below(100).cast_signed()));
         row.request_id = self.random.one_in(2).then(|| RequestId::new(&format!("q{}", n % 5)));
+        if self.random.one_in(6) {
+            row.request_id = Some(RequestId::new(&format!("$schedule/s/{}", self.random.below(8))));
+        }
         row.search_attributes = self
             .random
             .one_in(3)
@@ -470,6 +477,14 @@ impl World {
             let no = last + i64::from(!self.random.one_in(10));
             batch.deferred.push(deferred(partition, no, self.random.below(6)));
         }
+        if self.random.one_in(8) {
+            let n = self.some_run();
+            batch.forgotten.push(Forgotten {
+                retention_class: i16::try_from(n % 3).unwrap(),
+                run_id: run_id(n),
+                up_to: i32::try_from(self.random.below(6)).unwrap(),
+            });
+        }
         if self.random.one_in(4) {
             let settled = there.deferred.iter().filter(|_| self.random.one_in(2));
             batch.settled.extend(settled.map(|input| DeferredId {
@@ -504,6 +519,9 @@ impl World {
             "{in_memory:?} {in_postgres:?} {postgres:?}"
         );
         self.count(kind);
+        if in_memory.is_ok() && !memory.forgotten.is_empty() {
+            self.count("forget");
+        }
         // Now and then the next batch is numbered wrongly.
         if in_memory.is_ok() && !self.random.one_in(30) {
             let pair = &mut self.sessions[index];
@@ -604,6 +622,26 @@ impl World {
         assert_eq!(memory, postgres, "{filter:?}");
         if !memory.is_empty() {
             self.count("list");
+        }
+        let after = self.random.one_in(3).then(|| WorkflowId::new("w1"));
+        let limit = u32::try_from(self.random.below(3)).unwrap();
+        let there = &self.processes[1];
+        let mut memory = there
+            .memory
+            .list_schedules(&namespace, after.as_ref(), limit)
+            .await
+            .unwrap();
+        let mut postgres = there
+            .postgres
+            .list_schedules(&namespace, after.as_ref(), limit)
+            .await
+            .unwrap();
+        for rows in [&mut memory, &mut postgres] {
+            rows.iter_mut().for_each(normalise);
+        }
+        assert_eq!(memory, postgres, "schedules");
+        if !memory.is_empty() {
+            self.count("schedules");
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Cluster {
 ///
 /// | level | what it brought |
 /// |---|---|
-/// | 2 | the output of a step that an operator marked as done; limits that an operator raised |
+/// | 2 | the output of a step that an operator marked as done; limits that an operator raised; schedules |
 pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
@@ -194,6 +194,15 @@ pub struct Snapshot {
     pub body: String,
 }
 
+/// Transitions of a schedule that a snapshot in the same batch has taken in, and nobody needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    pub retention_class: i16,
+    pub run_id: RunId,
+    /// This one and all before it.
+    pub up_to: i32,
+}
+
 /// What a batch still owes the outside until its publications are acknowledged: stored as one row of `commits`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owed {
@@ -238,6 +247,7 @@ pub struct Batch {
     pub deferred: Vec<DeferredInput>,
     /// Deferred inputs of earlier batches that this one applies: their rows go, and must be there.
     pub settled: Vec<DeferredId>,
+    pub forgotten: Vec<Forgotten>,
 }
 
 impl Batch {
@@ -433,7 +443,7 @@ pub struct NamespaceRow {
     pub retention_class: i16,
 }
 
-/// Which runs a list shows; newest first, by keyset.
+/// Which runs a list shows; newest first, by keyset. Schedules are not among them, unless by their workflow or id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     pub workflow: Option<WorkflowName>,
@@ -622,5 +632,14 @@ pub trait Store: Send + Sync + 'static {
         &self,
         namespace: &Namespace,
         filter: &RunFilter,
+    ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The schedules of a namespace that are not deleted, by workflow id, those behind `after`; at most `limit` (capped at
+    /// [`LIST_LIMIT`]).
+    fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
     ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
 }

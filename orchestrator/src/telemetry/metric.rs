@@ -50,6 +50,9 @@ metrics_table! {
     RESULTS = "knarr_results_total", Kind::Counter, Count, ["inlet", "outcome"], "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
     TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, [], "Attempts that ended because a deadline passed.";
     UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
+    SCHEDULE_STARTED = "knarr_schedule_started_total", Kind::Counter, Count, [], "Occurrences of schedules that were started.";
+    SCHEDULE_SKIPPED = "knarr_schedule_skipped_total", Kind::Counter, Count, [], "Occurrences of schedules that were skipped, by overlap policy or for want of room.";
+    SCHEDULE_MISSED = "knarr_schedule_missed_catchup_window_total", Kind::Counter, Count, [], "Occurrences of schedules that could not be started within the catch-up window.";
     LIMIT_WARNINGS = "knarr_limit_warnings_total", Kind::Counter, Count, ["limit"], "Runs that have a fifth of what they may have, by `limit` (events, history_bytes, pending or payload).";
     LIMIT_PARKED = "knarr_limit_parked_total", Kind::Counter, Count, ["limit"], "Runs and steps that wait for an operator because of a `limit`.";
     REJECTED = "knarr_rejected_total", Kind::Counter, Count, ["code"], "Messages and calls refused, by `code`.";

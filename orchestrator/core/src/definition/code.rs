@@ -77,7 +77,7 @@ codes! {
 
 /// The definitions in a page, without their indentation.
 #[cfg(test)]
-pub(super) fn examples(page: &str) -> Vec<String> {
+pub(crate) fn examples(page: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let mut open = false;
     for line in page.lines() {

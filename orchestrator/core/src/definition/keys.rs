@@ -16,12 +16,12 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "output",
         "search_attributes",
         "timeout",
+        "schedule",
         "expr_version",
     ],
 )
 .later(&[
     "triggers",
-    "schedule",
     "signals",
     "updates",
     "queries",
@@ -177,3 +177,69 @@ pub(super) const WORKFLOW: Keys = Keys::new(
 pub(super) const EMIT: Keys = Keys::new("`emit`", &["subject", "body"]);
 
 pub(super) const FAIL: Keys = Keys::new("`fail`", &["type", "message"]);
+
+pub(super) const SCHEDULE: Keys = Keys::new(
+    "`schedule`",
+    &[
+        "cron",
+        "every",
+        "calendars",
+        "exclude",
+        "zone",
+        "start_at",
+        "end_at",
+        "jitter",
+        "dst",
+        "input",
+        "overlap",
+        "catch_up_window",
+        "pause_on_failure",
+        "note",
+        "actions",
+        "paused",
+    ],
+)
+.misplaced(&[("workflow", "the schedule of a definition starts that definition")]);
+
+/// Of a document of its own.
+pub(super) const SCHEDULE_DOCUMENT: Keys = Keys::new(
+    "a schedule",
+    &[
+        "schedule",
+        "workflow",
+        "version",
+        "cron",
+        "every",
+        "calendars",
+        "exclude",
+        "zone",
+        "start_at",
+        "end_at",
+        "jitter",
+        "dst",
+        "input",
+        "overlap",
+        "catch_up_window",
+        "pause_on_failure",
+        "note",
+        "actions",
+        "paused",
+    ],
+);
+
+pub(super) const EVERY: Keys = Keys::new("an interval", &["every", "phase"]);
+
+pub(super) const DST: Keys = Keys::new("`dst`", &["gap", "overlap"]);
+
+pub(super) const CALENDAR: Keys = Keys::new(
+    "a calendar",
+    &[
+        "second",
+        "minute",
+        "hour",
+        "day_of_month",
+        "month",
+        "day_of_week",
+        "year",
+    ],
+);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
+use crate::schedule::Spec;
 use crate::time::Span;
 
 /// A definition, ready to run.
@@ -28,6 +29,8 @@ pub struct Plan {
     /// Of the whole run, from its start.
     pub timeout: Option<Span>,
     pub compensation: CompensationPolicy,
+    /// When it is started by itself.
+    pub schedule: Option<Spec>,
 }
 
 /// How a failed run is undone (`compensation:`).

@@ -12,6 +12,7 @@ mod flow;
 mod json_schema;
 mod kinds;
 mod saga;
+mod schedule;
 pub(crate) mod soundness;
 
 const ORDER: &str = r#"
@@ -438,8 +439,8 @@ fn one_finding_each() {
             "KN0121 there is no `vars` here | vars.y",
         ),
         (
-            &(step("{ activity: y }") + "schedule: daily\n"),
-            "KN0105 `schedule` is not supported by this version | schedule",
+            &(step("{ activity: y }") + "triggers: []\n"),
+            "KN0105 `triggers` is not supported by this version | triggers",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),

@@ -13,7 +13,9 @@ use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
+use super::{
+    answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, schedule, search_attribute, signal,
+};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
@@ -30,11 +32,19 @@ pub fn start_within(
     start: Start,
     at: Timestamp,
 ) -> Result<(State, Transition), Rejected> {
+    let schedule = match plan.workflow.as_str() == schedule::WORKFLOW {
+        true => Some(schedule::of_start(&start)?),
+        false => None,
+    };
     let birth = Arc::new(RunStarted {
         limits,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
+    if let Some((spec, version)) = schedule {
+        let transition = schedule::begin(plan, &mut state, birth, spec, version);
+        return Ok((state, transition));
+    }
     let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
     d.push(Work::Enter {
         node: plan.root,
@@ -82,6 +92,10 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
 /// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
 pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Result<Option<Transition>, Rejected> {
     let mut d = Decider::new(plan, state, at);
+    if d.state.schedule.is_some() {
+        schedule::apply(&mut d, input)?;
+        return Ok(d.finish());
+    }
     match input {
         Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
         Input::TaskStarted { task, at } => {
@@ -118,6 +132,7 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
         } => parked::act(&mut d, step, direction, action, operation)?,
         Input::RaiseLimits { limits, operation } => raise::raise(&mut d, limits, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
+        Input::Schedule { .. } => return Err(Rejected::Schedule("the run is no schedule".to_owned())),
     }
     Ok(d.finish())
 }

@@ -133,6 +133,12 @@ impl State {
         let Body::StartChild(start) = &*pending.body else {
             return;
         };
+        if let Some(schedule) = &mut self.schedule {
+            if *answer == Answer::Accepted {
+                schedule.accepted(start.run_id);
+            }
+            return;
+        }
         match answer {
             Answer::Accepted => {
                 if let Some(Open::Child(child)) = self.open.get_mut(&start.step)

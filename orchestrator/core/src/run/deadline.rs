@@ -49,6 +49,12 @@ pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
     }
 }
 
+/// Messages whose answer has not come in time, by number.
+pub(super) fn messages_due(d: &Decider<'_>) -> Vec<MessageNo> {
+    let pending = d.state.mail.outbox.iter().filter(|(_, pending)| pending.due <= d.at);
+    pending.map(|(number, _)| *number).collect()
+}
+
 fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
     let stands = d.state.is_closed() || d.state.parked.is_some();
     let of = |direction| {

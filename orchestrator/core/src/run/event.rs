@@ -25,6 +25,7 @@ use crate::ids::{
     ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
     WorkflowName,
 };
+use crate::schedule::state::ScheduleEvent;
 use crate::time::{Span, Timestamp};
 
 /// One applied input.
@@ -431,6 +432,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
+    /// Of a run that is a schedule.
+    Schedule(Box<ScheduleEvent>),
     /// Closed as continued as new; the successor starts with this.
     RunContinued {
         successor: RunId,

@@ -19,6 +19,7 @@ use super::request::Verb;
 use super::signal::Signal;
 use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
+use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 /// Brings the state from one transition to the next.
@@ -84,6 +85,7 @@ impl State {
             pending_limit: None,
             emitted: Vec::new(),
             reopened: None,
+            schedule: None,
             parked_at: None,
         };
         if let Some(answer) = &birth.answer {
@@ -472,6 +474,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::MessageAnswered { number, answer } => state.message_answered(*number, answer),
+        // A schedule knows its runs, of which it has one answer for every repeat.
+        Event::MessageTaken(_) if state.schedule.is_some() => {}
         Event::MessageTaken(message) => {
             let taken = Taken {
                 namespace: message.from.namespace.clone(),
@@ -498,6 +502,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 state.phase = Phase::Stopping(Stop { why, error, seq });
             }
         }
+        Event::Schedule(event) => Schedule::evolve(&mut state.schedule, at, event),
         Event::RunContinued { successor, input } => {
             state.parked = None;
             state.phase = Phase::Closed(Closed {

@@ -11,6 +11,7 @@ use super::event::Continues;
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
+use crate::schedule::Command;
 use crate::time::{Span, Timestamp};
 
 /// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
@@ -99,6 +100,11 @@ pub enum Input {
         /// The step or its undo, where both may be parked; without it what is parked of them, the step first.
         direction: Option<Direction>,
         action: ParkedAction,
+        operation: Operation,
+    },
+    /// Of a run that is a schedule; a repeat of its request id changes nothing.
+    Schedule {
+        command: Box<Command>,
         operation: Operation,
     },
     /// An operator lets the run have more of something.
@@ -199,6 +205,10 @@ pub enum Rejected {
     TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
+    #[error("the schedule exists, and says something else")]
+    ScheduleExists,
+    #[error("{0}")]
+    Schedule(String),
     #[error("{0}")]
     Limit(String),
     #[error("the task {0} was never given out by this run")]

@@ -59,6 +59,7 @@ mod raise;
 pub mod request;
 mod retry;
 mod savepoint;
+pub mod schedule;
 mod scope;
 pub mod search_attribute;
 mod sequence;

@@ -24,6 +24,7 @@ use super::status::Status;
 use crate::ids::{
     DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
 };
+use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +89,9 @@ pub struct State {
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,
+    /// Of a run that is a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) schedule: Option<Box<Schedule>>,
     /// When the run as a whole was parked, now or the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parked_at: Option<Timestamp>,
@@ -494,7 +498,8 @@ impl State {
             _ => None,
         });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        let deadlines = timeout.into_iter().chain(executions).chain(waits);
+        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
+        let deadlines = timeout.into_iter().chain(executions).chain(waits).chain(schedule);
         deadlines.filter(|due| *due > at).chain(messages).min()
     }
 

@@ -48,6 +48,7 @@ impl Model {
             search_attributes: Default::default(),
             timeout: None,
             compensation: original.compensation,
+            schedule: None,
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);

@@ -4,6 +4,8 @@ use knarr_schemas::api::{
     FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, ShowDefinition, ShowHistory,
 };
 
+use knarr_schemas::body::ScheduleVerb;
+
 use super::*;
 use crate::api::namespaces::MOST_NAMESPACES;
 use crate::cli::globals::Look;
@@ -374,4 +376,33 @@ fn queues_that_cannot_be_set_up_are_told_apart_from_a_definition_that_is_not_reg
             "{refusal:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
+    let world = World::new().await;
+    let text = |version, schedule: &str| {
+        format!("workflow: tick\nversion: {version}\n{schedule}steps: [ {{ a: {{ set: {{ x: 1 }} }} }} ]\n")
+    };
+    let told = |world: &World| std::mem::take(&mut *world.scheduled.lock().unwrap());
+    // Nothing is said where there is nothing to say.
+    world.register(&text(1, "")).await;
+    assert_eq!(told(&world), []);
+    world.register(&text(3, "schedule: '@daily'\n")).await;
+    let [(name, request)] = &told(&world)[..] else { panic!() };
+    assert_eq!(
+        (name.as_str(), request.ask, request.version),
+        ("tick", ScheduleVerb::Define, Some(3))
+    );
+    let document = request.schedule.as_ref().unwrap();
+    assert_eq!(
+        (&document["workflow"], &document["cron"]),
+        (&json!("tick"), &json!(["@daily"]))
+    );
+    // Registering it again says it again: what was missed is mended.
+    world.register(&text(3, "schedule: '@daily'\n")).await;
+    assert_eq!(told(&world).len(), 1);
+    // An older version does not speak any more.
+    world.register(&text(2, "schedule: '@hourly'\n")).await;
+    assert_eq!(told(&world), []);
 }

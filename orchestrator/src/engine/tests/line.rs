@@ -399,6 +399,15 @@ impl Store for LineStore {
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.store.list_runs(namespace, filter).await
     }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.store.list_schedules(namespace, after, limit).await
+    }
 }
 
 /// The bus, by a line. Whatever leaves is held against what is committed.
@@ -571,10 +580,13 @@ pub(super) async fn events_of(store: &MemoryStore, run: RunId) -> Vec<Event> {
     transitions.into_iter().flat_map(read).collect()
 }
 
-/// The committed state of a run, folded from its first event.
+/// The committed state of a run, folded from its first event, or of a schedule, whose first events are not kept.
 pub(super) async fn state_of(store: &MemoryStore, run: RunId) -> Option<State> {
     let mut stored = store.load_runs(&[run]).await.ok()?.pop()?;
-    stored.snapshot = None;
-    stored.transitions = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
+    let whole = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
+    if whole.first().is_some_and(|first| first.seq == 1) {
+        stored.snapshot = None;
+        stored.transitions = whole;
+    }
     Some(fetch::rebuild(&stored).unwrap())
 }

@@ -74,6 +74,7 @@ fn start_child(run_id: RunId, workflow: &str) -> Body {
         step: "child".into(),
         parent_close: OnParentClose::RequestCancel,
         detached: false,
+        scheduled: None,
     })
 }
 

@@ -17,6 +17,7 @@ mod operators;
 mod random;
 mod robustness;
 mod scenarios;
+mod schedules;
 mod scripts;
 mod timeouts;
 mod upgrade;

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knarr_core::ids::{Namespace, RunId, WorkflowId};
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::run::schedule::PREFIX;
 use knarr_core::time::Timestamp;
 use serde_json::Value;
 
 use super::lease::LEASE;
 use super::state::{CommitRow, State};
 use crate::store::{
-    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, RunRow, RunWrite, Session,
-    UNDONE_LATER_STATUSES,
+    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, Forgotten, OPEN_STATUSES, RunRow,
+    RunWrite, Session, UNDONE_LATER_STATUSES,
 };
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -76,6 +77,12 @@ impl State {
             }
             if row.retention_class < 0 || row.partition < 0 {
                 return refuse("a retention class or partition is negative");
+            }
+        }
+        let mut occurrences: BTreeSet<&RequestId> = self.runs.values().filter_map(occurrence).collect();
+        for row in batch.runs.iter().filter_map(RunWrite::as_insert) {
+            if occurrence(row).is_some_and(|request| !occurrences.insert(request)) {
+                return refuse("the occurrence of a schedule has been started");
             }
         }
         let mut open: BTreeSet<(&Namespace, &WorkflowId)> = self
@@ -168,6 +175,15 @@ impl State {
                 self.snapshots.insert(snapshot.run_id, snapshot.clone());
             }
         }
+        for Forgotten {
+            retention_class,
+            run_id,
+            up_to,
+        } in &batch.forgotten
+        {
+            self.events
+                .retain(|(class, run, seq), _| (class, run) != (retention_class, run_id) || seq > up_to);
+        }
         for id in &batch.settled {
             self.deferred.remove(id);
         }
@@ -188,6 +204,11 @@ impl State {
             self.commits.insert(id, row);
         }
     }
+}
+
+/// The request of a run that is an occurrence of a schedule.
+fn occurrence(row: &RunRow) -> Option<&RequestId> {
+    row.request_id.as_ref().filter(|id| id.as_str().starts_with(PREFIX))
 }
 
 fn id_of(input: &DeferredInput) -> DeferredId {

@@ -269,4 +269,13 @@ impl Store for MemoryStore {
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.available()?.list_runs(namespace, filter)
     }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.available()?.list_schedules(namespace, after, limit)
+    }
 }

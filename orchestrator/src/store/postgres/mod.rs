@@ -360,4 +360,13 @@ impl Store for PostgresStore {
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.answered(self.list(namespace, filter)).await
     }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.answered(self.schedules(namespace, after, limit)).await
+    }
 }

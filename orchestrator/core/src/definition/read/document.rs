@@ -27,6 +27,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
     }
     expr_version(&fields, found);
     let workflow = fields.get("workflow").and_then(|node| name(node, "workflow", found));
+    let named = workflow.as_ref().map_or("", |workflow| workflow.text.as_str());
+    let schedule = fields
+        .get("schedule")
+        .and_then(|node| super::schedule::of_definition(node, named, found));
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -53,6 +57,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .map(|node| assignments(node, "`search_attributes`", "search attribute", found))
             .unwrap_or_default(),
         timeout: fields.duration("timeout", found),
+        schedule,
     })
 }
 

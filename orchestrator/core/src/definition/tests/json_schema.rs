@@ -37,6 +37,10 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("workflow", keys::WORKFLOW),
     ("emit", keys::EMIT),
     ("fail", keys::FAIL),
+    ("schedule", keys::SCHEDULE),
+    ("every", keys::EVERY),
+    ("dst", keys::DST),
+    ("calendar", keys::CALENDAR),
 ];
 
 #[test]
@@ -192,7 +196,12 @@ fn shapes_that_are_wrong_do_not_fit() {
     ] {
         assert!(!errors(&with_steps(&format!("  - b: {bad}\n"))).is_empty(), "{bad}");
     }
-    for bad in ["timeout: 1 h", "compensation: { order: reverse }", "schedule: daily"] {
+    for bad in [
+        "timeout: 1 h",
+        "compensation: { order: reverse }",
+        "schedule: 5",
+        "schedule: { every: 1 h }",
+    ] {
         assert!(
             !errors(&format!(
                 "workflow: w\nversion: 1\nsteps: [ {{ a: {{ wait: 1s }} }} ]\n{bad}\n"

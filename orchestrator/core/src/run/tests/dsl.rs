@@ -485,6 +485,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         search_attributes: BTreeMap::new(),
         timeout: None,
         compensation: Default::default(),
+        schedule: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod operators;
 mod parallel;
 mod pivots;
 mod properties;
+mod schedules;
 mod stored;
 mod undo;
 mod waits;
