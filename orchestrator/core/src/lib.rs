@@ -7,6 +7,7 @@ pub mod definition;
 pub mod expression;
 pub mod ids;
 pub mod json;
+pub mod limit;
 pub mod lines;
 pub mod rehearsal;
 pub mod replay;
