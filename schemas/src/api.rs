@@ -50,7 +50,12 @@ pub mod verb {
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 9] = [
+    /// [`super::SetQueue`] → [`super::QueueInfo`]
+    pub const QUEUE_SET: &str = "queue.set";
+    /// [`super::ListQueues`] → [`super::QueuePage`]
+    pub const QUEUE_LIST: &str = "queue.list";
+
+    pub const ALL: [&str; 11] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
@@ -60,6 +65,8 @@ pub mod verb {
         PARKED_LIST,
         NAMESPACE_CREATE,
         NAMESPACE_LIST,
+        QUEUE_SET,
+        QUEUE_LIST,
     ];
 }
 
@@ -405,8 +412,12 @@ pub struct OpenTask {
     /// Absent when unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// `dispatched`, `delivered`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
+    /// `dispatched`, `delivered`, `started`, `held` (the task stream is full), `limited` (it waits for its turn at a limit) or
+    /// `waiting` (for its next attempt).
     pub status: String,
+    /// What a limited one waits for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
     /// When it came to be what `status` says, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
@@ -471,4 +482,65 @@ pub struct ListNamespaces {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamespacePage {
     pub namespaces: Vec<NamespaceInfo>,
+}
+
+/// Says what a queue may, over all workers and replicas, instead of what was said before: what is left out is unlimited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetQueue {
+    pub queue: String,
+    /// Tasks that are out at a time, of all activities together; 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateBody>,
+}
+
+/// So many tasks in a stretch of time, evenly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateBody {
+    /// 1 to 1,000,000, and one in a microsecond at most.
+    pub limit: u32,
+    /// From 1.
+    pub per_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueInfo {
+    pub queue: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateBody>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListQueues {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueuePage {
+    /// Those of which an operator has said something, by name.
+    pub queues: Vec<QueueInfo>,
+    /// Of queues and of activities, those with most waiting first; at most 1,000.
+    pub limits: Vec<LimitInfo>,
+}
+
+/// A limit that somebody has a permit of or waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitInfo {
+    /// `queue`, `queue_rate`, `activity` or `activity_rate`.
+    pub kind: String,
+    /// The queue or activity.
+    pub of: String,
+    /// Where each value of a key has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Tasks that are out under it.
+    pub held: u64,
+    pub waiting: u64,
+    /// Since when the first of those waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
 }

@@ -212,6 +212,9 @@ codes! {
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
+    QUEUE_LIMIT = "KN0280", "queue_limit",
+        "The limit of a queue is out of range, or its queue has no name that a queue can have.",
+        "Name a queue, 1 to 1,000,000 tasks at a time, and a rate of 1 to 1,000,000 in a stretch of at least a millisecond.";
 }
 
 #[cfg(test)]

@@ -100,6 +100,10 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
     body_of::<api::ListNamespaces>("api-namespace-list-request");
     body_of::<api::NamespacePage>("api-namespace-list-reply");
+    body_of::<api::SetQueue>("api-queue-set-request");
+    body_of::<api::QueueInfo>("api-queue-set-reply");
+    body_of::<api::ListQueues>("api-queue-list-request");
+    body_of::<api::QueuePage>("api-queue-list-reply");
 }
 
 #[test]

@@ -248,6 +248,9 @@ impl Walk {
     }
 
     fn open_task(&mut self, task: TaskNo, step: &StepPath, direction: Direction) {
+        if task == TaskNo::NONE {
+            return;
+        }
         self.dispatched
             .insert(idempotency_key(self.run, step, direction).to_string());
         if self.tasks.insert(task, (step.clone(), direction, true)).is_some() {
@@ -276,7 +279,11 @@ impl Walk {
     }
 
     fn event(&mut self, event: &Event, at: Timestamp) {
-        if self.closed && !matches!(event, Event::LateResult(_) | Event::Awaited(_)) {
+        let messages = matches!(
+            event,
+            Event::MessageSent(_) | Event::MessageOffered { .. } | Event::MessageAnswered { .. }
+        );
+        if self.closed && !messages && !matches!(event, Event::LateResult(_) | Event::Awaited(_)) {
             self.say(format!("something happened after its end: {event:?}"));
         }
         match event {

@@ -116,7 +116,8 @@ impl Describer {
                 self.reach(&scheduled.step);
                 let facts = self.facts(&scheduled.step, Direction::Do);
                 facts.activity = Some(scheduled.activity.to_string());
-                facts.attempts += 1;
+                // What waits for a permit is opened later.
+                facts.attempts += u32::from(scheduled.task != TaskNo::NONE);
                 self.tasks
                     .insert(scheduled.task, (scheduled.step.clone(), Direction::Do));
             }
@@ -143,7 +144,7 @@ impl Describer {
                 self.tasks.insert(*task, (step.clone(), *direction));
             }
             Event::UndoScheduled { step, task, .. } => {
-                self.facts(step, Direction::Undo).attempts += 1;
+                self.facts(step, Direction::Undo).attempts += u32::from(*task != TaskNo::NONE);
                 self.tasks.insert(*task, (step.clone(), Direction::Undo));
             }
             Event::TaskFailed { task, error, .. }
@@ -281,12 +282,12 @@ fn tasks(state: &State) -> Vec<OpenTask> {
         state
             .executions(direction)
             .iter()
-            .map(move |(step, execution)| task(step, direction, execution))
+            .map(move |(step, execution)| task(state, step, direction, execution))
     };
     of(Direction::Do).chain(of(Direction::Undo)).collect()
 }
 
-fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
+fn task(state: &State, step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
     let (number, status, since, due) = match &execution.wait {
         Wait::Task(open) => {
             let (status, due) = match open.known {
@@ -299,6 +300,7 @@ fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTas
             (Some(open.task), status, Some(open.opened_at), due)
         }
         Wait::Until(at) => (None, "waiting", None, Some(*at)),
+        Wait::Permit(_) => (None, "limited", None, None),
         Wait::Decision => (None, "waiting", None, None),
     };
     OpenTask {
@@ -310,6 +312,7 @@ fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTas
         attempt: execution.attempt,
         max_attempts: execution.max_attempts,
         status: status.to_owned(),
+        limit: state.limit_of(execution).map(ToString::to_string),
         since: since.map(Timestamp::to_utc),
         due: due.map(Timestamp::to_utc),
         last_failure: execution.last_error.as_ref().map(failure_body),

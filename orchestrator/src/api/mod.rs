@@ -22,6 +22,7 @@ mod describe;
 mod namespaces;
 mod operations;
 mod parked;
+mod queues;
 mod runs;
 pub mod service;
 pub mod source;

@@ -272,6 +272,11 @@ impl<S: Store> Call<S> {
                 let api::CreateNamespace {} = self.body()?;
                 self.encode(&operations.create_namespace(&namespace).await?)
             }
+            verb::QUEUE_SET => self.encode(&operations.set_queue(&namespace, self.body()?).await?),
+            verb::QUEUE_LIST => {
+                let api::ListQueues {} = self.body()?;
+                self.encode(&operations.list_queues(&namespace).await?)
+            }
             _ => {
                 let api::ListNamespaces {} = self.body()?;
                 self.encode(&operations.list_namespaces().await?)

@@ -32,6 +32,7 @@ pub mod namespace;
 pub mod operator_code;
 pub mod output;
 pub mod parked;
+pub mod queue;
 pub mod replay;
 pub mod server;
 pub mod show;
@@ -99,6 +100,8 @@ pub enum Command {
     Limit(limit::LimitArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
+    /// Limits queues, and shows what waits at which limit
+    Queue(queue::QueueArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
     Bench(bench::BenchArgs),
     /// The worker that `knarr bench` starts
@@ -176,6 +179,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Queue(args) => queue::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),

@@ -229,6 +229,11 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
+    for task in &description.tasks {
+        if let Some(limit) = &task.limit {
+            let _ = writeln!(out, "  {} waits for its turn at {limit}", task.step);
+        }
+    }
 }
 
 fn operations(out: &mut String, description: &RunDescription, look: &Look) {
@@ -348,6 +353,7 @@ mod tests {
                 attempt: 2,
                 max_attempts: Some(5),
                 status: "dispatched".into(),
+                limit: None,
                 since: Some(now - TimeDelta::seconds(14)),
                 due: Some(now + TimeDelta::seconds(16)),
                 last_failure: Some(timeout),

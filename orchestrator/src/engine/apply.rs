@@ -39,11 +39,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Applied::Nothing;
         };
         let (plan, state) = (&live.plan, &mut live.state);
+        let queues = self.queue_limits.of(&live.row.namespace);
         // A panic leaves the state half changed; it is dropped below and read again from the store.
         let result = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::tests::perhaps_panic(&input);
-            run::apply(plan, state, input, now)
+            run::apply_within(plan, state, input, now, queues)
         }));
         match result {
             Ok(Ok(Some(transition))) => {

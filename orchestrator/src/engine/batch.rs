@@ -10,7 +10,8 @@ use super::live::LiveRuns;
 use super::outgoing::Publication;
 use crate::bus::Outgoing;
 use crate::store::{
-    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, RunWrite, Snapshot,
+    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, PermitId, PermitWrite,
+    RunWrite, Snapshot,
 };
 use crate::telemetry::span::Ended;
 
@@ -52,6 +53,8 @@ pub(super) struct BatchBuilder {
     published: Vec<CommitId>,
     deferred: Vec<DeferredInput>,
     settled: Vec<DeferredId>,
+    /// As the rows are to stand.
+    permits: BTreeMap<PermitId, Option<String>>,
     /// Of what has ended, where spans are exported.
     spans: Vec<Ended>,
 }
@@ -97,6 +100,7 @@ impl BatchBuilder {
             published: Vec::new(),
             deferred: Vec::new(),
             settled: Vec::new(),
+            permits: BTreeMap::new(),
             spans: Vec::new(),
         }
     }
@@ -108,6 +112,7 @@ impl BatchBuilder {
             || !self.messages.is_empty()
             || !self.published.is_empty()
             || !self.settled.is_empty()
+            || !self.permits.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -178,6 +183,12 @@ impl BatchBuilder {
         self.settled.push(id);
     }
 
+    /// A row of a limiter; what is said last counts.
+    pub(super) fn permit(&mut self, write: PermitWrite) {
+        self.bytes += write.body.as_ref().map_or(0, String::len);
+        self.permits.insert(write.id, write.body);
+    }
+
     pub(super) fn confirm(&mut self, confirm: Confirm) {
         self.confirms.push(confirm);
     }
@@ -201,6 +212,7 @@ impl BatchBuilder {
         let mut runs = Vec::new();
         let mut spans = Vec::new();
         let mut partitions: BTreeSet<i16> = self.settled.iter().map(|id| id.partition).collect();
+        partitions.extend(self.permits.keys().map(|id| id.partition));
         for (run_id, touched) in &self.touched {
             partitions.insert(touched.partition);
             if let Some((first_seq, last_seq)) = touched.owed {
@@ -243,6 +255,11 @@ impl BatchBuilder {
                 published: self.published,
                 deferred: self.deferred,
                 settled: self.settled,
+                permits: self
+                    .permits
+                    .into_iter()
+                    .map(|(id, body)| PermitWrite { id, body })
+                    .collect(),
             }),
             outbound: Outbound {
                 confirms: self.confirms,

@@ -246,7 +246,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let ready = self.deferral.runs.iter().filter(|(_, held)| !held.queue.is_empty());
         let ready: Vec<(RunId, i16)> = ready.map(|(run, held)| (*run, held.partition)).collect();
         for (run, partition) in ready {
-            while self.partitions.serves(partition) && !self.batch_is_full() {
+            while self.partitions.knows_permits(partition) && !self.batch_is_full() {
                 let Some(held) = self.deferral.runs.get_mut(&run) else {
                     break;
                 };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use knarr_core::definition::{self, plan::Plan};
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
 
+use super::queue_limits::{self, AllLimits};
 use crate::store::{Store, StoreError};
 
 /// Definitions known to this replica. Plans are immutable; what is newest is read again when the store's epoch moves.
@@ -21,12 +22,23 @@ struct Known {
     versions: HashMap<(Namespace, WorkflowName, u32), DefinitionHash>,
     namespaces: HashMap<Namespace, i16>,
     plans: HashMap<DefinitionHash, Arc<Plan>>,
+    queue_limits: Option<Arc<AllLimits>>,
 }
 
 impl Definitions {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Every write leaves the maps whole, so a panic elsewhere cannot have broken them.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether everything was read at this epoch of the store.
+    pub(super) fn knows(&self, epoch: i64) -> bool {
+        self.known().epoch == Some(epoch)
+    }
+
+    /// What operators allow queues, once it has been read; the same one until it changes.
+    pub(super) fn queue_limits(&self) -> Option<Arc<AllLimits>> {
+        self.known().queue_limits.clone()
     }
 
     /// The retention class of a namespace, if it exists.
@@ -60,6 +72,7 @@ impl Definitions {
         }
         let heads = store.definition_heads().await?;
         let namespaces = store.namespaces().await?;
+        let queue_limits = queue_limits::read(store.queues().await?);
         let read_at = heads.definitions_epoch;
         for head in &heads.heads {
             self.load(store, &head.hash).await?;
@@ -74,6 +87,9 @@ impl Definitions {
             .into_iter()
             .map(|head| ((head.namespace, head.workflow), head.hash))
             .collect();
+        if known.queue_limits.as_deref() != Some(&queue_limits) {
+            known.queue_limits = Some(Arc::new(queue_limits));
+        }
         known.epoch = Some(read_at);
         Ok(())
     }

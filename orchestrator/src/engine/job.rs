@@ -11,6 +11,7 @@ use knarr_core::run::message::{self, Sender};
 use knarr_core::time::Span;
 use serde_json::Value;
 
+use super::limits::{LimitRequest, LimiterKey};
 use super::refusal::Refusal;
 use crate::bus::inlet::Held;
 use crate::bus::{self, DirectMessage, LogMessage};
@@ -92,6 +93,9 @@ pub(super) enum JobKind {
     Signal(Box<SignalRequest>),
     /// Of another run.
     Message(Box<RunMessage>),
+    /// To a limiter.
+    Limit(Box<LimitRequest>),
+    LimiterWake(LimiterKey),
     /// A run has closed as continued as new: its successor is to be started, if it is not there. `commit` owes it.
     Continue {
         run_id: RunId,

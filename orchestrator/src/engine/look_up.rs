@@ -189,7 +189,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
             }
-            JobKind::Gap(_) | JobKind::Refused(_) => {}
+            JobKind::Gap(_) | JobKind::Refused(_) | JobKind::Limit(_) | JobKind::LimiterWake(_) => {}
         }
     }
 
@@ -247,6 +247,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         self.fetches_done = number;
+        self.learn_queue_limits();
         for (key, rows) in fetched.ids {
             self.live.learn(key, rows);
         }

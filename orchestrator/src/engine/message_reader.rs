@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
 use super::job_reader::{JobReader, operation, refuse_task_headers, request_id};
+use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
 use super::token::Signed;
 use crate::bus::{self, LogMessage};
@@ -61,14 +62,33 @@ impl JobReader {
         let body: RunMessageBody = self.signed(subject, message)?;
         let said: Body = serde_json::from_value(body.message)
             .map_err(|error| Refusal::new(&code::BAD_REQUEST, format!("a message between runs: {error}")))?;
+        let from = Sender {
+            run: RunId(body.from.run),
+            namespace: Namespace::new(&body.from.namespace),
+            workflow_id: WorkflowId::new(&body.from.workflow_id),
+        };
+        let (namespace, workflow_id) = (
+            Namespace::new(&subject.namespace),
+            WorkflowId::new(&subject.workflow_id),
+        );
+        let to_limiter = |from, said| {
+            Ok(JobKind::Limit(Box::new(LimitRequest {
+                namespace: namespace.clone(),
+                address: workflow_id.clone(),
+                from,
+                number: MessageNo(body.number),
+                said,
+            })))
+        };
+        let said = match said {
+            Body::Ask(ask) => return to_limiter(from, Said::Ask(ask)),
+            Body::Release { ask, .. } => return to_limiter(from, Said::Release(ask)),
+            said => said,
+        };
         Ok(JobKind::Message(Box::new(RunMessage {
-            namespace: Namespace::new(&subject.namespace),
-            workflow_id: WorkflowId::new(&subject.workflow_id),
-            from: Sender {
-                run: RunId(body.from.run),
-                namespace: Namespace::new(&body.from.namespace),
-                workflow_id: WorkflowId::new(&body.from.workflow_id),
-            },
+            namespace,
+            workflow_id,
+            from,
             number: MessageNo(body.number),
             to_run: body.to_run.map(RunId),
             body: said,

@@ -153,17 +153,33 @@ fn run_message(
     to: &Recipient,
     said: &message::Body,
 ) -> Option<Outgoing> {
+    let from = Sender {
+        run: state.run_id(),
+        namespace: state.namespace().clone(),
+        workflow_id: state.workflow_id().clone(),
+    };
+    message_of(tokens, &from, number, (&to.workflow_id, to.run), said)
+}
+
+/// A message between runs, whoever composes it.
+pub(super) fn message_of(
+    tokens: &TokenKey,
+    from: &Sender,
+    number: MessageNo,
+    (to, to_run): (&WorkflowId, Option<RunId>),
+    said: &message::Body,
+) -> Option<Outgoing> {
     let body = RunMessage {
         from: SendingRun {
-            run: state.run_id().0,
-            namespace: state.namespace().to_string(),
-            workflow_id: state.workflow_id().to_string(),
+            run: from.run.0,
+            namespace: from.namespace.to_string(),
+            workflow_id: from.workflow_id.to_string(),
         },
         number: number.0,
-        to_run: to.run.map(|run| run.0),
+        to_run: to_run.map(|run| run.0),
         message: serde_json::to_value(said).ok()?,
     };
-    signed(tokens, "message", state.namespace(), &to.workflow_id, &body)
+    signed(tokens, "message", &from.namespace, to, &body)
 }
 
 /// The answer to a message of another run.

@@ -1,10 +1,12 @@
 //! Performing jobs: what each kind needs before core can be asked, and what becomes of those whose run is not here.
 
-use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::ids::{Namespace, RunId, TaskNo, WorkflowId};
 use knarr_core::run::input::{Input, TaskOutcome};
+use knarr_core::run::message::{Answer, Sender};
 use knarr_core::time::Span;
 use knarr_schemas::body::BeatAnswer;
 use knarr_schemas::code;
+use knarr_schemas::subject::{LogSubject, parse_log_subject};
 
 use super::apply::Applied;
 use super::job::{Job, JobKind, Origin};
@@ -14,7 +16,7 @@ use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::result;
 use super::run_loop::Loop;
-use crate::bus::Bus;
+use crate::bus::{Bus, LogMessage};
 use crate::store::Store;
 use crate::telemetry::metric;
 
@@ -65,6 +67,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Message(request) => {
                 let request = request.clone();
                 return self.message(job, &request);
+            }
+            JobKind::Limit(request) => {
+                let request = request.clone();
+                return self.limit(&job, &request);
+            }
+            JobKind::LimiterWake(key) => {
+                let key = key.clone();
+                return self.limiter_wakes(&key);
             }
             JobKind::Continue { run_id, commit } => {
                 let (run_id, commit) = (*run_id, *commit);
@@ -184,8 +194,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
             JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),
             JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
-            // A sender that does not exist any more needs no answer.
-            JobKind::Answered { .. } => self.taken(&job.origin, None),
+            // A sender that does not exist any more needs no answer, and no permit.
+            JobKind::Answered { number, answer, .. } => {
+                if let (Answer::Granted { limit }, Some(from)) =
+                    (answer, job.origin.message().and_then(|it| sender(run_id, it)))
+                {
+                    self.give_back_for(from, *number, limit.clone());
+                }
+                self.taken(&job.origin, None);
+            }
             // The log is read by whoever owns the run.
             _ => self.turn_away(job),
         }
@@ -239,6 +256,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let body = serde_json::to_vec(&answer).unwrap_or_default();
             self.building.answer(outgoing::core(inbox.clone(), body));
         }
+    }
+}
+
+/// The run that an answer was sent to.
+fn sender(run: RunId, answer: &LogMessage) -> Option<Sender> {
+    match parse_log_subject(&answer.subject).ok()? {
+        LogSubject::Run(subject) => Some(Sender {
+            run,
+            namespace: Namespace::new(&subject.namespace),
+            workflow_id: WorkflowId::new(&subject.workflow_id),
+        }),
+        LogSubject::UnkeyedStart { .. } => None,
     }
 }
 

@@ -41,6 +41,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetches_done = self.fetches;
         self.fetch_after = None;
         self.deferral = Deferral::default();
+        self.limiters.clear();
         self.alarms.clear();
         self.gate = Gate::default();
         self.scanning = false;

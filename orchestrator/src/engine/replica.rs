@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use knarr_core::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
@@ -19,10 +20,12 @@ use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
 use super::job_reader::JobReader;
+use super::limits::Limiters;
 use super::live::LiveRuns;
 use super::offers::Offers;
 use super::partitions::Partitions;
 use super::publication::{LOADED_TO_OFFER, Publisher};
+use super::queue_limits::{self, KnownLimits};
 use super::readers::Readers;
 use super::run_loop::Loop;
 use super::token::TokenKey;
@@ -101,6 +104,20 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let cluster = self.store.prepare(self.config.partitions).await?;
         self.bus.prepare(cluster.id, cluster.partitions).await?;
         let session = self.store.open_session(&self.config.replica).await?;
+        // Nothing may go out before it is known what may.
+        let queue_limits = loop {
+            match self.store.queues().await {
+                Ok(rows) => break queue_limits::read(rows),
+                Err(error @ StoreError::Unavailable(_)) => {
+                    tracing::warn!(%error, "limits of queues cannot be read yet")
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        };
         let clock = Clock::new(self.store.now().await?, Instant::now());
         let tokens = Arc::new(TokenKey::new(&cluster.secret));
         let (intake, incoming) = mpsc::channel(self.config.intake);
@@ -148,6 +165,8 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetch_after: None,
             fetching_since: Instant::now(),
             deferral: Deferral::default(),
+            limiters: Limiters::default(),
+            queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
             building: BatchBuilder::new(1),
             committing: None,

@@ -233,8 +233,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
+        let queues = self.queue_limits.of(&key.0);
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
-            run::start_within(self.config.run_limits, plan, start, now)
+            run::start_within(self.config.run_limits, plan, start, now, queues)
         })) else {
             return Ok(false);
         };

@@ -9,7 +9,7 @@ use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::conformance::{
-    MemoryRig, PARTITIONS, append, closed, deferred, definition, next, normalise, owed, run, run_id,
+    MemoryRig, PARTITIONS, append, closed, deferred, definition, next, normalise, owed, permit, run, run_id,
 };
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
@@ -407,6 +407,11 @@ impl World {
                     }));
                 }
                 Some(_) if !self.random.one_in(10) => {}
+                // Of two runs of an id the later one has the greater run id: they are minted in that order.
+                _ if there.runs.iter().any(|known| {
+                    let of_id = known.namespace == row.namespace && known.workflow_id == row.workflow_id;
+                    of_id && known.run_id > row.run_id
+                }) => {}
                 _ => batch.runs.push(RunWrite::Insert(row)),
             }
         }
@@ -476,6 +481,17 @@ impl World {
                 partition: input.partition,
                 no: input.no,
             }));
+        }
+        // Drawn apart: what seeds have found elsewhere they go on finding.
+        let mut random = Random(self.random.0 ^ 0x9e37_79b9);
+        if random.one_in(4) {
+            let there = there.permits.iter().filter(|_| random.one_in(3));
+            batch.permits = there
+                .map(|row| permit(row.id.partition, &row.id.limiter, row.id.no, None))
+                .collect();
+            let (partition, no) = (random.partition(), random.below(6).cast_signed());
+            let body = (!random.one_in(4)).then_some("{}");
+            batch.permits.push(permit(partition, "limit-a", no, body));
         }
         let (memory, postgres) = self.published(index);
         (

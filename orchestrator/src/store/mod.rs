@@ -7,8 +7,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
-use knarr_core::time::Timestamp;
+use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::limit::LimitName;
+use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::code::{Code, split_id};
 use uuid::Uuid;
 
@@ -185,6 +186,58 @@ pub struct DeferredId {
     pub no: i64,
 }
 
+/// A row of a limiter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermitRow {
+    pub id: PermitId,
+    /// UTF-8 JSON.
+    pub body: String,
+}
+
+/// Names one row of `permits`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PermitId {
+    pub partition: i16,
+    pub namespace: Namespace,
+    /// The limiter's address.
+    pub limiter: String,
+    /// Within the limiter.
+    pub no: i64,
+}
+
+/// A row of a limiter as it is to stand after the batch; `None` = it is not there. At most one write a row and batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermitWrite {
+    pub id: PermitId,
+    pub body: Option<String>,
+}
+
+/// What an operator allows a queue; neither = nothing is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRow {
+    pub namespace: Namespace,
+    pub queue: QueueName,
+    pub max_concurrent: Option<i32>,
+    pub rate: Option<QueueRate>,
+}
+
+/// So many in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRate {
+    pub limit: i32,
+    pub per: Span,
+}
+
+/// How much of a limit is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitUse {
+    pub limit: LimitName,
+    pub held: i64,
+    pub waiting: i64,
+    /// Since when the first of those waits.
+    pub since: Option<Timestamp>,
+}
+
 /// The state of a run after `seq`, so that loading it does not fold every event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -238,6 +291,7 @@ pub struct Batch {
     pub deferred: Vec<DeferredInput>,
     /// Deferred inputs of earlier batches that this one applies: their rows go, and must be there.
     pub settled: Vec<DeferredId>,
+    pub permits: Vec<PermitWrite>,
 }
 
 impl Batch {
@@ -308,6 +362,8 @@ pub struct OwnedPartition {
     pub cursor: Cursor,
     /// Inputs of it wait in the store for their runs.
     pub deferred: bool,
+    /// It has limiters.
+    pub permits: bool,
 }
 
 /// How much there is of a run to be loaded: its snapshot, and the transitions after it.
@@ -329,6 +385,8 @@ pub struct Share {
     pub live_sessions: usize,
     /// The cluster's format level, as it is now.
     pub format_level: i32,
+    /// When it is not the one known, definitions, namespaces and limits of queues are to be read again.
+    pub definitions_epoch: i64,
     /// The store's clock at the end of this round.
     pub now: Timestamp,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
@@ -362,7 +420,7 @@ pub struct FoundRun {
 pub struct Found {
     /// In no particular order, each run once.
     pub runs: Vec<FoundRun>,
-    /// Grows with every registration; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
+    /// Grows with every registration and every limit of a queue; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
     pub definitions_epoch: i64,
 }
 
@@ -564,6 +622,19 @@ pub trait Store: Send + Sync + 'static {
         run: RunId,
         after: i64,
     ) -> impl Future<Output = Result<Vec<DeferredInput>, StoreError>> + Send;
+
+    /// The rows of every limiter of a partition.
+    fn permits(&self, partition: i16) -> impl Future<Output = Result<Vec<PermitRow>, StoreError>> + Send;
+
+    /// Says what a queue may, instead of what was said before. The namespace has to be there.
+    fn set_queue(&self, row: &QueueRow) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The queues of all namespaces of which something is said.
+    fn queues(&self) -> impl Future<Output = Result<Vec<QueueRow>, StoreError>> + Send;
+
+    /// The limits of a namespace that somebody has a permit of or waits for, at most [`LIST_LIMIT`], those with most waiting
+    /// first.
+    fn limits_in_use(&self, namespace: &Namespace) -> impl Future<Output = Result<Vec<LimitUse>, StoreError>> + Send;
 
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(

@@ -60,6 +60,8 @@ metrics_table! {
     STARTS_THROTTLED = "knarr_starts_throttled_total", Kind::Counter, Count, [], "Times the log began to refuse starts, of all namespaces or some, to keep room for results.";
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
+    PERMITS_GRANTED = "knarr_permits_granted_total", Kind::Counter, Count, [], "Tasks that a limit let go out.";
+    PERMIT_WAIT_SECONDS = "knarr_permit_wait_seconds", Kind::Histogram(SECONDS), Seconds, [], "How long tasks waited at their limit.";
     OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done or skip.";

@@ -74,23 +74,21 @@ pub(super) const STEP: Keys = Keys::new(
         "pivot",
         "on_failure",
         "compensate_on_failure",
+        "concurrency",
+        "rate",
+        "priority",
+        "fairness_key",
         "on_timeout",
     ],
 )
-.later(&[
-    "schedule_to_start",
-    "schedule_to_close",
-    "heartbeat",
-    "priority",
-    "concurrency",
-    "max_concurrent",
-    "rate",
-    "cancellation",
-])
-.misplaced(&[(
-    "steps",
-    "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
-)]);
+.later(&["schedule_to_start", "schedule_to_close", "heartbeat", "cancellation"])
+.misplaced(&[
+    (
+        "steps",
+        "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
+    ),
+    ("max_concurrent", "write `concurrency: { limit: 10 }`"),
+]);
 
 /// The keys of which a step has exactly one.
 pub(super) const KINDS: &[&str] = &[
@@ -124,7 +122,15 @@ pub(super) const BESIDE_ACTIVITY: &[&str] = &[
     "pivot",
     "on_failure",
     "compensate_on_failure",
+    "concurrency",
+    "rate",
+    "priority",
+    "fairness_key",
 ];
+
+pub(super) const CONCURRENCY: Keys = Keys::new("`concurrency`", &["limit", "key"]);
+
+pub(super) const RATE: Keys = Keys::new("`rate`", &["limit", "per", "key"]);
 
 pub(super) const BESIDE_WAIT_FOR: &[&str] = &["on_timeout"];
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
+use crate::limit::Rate;
 use crate::time::Span;
 
 /// A definition, ready to run.
@@ -250,6 +251,27 @@ pub struct Activity {
     pub compensate_on_failure: bool,
     /// Once it has completed, the run only goes forward (SEMANTICS §2.7).
     pub pivot: bool,
+    /// What its tasks wait for beside a worker; `None` = nothing, and they cost nothing for it.
+    pub limiting: Option<Box<Limiting>>,
+}
+
+/// Limits over all runs, workers and replicas; an undo is under those of its step.
+#[derive(Debug, Default)]
+pub struct Limiting {
+    /// So many tasks at a time.
+    pub concurrency: Option<Limited<u32>>,
+    pub rate: Option<Limited<Rate>>,
+    /// From 1, the most important, to 5.
+    pub priority: Option<u8>,
+    /// Those who wait are served key by key; where it is not given the key of a limit takes its place.
+    pub fairness_key: Option<Template>,
+}
+
+#[derive(Debug)]
+pub struct Limited<T> {
+    pub to: T,
+    /// One limit for each of its values; `None` = one for all.
+    pub key: Option<Template>,
 }
 
 /// What a task says to a worker, forwards or as an undo.

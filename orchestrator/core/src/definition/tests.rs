@@ -243,8 +243,32 @@ fn one_finding_each() {
             "KN0105 `heartbeat` is not supported by this version | heartbeat",
         ),
         (
-            &step("{ activity: y, priority: 1 }"),
-            "KN0105 `priority` is not supported by this version | priority",
+            &step("{ activity: y, cancellation: abandon }"),
+            "KN0105 `cancellation` is not supported by this version | cancellation",
+        ),
+        (
+            &step("{ activity: y, read_only: true, priority: 6 }"),
+            "KN0111 `priority` must be a whole number from 1 to 5, not 6 | 6",
+        ),
+        (
+            &step("{ activity: y, read_only: true, max_concurrent: 3 }"),
+            "KN0104 a step has no key `max_concurrent` | max_concurrent",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { key: input.a } }"),
+            "KN0106 `concurrency` has no `limit` | concurrency",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { limit: 0 } }"),
+            "KN0111 `limit` must be a whole number from 1 to 1000000, not 0 | 0",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { limit: 1, key: steps.c.id } }"),
+            "KN0122 there is no step `c` | steps.c.id",
+        ),
+        (
+            &step("{ activity: y, read_only: true, rate: { limit: 1000000, per: 500ms } }"),
+            "KN0111 a rate is one in a microsecond at most | per",
         ),
         ("workflow: w\nversion: 1\n", "KN0106 the definition has no `steps` | "),
         (

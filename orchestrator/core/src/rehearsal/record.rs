@@ -93,7 +93,9 @@ impl Record {
                 if !self.steps.contains(&name) {
                     self.steps.push(name.clone());
                 }
-                self.tasks.insert(scheduled.task, name.clone());
+                if scheduled.task != TaskNo::NONE {
+                    self.tasks.insert(scheduled.task, name.clone());
+                }
                 format!("{name} begins ({})", scheduled.activity)
             }
             Event::TaskOpened {
@@ -103,13 +105,20 @@ impl Record {
                 attempt,
             } => {
                 let name = task_name(*direction, step);
+                let first = self.tasks.values().all(|known| *known != name);
                 self.tasks.insert(*task, name.clone());
+                // It has waited for a permit, which nobody else has here.
+                if first {
+                    return None;
+                }
                 format!("{name} again, attempt {attempt}")
             }
             Event::UndoScheduled { step, task, .. } => {
                 let name = task_name(Direction::Undo, step);
                 self.undo(step);
-                self.tasks.insert(*task, name.clone());
+                if *task != TaskNo::NONE {
+                    self.tasks.insert(*task, name.clone());
+                }
                 format!("{name} begins")
             }
             Event::ChildUndoSent { step, .. } => {

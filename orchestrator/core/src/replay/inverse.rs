@@ -16,8 +16,8 @@ use crate::ids::{QueueName, TaskNo};
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
 use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
-use crate::run::message::{Body, ChildClosed};
-use crate::run::{Event, Failure, State, Status, Transition};
+use crate::run::message::{Answer, Body, ChildClosed};
+use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -33,6 +33,30 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         parent: birth.parent.clone(),
         continues: birth.continues.clone(),
     }
+}
+
+/// The queues that were limited then, as far as that made a difference: by then something has asked for their permits.
+pub(super) fn queues(transition: &Transition) -> QueueLimits {
+    let mut queues = QueueLimits::new();
+    let mut limited = |queue: &QueueName, limit: TaskLimit| {
+        let limits = queues.entry(queue.clone()).or_default();
+        if limits.iter().all(|known| known.name != limit.name) {
+            limits.push(limit);
+        }
+    };
+    for event in &transition.events {
+        if let Event::MessageSent(sent) = event
+            && let Body::Ask(ask) = &*sent.body
+            && ask.limit.kind.is_of_queue()
+        {
+            let limit = TaskLimit {
+                name: ask.limit.clone(),
+                bound: ask.bound,
+            };
+            limited(&QueueName::new(&ask.limit.of), limit);
+        }
+    }
+    queues
 }
 
 pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
@@ -103,6 +127,15 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             number: *number,
             answer: answer.clone(),
         }],
+        // What was granted is not needed any more.
+        Event::MessageSent(sent) => match &*sent.body {
+            Body::Release { limit, ask } => vec![Input::MessageAnswered {
+                number: *ask,
+                answer: Answer::Granted { limit: limit.clone() },
+            }],
+            // Another attempt asks for its permit.
+            _ => wakes(before, transition),
+        },
         Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
             limits: *limits,
             operation: operation.clone(),

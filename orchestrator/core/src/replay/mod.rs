@@ -37,7 +37,8 @@ pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHisto
     if let Some(plan) = plan {
         let again = match first.events.first() {
             Some(Event::RunStarted(birth)) => {
-                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at);
+                let queues = inverse::queues(first);
+                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at, &queues);
                 vec![decided.map(|(state, transition)| (state, Some(born_alike(transition, birth))))]
             }
             _ => Vec::new(),
@@ -59,10 +60,12 @@ pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHisto
         evolve(&mut state, transition);
         report.count(transition);
         if let Some(plan) = plan {
+            let queues = inverse::queues(transition);
             let inputs = inverse::inputs(&before, transition);
             let again = inputs.into_iter().map(|input| {
                 let mut state = before.clone();
-                words(run::apply(plan, &mut state, input, transition.at).map(|decided| (state, decided)))
+                let decided = run::apply_within(plan, &mut state, input, transition.at, &queues);
+                words(decided.map(|decided| (state, decided)))
             });
             report.judge(transition, again, &state);
         }

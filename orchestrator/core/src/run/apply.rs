@@ -11,31 +11,35 @@ use super::decider::{Decider, Work};
 use super::event::{Event, RunStarted, Transition};
 use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
+use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
+use super::{
+    answer, attempt, cancel, deadline, held, late, message, outbox, parked, permit, raise, search_attribute, signal,
+};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
 
-/// Begins a run: validates, and takes the first steps.
+/// Begins a run where no queue is limited.
 pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
-    start_within(RunLimits::default(), plan, start, at)
+    start_within(RunLimits::default(), plan, start, at, &permit::UNLIMITED)
 }
 
-/// The same, with limits of its own.
+/// Begins a run with limits of its own: validates, and takes the first steps.
 pub fn start_within(
     limits: RunLimits,
     plan: &Plan,
     start: Start,
     at: Timestamp,
+    queues: &QueueLimits,
 ) -> Result<(State, Transition), Rejected> {
     let birth = Arc::new(RunStarted {
         limits,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
-    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
+    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth), queues);
     d.push(Work::Enter {
         node: plan.root,
         path: StepPath::new(""),
@@ -79,9 +83,20 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
     Ok(birth)
 }
 
-/// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
+/// Applies one input where no queue is limited.
 pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Result<Option<Transition>, Rejected> {
-    let mut d = Decider::new(plan, state, at);
+    apply_within(plan, state, input, at, &permit::UNLIMITED)
+}
+
+/// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
+pub fn apply_within(
+    plan: &Plan,
+    state: &mut State,
+    input: Input,
+    at: Timestamp,
+    queues: &QueueLimits,
+) -> Result<Option<Transition>, Rejected> {
+    let mut d = Decider::new(plan, state, at, queues);
     match input {
         Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
         Input::TaskStarted { task, at } => {

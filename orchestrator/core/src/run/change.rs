@@ -37,6 +37,7 @@ pub(super) fn unopened(
         deferred: false,
         succeeded_late: false,
         last_error: None,
+        limits: None,
         wait: Wait::Decision,
     }
 }
@@ -57,11 +58,17 @@ impl State {
     pub(super) fn schedule_do(&mut self, scheduled: &ActivityScheduled, seq: u32, at: Timestamp) {
         let call = (&scheduled.activity, &scheduled.queue, &scheduled.input);
         let mut execution = unopened(call, scheduled.start_to_close, scheduled.max_attempts);
-        execution.wait = offered(scheduled.task, seq, at, &execution);
+        execution.limits.clone_from(&scheduled.limits);
+        if scheduled.task != TaskNo::NONE {
+            execution.wait = offered(scheduled.task, seq, at, &execution);
+            self.add_task(scheduled.task, &scheduled.step, Direction::Do);
+        }
         self.doing.insert(scheduled.step.clone(), execution);
-        self.add_task(scheduled.task, &scheduled.step, Direction::Do);
         if let Some(undo) = &scheduled.undo {
             self.add_entry(&scheduled.step, Some(undo.clone()), None);
+            if let Some(entry) = self.entry_mut(&scheduled.step) {
+                entry.limits.clone_from(&scheduled.limits);
+            }
         }
     }
 
@@ -81,6 +88,7 @@ impl State {
             step: step.clone(),
             undo,
             child,
+            limits: None,
             input: Arc::default(),
             state: UndoState::Dormant,
             resumed: false,
@@ -130,10 +138,13 @@ impl State {
             }
             return;
         };
-        let Body::StartChild(start) = &*pending.body else {
-            return;
+        let start = match &*pending.body {
+            Body::StartChild(start) => start,
+            Body::Ask(ask) => return self.permit_granted(number, ask),
+            _ => return,
         };
         match answer {
+            Answer::Granted { .. } => {}
             Answer::Accepted => {
                 if let Some(Open::Child(child)) = self.open.get_mut(&start.step)
                     && child.message == number

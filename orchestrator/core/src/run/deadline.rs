@@ -2,7 +2,7 @@
 //!
 //! | what | due | fires only if |
 //! |---|---|---|
-//! | pause between attempts | its end | – |
+//! | pause between attempts | its end | – ; what is limited asks for a permit then |
 //! | held dispatch | the end of its pause | – |
 //! | task, nobody known to have it | start-to-close after it was offered | never: once it is known how far its queue has delivered, start-to-close counts from now, or it is looked at again later |
 //! | task, delivered or begun | start-to-close after that | the log has been read that far |
@@ -22,7 +22,7 @@ use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::open::Open;
 use super::state::Why;
-use super::{attempt, outbox, pivot, stop, timer, tree, wait_for};
+use super::{attempt, outbox, permit, pivot, stop, timer, tree, wait_for};
 use crate::ids::{MessageNo, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
@@ -111,12 +111,7 @@ fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, hor
         return;
     }
     match &execution.wait {
-        Wait::Until(_) => d.emit(Event::TaskOpened {
-            task: d.state.next_task(),
-            step: step.clone(),
-            direction,
-            attempt: execution.attempt,
-        }),
+        Wait::Until(_) => permit::open(d, step, direction),
         Wait::Task(open) => match open.known {
             Known::Held => d.emit(Event::TaskOffered {
                 task: open.task,
@@ -135,7 +130,8 @@ fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, hor
                 }
             }
         },
-        Wait::Decision => {}
+        // The end of time does not come.
+        Wait::Permit(_) | Wait::Decision => {}
     }
 }
 

@@ -17,6 +17,7 @@ use super::input::{AnswerRequest, Operation};
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Recipient, Sender};
 use super::open::Exit;
+use super::permit::TaskLimits;
 use super::request::Requests;
 use super::signal::Signal;
 use super::state::Why;
@@ -240,7 +241,7 @@ pub enum Event {
     },
     /// A forward activity and its first task; with it comes its ledger entry, where there is an undo.
     ActivityScheduled(Box<ActivityScheduled>),
-    /// A further attempt of a do or an undo, under the same key.
+    /// A further attempt of a do or an undo, under the same key, or the first one that waited for a permit.
     TaskOpened {
         task: TaskNo,
         step: StepPath,
@@ -337,6 +338,7 @@ pub enum Event {
     /// The undo's first task, or the first one after an operator's retry.
     UndoScheduled {
         step: StepPath,
+        /// 0 = it waits for a permit, and is opened by `task_opened`.
         task: TaskNo,
         start_to_close: Span,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -516,6 +518,7 @@ pub struct SignalReceived {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActivityScheduled {
     pub step: StepPath,
+    /// 0 = it waits for a permit, and is opened by `task_opened`.
     pub task: TaskNo,
     pub activity: ActivityName,
     pub queue: QueueName,
@@ -527,6 +530,8 @@ pub struct ActivityScheduled {
     /// The ledger entry. Its key is [`super::keys::idempotency_key`] of run and step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoCall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<TaskLimits>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

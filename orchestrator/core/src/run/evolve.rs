@@ -19,6 +19,7 @@ use super::request::Verb;
 use super::signal::Signal;
 use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
+use crate::ids::TaskNo;
 use crate::time::Timestamp;
 
 /// Brings the state from one transition to the next.
@@ -71,6 +72,7 @@ impl State {
             taken: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
+            permits: Default::default(),
             open: Default::default(),
             loops: Default::default(),
             blocked: Default::default(),
@@ -388,9 +390,12 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 let Some(undo) = &entry.undo else { return };
                 let call = (&undo.activity, &undo.queue, &entry.input);
                 let mut execution = unopened(call, *start_to_close, *max_attempts);
-                execution.wait = offered(*task, seq, at, &execution);
+                execution.limits.clone_from(&entry.limits);
+                if *task != TaskNo::NONE {
+                    execution.wait = offered(*task, seq, at, &execution);
+                    state.add_task(*task, step, Direction::Undo);
+                }
                 state.undoing.insert(step.clone(), execution);
-                state.add_task(*task, step, Direction::Undo);
             }
         }
         Event::UndoParked { step, error } => {
@@ -460,8 +465,11 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 offers: 0,
             };
             state.mail.outbox.insert(sent.number, pending);
-            if let Body::StartChild(start) = &*sent.body {
-                state.child_sent(sent.number, &sent.to, start);
+            match &*sent.body {
+                Body::StartChild(start) => state.child_sent(sent.number, &sent.to, start),
+                Body::Ask(ask) => state.permit_asked(sent.number, ask),
+                Body::Release { ask, .. } => state.permit_released(*ask, at),
+                _ => {}
             }
         }
         Event::MessageOffered { number, due } => {

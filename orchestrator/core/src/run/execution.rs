@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::failure::Failure;
-use crate::ids::{ActivityName, QueueName, TaskNo};
+use super::permit::TaskLimits;
+use crate::ids::{ActivityName, MessageNo, QueueName, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// Everything a task says is kept here, so that a dispatch is a function of the state alone.
@@ -27,6 +28,9 @@ pub struct Execution {
     /// A closed attempt was answered *completed*: no assertion of a later one can undo that knowledge.
     pub succeeded_late: bool,
     pub last_error: Option<Failure>,
+    /// What has a task of it wait for a permit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<TaskLimits>>,
     pub wait: Wait,
 }
 
@@ -36,6 +40,8 @@ pub enum Wait {
     Task(OpenTask),
     /// The next task is opened then.
     Until(Timestamp),
+    /// The next task is opened when that message, which asks for a permit, has been answered.
+    Permit(MessageNo),
     /// An attempt has ended and what follows is decided in the same transition; never seen between transitions.
     Decision,
 }
@@ -75,7 +81,7 @@ impl Execution {
     pub fn open_task(&self) -> Option<&OpenTask> {
         match &self.wait {
             Wait::Task(open) => Some(open),
-            Wait::Until(_) | Wait::Decision => None,
+            Wait::Until(_) | Wait::Permit(_) | Wait::Decision => None,
         }
     }
 
@@ -86,12 +92,12 @@ impl Execution {
         }
     }
 
-    /// When this execution has to be looked at.
+    /// When this execution has to be looked at; the end of time where something else than time is waited for.
     pub(super) fn due(&self) -> Timestamp {
         match &self.wait {
             Wait::Task(open) => open.due,
             Wait::Until(at) => *at,
-            Wait::Decision => Timestamp::MAX,
+            Wait::Permit(_) | Wait::Decision => Timestamp::MAX,
         }
     }
 

@@ -3,7 +3,7 @@
 //! | what is under way in the region | then |
 //! |---|---|
 //! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts |
-//! | an activity between attempts, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
+//! | an activity between attempts, waiting for a permit, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
 //! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |
 //! | a child | as its `parent_close` says: told to cancel or to terminate and waited for, or left alone |
 //! | a scope or losers being undone | goes on to its end |
@@ -76,7 +76,8 @@ fn at_rest(execution: &Execution) -> Option<StepOutcome> {
     match &execution.wait {
         Wait::Task(open) if open.known == Known::Held => Some(StepOutcome::Cancelled),
         Wait::Task(_) => None,
-        Wait::Until(_) | Wait::Decision => Some(StepOutcome::Failed),
+        Wait::Permit(_) if execution.last_error.is_none() => Some(StepOutcome::Cancelled),
+        Wait::Until(_) | Wait::Permit(_) | Wait::Decision => Some(StepOutcome::Failed),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `cancel`, `terminate` | any run | as an operator's | closed; past its pivot |
 //! | `undo` | a child that has closed | it runs its ledger backwards and closes again; one that has undone itself says so again | open; terminated; past its pivot |
 //! | `signal` | any open run | buffered | closed; the buffer is full |
+//! | `ask`, `release` | a limiter ([`crate::limit`]), which is no run | granted, when there is room; given back | – |
 //!
 //! # What the shell does
 //!
@@ -62,6 +63,7 @@ use super::state::State;
 use super::status::Status;
 use super::{cancel, signal, workflow};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, WorkflowId, WorkflowName};
+use crate::limit::{Ask, LimitName};
 
 #[cfg(doc)]
 use super::{effect::Effect, input::Input};
@@ -105,6 +107,13 @@ pub enum Body {
         name: Arc<str>,
         #[serde(default, skip_serializing_if = "super::event::is_null")]
         body: Arc<Value>,
+    },
+    /// To a limiter, which answers when it grants.
+    Ask(Box<Ask>),
+    /// To a limiter: what that message asked for is not needed any more.
+    Release {
+        limit: LimitName,
+        ask: MessageNo,
     },
 }
 
@@ -161,6 +170,10 @@ pub enum Answer {
     Refused {
         reason: Refusal,
         message: Arc<str>,
+    },
+    /// Of a limiter: the task may go out.
+    Granted {
+        limit: LimitName,
     },
 }
 
@@ -285,6 +298,8 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
     match body {
         // Another run has this workflow id: the shell refuses by itself, and asks here only by mistake.
         Body::StartChild(_) => {}
+        // A limiter takes them.
+        Body::Ask(_) | Body::Release { .. } => {}
         Body::ChildClosed(closed) => {
             take(d, from.clone(), number, Answer::Accepted);
             workflow::closed(d, from, closed);

@@ -8,7 +8,8 @@
 //! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
 //! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
-//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them,
+//! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]). [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
 //! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
@@ -54,6 +55,7 @@ mod parallel;
 mod parked;
 mod parked_item;
 mod path;
+mod permit;
 mod pivot;
 mod raise;
 pub mod request;
@@ -78,7 +80,7 @@ mod workflow;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{apply, start, start_within};
+pub use apply::{apply, apply_within, start, start_within};
 pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};
@@ -90,6 +92,7 @@ pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
+pub use permit::{QueueLimits, TaskLimit, TaskLimits};
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;

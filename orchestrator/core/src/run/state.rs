@@ -18,6 +18,7 @@ use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
 use super::open::{Exit, Loop, Open};
+use super::permit::Permit;
 use super::request::Requests;
 use super::signal::Signal;
 use super::status::Status;
@@ -54,6 +55,9 @@ pub struct State {
     pub(super) signals: Signals,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
+    /// Granted to tasks of this run, by the message that asked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) permits: BTreeMap<MessageNo, Permit>,
     /// Steps under way that are no activities, and have something to remember.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) open: BTreeMap<StepPath, Open>,
@@ -495,7 +499,8 @@ impl State {
         });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
         let deadlines = timeout.into_iter().chain(executions).chain(waits);
-        deadlines.filter(|due| *due > at).chain(messages).min()
+        let ahead = |due: &Timestamp| *due > at && *due < Timestamp::MAX;
+        deadlines.filter(ahead).chain(messages).min()
     }
 
     /// Signals that no step has taken, in the order of their coming.
@@ -620,7 +625,7 @@ impl State {
                         open,
                         execution,
                     }),
-                    Wait::Until(_) | Wait::Decision => None,
+                    Wait::Until(_) | Wait::Permit(_) | Wait::Decision => None,
                 })
         };
         of(Direction::Do).chain(of(Direction::Undo))

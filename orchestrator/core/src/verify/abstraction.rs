@@ -221,8 +221,18 @@ impl Maker<'_> {
 }
 
 fn activity(activity: &Activity) -> Result<Activity, ExpressionError> {
+    let limiting = activity.limiting.as_deref();
+    let keys = limiting.map_or([None; 3], |it| {
+        let concurrency = it.concurrency.as_ref().and_then(|it| it.key.as_ref());
+        let rate = it.rate.as_ref().and_then(|it| it.key.as_ref());
+        [concurrency, rate, it.fairness_key.as_ref()]
+    });
+    let [first, second, third] = keys;
     Ok(Activity {
-        call: call(&activity.call)?,
+        call: Call {
+            input: reading_all([activity.call.input.as_ref(), first, second, third])?,
+            ..call(&activity.call)?
+        },
         undo: match &activity.undo {
             Undo::Compensate(undo) => Undo::Compensate(call(undo)?),
             Undo::ReadOnly => Undo::ReadOnly,
@@ -231,6 +241,8 @@ fn activity(activity: &Activity) -> Result<Activity, ExpressionError> {
         on_failure: activity.on_failure,
         compensate_on_failure: activity.compensate_on_failure,
         pivot: activity.pivot,
+        // Whoever waits for a permit gets it, sooner or later.
+        limiting: None,
     })
 }
 

@@ -338,6 +338,22 @@ impl Store for LineStore {
         self.line.read(self.store.deferred(partition, run, after)).await
     }
 
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        self.line.read(self.store.permits(partition)).await
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.store.set_queue(row).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        self.line.read(self.store.queues()).await
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        self.store.limits_in_use(namespace).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let mut history = self.line.read(self.store.history(run, after, limit)).await?;
         self.line.spoil(run, &mut history);

@@ -14,6 +14,7 @@ mod line;
 mod memory;
 mod messages;
 mod operators;
+mod permits;
 mod random;
 mod robustness;
 mod scenarios;

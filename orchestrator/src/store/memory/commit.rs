@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::lease::LEASE;
 use super::state::{CommitRow, State};
 use crate::store::{
-    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, RunRow, RunWrite, Session,
-    UNDONE_LATER_STATUSES,
+    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, PermitWrite, RunRow,
+    RunWrite, Session, UNDONE_LATER_STATUSES,
 };
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -40,6 +40,7 @@ impl State {
         self.check_deferred(batch)?;
         self.check_runs(batch)?;
         self.check_appends(batch)?;
+        check_permits(batch)?;
         self.apply(session, batch);
         Ok(())
     }
@@ -174,6 +175,12 @@ impl State {
         let deferred = batch.deferred.iter();
         self.deferred
             .extend(deferred.map(|input| (id_of(input), input.clone())));
+        for write in &batch.permits {
+            match &write.body {
+                Some(body) => self.permits.insert(write.id.clone(), body.clone()),
+                None => self.permits.remove(&write.id),
+            };
+        }
         // Before this batch's own row is there: nobody can have published it yet.
         self.forget_published(session.id, &batch.published);
         if !batch.owed.is_empty() {
@@ -195,6 +202,16 @@ fn id_of(input: &DeferredInput) -> DeferredId {
         partition: input.partition,
         no: input.no,
     }
+}
+
+fn check_permits(batch: &Batch) -> Result<(), CommitError> {
+    let mut written = BTreeSet::new();
+    for PermitWrite { id, body } in &batch.permits {
+        if body.is_some() && (id.no < 0 || id.partition < 0) || !written.insert(id) {
+            return refuse("a permit is numbered wrongly or there are two of one number");
+        }
+    }
+    Ok(())
 }
 
 /// What the server refuses when it reads the parameters.
@@ -226,6 +243,10 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
         .chain(batch.deferred.iter().flat_map(|input| {
             let texts = [&input.cursor.stream, &input.subject, &input.headers];
             texts.map(String::as_str)
+        }))
+        .chain(batch.permits.iter().flat_map(|write| {
+            let id = [write.id.namespace.as_str(), &write.id.limiter];
+            id.into_iter().chain(write.body.as_deref())
         }));
     if texts.any(|text| text.contains('\0')) {
         return refuse("a text contains the character zero");

@@ -101,7 +101,7 @@ impl State {
         if let (Some(cluster), Some(all_read)) = (&mut self.cluster, all_read) {
             cluster.format_level = cluster.format_level.max(all_read);
         }
-        let format_level = self.format_level();
+        let (format_level, definitions_epoch) = (self.format_level(), self.definitions_epoch);
         let row = self.session(session)?;
         let partitions = owned.iter().map(|owned| owned.partition).collect();
         let commits = inherited.iter().copied().collect();
@@ -111,6 +111,7 @@ impl State {
             surplus: owned.len().saturating_sub(share),
             live_sessions,
             format_level,
+            definitions_epoch,
             now: self.now,
             gained: owned
                 .into_iter()
@@ -194,6 +195,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition),
             })
             .collect())
     }
@@ -239,6 +241,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition),
             })
             .collect()
     }

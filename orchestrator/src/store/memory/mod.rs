@@ -13,8 +13,9 @@ use uuid::Uuid;
 use self::state::State;
 use super::{
     Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow, OwnedPartition,
+    PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition,
+    StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -22,6 +23,7 @@ mod definitions;
 #[cfg(test)]
 mod dump;
 mod lease;
+mod queues;
 mod runs;
 mod state;
 
@@ -211,6 +213,22 @@ impl Store for MemoryStore {
 
     async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
         self.available()?.deferred(partition, run, after)
+    }
+
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        Ok(self.available()?.permits(partition))
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.available()?.set_queue(row)
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        Ok(self.available()?.queues())
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        Ok(self.available()?.limits_in_use(namespace))
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -8,7 +8,7 @@ use knarr_core::time::Timestamp;
 use super::state::State;
 use crate::store::{
     COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT,
-    RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
+    PermitRow, RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -93,6 +93,15 @@ impl State {
             .take(DEFERRED_LIMIT)
             .cloned()
             .collect())
+    }
+
+    pub(super) fn permits(&self, partition: i16) -> Vec<PermitRow> {
+        let rows = self.permits.iter().filter(|(id, _)| id.partition == partition);
+        rows.map(|(id, body)| PermitRow {
+            id: id.clone(),
+            body: body.clone(),
+        })
+        .collect()
     }
 
     pub(super) fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -1,4 +1,4 @@
-//! The group commit: one statement, one round trip, all or nothing; with deferred inputs, a transaction of three.
+//! The group commit: one statement, one round trip, all or nothing; with deferred inputs or permits, a transaction of a few.
 //!
 //! **Invariant:** every part joins on the fence, the one row of `sessions` that still has the epoch and batch number the
 //! caller believes in. Without that row nothing is written. A partition that is not the session's, or an update of a run
@@ -14,10 +14,10 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
-use super::deferred;
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore, milliseconds, within};
+use super::{deferred, permits};
 use crate::store::{Batch, CommitError, RunWrite, Session, StoreError};
 
 /// The server goes on with a commit so much longer than it is waited for: to end it at the same moment would make outcomes
@@ -65,20 +65,20 @@ impl PostgresStore {
     }
 }
 
-/// What is deferred and settled, which is rare, goes beside the statement and in its transaction: the statement of every
-/// other batch need not carry it.
+/// What is deferred and settled, which is rare, and what limiters are made of go beside the statement and in its transaction:
+/// the statement of every other batch need not carry it.
 async fn write(
     connection: &mut PgConnection,
     session: &Session,
     batch: &Batch,
     lease_us: i64,
 ) -> Result<(), CommitError> {
-    if !batch.defers() {
+    if !batch.defers() && batch.permits.is_empty() {
         return execute(connection, session, batch, lease_us).await;
     }
     let mut transaction = connection.begin().await.map_err(to_commit_error)?;
     let written = match execute(&mut transaction, session, batch, lease_us).await {
-        Ok(()) => deferred::change(&mut transaction, batch).await,
+        Ok(()) => beside(&mut transaction, batch).await,
         Err(error) => Err(error),
     };
     match written {
@@ -89,6 +89,13 @@ async fn write(
             Err(error)
         }
     }
+}
+
+async fn beside(connection: &mut PgConnection, batch: &Batch) -> Result<(), CommitError> {
+    if batch.defers() {
+        deferred::change(connection, batch).await?;
+    }
+    permits::write(connection, batch).await
 }
 
 async fn execute(
@@ -114,6 +121,7 @@ async fn execute(
         // Not by the statement.
         deferred: _,
         settled: _,
+        permits: _,
     } = batch;
     let inserts = || runs.iter().filter_map(RunWrite::as_insert);
     let updates = || runs.iter().filter_map(RunWrite::as_update);

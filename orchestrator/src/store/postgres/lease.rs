@@ -41,6 +41,7 @@ impl PostgresStore {
         let kept = keep(&mut connection, session, published, &self.config, &mut lease.watched).await;
         let Kept {
             format_level,
+            definitions_epoch,
             now,
             live,
             share,
@@ -76,6 +77,7 @@ impl PostgresStore {
             surplus,
             live_sessions: live,
             format_level,
+            definitions_epoch,
             now,
             inherited,
         })
@@ -112,6 +114,7 @@ impl PostgresStore {
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
     format_level: i32,
+    definitions_epoch: i64,
     now: Timestamp,
     live: usize,
     share: usize,
@@ -148,6 +151,7 @@ async fn keep(
                   array(select claimed_by is not distinct from $1 from sessions where id <> $1 order by id)
                       as "inherited!",
                   (select format_level from cluster) as "format_level!",
+                  (select definitions_epoch from cluster) as "definitions_epoch!",
                   (select min(reads_format) from sessions) as "all_read!",
                   clock_timestamp() as "now!: At""#,
         session.id,
@@ -196,6 +200,7 @@ async fn keep(
     let since = Span(u64::try_from(answered.elapsed().as_micros()).unwrap_or(u64::MAX));
     Ok(Kept {
         format_level,
+        definitions_epoch: state.definitions_epoch,
         now: state.now.0.plus(since),
         live,
         share,

@@ -23,8 +23,9 @@ use self::pool::Pool;
 
 use super::{
     Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow, OwnedPartition,
+    PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition,
+    StoredRun, StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -37,7 +38,9 @@ mod format;
 mod lease;
 mod lists;
 mod owed;
+mod permits;
 mod pool;
+mod queues;
 mod runs;
 mod schema;
 mod session;
@@ -301,6 +304,23 @@ impl Store for PostgresStore {
 
     async fn deferred(&self, partition: i16, run: RunId, after: i64) -> Result<Vec<DeferredInput>, StoreError> {
         self.answered(self.deferred_inputs(partition, run, after)).await
+    }
+
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        // There may be as many as a large run has transitions.
+        within(self.patience * LOADS, self.permits_of(partition)).await
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.answered(self.say_of_queue(row)).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        self.answered(self.all_queues()).await
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        self.answered(self.used_limits(namespace)).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::definition::duration;
-use crate::definition::model::{Activity, Call, Undo};
+use crate::definition::model::{Activity, Call, Limited, Limiting, Undo};
 use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::tree::Node;
 
 pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     call(&activity.call, body);
@@ -33,6 +34,30 @@ pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     }
     if activity.compensate_on_failure {
         body.insert("compensate_on_failure".to_owned(), json!(true));
+    }
+    limiting(&activity.limiting, body);
+}
+
+fn limiting(limiting: &Limiting, body: &mut Map<String, Value>) {
+    let keyed = |mut limit: Value, key: Option<&Node>| {
+        if let Some(key) = key {
+            limit["key"] = key.to_json();
+        }
+        limit
+    };
+    if let Some(Limited { to, key }) = &limiting.concurrency {
+        let limit = json!({ "limit": to });
+        body.insert("concurrency".to_owned(), keyed(limit, key.as_ref()));
+    }
+    if let Some(Limited { to, key }) = &limiting.rate {
+        let limit = json!({ "limit": to.limit, "per": duration::format(to.per) });
+        body.insert("rate".to_owned(), keyed(limit, key.as_ref()));
+    }
+    if let Some(priority) = limiting.priority {
+        body.insert("priority".to_owned(), json!(priority));
+    }
+    if let Some(key) = &limiting.fairness_key {
+        body.insert("fairness_key".to_owned(), key.to_json());
     }
 }
 

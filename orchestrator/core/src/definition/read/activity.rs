@@ -1,6 +1,7 @@
 //! Activities, and what undoes them.
 
 use super::document::json_schema;
+use super::limiting::limiting;
 use super::retry::call_fields;
 use super::value::word;
 use super::{Files, Found};
@@ -38,6 +39,7 @@ pub(super) fn activity(fields: &Fields<'_>, files: Files<'_>, found: &mut Found)
         on_failure,
         compensate_on_failure,
         pivot,
+        limiting: limiting(fields, found),
     })
 }
 

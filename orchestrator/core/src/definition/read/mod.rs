@@ -9,6 +9,7 @@ mod child;
 mod document;
 mod ending;
 mod guard;
+mod limiting;
 mod repeat;
 mod retry;
 mod step;

@@ -22,6 +22,8 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("compensation", keys::COMPENSATION),
     ("step", keys::STEP),
     ("compensate", keys::COMPENSATE),
+    ("concurrency", keys::CONCURRENCY),
+    ("rate", keys::RATE),
     ("retry", keys::RETRY),
     ("parallel", keys::PARALLEL),
     ("join", keys::JOIN),

@@ -11,6 +11,7 @@ use crate::definition::plan::{
 };
 use crate::expression::{Expression, Template};
 use crate::ids::{DefinitionHash, MessageNo, RunId, StepPath, TaskNo};
+use crate::limit::Rate;
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::failure::Failure;
 use crate::run::input::{
@@ -42,6 +43,7 @@ pub(crate) enum DefKind {
         compensate_on_failure: bool,
         start_to_close: Span,
         pivot: bool,
+        limits: LimitsDef,
     },
     Set(Vec<(String, Value)>),
     Sequence(Vec<Def>),
@@ -94,6 +96,16 @@ pub(crate) enum DefKind {
     ContinueAsNew(Option<Value>),
 }
 
+/// What an activity is limited to, and the keys.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LimitsDef {
+    pub(crate) concurrency: Option<(u32, Option<&'static str>)>,
+    /// In a second.
+    pub(crate) rate: Option<u32>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) fairness_key: Option<&'static str>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum OnTimeoutDef {
     Fail,
@@ -123,6 +135,7 @@ pub(crate) fn act(name: &str) -> Def {
             compensate_on_failure: false,
             start_to_close: Span::from_secs(10),
             pivot: false,
+            limits: LimitsDef::default(),
         },
     }
 }
@@ -264,6 +277,7 @@ with! {
     compensate_on_failure(value: bool) => Activity.compensate_on_failure = value;
     start_to_close(value: Span) => Activity.start_to_close = value;
     pivot(value: bool) => Activity.pivot = value;
+    limits(value: LimitsDef) => Activity.limits = value;
     join(value: Join) => Parallel.join = value;
     losers(value: Losers) => Parallel.losers = value;
     at_once(value: u32) => ForEach.at_once = Some(value);
@@ -441,6 +455,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
             compensate_on_failure,
             start_to_close,
             pivot,
+            limits,
         } => {
             let call = |activity: String, input: &Option<Value>, attempts| Call {
                 activity: activity.as_str().into(),
@@ -463,11 +478,30 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
                 pivot: *pivot,
+                limiting: limiting(limits),
             }))
         }
     };
     nodes[id.0].kind = kind;
     id
+}
+
+fn limiting(limits: &LimitsDef) -> Option<Box<plan::Limiting>> {
+    let key = |key: Option<&str>| key.map(|key| template(&json!(key)));
+    let limiting = plan::Limiting {
+        concurrency: limits.concurrency.map(|(to, of)| plan::Limited { to, key: key(of) }),
+        rate: limits.rate.map(|limit| plan::Limited {
+            to: Rate {
+                limit,
+                per: Span::from_secs(1),
+            },
+            key: None,
+        }),
+        priority: limits.priority,
+        fairness_key: key(limits.fairness_key),
+    };
+    let said = limits.concurrency.is_some() || limits.rate.is_some() || limits.priority.is_some();
+    said.then(|| Box::new(limiting))
 }
 
 pub(crate) fn plan(children: Vec<Def>) -> Plan {
@@ -554,7 +588,7 @@ impl Run {
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
         let now = Timestamp(1_000_000_000);
-        let (state, transition) = run::start_within(limits, &plan, start, now)?;
+        let (state, transition) = run::start_within(limits, &plan, start, now, &crate::run::permit::UNLIMITED)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
             plan,
@@ -603,6 +637,7 @@ impl Run {
         assert_eq!(self.loaded, self.state, "fold(evolve, events) == state");
         let snapshot = serde_json::to_string(&self.state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&snapshot).unwrap(), self.state);
+        self.check_permits();
         if self.history.first().is_some_and(|first| first.seq == 1) {
             let stored = |transition: &Transition| serde_json::to_string(&transition.events).unwrap().len() as u64;
             let bytes: u64 = self.history.iter().map(stored).sum();
@@ -622,6 +657,31 @@ impl Run {
                 "an open run waits for a deadline, an operator, a signal or another run: {:?}",
                 self.state
             );
+        }
+    }
+
+    /// What is limited is out with every permit that it needs; what is not out, and waits for none, has none.
+    fn check_permits(&self) {
+        let granted: std::collections::BTreeSet<_> =
+            self.state.permits.values().map(|it| (it.direction, &it.step)).collect();
+        for view in self.state.open_tasks() {
+            let limits = view.execution.limits.as_deref().map_or(0, |limits| limits.of.len());
+            let held = self.state.permits.values();
+            let held = held
+                .filter(|it| (it.direction, &it.step) == (view.direction, view.step))
+                .count();
+            let heard = self.state.tasks[view.open.task.0 as usize - 1].heard;
+            if heard == crate::run::state::Heard::Nothing {
+                assert_eq!(held, limits, "{} is out with {held} permits", view.step);
+            } else {
+                assert_eq!(held, 0);
+            }
+        }
+        for (direction, step) in granted {
+            let execution = &self.state.executions(direction)[step];
+            let waits = matches!(execution.wait, crate::run::Wait::Task(_) | crate::run::Wait::Permit(_));
+            assert!(waits || execution.deferred, "{step} keeps a permit it does not need");
+            assert!(!self.state.is_closed());
         }
     }
 

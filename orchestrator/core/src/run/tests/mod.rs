@@ -19,6 +19,7 @@ mod loops;
 mod messages;
 mod operators;
 mod parallel;
+mod permits;
 mod pivots;
 mod properties;
 mod stored;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::super::dsl::*;
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo};
+use crate::limit::{LimitKind, LimitName};
 use crate::run::input::{AnswerOn, Horizon, Input, Operation, ParkedAction, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Refusal, Sender};
 use crate::run::open::Open;
@@ -245,9 +246,18 @@ impl World {
                     None => return None,
                 };
                 let refusal = [Refusal::NoRun, Refusal::IdTaken, Refusal::Closed, Refusal::PastPivot][pick % 4];
+                let body = pending.into_iter().find(|(pending, _)| *pending == number);
+                let granted = match body.as_ref().map(|(_, body)| &**body) {
+                    Some(Body::Ask(ask)) => Some(ask.limit.clone()),
+                    // An old copy of what was taken back is granted.
+                    None if !run.state.mail.refused.contains_key(&number) && pick % 2 == 0 => Some(limit()),
+                    _ => None,
+                };
                 Input::MessageAnswered {
                     number,
-                    answer: if *accepted {
+                    answer: if let Some(limit) = granted.filter(|_| *accepted) {
+                        Answer::Granted { limit }
+                    } else if *accepted {
                         Answer::Accepted
                     } else {
                         Answer::refused(refusal, "no")
@@ -299,10 +309,16 @@ impl World {
         if run.state.parked_reason().is_some() && !run.state.is_closed() {
             return self.input(run, &Op::Resume);
         }
-        if let Some((number, _)) = run.pending().first() {
+        if let Some((number, body)) = run.pending().first() {
+            let answer = match &**body {
+                Body::Ask(ask) => Answer::Granted {
+                    limit: ask.limit.clone(),
+                },
+                _ => Answer::Accepted,
+            };
             return Some(Input::MessageAnswered {
                 number: *number,
-                answer: Answer::Accepted,
+                answer,
             });
         }
         if let Some(task) = pick_open(run, 0) {
@@ -337,6 +353,14 @@ impl World {
             action: ParkedAction::MarkDone,
             operation: by("ann"),
         })
+    }
+}
+
+fn limit() -> LimitName {
+    LimitName {
+        kind: LimitKind::Activity,
+        of: "some".into(),
+        key: "".into(),
     }
 }
 

@@ -149,6 +149,18 @@ fn def(shape: &Shape, counter: &mut u32) -> Def {
                 .start_to_close(Span::from_secs(*seconds))
                 .compensate_on_failure(*on_failure)
                 .pivot(*pivot);
+            def = match undo {
+                10 => def.limits(LimitsDef {
+                    concurrency: Some((2, Some("${ run.workflow_id }"))),
+                    ..LimitsDef::default()
+                }),
+                11 => def.limits(LimitsDef {
+                    concurrency: Some((1, None)),
+                    rate: Some(5),
+                    ..LimitsDef::default()
+                }),
+                _ => def,
+            };
             if *may_fail && *on_failure {
                 def = def.on_failure(OnFailure::Continue);
             }
