@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::body::{ErrorBody, FailureBody, RunSummary};
+use crate::body::{BeatAnswer, ErrorBody, FailureBody, RunSummary};
 
 mod parked;
 
@@ -42,6 +42,12 @@ pub mod verb {
     pub const RUN_SHOW: &str = "run.show";
     /// [`super::ShowHistory`] → [`super::HistoryPage`]
     pub const RUN_HISTORY: &str = "run.history";
+    /// [`super::CompleteActivity`] → [`super::ActivityAnswer`]
+    pub const ACTIVITY_COMPLETE: &str = "activity.complete";
+    /// [`super::FailActivity`] → [`super::ActivityAnswer`]
+    pub const ACTIVITY_FAIL: &str = "activity.fail";
+    /// [`super::HeartbeatActivity`] → [`super::HeartbeatAnswer`]
+    pub const ACTIVITY_HEARTBEAT: &str = "activity.heartbeat";
     /// [`super::ListParked`] → [`super::ParkedPage`]
     pub const PARKED_LIST: &str = "parked.list";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
@@ -50,13 +56,16 @@ pub mod verb {
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 12] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
         RUN_LIST,
         RUN_SHOW,
         RUN_HISTORY,
+        ACTIVITY_COMPLETE,
+        ACTIVITY_FAIL,
+        ACTIVITY_HEARTBEAT,
         PARKED_LIST,
         NAMESPACE_CREATE,
         NAMESPACE_LIST,
@@ -405,7 +414,8 @@ pub struct OpenTask {
     /// Absent when unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// `dispatched`, `delivered`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
+    /// `dispatched`, `delivered`, `started`, `later` (its worker has let go of the message and finishes it from elsewhere),
+    /// `held` (the task stream is full), `withdrawn` (taken back, as nobody took it) or `waiting` (for its next attempt).
     pub status: String,
     /// When it came to be what `status` says, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -416,6 +426,9 @@ pub struct OpenTask {
     /// How the attempt before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<FailureBody>,
+    /// How far the work was, by the last heartbeat that was stored: at a heartbeat's deadline, or when an attempt ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -450,6 +463,68 @@ pub struct HistoryTransition {
     /// The size of the events in bytes, where they were left out for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted_bytes: Option<u64>,
+}
+
+/// A task has been done, wherever: one whose worker let go of it (`Knarr-Outcome: later`), or any other that is open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteActivity {
+    /// The task's `Knarr-Token`.
+    pub token: String,
+    #[serde(default)]
+    pub output: Value,
+}
+
+/// A task has ended otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailActivity {
+    pub token: String,
+    /// `failed` (surely not done), `unknown` (it may be), `cancelled` (stopped as it was asked to; surely not done), or
+    /// `retry_later` (ask again, with a new task).
+    #[serde(default = "failed")]
+    pub outcome: String,
+    #[serde(default)]
+    pub error_type: String,
+    #[serde(default)]
+    pub message: String,
+    /// Whether another attempt may end better.
+    #[serde(default = "yes")]
+    pub retryable: bool,
+    /// Asserts that no attempt has had an effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_done: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+fn failed() -> String {
+    "failed".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The work of a task goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatActivity {
+    pub token: String,
+    /// How far it is: what the next attempt is told, should there be one. Up to 2 KiB of JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActivityAnswer {
+    /// `committed`, or `stored`: in the log, and taken as soon as the partition has an owner.
+    pub stage: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeartbeatAnswer {
+    pub answer: BeatAnswer,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

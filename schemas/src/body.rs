@@ -142,6 +142,20 @@ pub enum BeatAnswer {
     Gone,
 }
 
+/// The answer to a claim of a task that may run at most once, after the commit that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimAnswer {
+    /// The task is the claimant's, and nobody else's.
+    Granted,
+    /// It is somebody else's.
+    Taken,
+    /// It is nobody's, and should not be begun: hand it in as cancelled.
+    Cancel,
+    /// Nobody waits for this task any more.
+    Gone,
+}
+
 /// Tasks of a queue that are no longer wanted; pushed to all its workers, each of which picks out its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelTasks {

@@ -212,6 +212,9 @@ codes! {
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
+    DETAILS_TOO_LARGE = "KN0270", "details_too_large",
+        "The details of a heartbeat are larger than the next attempt's task can carry.",
+        "Keep them within 2 KiB: say where the work can be taken up, and keep the work itself elsewhere.";
 }
 
 #[cfg(test)]

@@ -170,6 +170,19 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("17", "{partition}")],
         ),
         (
+            subject::direct("NS", 17).map(|s| s + ".claim"),
+            vec![("NS", "{namespace}"), ("17", "{partition}")],
+        ),
+        (
+            subject::task_at("NS", "QU", "AC", "PL"),
+            vec![
+                ("NS", "{namespace}"),
+                ("QU", "{queue}"),
+                ("AC", "{activity}"),
+                ("PL", "{place}"),
+            ],
+        ),
+        (
             subject::task("NS", "QU", "AC"),
             vec![("NS", "{namespace}"), ("QU", "{queue}"), ("AC", "{activity}")],
         ),
@@ -193,7 +206,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 16 + api::verb::ALL.len());
+    assert_eq!(others.count(), 18 + api::verb::ALL.len());
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Describer {
             Event::TaskFailed { task, error, .. }
             | Event::TaskUnknown { task, error }
             | Event::TaskTimedOut { task, error }
+            | Event::TaskWithdrawn { task, error }
             | Event::TaskLost { task, error } => {
                 if let Some((step, direction)) = self.tasks.get(task).cloned() {
                     self.facts(&step, direction).last_failure = Some(error.clone());
@@ -289,12 +290,15 @@ fn tasks(state: &State) -> Vec<OpenTask> {
 fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
     let (number, status, since, due) = match &execution.wait {
         Wait::Task(open) => {
+            let cut = open.start_by.into_iter().chain(execution.close_by).min();
             let (status, due) = match open.known {
+                _ if open.withdrawn_for.is_some() => ("withdrawn", None),
                 // Nobody has taken it: it is not late, and what is due is only a look.
-                Known::Offered => ("dispatched", None),
-                Known::Held => ("held", Some(open.due)),
-                Known::Delivered => ("delivered", Some(open.due)),
-                Known::Started => ("started", Some(open.due)),
+                Known::Offered => ("dispatched", cut),
+                Known::Held => ("held", Some(execution.due())),
+                Known::Delivered => ("delivered", Some(execution.due())),
+                Known::Started if open.later => ("later", Some(execution.due())),
+                Known::Started => ("started", Some(execution.due())),
             };
             (Some(open.task), status, Some(open.opened_at), due)
         }
@@ -313,6 +317,7 @@ fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTas
         since: since.map(Timestamp::to_utc),
         due: due.map(Timestamp::to_utc),
         last_failure: execution.last_error.as_ref().map(failure_body),
+        details: execution.details.as_ref().map(|details| Value::clone(details)),
     }
 }
 

@@ -2,7 +2,8 @@
 //! the caller's side of it ([`client`], [`command`]).
 //!
 //! **Invariant:** nothing here changes a run. Starts, signals and operators' commands go through the log, so that their
-//! order is theirs; the API reads, and registers definitions and namespaces.
+//! order is theirs; the API reads, registers definitions and namespaces, and hands on what is said of tasks, as a worker
+//! would say it.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::bus::{BusError, QueueSettings};
 use crate::queues::KnownQueues;
 use crate::store::{Store, StoreError};
 
+mod activities;
 pub mod client;
 pub mod command;
 mod definitions;

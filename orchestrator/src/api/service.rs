@@ -267,6 +267,18 @@ impl<S: Store> Call<S> {
                 self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
+            verb::ACTIVITY_COMPLETE => {
+                let asked = self.body()?;
+                self.encode(&operations.complete_activity(&self.nats, &namespace, asked).await?)
+            }
+            verb::ACTIVITY_FAIL => {
+                let asked = self.body()?;
+                self.encode(&operations.fail_activity(&self.nats, &namespace, asked).await?)
+            }
+            verb::ACTIVITY_HEARTBEAT => {
+                let asked = self.body()?;
+                self.encode(&operations.heartbeat_activity(&self.nats, &namespace, asked).await?)
+            }
             verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
             verb::NAMESPACE_CREATE => {
                 let api::CreateNamespace {} = self.body()?;
@@ -346,7 +358,11 @@ fn count(refusal: &Refusal) {
 /// What a request that was cut off has left behind.
 fn out_of_time(verb: &str) -> &'static Code {
     match verb {
-        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        verb::DEFINITION_REGISTER
+        | verb::NAMESPACE_CREATE
+        | verb::ACTIVITY_COMPLETE
+        | verb::ACTIVITY_FAIL
+        | verb::ACTIVITY_HEARTBEAT => &code::UNAVAILABLE,
         _ => &code::NOT_ANSWERED,
     }
 }
@@ -366,6 +382,13 @@ mod tests {
     fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
         let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
         let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
-        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+        let changing = [
+            verb::DEFINITION_REGISTER,
+            verb::ACTIVITY_COMPLETE,
+            verb::ACTIVITY_FAIL,
+            verb::ACTIVITY_HEARTBEAT,
+            verb::NAMESPACE_CREATE,
+        ];
+        assert_eq!(in_doubt, changing);
     }
 }

@@ -259,6 +259,15 @@ pub trait Bus: Send + Sync + 'static {
         queue: &QueueName,
     ) -> impl Future<Output = Result<Undelivered, BusError>> + Send;
 
+    /// Takes a task out of its queue, by its subject, which no other task has. `false` where it is not there, or may have been
+    /// delivered to a worker.
+    fn withdraw(
+        &self,
+        namespace: &Namespace,
+        queue: &QueueName,
+        subject: &str,
+    ) -> impl Future<Output = Result<bool, BusError>> + Send;
+
     /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;
 }

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub mod activity;
 pub mod again;
 pub mod bench;
 pub mod bulk;
@@ -93,6 +94,8 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Finishes a task that its worker has let go of
+    Activity(activity::ActivityArgs),
     /// Lists what waits for an operator, and decides about it
     Parked(parked::ParkedArgs),
     /// Lets a run have more of what is limited
@@ -173,6 +176,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Activity(args) => activity::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,

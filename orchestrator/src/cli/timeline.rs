@@ -181,6 +181,27 @@ impl Timeline {
             "task_failed" => line(format!("{noun} failed{nth}"), Tone::Bad, failure(body)),
             "task_unknown" => line(format!("{noun} unclear{nth}"), Tone::Bad, failure(body)),
             "task_timed_out" => line(format!("{noun} timed out{nth}"), Tone::Bad, failure(body)),
+            "heartbeat_taken" => line("heartbeat".into(), Tone::Plain, value("details")),
+            "worker_silent" => line(
+                "worker silent".into(),
+                Tone::Attention,
+                "it has not been heard of as long as it had promised".into(),
+            ),
+            "task_claimed" => line("claimed".into(), Tone::Plain, text("by")),
+            "task_left" => line(
+                "goes on elsewhere".into(),
+                Tone::Plain,
+                "its outcome comes later".into(),
+            ),
+            "withdrawal_requested" => line(
+                "taken back".into(),
+                Tone::Attention,
+                format!("no worker took it in time ({})", text("timeout")),
+            ),
+            "task_withdrawn" => line(format!("{noun} not begun{nth}"), Tone::Bad, failure(body)),
+            "schedule_to_close_passed" => line("out of time".into(), Tone::Bad, failure(body)),
+            "timeout_voided" => line("timeout void".into(), Tone::Plain, "the run only goes forward".into()),
+            "task_abandoned" => line("abandoned".into(), Tone::Attention, "its worker is left alone".into()),
             "task_lost" => line(format!("{noun} lost{nth}"), Tone::Bad, failure(body)),
             "task_cancelled" => line(format!("{noun} stopped by worker"), Tone::Attention, String::new()),
             "task_deferred" => line(

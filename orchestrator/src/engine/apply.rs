@@ -220,7 +220,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
 fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
-            Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::TaskTimedOut { .. }
+            | Event::TaskWithdrawn { .. }
+            | Event::ScheduleToClosePassed { .. }
+            | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}

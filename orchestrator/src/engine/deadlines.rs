@@ -158,14 +158,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// What is due in a run happens, as far as the log has been read.
     pub(super) fn wake(&mut self, run_id: RunId) -> Applied {
         let now = self.clock.now();
-        let Some(live) = self.live.get_mut(run_id) else {
-            return Applied::Nothing;
-        };
-        let beats = std::mem::take(&mut live.beats);
-        for (task, at) in beats {
-            if let Applied::Panicked = self.apply(run_id, Input::TaskStarted { task, at }) {
-                return Applied::Panicked;
-            }
+        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+            return Applied::Panicked;
         }
         // What its queues have delivered is asked first: a task that may lie in its queue is not late.
         let Some(horizon) = self.horizon(run_id, now) else {

@@ -150,6 +150,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Some(Horizon {
             log_read_to,
             delivered_to,
+            listening_since: self.listening_since(live.row.partition),
         })
     }
 

@@ -80,13 +80,30 @@ pub(super) enum JobKind {
     Result {
         run_id: RunId,
         task: TaskNo,
-        outcome: TaskOutcome,
+        outcome: HandedIn,
         letter: Option<Refusal>,
     },
     Beat {
         run_id: RunId,
         task: TaskNo,
-        running: Span,
+        said: BeatSaid,
+    },
+    /// A worker asks for a task that may run at most once.
+    Claim {
+        run_id: RunId,
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// A worker that promised to beat has not been heard of.
+    Silent {
+        run_id: RunId,
+        task: TaskNo,
+    },
+    /// Whether a task was taken out of its queue.
+    Withdrawn {
+        run_id: RunId,
+        task: TaskNo,
+        withdrawn: bool,
     },
     Verb(Box<VerbRequest>),
     Signal(Box<SignalRequest>),
@@ -126,6 +143,24 @@ pub(super) enum JobKind {
     /// The log lost something behind what came before in this queue.
     Gap(bus::LogGap),
     Refused(Refusal),
+}
+
+/// What a worker hands in.
+#[derive(Debug)]
+pub(super) enum HandedIn {
+    Outcome(TaskOutcome),
+    /// The outcome comes later; the message of the task is let go.
+    Later,
+}
+
+/// What a beat says.
+#[derive(Debug)]
+pub(super) struct BeatSaid {
+    /// How long the handler has been at work.
+    pub(super) running: Span,
+    /// When the next one comes, if the worker promises one.
+    pub(super) every: Option<Span>,
+    pub(super) details: Option<Arc<Value>>,
 }
 
 /// How a start treats earlier runs of its workflow id.

@@ -9,7 +9,6 @@ use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
 use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::run::limits::{Limit, RunLimits};
-use knarr_core::time::Span;
 use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
 use knarr_schemas::header;
@@ -122,21 +121,12 @@ impl JobReader {
             DirectKind::Result => self
                 .result(&message.headers, &message.payload, &message.namespace)
                 .unwrap_or_else(JobKind::Refused),
-            DirectKind::Beat => match self.task(&message.headers, &message.namespace) {
-                Ok((run_id, task)) => {
-                    let running = bus::header(&message.headers, header::RUNNING_MS).and_then(|ms| ms.parse().ok());
-                    JobKind::Beat {
-                        run_id,
-                        task,
-                        running: Span::from_millis(running.unwrap_or(0)),
-                    }
-                }
-                Err(refusal) => JobKind::Refused(refusal),
-            },
-            DirectKind::Claim => JobKind::Refused(Refusal::new(
-                &code::BAD_SUBJECT,
-                "claims are for activities that run at most once, which this version does not have",
-            )),
+            DirectKind::Beat => self
+                .beat(&message.headers, &message.payload, &message.namespace)
+                .unwrap_or_else(JobKind::Refused),
+            DirectKind::Claim => self
+                .claim(&message.headers, &message.namespace)
+                .unwrap_or_else(JobKind::Refused),
         };
         // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
         let confirm = bus::header(&message.headers, header::CONFIRM)

@@ -179,6 +179,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Answered { run_id, .. }
             | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
+            | JobKind::Claim { run_id, .. }
+            | JobKind::Silent { run_id, .. }
+            | JobKind::Withdrawn { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }

@@ -10,6 +10,7 @@
 
 mod apply;
 mod batch;
+mod beats;
 mod beside;
 mod clock;
 pub mod code;

@@ -43,13 +43,15 @@ impl PoisonKey {
                 partition: message.partition,
                 no: *no,
             })),
-            // A beat does not reach core.
+            // A beat reaches core with a deadline, or with the result after it.
             (Origin::Direct { .. }, JobKind::Beat { .. }) => None,
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
             (
                 Origin::Internal,
                 JobKind::Wake { run_id }
                 | JobKind::TaskLost { run_id, .. }
+                | JobKind::Silent { run_id, .. }
+                | JobKind::Withdrawn { run_id, .. }
                 | JobKind::Continue { run_id, .. }
                 | JobKind::Held { run_id, .. }
                 | JobKind::Unpublishable { run_id, .. },
@@ -95,6 +97,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Answered { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
+            | JobKind::Claim { run_id, .. }
+            | JobKind::Silent { run_id, .. }
+            | JobKind::Withdrawn { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
             JobKind::Verb(request) if request.run.is_some() => request.run,

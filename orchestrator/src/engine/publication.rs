@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use knarr_core::ids::{Namespace, RunId, TaskNo};
 use knarr_core::run;
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
@@ -23,7 +24,7 @@ use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch;
 use super::offers::{Left, Unreadable};
-use super::outgoing::{self, Publication, RunRef};
+use super::outgoing::{self, Publication, RunRef, Withdrawal};
 use super::token::TokenKey;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
@@ -34,6 +35,8 @@ use crate::telemetry::span::SpanSink;
 /// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
 const ROUNDS: u32 = 6;
 
+/// Tasks of a commit that are taken out of their queues at a time.
+const WITHDRAWN_ABREAST: usize = 16;
 /// What is loaded to be offered again at any moment, over all commits, in bytes; a run that is larger is loaded by itself.
 pub(super) const LOADED_TO_OFFER: usize = 16 << 20;
 /// What is loaded and offered in one go.
@@ -53,6 +56,8 @@ pub(super) struct Published {
     pub(super) missing: HashSet<Namespace>,
     /// Runs whose successors are owed.
     pub(super) continues: Vec<RunId>,
+    /// Tasks that were to be taken out of their queues, and whether they were.
+    pub(super) withdrawn: Vec<(RunId, TaskNo, bool)>,
     /// Runs that could not be read before, and whose they are: what they owe has gone out late.
     pub(super) readable: Vec<(RunId, Namespace)>,
 }
@@ -85,6 +90,7 @@ impl Published {
             left,
             missing: HashSet::new(),
             continues: Vec::new(),
+            withdrawn: Vec::new(),
             readable: Vec::new(),
         }
     }
@@ -140,9 +146,11 @@ impl<B: Bus> Publisher<B> {
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
         offers.extend(messages.map(Publication::Message));
         let mut continues = Vec::new();
+        let mut withdrawals = Vec::new();
         for publication in outbound.publications {
             match publication {
                 Publication::Continue(run_id) => continues.push(run_id),
+                Publication::Withdraw(withdrawal) => withdrawals.push(withdrawal),
                 other => offers.push(other),
             }
         }
@@ -156,6 +164,7 @@ impl<B: Bus> Publisher<B> {
             left: Left::Nothing,
             missing: HashSet::new(),
             continues,
+            withdrawn: Vec::new(),
             readable: Vec::new(),
         };
         let mut pause = Duration::from_millis(50);
@@ -236,8 +245,31 @@ impl<B: Bus> Publisher<B> {
                 pause *= 2;
             }
         }
+        self.withdraw(withdrawals, &mut published).await;
         failpoint::pass(Stage::Published);
         Some(published)
+    }
+
+    /// Takes tasks out of their queues. Where a queue does not answer, it is asked again with the commit.
+    async fn withdraw(&self, withdrawals: Vec<Withdrawal>, published: &mut Published) {
+        let asked = withdrawals.into_iter().map(async |withdrawal| {
+            let Withdrawal {
+                run, queue, subject, ..
+            } = &withdrawal;
+            let withdrawn = self.bus.withdraw(&run.namespace, queue, subject).await;
+            (withdrawal, withdrawn)
+        });
+        let mut answers = futures_util::stream::iter(asked).buffer_unordered(WITHDRAWN_ABREAST);
+        while let Some((withdrawal, withdrawn)) = answers.next().await {
+            let (run_id, task) = (withdrawal.run.run_id, withdrawal.task);
+            match withdrawn {
+                Ok(withdrawn) => published.withdrawn.push((run_id, task, withdrawn)),
+                Err(error) => {
+                    tracing::debug!(%error, "a task is taken out of its queue later");
+                    published.left.add_runs([run_id]);
+                }
+            }
+        }
     }
 
     /// `None` for what is no message; none of these is among the offers.
@@ -245,7 +277,7 @@ impl<B: Bus> Publisher<B> {
         Some(match offer {
             Publication::Message(message) | Publication::OfRun(_, message) => message.clone(),
             Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens, self.spans.is_some()),
-            Publication::Continue(_) => return None,
+            Publication::Continue(_) | Publication::Withdraw(_) => return None,
         })
     }
 
@@ -429,6 +461,7 @@ fn left(offers: &[Publication]) -> Left {
         match offer {
             Publication::Task { run, .. } => left.add_task(run.run_id, &run.namespace),
             Publication::OfRun(run_id, _) | Publication::Continue(run_id) => left.add_runs([*run_id]),
+            Publication::Withdraw(withdrawal) => left.add_runs([withdrawal.run.run_id]),
             Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
             Publication::Message(_) => return Left::All,
         }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::BatchBuilder;
+use super::beats::Pulses;
 use super::clock::Clock;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
@@ -124,6 +125,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
                 loads: Arc::new(Semaphore::new(LOADED_TO_OFFER)),
             },
             alarms: Alarms::new(self.config.deadline_horizon),
+            pulses: Pulses::default(),
             config: self.config,
             store: self.store,
             bus: self.bus,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::{BatchBuilder, SealedBatch};
+use super::beats::Pulses;
 use super::clock::Clock;
 use super::commit::HeldCommit;
 use super::config::EngineConfig;
@@ -81,6 +82,8 @@ pub(super) struct Loop<S, B> {
     /// Runs whose inputs are deferred.
     pub(super) deferral: Deferral,
     pub(super) alarms: Alarms,
+    /// Of workers that promised to be heard of.
+    pub(super) pulses: Pulses,
     pub(super) gate: Gate,
     pub(super) scanning: bool,
     /// The newest reader when the scan under way was asked.
@@ -198,6 +201,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if !self.stopping {
             self.ring();
+            self.listen();
             self.tend_gate();
             self.tend_deferral();
             self.perform_all();
@@ -235,7 +239,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return None;
         }
         let now = tokio::time::Instant::now();
-        let mut next = self.alarms.next().map(|at| now + self.clock.until(at));
+        let alarms = self.alarms.next().into_iter().chain(self.pulses.next());
+        let mut next = alarms.min().map(|at| now + self.clock.until(at));
         let mut sooner = |at: Option<tokio::time::Instant>| {
             if let Some(at) = at {
                 next = Some(next.map_or(at, |known: tokio::time::Instant| known.min(at)));

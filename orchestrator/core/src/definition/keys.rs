@@ -30,17 +30,33 @@ pub(super) const DOCUMENT: Keys = Keys::new(
     "priority",
 ]);
 
-pub(super) const DEFAULTS: Keys =
-    Keys::new("`defaults`", &["queue", "start_to_close", "retry", "compensate"]).later(&[
-        "heartbeat",
+pub(super) const DEFAULTS: Keys = Keys::new(
+    "`defaults`",
+    &[
+        "queue",
+        "start_to_close",
         "schedule_to_start",
         "schedule_to_close",
-        "priority",
-        "concurrency",
-    ]);
+        "heartbeat",
+        "cancellation",
+        "retry",
+        "compensate",
+    ],
+)
+.later(&["priority", "concurrency"]);
 
-pub(super) const DEFAULT_UNDO: Keys = Keys::new("`defaults.compensate`", &["queue", "start_to_close", "retry"])
-    .later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
+pub(super) const DEFAULT_UNDO: Keys = Keys::new(
+    "`defaults.compensate`",
+    &[
+        "queue",
+        "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+        "retry",
+    ],
+)
+.later(&["on_exhausted"]);
 
 pub(super) const COMPENSATION: Keys = Keys::new("`compensation`", &["order", "on_exhausted"]);
 
@@ -68,6 +84,10 @@ pub(super) const STEP: Keys = Keys::new(
         "queue",
         "retry",
         "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+        "cancellation",
         "compensate",
         "no_undo",
         "read_only",
@@ -77,16 +97,7 @@ pub(super) const STEP: Keys = Keys::new(
         "on_timeout",
     ],
 )
-.later(&[
-    "schedule_to_start",
-    "schedule_to_close",
-    "heartbeat",
-    "priority",
-    "concurrency",
-    "max_concurrent",
-    "rate",
-    "cancellation",
-])
+.later(&["priority", "concurrency", "max_concurrent", "rate"])
 .misplaced(&[(
     "steps",
     "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
@@ -118,6 +129,10 @@ pub(super) const BESIDE_ACTIVITY: &[&str] = &[
     "queue",
     "retry",
     "start_to_close",
+    "schedule_to_start",
+    "schedule_to_close",
+    "heartbeat",
+    "cancellation",
     "compensate",
     "no_undo",
     "read_only",
@@ -130,9 +145,18 @@ pub(super) const BESIDE_WAIT_FOR: &[&str] = &["on_timeout"];
 
 pub(super) const COMPENSATE: Keys = Keys::new(
     "`compensate`",
-    &["activity", "input", "queue", "retry", "start_to_close"],
+    &[
+        "activity",
+        "input",
+        "queue",
+        "retry",
+        "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+    ],
 )
-.later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
+.later(&["on_exhausted"]);
 
 pub(super) const RETRY: Keys = Keys::new(
     "`retry`",

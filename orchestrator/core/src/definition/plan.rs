@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
 use crate::time::Span;
@@ -250,6 +252,35 @@ pub struct Activity {
     pub compensate_on_failure: bool,
     /// Once it has completed, the run only goes forward (SEMANTICS §2.7).
     pub pivot: bool,
+    pub cancellation: Cancellation,
+}
+
+/// What becomes of a task under way when its step is not wanted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancellation {
+    /// Its worker is asked to stop, and waited for within the task's own timeouts.
+    #[default]
+    TryCancel,
+    /// Its worker is asked to stop, and waited for until it says how the task ended, or is lost: start-to-close does not end
+    /// the wait, `heartbeat` and `schedule_to_close` do.
+    WaitCancelled,
+    /// Its worker is neither asked to stop nor waited for; what it may have done counts as unknown, and is undone.
+    Abandon,
+}
+
+/// Timeouts of an activity beside start-to-close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Of a task, until a worker takes it. Not retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_start: Option<Span>,
+    /// Of all attempts together, with the pauses between them. Not retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_close: Option<Span>,
+    /// Of a worker's silence. Retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Span>,
 }
 
 /// What a task says to a worker, forwards or as an undo.
@@ -260,6 +291,7 @@ pub struct Call {
     /// `null` where the definition gives none.
     pub input: Option<Template>,
     pub start_to_close: Span,
+    pub timeouts: Timeouts,
     pub retry: RetryPolicy,
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::expression::Scope;
 use crate::time::Span;
 
+mod activities;
 mod flow;
 mod json_schema;
 mod kinds;
@@ -239,8 +240,8 @@ fn one_finding_each() {
             "KN0104 a step has no key `actvity` | actvity",
         ),
         (
-            &step("{ activity: y, heartbeat: 5s }"),
-            "KN0105 `heartbeat` is not supported by this version | heartbeat",
+            &step("{ activity: y, rate: 5 }"),
+            "KN0105 `rate` is not supported by this version | rate",
         ),
         (
             &step("{ activity: y, priority: 1 }"),
@@ -466,8 +467,28 @@ fn one_finding_each() {
             "KN0151 `b` is retried without limit: the saga may never get to compensate | b",
         ),
         (
-            &step("{ activity: y, no_undo: it is cheap, retry: { maximum_attempts: 1 } }"),
-            "KN0162 `b` has one attempt, whose task is still delivered again when its worker dies | b",
+            &step("{ activity: y, start_to_close: 10s, schedule_to_close: 9s }"),
+            "KN0163 `start_to_close` of `b` comes to nothing: `schedule_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, heartbeat: 5s }"),
+            "KN0163 `heartbeat` of `b` comes to nothing: `start_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, schedule_to_start: 1m, schedule_to_close: 1m }"),
+            "KN0163 `schedule_to_start` of `b` comes to nothing: `schedule_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, compensate: { activity: z, heartbeat: 7s } }"),
+            "KN0163 `heartbeat` of the undo of `b` comes to nothing: `start_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, cancellation: wait_cancelled }"),
+            "KN0164 nothing ends the wait for `b` once it has been cancelled | b",
+        ),
+        (
+            &step("{ activity: y, cancellation: abandon, pivot: true }"),
+            "KN0113 `cancellation` contradicts `pivot` | cancellation",
         ),
     ] {
         let found = findings(text);

@@ -128,6 +128,11 @@ impl Record {
             Event::TaskUnknown { task, error } => format!("{} ended unknown: {}", self.name(*task), words(error)),
             Event::TaskTimedOut { task, .. } => format!("{} timed out", self.name(*task)),
             Event::TaskLost { task, .. } => format!("{} was lost", self.name(*task)),
+            Event::TaskWithdrawn { task, .. } => format!("nobody took {} in time", self.name(*task)),
+            Event::TaskAbandoned { task } => format!("{} is not waited for", self.name(*task)),
+            Event::ScheduleToClosePassed { step, direction, .. } => {
+                format!("{} is past its schedule-to-close", task_name(*direction, step))
+            }
             Event::TaskCancelled { task } => format!("{} stopped as it was asked to", self.name(*task)),
             Event::TaskDeferred { task, until } => {
                 format!("{} asks to be asked again in {}", self.name(*task), span(at, *until))

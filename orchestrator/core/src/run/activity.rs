@@ -44,6 +44,8 @@ pub(super) fn schedule(d: &mut Decider<'_>, node: NodeId, path: StepPath, activi
         queue: call.queue.clone(),
         input,
         start_to_close: call.start_to_close,
+        timeouts: call.timeouts,
+        cancellation: activity.cancellation,
         max_attempts: call.retry.maximum_attempts,
         undo,
     })));

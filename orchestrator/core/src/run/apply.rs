@@ -9,11 +9,15 @@ use serde_json::Value;
 
 use super::decider::{Decider, Work};
 use super::event::{Event, RunStarted, Transition};
+use super::failure::Failure;
 use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
+use super::{
+    answer, attempt, cancel, deadline, heartbeat, held, late, message, outbox, parked, raise, search_attribute, signal,
+    withdrawal,
+};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
@@ -86,12 +90,33 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
         Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
         Input::TaskStarted { task, at } => {
             known(&d, task)?;
-            deadline::task_started(&mut d, task, at);
+            heartbeat::task_started(&mut d, task, at);
+        }
+        Input::Heartbeat { task, beat } => {
+            known(&d, task)?;
+            heartbeat::beat(&mut d, task, beat);
+        }
+        Input::WorkerSilent { task } => {
+            known(&d, task)?;
+            heartbeat::silent(&mut d, task);
+        }
+        Input::TaskClaimed { task, by } => {
+            known(&d, task)?;
+            heartbeat::claimed(&mut d, task, by);
+        }
+        Input::TaskLeft { task } => {
+            known(&d, task)?;
+            heartbeat::left(&mut d, task);
+        }
+        Input::Withdrawn { task, withdrawn } => {
+            known(&d, task)?;
+            withdrawal::answered(&mut d, task, withdrawn);
         }
         Input::TaskLost { task } => {
             known(&d, task)?;
             if takes_results(&d) {
-                attempt::lost(&mut d, task);
+                attempt::lost(&mut d, task, Failure::lost());
+                d.settle();
             }
         }
         Input::DispatchHeld { task, in_doubt } => {

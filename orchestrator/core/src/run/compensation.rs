@@ -335,6 +335,7 @@ fn dispatch(d: &mut Decider<'_>, step: StepPath) {
         step,
         task: d.state.next_task(),
         start_to_close: call.start_to_close,
+        timeouts: call.timeouts,
         max_attempts: call.retry.maximum_attempts,
     });
 }

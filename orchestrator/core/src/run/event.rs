@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::decider::End;
 use super::effect::Direction;
+use super::execution::Unstarted;
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
 use super::limits::RunLimits;
@@ -21,6 +22,7 @@ use super::request::Requests;
 use super::signal::Signal;
 use super::state::Why;
 use super::status::Status;
+use crate::definition::plan::{Cancellation, Timeouts};
 use crate::ids::{
     ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
     WorkflowName,
@@ -275,6 +277,55 @@ pub enum Event {
         task: TaskNo,
         until: Timestamp,
     },
+    /// The last heartbeat, where something is decided by it; the next has to come within its timeout after `at`.
+    HeartbeatTaken {
+        task: TaskNo,
+        at: Timestamp,
+        /// Absent = none, or those that are known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        details: Option<Arc<Value>>,
+    },
+    /// The task's worker was not heard of as long as it had promised: lost, unless the log says otherwise.
+    WorkerSilent {
+        task: TaskNo,
+    },
+    /// The task is a worker's for good, whatever becomes of its message; start-to-close counts from this transition.
+    TaskClaimed {
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// The task's worker has let go of its message and will say later how it ended; start-to-close counts from this
+    /// transition, if it was not known before that the worker had begun.
+    TaskLeft {
+        task: TaskNo,
+    },
+    /// Nobody has taken the task in time: it is to be taken out of its queue.
+    WithdrawalRequested {
+        task: TaskNo,
+        timeout: Unstarted,
+        /// Asked again then.
+        until: Timestamp,
+    },
+    /// The task is out of its queue, and no worker has had it: surely not done by this attempt.
+    TaskWithdrawn {
+        task: TaskNo,
+        error: Failure,
+    },
+    /// Schedule-to-close has ended between two attempts.
+    ScheduleToClosePassed {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+        error: Failure,
+    },
+    /// The step only goes forward: the timeout does not end it.
+    TimeoutVoided {
+        step: StepPath,
+    },
+    /// The step is not waited for any more, and its worker is not asked to stop.
+    TaskAbandoned {
+        task: TaskNo,
+    },
     TaskCompleted {
         task: TaskNo,
         #[serde(default, skip_serializing_if = "is_null")]
@@ -339,6 +390,8 @@ pub enum Event {
         step: StepPath,
         task: TaskNo,
         start_to_close: Span,
+        #[serde(default, skip_serializing_if = "is_default")]
+        timeouts: Timeouts,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_attempts: Option<u32>,
     },
@@ -522,6 +575,10 @@ pub struct ActivityScheduled {
     #[serde(default, skip_serializing_if = "is_null")]
     pub input: Arc<Value>,
     pub start_to_close: Span,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cancellation: Cancellation,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// The ledger entry. Its key is [`super::keys::idempotency_key`] of run and step.

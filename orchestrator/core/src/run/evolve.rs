@@ -296,18 +296,76 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             open.due = *until;
         }),
         Event::TaskOffered { task, offer } => {
-            let start_to_close = state.open_task(*task).map(|view| view.execution.start_to_close);
+            let look = state.open_task(*task).map(|view| view.execution.first_look());
             state.with_open_task(*task, |open| {
                 open.seq = seq;
                 open.offer = *offer;
                 open.known = Known::Offered;
                 open.opened_at = at;
-                open.due = at.plus(start_to_close.unwrap_or_default());
+                open.due = at.plus(look.unwrap_or_default());
             });
         }
         Event::TaskStarted { task, at: began } => state.found(*task, Known::Started, *began),
         Event::TaskDelivered { task } => state.found(*task, Known::Delivered, at),
         Event::DeadlineDeferred { task, until } => state.with_open_task(*task, |open| open.due = *until),
+        Event::HeartbeatTaken { task, at, details } => state.beaten(*task, *at, details.as_ref()),
+        Event::WorkerSilent { task } => {
+            // It had begun, whatever was known of that.
+            if state
+                .open_task(*task)
+                .is_some_and(|view| view.open.known != Known::Started)
+            {
+                state.found(*task, Known::Started, at);
+            }
+            state.with_open_task(*task, |open| open.silent_at = Some(at));
+        }
+        Event::TaskClaimed { task, by } => {
+            state.found(*task, Known::Started, at);
+            state.with_open_task(*task, |open| open.claimed = Some(by.clone()));
+        }
+        Event::TaskLeft { task } => {
+            if state
+                .open_task(*task)
+                .is_some_and(|view| view.open.known != Known::Started)
+            {
+                state.found(*task, Known::Started, at);
+            }
+            state.with_open_task(*task, |open| {
+                open.later = true;
+                open.silent_at = None;
+            });
+        }
+        Event::WithdrawalRequested { task, timeout, until } => state.with_open_task(*task, |open| {
+            open.seq = seq;
+            open.withdrawn_for = Some(*timeout);
+            open.due = *until;
+        }),
+        Event::TaskWithdrawn { task, error } => {
+            // What was refused in doubt may be somewhere all the same.
+            let in_doubt = state.open_task(*task).is_some_and(|view| view.open.in_doubt);
+            state.end_attempt(*task, Heard::Nothing, error, |execution| execution.unknown |= in_doubt);
+        }
+        Event::ScheduleToClosePassed { step, direction, error } => {
+            if let Some(execution) = state.executions_mut(*direction).get_mut(step) {
+                execution.last_error = Some(error.clone());
+                execution.close_by = None;
+            }
+        }
+        Event::TimeoutVoided { step } => {
+            if let Some(execution) = state.doing.get_mut(step) {
+                execution.close_by = None;
+                if let Wait::Task(open) = &mut execution.wait {
+                    open.start_by = None;
+                }
+            }
+        }
+        Event::TaskAbandoned { task } => {
+            if let Some(abandoned) = state.task_mut(*task) {
+                abandoned.abandoned = true;
+            }
+            let error = Failure::abandoned();
+            state.end_attempt(*task, Heard::Nothing, &error, |execution| execution.unknown = true);
+        }
         Event::TaskCompleted { task, output } => {
             if let Some((step, direction)) = state.close_task(*task, Heard::Success) {
                 state.executions_mut(direction).remove(&step);
@@ -381,13 +439,14 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             step,
             task,
             start_to_close,
+            timeouts,
             max_attempts,
         } => {
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Running;
                 let Some(undo) = &entry.undo else { return };
                 let call = (&undo.activity, &undo.queue, &entry.input);
-                let mut execution = unopened(call, *start_to_close, *max_attempts);
+                let mut execution = unopened(call, (*start_to_close, *timeouts), *max_attempts, at);
                 execution.wait = offered(*task, seq, at, &execution);
                 state.undoing.insert(step.clone(), execution);
                 state.add_task(*task, step, Direction::Undo);

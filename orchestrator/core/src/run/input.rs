@@ -59,6 +59,29 @@ pub enum Input {
         task: TaskNo,
         at: Timestamp,
     },
+    /// A worker's last beat, where somebody may need to know.
+    Heartbeat {
+        task: TaskNo,
+        beat: Beat,
+    },
+    /// A worker that beats was not heard of as long as it had promised.
+    WorkerSilent {
+        task: TaskNo,
+    },
+    /// A worker wants a task for itself; `by` is its own, and the same when it asks again.
+    TaskClaimed {
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// A worker lets go of a task's message, and finishes the task later.
+    TaskLeft {
+        task: TaskNo,
+    },
+    /// Whether a task was taken out of its queue without having been delivered.
+    Withdrawn {
+        task: TaskNo,
+        withdrawn: bool,
+    },
     /// The server gave up delivering a task (its workers keep dying): the attempt ends unknown.
     TaskLost {
         task: TaskNo,
@@ -112,6 +135,17 @@ pub enum Input {
     },
 }
 
+/// What a worker says of itself while it works.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beat {
+    /// When its handler began.
+    pub began: Timestamp,
+    /// When it was last heard of.
+    pub at: Timestamp,
+    /// How far the work is, in the worker's own terms.
+    pub details: Option<Arc<Value>>,
+}
+
 /// How far the outside world is known to have been read, so that a timeout cannot overtake a result.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Horizon {
@@ -120,6 +154,8 @@ pub struct Horizon {
     /// For each queue asked about: tasks published up to here have been delivered to a worker. A queue that is not named
     /// was not asked about: what is due of its tasks stays due until it is.
     pub delivered_to: BTreeMap<QueueName, Timestamp>,
+    /// Beats have been heard since then without a break.
+    pub listening_since: Timestamp,
 }
 
 /// Who asked for something, and why; recorded.

@@ -8,7 +8,8 @@
 //! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
 //! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
-//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`heartbeat`] hears of workers, [`withdrawal`] takes back what
+//! nobody took, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
 //! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
@@ -40,6 +41,7 @@ mod failure;
 mod fingerprint;
 mod for_each;
 mod halt;
+mod heartbeat;
 mod held;
 pub mod input;
 mod keys;
@@ -73,6 +75,7 @@ mod tree;
 mod try_catch;
 mod wait_for;
 mod while_loop;
+mod withdrawal;
 mod workflow;
 
 #[cfg(test)]
@@ -83,7 +86,7 @@ pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};
 pub use evolve::evolve;
-pub use execution::{Execution, Known, OpenTask, Wait};
+pub use execution::{Execution, Known, OpenTask, Unstarted, Wait};
 pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;

@@ -171,6 +171,9 @@ pub(super) struct Task {
     pub(super) step: StepPath,
     pub(super) direction: Direction,
     pub(super) heard: Heard,
+    /// Its worker may go on with it, though nobody waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) abandoned: bool,
 }
 
 /// What workers have said of a task so far.
@@ -428,6 +431,16 @@ impl State {
         !self.is_closed() && self.open_task(task).is_some()
     }
 
+    /// Who has claimed an open task.
+    pub fn claimed_by(&self, task: TaskNo) -> Option<&Arc<str>> {
+        self.open_task(task)?.open.claimed.as_ref()
+    }
+
+    /// Whether the worker of a task that nobody waits for is left alone.
+    pub fn is_abandoned(&self, task: TaskNo) -> bool {
+        self.task(task).is_some_and(|task| task.abandoned)
+    }
+
     /// Whether workers are asked to stop this task: a forward one of a run that stops, or any that is no longer open.
     pub fn is_unwanted(&self, task: TaskNo) -> bool {
         if self.is_closed() {
@@ -544,7 +557,8 @@ impl State {
             return queues;
         }
         for view in self.open_tasks() {
-            let undecided = view.open.known == Known::Offered && view.open.due <= now;
+            let undecided =
+                view.open.known == Known::Offered && view.open.withdrawn_for.is_none() && view.execution.due() <= now;
             if undecided && !queues.contains(&view.execution.queue) {
                 queues.push(view.execution.queue.clone());
             }

@@ -110,7 +110,11 @@ impl<'p> World<'p> {
                 }
                 Effect::AnswerMessage { to, number, answer } => self.log.push(Parcel::Answer(to, number, answer)),
                 Effect::Continue => self.succeed(index),
-                Effect::Dispatch(_) | Effect::CancelTask { .. } | Effect::Answer { .. } | Effect::Emit { .. } => {}
+                Effect::Dispatch(_)
+                | Effect::Withdraw { .. }
+                | Effect::CancelTask { .. }
+                | Effect::Answer { .. }
+                | Effect::Emit { .. } => {}
             }
         }
     }
@@ -369,6 +373,7 @@ impl<'p> World<'p> {
         let horizon = Horizon {
             log_read_to: behind,
             delivered_to: delivered.map(|queue| (queue.into(), behind)).collect(),
+            listening_since: behind,
         };
         self.apply(index, Input::Wake(horizon));
     }

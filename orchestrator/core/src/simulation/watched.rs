@@ -217,7 +217,10 @@ impl<'p> Watched<'p> {
         let seq = self.state.seq();
         let all = effects_still_wanted(&self.state, 1, seq);
         let count = |is: fn(&Effect) -> bool| all.iter().filter(|effect| is(effect)).count();
-        let open = self.state.open_tasks().filter(|view| view.open.known != Known::Held);
+        let open = self
+            .state
+            .open_tasks()
+            .filter(|view| view.open.known != Known::Held && view.open.withdrawn_for.is_none());
         assert_eq!(count(|effect| matches!(effect, Effect::Dispatch(_))), open.count());
         let pending = self.state.unanswered().count();
         assert_eq!(count(|effect| matches!(effect, Effect::Send { .. })), pending);
@@ -300,5 +303,6 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
     Input::Wake(Horizon {
         log_read_to: now,
         delivered_to: ["main", "other"].into_iter().map(|queue| (queue.into(), now)).collect(),
+        listening_since: Timestamp::default(),
     })
 }

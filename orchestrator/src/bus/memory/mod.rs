@@ -283,6 +283,15 @@ impl Bus for MemoryBus {
         Ok(oldest.map_or(Undelivered::Nothing, |at| Undelivered::For(now.since(at))))
     }
 
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        let mut state = self.inner.state();
+        if !state.connected {
+            return Err(BusError::Unavailable("not connected".to_owned()));
+        }
+        let tasks = state.tasks.get_mut(namespace.as_str());
+        Ok(tasks.is_some_and(|tasks| tasks.withdraw(queue.as_str(), subject)))
+    }
+
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
         messages
             .into_iter()

@@ -29,6 +29,7 @@ mod supervisor;
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod withdrawal;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -206,6 +207,10 @@ impl Bus for NatsBus {
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         delivered::undelivered(&self.shared.js, namespace, queue).await
+    }
+
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        withdrawal::withdraw(&self.shared.js, namespace, queue, subject).await
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

@@ -462,6 +462,13 @@ impl Bus for LineBus {
         self.bus.keep_head_room(namespaces).await
     }
 
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        self.line.cross().await;
+        let withdrawn = self.bus.withdraw(namespace, queue, subject).await;
+        self.line.cross().await;
+        withdrawn
+    }
+
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
         if self
@@ -525,8 +532,10 @@ impl LineBus {
         } else if let Ok(confirmation) = serde_json::from_slice::<body::Confirmation>(&message.payload) {
             for result in confirmation.results.iter().filter(|result| result.refused.is_none()) {
                 let token = knarr_schemas::token::TaskToken::decode(&result.token).unwrap();
+                let left = |view: knarr_core::run::OpenTaskView<'_>| view.open.task.0 == token.task && view.open.later;
                 if let Some(state) = state_of(&self.truth, RunId(token.run_id)).await
                     && state.is_open(TaskNo(token.task))
+                    && !state.open_tasks().any(left)
                     && state.parked_reason().is_none()
                 {
                     self.line.crime(format!(

@@ -5,6 +5,7 @@
 //! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario instead of a few, and
 //! `KNARR_SIM_SEED=S` that one alone.
 
+mod activities;
 mod bounds;
 mod deferral;
 mod families;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::definition::duration;
 use crate::definition::model::{Activity, Call, Undo};
-use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::plan::{Cancellation, OnFailure, RetryPolicy};
 
 pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     call(&activity.call, body);
@@ -24,6 +24,10 @@ pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     }
     if activity.on_failure == OnFailure::Continue {
         body.insert("on_failure".to_owned(), json!("continue"));
+    }
+    let cancellation = activity.cancellation.unwrap_or_default();
+    if cancellation != Cancellation::TryCancel {
+        body.insert("cancellation".to_owned(), json!(cancellation));
     }
     if activity.pivot {
         body.insert("pivot".to_owned(), json!(true));
@@ -45,6 +49,16 @@ fn call(call: &Call, body: &mut Map<String, Value>) {
         body.insert("queue".to_owned(), json!(settings.queue.as_str()));
         let timeout = duration::format(settings.start_to_close);
         body.insert("start_to_close".to_owned(), json!(timeout));
+        let timeouts = [
+            ("schedule_to_start", settings.timeouts.schedule_to_start),
+            ("schedule_to_close", settings.timeouts.schedule_to_close),
+            ("heartbeat", settings.timeouts.heartbeat),
+        ];
+        for (name, timeout) in timeouts {
+            if let Some(timeout) = timeout {
+                body.insert(name.to_owned(), json!(duration::format(timeout)));
+            }
+        }
         body.insert("retry".to_owned(), retry(&settings.retry));
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn activity(activity: &model::Activity, step: &model::Step) -> Result
         on_failure: activity.on_failure,
         compensate_on_failure: activity.compensate_on_failure,
         pivot: activity.pivot,
+        cancellation: activity.cancellation.unwrap_or_default(),
     })
 }
 
@@ -36,6 +37,7 @@ fn call(call: &model::Call, step: &model::Step) -> Result<Call, Diagnostic> {
         queue: settings.queue,
         input: call.input.as_ref().map(template).transpose()?,
         start_to_close: settings.start_to_close,
+        timeouts: settings.timeouts,
         retry: settings.retry,
     })
 }

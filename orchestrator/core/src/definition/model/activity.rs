@@ -1,7 +1,7 @@
 //! Activities, their undo, and how their tasks are given out.
 
 use super::{JsonSchema, Text};
-use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::plan::{Cancellation, OnFailure, RetryPolicy, Timeouts};
 use crate::definition::tree::Node;
 use crate::ids::QueueName;
 use crate::time::Span;
@@ -15,6 +15,8 @@ pub(crate) struct Activity {
     pub(crate) on_failure: OnFailure,
     pub(crate) compensate_on_failure: bool,
     pub(crate) pivot: bool,
+    /// As far as the author said it, then as `resolve` leaves it.
+    pub(crate) cancellation: Option<Cancellation>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Call {
 pub(crate) struct CallFields {
     pub(crate) queue: Option<Text>,
     pub(crate) start_to_close: Option<Span>,
+    pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryFields,
 }
 
@@ -62,5 +65,6 @@ pub(crate) enum Attempts {
 pub(crate) struct Settings {
     pub(crate) queue: QueueName,
     pub(crate) start_to_close: Span,
+    pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
 }

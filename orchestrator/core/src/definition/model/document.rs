@@ -1,7 +1,7 @@
 //! The document around the steps.
 
 use super::{CallFields, Steps};
-use crate::definition::plan::CompensationPolicy;
+use crate::definition::plan::{Cancellation, CompensationPolicy};
 use crate::definition::tree::{Node, Place};
 use crate::time::Span;
 
@@ -38,4 +38,5 @@ pub(crate) struct Text {
 pub(crate) struct Defaults {
     pub(crate) call: CallFields,
     pub(crate) undo: CallFields,
+    pub(crate) cancellation: Option<Cancellation>,
 }

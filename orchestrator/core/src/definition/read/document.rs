@@ -1,5 +1,6 @@
 //! The document around the steps.
 
+use super::activity::cancellation;
 use super::retry::call_fields;
 use super::steps::Reader;
 use super::value::{computed_text, whole, word};
@@ -111,6 +112,7 @@ fn defaults(node: &Node, found: &mut Found) -> Defaults {
     Defaults {
         call: call_fields(&fields, found),
         undo: undo.unwrap_or_default(),
+        cancellation: cancellation(&fields, found),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::definition::plan::{
-    self, Activity, Call, InputSchema, Join, Losers, Node, NodeId, NodeKind, OnFailure, ParentClose, Plan, RetryPolicy,
-    Undo,
+    self, Activity, Call, Cancellation, InputSchema, Join, Losers, Node, NodeId, NodeKind, OnFailure, ParentClose,
+    Plan, RetryPolicy, Timeouts, Undo,
 };
 use crate::expression::{Expression, Template};
 use crate::ids::{DefinitionHash, MessageNo, RunId, StepPath, TaskNo};
@@ -41,6 +41,9 @@ pub(crate) enum DefKind {
         on_failure: OnFailure,
         compensate_on_failure: bool,
         start_to_close: Span,
+        timeouts: Timeouts,
+        undo_timeouts: Timeouts,
+        cancellation: Cancellation,
         pivot: bool,
     },
     Set(Vec<(String, Value)>),
@@ -122,6 +125,9 @@ pub(crate) fn act(name: &str) -> Def {
             on_failure: OnFailure::Fail,
             compensate_on_failure: false,
             start_to_close: Span::from_secs(10),
+            timeouts: Timeouts::default(),
+            undo_timeouts: Timeouts::default(),
+            cancellation: Cancellation::default(),
             pivot: false,
         },
     }
@@ -263,6 +269,9 @@ with! {
     on_failure(value: OnFailure) => Activity.on_failure = value;
     compensate_on_failure(value: bool) => Activity.compensate_on_failure = value;
     start_to_close(value: Span) => Activity.start_to_close = value;
+    timeouts(value: Timeouts) => Activity.timeouts = value;
+    undo_timeouts(value: Timeouts) => Activity.undo_timeouts = value;
+    cancellation(value: Cancellation) => Activity.cancellation = value;
     pivot(value: bool) => Activity.pivot = value;
     join(value: Join) => Parallel.join = value;
     losers(value: Losers) => Parallel.losers = value;
@@ -440,20 +449,24 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
             on_failure,
             compensate_on_failure,
             start_to_close,
+            timeouts,
+            undo_timeouts,
+            cancellation,
             pivot,
         } => {
-            let call = |activity: String, input: &Option<Value>, attempts| Call {
+            let call = |activity: String, input: &Option<Value>, attempts, timeouts: &Timeouts| Call {
                 activity: activity.as_str().into(),
                 queue: "main".into(),
                 input: input.as_ref().map(template),
                 start_to_close: *start_to_close,
+                timeouts: *timeouts,
                 retry: retry(attempts, non_retryable),
             };
             NodeKind::Activity(Box::new(Activity {
-                call: call(format!("do-{}", def.name), input, *attempts),
+                call: call(format!("do-{}", def.name), input, *attempts, timeouts),
                 undo: match undo {
                     UndoDef::Input(input) => {
-                        Undo::Compensate(call(format!("undo-{}", def.name), input, *undo_attempts))
+                        Undo::Compensate(call(format!("undo-{}", def.name), input, *undo_attempts, undo_timeouts))
                     }
                     UndoDef::ReadOnly => Undo::ReadOnly,
                     UndoDef::NoUndo => Undo::None {
@@ -463,6 +476,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
                 pivot: *pivot,
+                cancellation: *cancellation,
             }))
         }
     };
@@ -670,6 +684,7 @@ impl Run {
         let horizon = Horizon {
             log_read_to: self.now,
             delivered_to: BTreeMap::from([("main".into(), self.now)]),
+            listening_since: Timestamp::default(),
         };
         self.apply(Input::Wake(horizon)).unwrap()
     }

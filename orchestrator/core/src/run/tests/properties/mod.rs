@@ -63,7 +63,7 @@ fn check_effects(run: &Run, sent: &[Effect]) {
         .filter(|effect| matches!(effect, Effect::Dispatch(_)))
         .count();
     let open = run.state.open_tasks();
-    let open = open.filter(|view| view.open.known != crate::run::Known::Held);
+    let open = open.filter(|view| view.open.known != crate::run::Known::Held && view.open.withdrawn_for.is_none());
     assert_eq!(dispatched, open.count());
     let pending = all
         .iter()
@@ -164,7 +164,7 @@ fn random_runs_reach_every_event_and_every_final_status() {
     let mut runner = TestRunner::deterministic();
     let mut events = BTreeSet::new();
     let mut statuses = BTreeSet::new();
-    for _ in 0..700 {
+    for _ in 0..1_000 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let (run, _) = drive(case);
         statuses.insert(run.status());
@@ -191,14 +191,14 @@ fn random_runs_reach_every_event_and_every_final_status() {
 const EVENTS: &[&str] = &[
     "activity_scheduled", "awaited", "bodies_discarded", "branch_ended", "cancel_requested", "child_ended",
     "child_stopped", "child_undo_sent", "deadline_deferred", "dispatch_held", "emitted", "error_caught",
-    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "iteration_ended",
+    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "heartbeat_taken", "iteration_ended",
     "iteration_started", "late_result", "message_answered", "message_offered", "message_sent", "message_taken",
     "parallel_started", "parallel_stopped", "pivot_completed", "retry_scheduled", "run_closed", "run_completed",
     "run_continued", "run_failed", "run_parked", "run_resumed", "run_started", "run_terminated", "run_timed_out",
     "scope_failed", "scope_undone", "signal_awaited", "signal_received", "signal_taken", "signal_timed_out",
     "step_completed", "step_failed", "step_parked", "step_passed", "step_resolved", "step_resumed",
-    "step_skipped", "stop_deferred", "task_cancelled", "task_completed", "task_deferred", "task_delivered",
-    "task_failed", "task_lost", "task_offered", "task_opened", "task_started", "task_timed_out", "task_unknown",
+    "schedule_to_close_passed", "step_skipped", "stop_deferred", "task_abandoned", "task_cancelled", "task_claimed", "task_completed", "task_deferred", "task_delivered",
+    "task_failed", "task_left", "task_lost", "task_withdrawn", "timeout_voided", "withdrawal_requested", "worker_silent", "task_offered", "task_opened", "task_started", "task_timed_out", "task_unknown",
     "timer_set", "undo_needed", "undo_parked", "undo_ready", "undo_resolved", "undo_resumed", "undo_scheduled",
     "vars_set",
 ];
