@@ -56,28 +56,39 @@ where
         flight.slot_taken();
         let slot = Slot(flight);
         let run = async move {
-            let handler = async {
-                let output = match decode(&input) {
-                    Ok(input) => (self.call)(Context(Arc::clone(&task)), input).await?,
-                    Err(reason) => return Err(task.refused("bad_input", reason).non_retryable()),
-                };
-                encode(&output)
-            };
-            let outcome = match AssertUnwindSafe(handler).catch_unwind().await {
-                Ok(Ok(output)) => Outcome::Completed(output),
-                Ok(Err(error)) => Outcome::Error(Box::new(error)),
-                Err(panic) => {
-                    let message = panic_message(panic.as_ref());
-                    tracing::error!(
-                        activity = task.header(knarr_schemas::header::ACTIVITY),
-                        "a handler panicked: {message}"
-                    );
-                    Outcome::Error(Box::new(ActivityError::unknown("panic", message)))
-                }
-            };
+            let outcome = outcome(&self.call, &task, &input).await;
             slot.0.hand_in(&task, outcome).await;
         };
         tokio::spawn(run).abort_handle()
+    }
+}
+
+/// What becomes of a task whose handler is called with this input, JSON.
+pub(crate) async fn outcome<F, I, O, Fut>(call: &F, task: &Arc<TaskInfo>, input: &[u8]) -> Outcome
+where
+    F: Fn(Context, I) -> Fut,
+    Fut: Future<Output = Result<O, ActivityError>>,
+    I: DeserializeOwned,
+    O: Serialize,
+{
+    let handler = async {
+        let output = match decode(input) {
+            Ok(input) => call(Context(Arc::clone(task)), input).await?,
+            Err(reason) => return Err(task.refused("bad_input", reason).non_retryable()),
+        };
+        encode(&output)
+    };
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(Ok(output)) => Outcome::Completed(output),
+        Ok(Err(error)) => Outcome::Error(Box::new(error)),
+        Err(panic) => {
+            let message = panic_message(panic.as_ref());
+            tracing::error!(
+                activity = task.header(knarr_schemas::header::ACTIVITY),
+                "a handler panicked: {message}"
+            );
+            Outcome::Error(Box::new(ActivityError::unknown("panic", message)))
+        }
     }
 }
 

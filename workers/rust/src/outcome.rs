@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use knarr_schemas::header;
 
-use crate::error::ActivityError;
+use crate::error::{ActivityError, ErrorKind};
 
 /// Longest error message and type that are sent, in bytes; what is longer is cut.
 const MAX_MESSAGE_BYTES: usize = 2048;
@@ -33,6 +33,9 @@ impl Outcome {
         let Self::Error(error) = self else { return };
         let mut put = |name: &'static str, value: &str| headers.insert(HeaderName::from_static(name), value);
         put(header::OUTCOME, error.kind.as_str());
+        if error.kind == ErrorKind::Later {
+            return;
+        }
         put(header::ERROR_TYPE, &header_text(&error.error_type, MAX_TYPE_BYTES));
         put(header::ERROR_MESSAGE, &header_text(&error.message, MAX_MESSAGE_BYTES));
         if !error.retryable {
