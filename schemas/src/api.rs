@@ -40,11 +40,13 @@ pub mod verb {
     pub const RUN_HISTORY: &str = "run.history";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
     pub const NAMESPACE_CREATE: &str = "namespace.create";
+    /// [`super::SetNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
+    pub const NAMESPACE_SET: &str = "namespace.set";
     /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject. It shows the names of
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
@@ -52,6 +54,7 @@ pub mod verb {
         RUN_SHOW,
         RUN_HISTORY,
         NAMESPACE_CREATE,
+        NAMESPACE_SET,
         NAMESPACE_LIST,
     ];
 }
@@ -411,7 +414,21 @@ pub struct HistoryTransition {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateNamespace {}
+pub struct CreateNamespace {
+    /// Whether changes of the status of its runs are published; where it is not said, Knarr's own default holds. A namespace
+    /// that exists is left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
+}
+
+/// What is not said is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetNamespace {
+    /// Whether changes of the status of its runs are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamespaceInfo {
@@ -419,6 +436,9 @@ pub struct NamespaceInfo {
     /// In the answer to a creation: it was not there before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub created: bool,
+    /// Whether changes of the status of its runs are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -65,6 +65,33 @@ pub struct FailureBody {
     pub message: String,
 }
 
+/// A change of a run's status, on `knarr.event.<namespace>.<workflow>.<workflow id>.<kind>` with the type `knarr.run.<kind>`; the
+/// kind is `started`, or the status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunEvent {
+    pub run_id: Uuid,
+    /// As it is, not encoded.
+    pub workflow_id: String,
+    pub workflow: String,
+    pub version: u32,
+    /// What the run is from here on.
+    pub status: String,
+    /// The transition that changed it: of two events of one run, the one with the higher number is the later one.
+    pub seq: u32,
+    /// Why it stops, waits for an operator, or did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FailureBody>,
+    /// Of a run that has completed, up to 16 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// The size of the output, where it is left out for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    /// The run that goes on in the place of one that has continued as new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continued_by: Option<Uuid>,
+}
+
 /// Confirmations of results, published to the subject that `Knarr-Confirm` names (else to the reply subject); one message for all results of a commit from that worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmation {

@@ -77,13 +77,15 @@ pub const MESSAGE_TOKEN: &str = "Knarr-Message-Token";
 
 // On events (Knarr → whoever listens): CloudEvents 1.0 in binary mode.
 pub const CE_SPECVERSION: &str = "ce-specversion";
-/// Run, transition and index: a repeat has the same.
+/// Run, transition, and index or kind: a repeat has the same.
 pub const CE_ID: &str = "ce-id";
 /// `/knarr/<namespace>/<workflow>/<workflow id>`, encoded as in subjects.
 pub const CE_SOURCE: &str = "ce-source";
 pub const CE_TYPE: &str = "ce-type";
-/// The step.
+/// The step that emitted it; of changes of a run's status, the run's id.
 pub const CE_SUBJECT: &str = "ce-subject";
+/// Of changes of a run's status: when it was decided, RFC 3339.
+pub const CE_TIME: &str = "ce-time";
 pub const CE_DATACONTENTTYPE: &str = "ce-datacontenttype";
 
 // On dead letters (Knarr → knarr.dlq.>).

@@ -73,6 +73,11 @@ fn bodies_read_as_they_were_written() {
     assert!(moved.results.is_empty() && TaskToken::decode(&moved.moved[0]).is_some());
     assert_eq!(body_of::<body::RunMessage>("run-message").number, 3);
     assert_eq!(body_of::<body::RunMessageAnswer>("run-message-answer").number, 3);
+    assert_eq!(body_of::<body::RunEvent>("run-event-started").status, "running");
+    assert!(body_of::<body::RunEvent>("run-event-completed").output.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-large").output_bytes.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-compensated").error.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-continued").continued_by.is_some());
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
@@ -94,6 +99,14 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::HistoryPage>("api-run-history-reply");
     body_of::<api::CreateNamespace>("api-namespace-create-request");
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
+    assert_eq!(
+        body_of::<api::SetNamespace>("api-namespace-set-request").events,
+        Some(true)
+    );
+    assert_eq!(
+        body_of::<api::NamespaceInfo>("api-namespace-set-reply").events,
+        Some(true)
+    );
     body_of::<api::ListNamespaces>("api-namespace-list-request");
     body_of::<api::NamespacePage>("api-namespace-list-reply");
 }
@@ -147,6 +160,14 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),
         (subject::event("default", "order", "o%2F1", "paid"), "event"),
+        (
+            subject::event("default", "order", "o%2F1", "compensated"),
+            "run-event-compensated",
+        ),
+        (
+            subject::api("default", api::verb::NAMESPACE_SET),
+            "api-namespace-set-request",
+        ),
         (subject::run_verb("default", "o/1", "message"), "run-message"),
         (subject::run_verb("default", "o/1", "answer"), "run-message-answer"),
         (subject::task("default", "orders", "process-payment"), "task"),

@@ -268,9 +268,10 @@ impl<S: Store> Call<S> {
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
             verb::NAMESPACE_CREATE => {
-                let api::CreateNamespace {} = self.body()?;
-                self.encode(&operations.create_namespace(&namespace).await?)
+                let request = self.body()?;
+                self.encode(&operations.create_namespace(&namespace, request).await?)
             }
+            verb::NAMESPACE_SET => self.encode(&operations.set_namespace(&namespace, self.body()?).await?),
             _ => {
                 let api::ListNamespaces {} = self.body()?;
                 self.encode(&operations.list_namespaces().await?)
@@ -345,7 +346,7 @@ fn count(refusal: &Refusal) {
 /// What a request that was cut off has left behind.
 fn out_of_time(verb: &str) -> &'static Code {
     match verb {
-        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE | verb::NAMESPACE_SET => &code::UNAVAILABLE,
         _ => &code::NOT_ANSWERED,
     }
 }
@@ -365,6 +366,9 @@ mod tests {
     fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
         let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
         let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
-        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+        assert_eq!(
+            in_doubt,
+            [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE, verb::NAMESPACE_SET]
+        );
     }
 }

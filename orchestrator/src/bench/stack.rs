@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use knarr_schemas::api::{
-    CreateNamespace, NamespaceInfo, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, verb,
+    CreateNamespace, NamespaceInfo, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, SetNamespace, verb,
 };
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -180,6 +180,10 @@ impl Stack {
             let called = async {
                 if self.namespace != "default" {
                     let _: NamespaceInfo = api.call(verb::NAMESPACE_CREATE, &CreateNamespace::default()).await?;
+                }
+                if options.events.is_some() {
+                    let events = options.events;
+                    let _: NamespaceInfo = api.call(verb::NAMESPACE_SET, &SetNamespace { events }).await?;
                 }
                 api.call::<_, RegisteredDefinition>(verb::DEFINITION_REGISTER, &request)
                     .await

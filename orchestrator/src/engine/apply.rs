@@ -10,6 +10,7 @@ use knarr_core::time::Timestamp;
 use super::batch::Confirm;
 use super::job::Origin;
 use super::job_reader;
+use super::lifecycle;
 use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
@@ -67,7 +68,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             spans::of_transition(&live.state, live.reference.trace, transition, &mut live.attempts, into);
         }
         let mut effects = run::effects(&live.state, transition);
-        let owes = !effects.is_empty();
+        let mut owes = !effects.is_empty();
         let before = effects.len();
         // Not published: it is started from memory, and the commit owes it to a later owner alone.
         effects.retain(|effect| *effect != run::effect::Effect::Continue);
@@ -79,6 +80,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             &self.tokens,
             self.building.publications(),
         );
+        if live.state.turned_in(&(transition.seq..=transition.seq)) && self.definitions.tells(&live.row.namespace) {
+            let into = self.building.publications();
+            owes |= lifecycle::tell(&live.state, &live.reference, transition, into);
+        }
         // Events are maps with text keys and numbers that came from JSON: serialising cannot fail.
         let body = serde_json::to_string(&transition.events).unwrap_or_default();
         let seq = i32::try_from(transition.seq).unwrap_or(i32::MAX);

@@ -1,6 +1,6 @@
 //! Compiled definitions, shared by the loop and its fetches: plans by hash, and the newest version of every name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::definition::{self, plan::Plan};
@@ -20,6 +20,8 @@ struct Known {
     newest: HashMap<(Namespace, WorkflowName), DefinitionHash>,
     versions: HashMap<(Namespace, WorkflowName, u32), DefinitionHash>,
     namespaces: HashMap<Namespace, i16>,
+    /// Namespaces whose changes of status are published.
+    telling: HashSet<Namespace>,
     plans: HashMap<DefinitionHash, Arc<Plan>>,
 }
 
@@ -32,6 +34,16 @@ impl Definitions {
     /// The retention class of a namespace, if it exists.
     pub(super) fn namespace(&self, namespace: &Namespace) -> Option<i16> {
         self.known().namespaces.get(namespace).copied()
+    }
+
+    /// Whether changes of the status of its runs are published.
+    pub(super) fn tells(&self, namespace: &Namespace) -> bool {
+        self.known().telling.contains(namespace)
+    }
+
+    /// What the last renewal of the lease said.
+    pub(super) fn set_telling(&self, telling: Vec<Namespace>) {
+        self.known().telling = telling.into_iter().collect();
     }
 
     pub(super) fn plan(&self, hash: &DefinitionHash) -> Option<Arc<Plan>> {

@@ -54,6 +54,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.health.set_store(true);
                 self.cluster.format_level = share.format_level;
                 metrics::gauge!(crate::telemetry::metric::FORMAT_LEVEL).set(f64::from(share.format_level));
+                // Before anything of what is new here is applied or published.
+                self.definitions.set_telling(share.telling);
                 self.gained(share.gained);
                 for commit in share.inherited {
                     self.offers.put(commit, Left::All);

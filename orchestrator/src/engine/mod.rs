@@ -29,6 +29,7 @@ mod job;
 mod job_reader;
 mod lease;
 mod leaving;
+mod lifecycle;
 mod live;
 mod look_up;
 mod message;

@@ -30,8 +30,10 @@ pub(super) struct RunRef {
     pub(super) workflow: WorkflowName,
     pub(super) run_id: RunId,
     run_id_text: String,
+    pub(super) workflow_id: WorkflowId,
     /// Percent-encoded: a header cannot hold every text.
     pub(super) workflow_id_token: String,
+    pub(super) version: u32,
     reply: String,
     direct: String,
     traceparent: Option<Arc<str>>,
@@ -48,12 +50,27 @@ impl RunRef {
             direct: subject::direct(namespace.as_str(), number).ok()?,
             namespace: namespace.clone(),
             workflow: state.workflow().clone(),
+            workflow_id: state.workflow_id().clone(),
+            version: state.version(),
             run_id: state.run_id(),
             run_id_text: state.run_id().to_string(),
             workflow_id_token: subject::encode_token(state.workflow_id().as_str()).ok()?.into_owned(),
             traceparent: state.traceparent().cloned(),
             trace: RunTrace::new(state.run_id(), state.traceparent().map(|text| &**text)),
         })
+    }
+}
+
+impl RunRef {
+    /// Of events.
+    pub(super) fn source(&self) -> String {
+        let Self {
+            namespace,
+            workflow,
+            workflow_id_token,
+            ..
+        } = self;
+        format!("/knarr/{namespace}/{workflow}/{workflow_id_token}")
     }
 }
 

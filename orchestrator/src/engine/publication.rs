@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, RunId, TaskNo};
-use knarr_core::run;
+use knarr_core::run::{self, Transition};
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::batch::{Confirm, Outbound};
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch;
+use super::lifecycle;
 use super::offers::Left;
 use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
@@ -219,20 +220,21 @@ impl<B: Bus> Publisher<B> {
         })
     }
 
-    /// What transitions have emitted is not part of the state: they are read. `None` if the engine stopped first.
-    async fn emitted<S: Store>(
+    /// What transitions have emitted, and what they said of a change of status, is not part of the state: they are read. `None`
+    /// if the engine stopped first.
+    async fn transitions<S: Store>(
         &self,
         store: &S,
         run_id: RunId,
         span: std::ops::RangeInclusive<u32>,
-    ) -> Option<Vec<run::effect::Effect>> {
-        let mut effects = Vec::new();
+    ) -> Option<Vec<Transition>> {
+        let mut transitions = Vec::new();
         let mut after = i32::try_from(*span.start()).unwrap_or(i32::MAX).saturating_sub(1);
         loop {
             let rows = match store.history(run_id, after, HISTORY_LIMIT).await {
                 Ok(rows) => rows,
                 Err(error) => {
-                    tracing::warn!(%error, "what a run has emitted cannot be read yet");
+                    tracing::warn!(%error, "what a run has emitted or become cannot be read yet");
                     tokio::select! {
                         () = self.stop.cancelled() => return None,
                         () = tokio::time::sleep(Duration::from_millis(200)) => continue,
@@ -243,16 +245,16 @@ impl<B: Bus> Publisher<B> {
             for row in rows {
                 let seq = u32::try_from(row.seq).unwrap_or(u32::MAX);
                 if seq > *span.end() {
-                    return Some(effects);
+                    return Some(transitions);
                 }
                 after = row.seq;
                 match fetch::transition(&row) {
-                    Ok(transition) => effects.extend(run::emissions(&transition)),
+                    Ok(transition) => transitions.push(transition),
                     Err(error) => tracing::error!(run = %run_id, %error, "the history of a run cannot be read"),
                 }
             }
             if !full {
-                return Some(effects);
+                return Some(transitions);
             }
         }
     }
@@ -293,10 +295,19 @@ impl<B: Bus> Publisher<B> {
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
                 let mut effects = run::effects_still_wanted(&run.state, first, last);
-                if run.state.emitted_in(first..=last) {
-                    effects.extend(self.emitted(store, run.row.run_id, first..=last).await?);
-                }
+                let tells = definitions.tells(run.state.namespace()) && run.state.turned_in(&(first..=last));
+                let transitions = if tells || run.state.emitted_in(first..=last) {
+                    self.transitions(store, run.row.run_id, first..=last).await?
+                } else {
+                    Vec::new()
+                };
+                effects.extend(transitions.iter().flat_map(run::emissions));
                 if let Some(reference) = RunRef::new(&run.state, run.row.partition) {
+                    if tells {
+                        for transition in &transitions {
+                            lifecycle::tell(&run.state, &reference, transition, &mut outbound.publications);
+                        }
+                    }
                     let reference = Arc::new(reference);
                     outgoing::publications(
                         &run.state,

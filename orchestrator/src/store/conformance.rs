@@ -10,8 +10,8 @@ use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
     Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
-    DefinitionFilter, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store,
-    StoreError, StoredDefinition, StoredTransition,
+    DefinitionFilter, EVENTS_BY_DEFAULT, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite,
+    Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -205,6 +205,7 @@ conformance!(
     lists_go_by_keyset,
     definitions_never_change,
     namespaces_exist_once,
+    who_keeps_a_lease_hears_whose_events_are_on,
     a_lapsed_session_is_taken_over_as_a_whole,
     a_lapsed_owner_may_renew,
     a_restarted_replica_inherits_at_once,
@@ -643,6 +644,7 @@ async fn limits_of_values_are_accepted(rig: impl Rig) {
         .create_namespace(&NamespaceRow {
             name: Namespace::new("late"),
             retention_class: 7,
+            events: false,
         })
         .await
         .unwrap();
@@ -984,6 +986,7 @@ async fn namespaces_exist_once(rig: impl Rig) {
     let row = |name: &str, retention_class| NamespaceRow {
         name: Namespace::new(name),
         retention_class,
+        events: EVENTS_BY_DEFAULT,
     };
     assert!(store.create_namespace(&row("shop", 2)).await.unwrap());
     assert!(!store.create_namespace(&row("shop", 3)).await.unwrap());
@@ -993,6 +996,28 @@ async fn namespaces_exist_once(rig: impl Rig) {
         Err(StoreError::Rejected(_))
     ));
     assert_eq!(store.namespaces().await.unwrap(), [row("default", 0), row("shop", 2)]);
+}
+
+async fn who_keeps_a_lease_hears_whose_events_are_on(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(&*store, "a").await;
+    let shop = NamespaceRow {
+        name: Namespace::new("shop"),
+        retention_class: 0,
+        events: true,
+    };
+    store.create_namespace(&shop).await.unwrap();
+    let default = Namespace::new("default");
+    for on in [false, true] {
+        assert!(store.set_events(&default, on).await.unwrap());
+        assert!(!store.set_events(&Namespace::new("nowhere"), on).await.unwrap());
+        assert_eq!(store.namespaces().await.unwrap()[0].events, on);
+        let telling = store.keep(&session, &[]).await.unwrap().telling;
+        let expected = [default.clone(), shop.name.clone()];
+        assert_eq!(telling, expected[usize::from(!on)..]);
+    }
+    store.set_events(&shop.name, false).await.unwrap();
+    assert_eq!(store.keep(&session, &[]).await.unwrap().telling, [default]);
 }
 
 async fn a_lapsed_session_is_taken_over_as_a_whole(rig: impl Rig) {

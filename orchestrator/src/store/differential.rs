@@ -176,8 +176,8 @@ impl World {
                 .collect();
             inherited.sort_unstable();
             format!(
-                "{:?} {} {} {inherited:?}",
-                share.gained, share.surplus, share.live_sessions
+                "{:?} {} {} {inherited:?} {:?}",
+                share.gained, share.surplus, share.live_sessions, share.telling
             )
         })
     }
@@ -659,7 +659,12 @@ impl World {
                 let row = NamespaceRow {
                     name: Namespace::new(self.random.pick(&["default", "other", "shop", ""])),
                     retention_class: i16::try_from(self.random.below(4)).unwrap() - 1,
+                    events: self.random.one_in(2),
                 };
+                let (name, events) = (row.name.clone(), self.random.one_in(2));
+                let memory = there.memory.set_events(&name, events).await;
+                let postgres = there.postgres.set_events(&name, events).await;
+                assert_eq!(memory.unwrap(), postgres.unwrap());
                 let memory = there.memory.create_namespace(&row).await;
                 let postgres = there.postgres.create_namespace(&row).await;
                 assert_eq!(

@@ -325,6 +325,8 @@ pub struct Share {
     pub live_sessions: usize,
     /// The cluster's format level, as it is now.
     pub format_level: i32,
+    /// Namespaces whose changes of status are published, in their order.
+    pub telling: Vec<Namespace>,
     /// The store's clock at the end of this round.
     pub now: Timestamp,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
@@ -427,7 +429,12 @@ pub enum Registered {
 pub struct NamespaceRow {
     pub name: Namespace,
     pub retention_class: i16,
+    /// Whether changes of the status of its runs are published.
+    pub events: bool,
 }
+
+/// What a namespace does about changes of status where nobody has said.
+pub const EVENTS_BY_DEFAULT: bool = false;
 
 /// Which runs a list shows; newest first, by keyset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -583,6 +590,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// `false` if it exists already.
     fn create_namespace(&self, namespace: &NamespaceRow) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Switches the events of a namespace on or off; every replica hears of it when it next keeps its lease. `false` if there
+    /// is no such namespace.
+    fn set_events(&self, namespace: &Namespace, events: bool) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     fn namespaces(&self) -> impl Future<Output = Result<Vec<NamespaceRow>, StoreError>> + Send;
 

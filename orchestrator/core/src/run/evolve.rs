@@ -19,6 +19,7 @@ use super::request::Verb;
 use super::signal::Signal;
 use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
+use super::turn;
 use crate::time::Timestamp;
 
 /// Brings the state from one transition to the next.
@@ -34,6 +35,7 @@ pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp, events: usize
     state.seq = seq;
     state.at = at;
     state.events = state.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+    turn::note(state);
 }
 
 impl State {
@@ -78,6 +80,7 @@ impl State {
             events: 0,
             event_limit: None,
             emitted: Vec::new(),
+            turns: Vec::new(),
             reopened: None,
         };
         if let Some(answer) = &birth.answer {

@@ -10,7 +10,7 @@
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! [`late`] and [`answer`] are the other inputs; [`turn`] says how the status has changed, [`request`] knows which of them are repeats. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
@@ -68,6 +68,7 @@ mod switch;
 mod timer;
 mod tree;
 mod try_catch;
+mod turn;
 mod wait_for;
 mod while_loop;
 mod workflow;
@@ -89,3 +90,4 @@ pub use open::Exit;
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;
+pub use turn::{Turn, turns};

@@ -78,6 +78,9 @@ pub struct State {
     /// Transitions that emitted something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) emitted: Vec<u32>,
+    /// Changes of the status between the start and the end: transition, and the status after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) turns: Vec<(u32, Status)>,
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use knarr_schemas::api::{
-    FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, ShowDefinition, ShowHistory,
+    CreateNamespace, FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, SetNamespace,
+    ShowDefinition, ShowHistory,
 };
 
 use super::*;
@@ -224,8 +225,23 @@ async fn a_run_is_described_while_it_runs_and_after_it_was_undone() {
         .unwrap();
     assert_eq!(same, description);
     // A run id of another namespace tells nothing.
-    let namespace = world.operations.create_namespace(&"other".into()).await.unwrap();
-    assert!(namespace.created);
+    let namespace = world
+        .operations
+        .create_namespace(&"other".into(), CreateNamespace::default())
+        .await
+        .unwrap();
+    assert!(namespace.created && namespace.events.is_some());
+    for on in [true, false] {
+        let set = SetNamespace { events: Some(on) };
+        let set = world.operations.set_namespace(&"other".into(), set).await.unwrap();
+        assert_eq!((set.created, set.events), (false, Some(on)));
+        let again = CreateNamespace { events: Some(!on) };
+        let there = world.operations.create_namespace(&"other".into(), again).await.unwrap();
+        assert_eq!(there.events, Some(on), "it is left as it is");
+    }
+    let nowhere = SetNamespace { events: Some(true) };
+    let nowhere = world.operations.set_namespace(&"nowhere".into(), nowhere).await;
+    assert_eq!(nowhere.unwrap_err().body.code, "KN0205");
     let other = world.operations.show_run(&"other".into(), &run_id, BUDGET).await;
     assert_eq!(other.unwrap_err().body.code, "KN0211");
 }
@@ -344,7 +360,7 @@ async fn namespaces_are_created_up_to_their_limit() {
     let create = async |n: usize| {
         world
             .operations
-            .create_namespace(&Namespace::new(&format!("ns{n}")))
+            .create_namespace(&Namespace::new(&format!("ns{n}")), CreateNamespace::default())
             .await
     };
     // `default` is there already.

@@ -389,6 +389,10 @@ impl Store for LineStore {
         self.store.create_namespace(namespace).await
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        self.store.set_events(namespace, events).await
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.line.read(self.store.namespaces()).await
     }

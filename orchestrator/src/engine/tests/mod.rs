@@ -8,6 +8,7 @@
 mod deferral;
 mod families;
 mod head_room;
+mod lifecycle;
 mod line;
 mod memory;
 mod messages;

@@ -216,6 +216,7 @@ impl World {
         let row = NamespaceRow {
             name: namespace.clone(),
             retention_class: 1,
+            events: false,
         };
         self.store.create_namespace(&row).await.unwrap();
         let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();

@@ -148,19 +148,16 @@ impl State {
         if self.namespaces.contains_key(&namespace.name) {
             return Ok(false);
         }
-        self.namespaces
-            .insert(namespace.name.clone(), namespace.retention_class);
+        self.namespaces.insert(namespace.name.clone(), namespace.clone());
         Ok(true)
     }
 
+    pub(super) fn set_events(&mut self, namespace: &Namespace, events: bool) -> bool {
+        let row = self.namespaces.get_mut(namespace);
+        row.map(|row| row.events = events).is_some()
+    }
+
     pub(super) fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
-        Ok(self
-            .namespaces
-            .iter()
-            .map(|(name, retention_class)| NamespaceRow {
-                name: name.clone(),
-                retention_class: *retention_class,
-            })
-            .collect())
+        Ok(self.namespaces.values().cloned().collect())
     }
 }

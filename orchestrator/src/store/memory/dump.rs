@@ -70,7 +70,7 @@ impl MemoryStore {
             namespaces: state
                 .namespaces
                 .iter()
-                .map(|(name, class)| (name.to_string(), *class))
+                .map(|(name, row)| (name.to_string(), row.retention_class))
                 .collect(),
         }
         .normalised()

@@ -263,6 +263,10 @@ impl Store for MemoryStore {
         self.available()?.create_namespace(namespace)
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        Ok(self.available()?.set_events(namespace, events))
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.available()?.namespaces()
     }

@@ -8,7 +8,9 @@ use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::CommitFault;
-use crate::store::{Cluster, CommitId, Cursor, DeferredId, DeferredInput, Owed, RunRow, Snapshot, StoredDefinition};
+use crate::store::{
+    Cluster, CommitId, Cursor, DeferredId, DeferredInput, NamespaceRow, Owed, RunRow, Snapshot, StoredDefinition,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -19,7 +21,7 @@ pub(super) struct State {
     /// Who holds the session lock of a replica name.
     pub(super) locks: BTreeMap<String, u64>,
     pub(super) cluster: Option<Cluster>,
-    pub(super) namespaces: BTreeMap<Namespace, i16>,
+    pub(super) namespaces: BTreeMap<Namespace, NamespaceRow>,
     pub(super) definitions: BTreeMap<(Namespace, WorkflowName, i32), Arc<StoredDefinition>>,
     pub(super) definitions_epoch: i64,
     pub(super) sessions_opened: u64,

@@ -222,9 +222,10 @@ impl PostgresStore {
     pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
         let mut connection = self.reads.take().await?;
         let created = sqlx::query!(
-            "insert into namespaces (name, retention_class) values ($1, $2) on conflict do nothing",
+            "insert into namespaces (name, retention_class, events) values ($1, $2, $3) on conflict do nothing",
             namespace.name.as_str(),
             namespace.retention_class,
+            namespace.events,
         )
         .execute(&mut *connection)
         .await
@@ -238,10 +239,25 @@ impl PostgresStore {
         Ok(true)
     }
 
+    pub(super) async fn switch_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let switched = sqlx::query!(
+            "update namespaces set events = $2 where name = $1",
+            namespace.as_str(),
+            events,
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(switched.rows_affected() > 0)
+    }
+
     pub(super) async fn all_namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
-            r#"select name as "name!", retention_class as "retention_class!" from namespaces order by name"#
+            r#"select name as "name!", retention_class as "retention_class!", events as "events!"
+               from namespaces order by name"#
         )
         .fetch_all(&mut *connection)
         .await
@@ -252,6 +268,7 @@ impl PostgresStore {
             .map(|record| NamespaceRow {
                 name: Namespace::new(&record.name),
                 retention_class: record.retention_class,
+                events: record.events,
             })
             .collect())
     }

@@ -354,6 +354,10 @@ impl Store for PostgresStore {
         self.answered(self.add_namespace(namespace)).await
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        self.answered(self.switch_events(namespace, events)).await
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.answered(self.all_namespaces()).await
     }

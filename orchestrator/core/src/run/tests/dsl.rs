@@ -598,6 +598,11 @@ impl Run {
         assert_eq!(self.loaded, self.state, "fold(evolve, events) == state");
         let snapshot = serde_json::to_string(&self.state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&snapshot).unwrap(), self.state);
+        assert!(
+            self.state.is_closed() || self.state.last_turn() == self.state.status(),
+            "every change of the status is kept: {:?}",
+            self.state.turns
+        );
         if self.state.is_closed() {
             assert_eq!(
                 self.state.wake_at().is_some(),

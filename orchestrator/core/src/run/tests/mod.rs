@@ -21,5 +21,6 @@ mod parallel;
 mod pivots;
 mod properties;
 mod stored;
+mod turns;
 mod undo;
 mod waits;
