@@ -15,7 +15,14 @@ fn directory() -> &'static Path {
         let mut build = Command::new(cargo);
         // Both packages at once, so that features are those of the test's own build and nothing is built twice.
         build.args(["build", "--quiet", "-p", "knarr", "-p", "knarr-tests"]);
-        build.args(["--bin", "knarr", "--bin", "knarr-test-worker"]);
+        build.args([
+            "--bin",
+            "knarr",
+            "--bin",
+            "knarr-test-worker",
+            "--bin",
+            "knarr-test-participant",
+        ]);
         build.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             build.arg("--release");
@@ -46,4 +53,8 @@ pub fn knarr() -> PathBuf {
 
 pub fn worker() -> PathBuf {
     directory().join("knarr-test-worker")
+}
+
+pub fn participant() -> PathBuf {
+    directory().join("knarr-test-participant")
 }

@@ -11,5 +11,7 @@ pub mod lines;
 pub mod rehearsal;
 pub mod replay;
 pub mod run;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod time;
 pub mod verify;

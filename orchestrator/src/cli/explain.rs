@@ -60,6 +60,7 @@ const TABLES: &[&[&Code]] = &[
     code::ALL,
     crate::dev::code::ALL,
     crate::bench::CODES,
+    crate::engine::code::bounds::ALL,
 ];
 
 fn all() -> impl Iterator<Item = Explained> {

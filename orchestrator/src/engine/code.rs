@@ -13,3 +13,14 @@ codes! {
         "Messages that JetStream had acknowledged are no longer in the log.",
         "Look at the storage of NATS; whoever published in the range named sends again, which is harmless under the same request ids.";
 }
+
+pub mod bounds {
+    //! Codes of what a replica cannot do within its bounds (`KN0390`–`KN0394`).
+    use knarr_schemas::codes;
+
+    codes! {
+        OWED_UNREADABLE = "KN0390", "owed_unreadable",
+            "A commit owes publications of a run that cannot be read; they stay owed and are tried again every minute.",
+            "Run the version of knarr that wrote it, or restore its rows. To give up what it owes, delete the row of `commits` that is named.";
+    }
+}

@@ -193,6 +193,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.held.insert(commit, held);
     }
 
+    /// What a stream refused cannot be recorded in a run that cannot be read: it stays owed.
+    pub(super) fn settle_unreadable(&mut self, commit: CommitId, run_id: RunId) {
+        if let Some(held) = self.held.get_mut(&commit) {
+            held.left.add_unreadable([run_id]);
+        }
+        self.settle_held(commit);
+    }
+
     /// One task that a stream refused has been recorded; the commit it came from is published once all are.
     pub(super) fn settle_held(&mut self, commit: crate::store::CommitId) {
         if let Some(held) = self.held.get_mut(&commit) {

@@ -90,8 +90,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         } else {
             match self.absent.get(&run_id) {
                 None => return Step::Lacks(Box::new(job)),
-                // An operator has to look at what cannot be read.
-                Some(Absent::Missing | Absent::Unreadable) => {}
+                Some(Absent::Missing) => {}
+                Some(Absent::Unreadable) => {
+                    if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
+                        held.left.add_unreadable([run_id]);
+                    }
+                }
                 Some(Absent::Elsewhere) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.elsewhere = true;

@@ -157,7 +157,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         self.beside(panicked, async move {
             let result = fetch::load(&*store, &definitions, &[run]).await;
-            let result = result.map(|mut loaded| loaded.pop().map(Box::new));
+            let result = result.map(|mut found| found.runs.pop().map(Box::new));
             Done::HeldLoaded {
                 life,
                 readers,

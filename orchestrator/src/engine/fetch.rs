@@ -140,7 +140,7 @@ pub(super) async fn fetch<S: Store>(
                 fitting.push(size.run_id);
             }
         }
-        fetched.runs = load(store, definitions, &fitting).await?;
+        fetched.runs = load(store, definitions, &fitting).await?.runs;
         for loaded in &fetched.runs {
             runs.remove(&loaded.row.run_id);
         }
@@ -151,28 +151,36 @@ pub(super) async fn fetch<S: Store>(
     Ok(fetched)
 }
 
-/// Loads and folds runs; those that do not exist, or whose history cannot be read, are absent.
-pub(super) async fn load<S: Store>(
-    store: &S,
-    definitions: &Definitions,
-    ids: &[RunId],
-) -> Result<Vec<Loaded>, StoreError> {
-    let mut loaded = Vec::with_capacity(ids.len());
+/// What of the runs that were asked for is there. Those that do not exist are in neither.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) runs: Vec<Loaded>,
+    /// Their definition is missing, or their history says nothing to this binary.
+    pub(super) unreadable: Vec<RunId>,
+}
+
+/// Loads and folds runs.
+pub(super) async fn load<S: Store>(store: &S, definitions: &Definitions, ids: &[RunId]) -> Result<Read, StoreError> {
+    let mut found = Read::default();
     for stored in store.load_runs(ids).await? {
         let Some(plan) = definitions.load(store, &stored.row.definition).await? else {
             tracing::error!(run = %stored.row.run_id, "the definition of a stored run is missing");
+            found.unreadable.push(stored.row.run_id);
             continue;
         };
         match read(store, &stored).await? {
-            Ok(state) => loaded.push(Loaded {
+            Ok(state) => found.runs.push(Loaded {
                 state,
                 plan,
                 row: stored.row,
             }),
-            Err(error) => tracing::error!(run = %stored.row.run_id, %error, "the history of a run cannot be read"),
+            Err(error) => {
+                tracing::error!(run = %stored.row.run_id, %error, "the history of a run cannot be read");
+                found.unreadable.push(stored.row.run_id);
+            }
         }
     }
-    Ok(loaded)
+    Ok(found)
 }
 
 /// Where the snapshot is not to be read, all is folded from the first event: the snapshot is only a shorter way.

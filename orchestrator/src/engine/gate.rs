@@ -140,6 +140,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let known = self.gate.delivered.get(&live.row.namespace);
         let mut delivered_to = BTreeMap::new();
         for queue in live.state.overdue_queues(now) {
+            if self.offers.is_unreadable(run_id) {
+                // It could not be read when its tasks were to be published.
+                delivered_to.insert(queue, Timestamp(i64::MIN));
+                continue;
+            }
             let delivered = known.and_then(|queues| queues.get(&queue))?;
             if delivered.asked_at < due {
                 return None;

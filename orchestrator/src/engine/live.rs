@@ -253,7 +253,8 @@ impl LiveRuns {
     /// them have a deadline.
     pub(super) fn shrink(&mut self, limit: usize, committed: u64) -> Vec<Evicted> {
         let mut evicted = Vec::new();
-        let mut looks = self.recency.len();
+        // Once to see that it was used since, once to see that it was not used again.
+        let mut looks = 2 * self.recency.len();
         while self.runs.len() > limit && looks > 0 {
             looks -= 1;
             let Some((id, tick)) = self.recency.pop_front() else {

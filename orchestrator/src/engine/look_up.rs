@@ -303,6 +303,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         self.deferral.arrived(run_id);
+        self.offers.is_readable(run_id);
         if let Some(reference) = RunRef::new(&state, partition) {
             let mut live = Live::new(state, plan, Arc::new(reference), row);
             if self.spans.is_some() {

@@ -3,6 +3,7 @@
 //! What they owe is read from the store when their turn comes, as for the commits of the dead, so that an outage of a stream
 //! fills no memory. While it lasts one commit at a time is tried. Commits wait in *lanes*, one for each namespace whose tasks
 //! they owe, so that the stream of one does not hold up another's; what is inherited is read first, to learn whose it is.
+//! What cannot be read has a lane of its own, and is tried again about once a minute until it can, or an operator gives it up.
 //!
 //! **Invariant:** whose tasks may be unpublished is known here, so that none of them counts as delivered.
 
@@ -16,11 +17,13 @@ use knarr_core::time::Timestamp;
 use tokio::time::Instant;
 
 use super::definitions::Definitions;
+use super::look_up::Absent;
 use super::publication::{Published, Publisher};
 use super::report::Done;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, InheritedCommit, Session, Store};
+use crate::telemetry::metric;
 
 /// Commits offered in one go while all goes well.
 const WIDEST: usize = 64;
@@ -30,6 +33,23 @@ const MOST_RUNS: usize = 100_000;
 const ABREAST: usize = 16;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The same for what cannot be read, which is hardly ever repaired in a moment.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a commit owes and nobody can read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) runs: BTreeSet<RunId>,
+    /// The messages that no run's events contain.
+    pub(super) messages: bool,
+}
+
+impl Unreadable {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && !self.messages
+    }
+}
 
 /// What of a commit is still to be offered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,33 +62,58 @@ pub(super) enum Left {
         /// Whose tasks are among it.
         namespaces: BTreeSet<Namespace>,
         messages: bool,
+        unreadable: Unreadable,
     },
     All,
+}
+
+/// What there is to add to.
+struct Parts<'a> {
+    runs: &'a mut BTreeSet<RunId>,
+    namespaces: &'a mut BTreeSet<Namespace>,
+    messages: &'a mut bool,
+    unreadable: &'a mut Unreadable,
 }
 
 impl Left {
     pub(super) fn add_runs(&mut self, more: impl IntoIterator<Item = RunId>) {
         let more: BTreeSet<RunId> = more.into_iter().collect();
         if !more.is_empty()
-            && let Some((runs, ..)) = self.parts()
+            && let Some(parts) = self.parts()
         {
-            runs.extend(more);
+            parts.runs.extend(more);
+        }
+    }
+
+    pub(super) fn add_unreadable(&mut self, more: impl IntoIterator<Item = RunId>) {
+        self.add_all_unreadable(Unreadable {
+            runs: more.into_iter().collect(),
+            messages: false,
+        });
+    }
+
+    pub(super) fn add_all_unreadable(&mut self, more: Unreadable) {
+        if !more.is_empty()
+            && let Some(parts) = self.parts()
+        {
+            parts.unreadable.runs.extend(more.runs);
+            parts.unreadable.messages |= more.messages;
         }
     }
 
     /// A task of the run.
     pub(super) fn add_task(&mut self, run: RunId, namespace: &Namespace) {
-        if let Some((runs, namespaces, _)) = self.parts() {
-            runs.insert(run);
-            if !namespaces.contains(namespace) {
-                namespaces.insert(namespace.clone());
+        if let Some(parts) = self.parts() {
+            parts.runs.insert(run);
+            if !parts.namespaces.contains(namespace) {
+                parts.namespaces.insert(namespace.clone());
             }
         }
     }
 
     pub(super) fn add_messages(&mut self) {
-        if let Some((.., messages)) = self.parts() {
-            *messages = true;
+        if let Some(parts) = self.parts() {
+            *parts.messages = true;
         }
     }
 
@@ -80,23 +125,27 @@ impl Left {
                 runs,
                 namespaces,
                 messages,
+                unreadable,
             } => {
                 if let Some(parts) = self.parts() {
-                    parts.0.extend(runs);
-                    parts.1.extend(namespaces);
-                    *parts.2 |= messages;
+                    parts.runs.extend(runs);
+                    parts.namespaces.extend(namespaces);
+                    *parts.messages |= messages;
+                    parts.unreadable.runs.extend(unreadable.runs);
+                    parts.unreadable.messages |= unreadable.messages;
                 }
             }
         }
     }
 
     /// To add to; `None` where that is all already.
-    fn parts(&mut self) -> Option<(&mut BTreeSet<RunId>, &mut BTreeSet<Namespace>, &mut bool)> {
+    fn parts(&mut self) -> Option<Parts<'_>> {
         if *self == Self::Nothing {
             *self = Self::Some {
                 runs: BTreeSet::new(),
                 namespaces: BTreeSet::new(),
                 messages: false,
+                unreadable: Unreadable::default(),
             };
         }
         match self {
@@ -104,7 +153,13 @@ impl Left {
                 runs,
                 namespaces,
                 messages,
-            } => Some((runs, namespaces, messages)),
+                unreadable,
+            } => Some(Parts {
+                runs,
+                namespaces,
+                messages,
+                unreadable,
+            }),
             Self::Nothing | Self::All => None,
         }
     }
@@ -120,8 +175,25 @@ impl Left {
 
     fn runs(&self) -> usize {
         match self {
-            Self::Some { runs, .. } => runs.len(),
+            Self::Some { runs, unreadable, .. } => runs.len() + unreadable.runs.len(),
             Self::Nothing | Self::All => 0,
+        }
+    }
+
+    /// What nobody could read of it.
+    fn unreadable(&self) -> Option<&Unreadable> {
+        match self {
+            Self::Some { unreadable, .. } => Some(unreadable),
+            Self::Nothing | Self::All => None,
+        }
+    }
+
+    /// Nothing that is still to be offered can be: offering it again soon is no use.
+    fn only_unreadable(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Some { runs, messages, .. } => runs.is_empty() && !messages,
+            Self::All => false,
         }
     }
 
@@ -130,9 +202,15 @@ impl Left {
         match self {
             Self::All => {}
             Self::Nothing => owing.owed = crate::store::Owed::default(),
-            Self::Some { runs, messages, .. } => {
-                owing.owed.spans.retain(|span| runs.contains(&span.run_id));
-                if !messages {
+            Self::Some {
+                runs,
+                messages,
+                unreadable,
+                ..
+            } => {
+                let owes = |run: &RunId| runs.contains(run) || unreadable.runs.contains(run);
+                owing.owed.spans.retain(|span| owes(&span.run_id));
+                if !messages && !unreadable.messages {
                     owing.owed.messages = None;
                 }
             }
@@ -150,12 +228,15 @@ pub(super) enum LaneName {
     /// It owes no task.
     Messages,
     Tasks(Namespace),
+    /// Nobody can read what is left of it.
+    Unreadable,
 }
 
 impl LaneName {
-    fn of(owing: &Owing) -> Self {
-        match owing {
+    fn of(left: &Left) -> Self {
+        match left.owing() {
             None => Self::Unread,
+            Some(_) if *left != Left::Nothing && left.only_unreadable() => Self::Unreadable,
             Some(namespaces) => namespaces.first().cloned().map_or(Self::Messages, Self::Tasks),
         }
     }
@@ -164,28 +245,36 @@ impl LaneName {
 #[derive(Debug)]
 struct Lane {
     order: VecDeque<CommitId>,
-    /// What is being offered.
-    trying: Vec<Owing>,
+    /// What is being offered, and which runs of it could not be read before.
+    trying: Vec<(Owing, BTreeSet<RunId>)>,
     under_way: bool,
     width: usize,
     pause: Duration,
+    pauses: (Duration, Duration),
     not_before: Option<Instant>,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
+impl Lane {
+    fn new(name: &LaneName) -> Self {
+        let (pauses, not_before) = match name {
+            // It has just been tried.
+            LaneName::Unreadable => (
+                (UNREADABLE_PAUSE, LONGEST_UNREADABLE_PAUSE),
+                Some(Instant::now() + UNREADABLE_PAUSE),
+            ),
+            LaneName::Unread | LaneName::Messages | LaneName::Tasks(_) => ((SHORTEST_PAUSE, LONGEST_PAUSE), None),
+        };
         Self {
             order: VecDeque::new(),
             trying: Vec::new(),
             under_way: false,
             width: WIDEST,
-            pause: SHORTEST_PAUSE,
-            not_before: None,
+            pause: pauses.0,
+            pauses,
+            not_before,
         }
     }
-}
 
-impl Lane {
     fn waits(&self) -> bool {
         !self.order.is_empty() && !self.under_way
     }
@@ -195,12 +284,12 @@ impl Lane {
         self.under_way = false;
         if well {
             self.width = (self.width * 2).min(WIDEST);
-            self.pause = SHORTEST_PAUSE;
+            self.pause = self.pauses.0;
             self.not_before = None;
         } else {
             self.width = (self.width / 8).max(1);
             self.not_before = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(self.pauses.1);
         }
     }
 }
@@ -218,6 +307,8 @@ pub(super) struct Offers {
     /// ones.
     late: HashMap<Option<Namespace>, Timestamp>,
     runs: usize,
+    /// Runs that could not be read, and of how many commits that waits.
+    unreadable: HashMap<RunId, usize>,
 }
 
 impl Offers {
@@ -225,13 +316,16 @@ impl Offers {
         let (mut known, mut owing) = match self.waiting.remove(&commit) {
             Some(known) => known,
             None => {
-                let lane = LaneName::of(&left.owing());
-                self.lanes.entry(lane).or_default().order.push_back(commit);
+                let lane = LaneName::of(&left);
+                let known = self.lanes.entry(lane);
+                let name = known.key().clone();
+                known.or_insert_with(|| Lane::new(&name)).order.push_back(commit);
                 (Left::Nothing, Some(BTreeSet::new()))
             }
         };
         self.count(&owing, false);
         self.runs -= known.runs();
+        self.count_unreadable(known.unreadable().map(|unreadable| unreadable.runs.clone()), false);
         owing = match (owing, left.owing()) {
             (Some(owing), Some(more)) => Some(owing.into_iter().chain(more).collect()),
             _ => None,
@@ -242,6 +336,7 @@ impl Offers {
         }
         self.runs += known.runs();
         self.count(&owing, true);
+        self.count_unreadable(known.unreadable().map(|unreadable| unreadable.runs.clone()), true);
         self.waiting.insert(commit, (known, owing));
     }
 
@@ -294,6 +389,31 @@ impl Offers {
         }
     }
 
+    fn count_unreadable(&mut self, runs: Option<BTreeSet<RunId>>, more: bool) {
+        for run in runs.into_iter().flatten() {
+            let of = self.unreadable.entry(run).or_default();
+            *of = if more { *of + 1 } else { of.saturating_sub(1) };
+            if *of == 0 {
+                self.unreadable.remove(&run);
+            }
+        }
+    }
+
+    /// Whether what the run owes could not be published, because it could not be read.
+    pub(super) fn is_unreadable(&self, run: RunId) -> bool {
+        !self.unreadable.is_empty() && self.unreadable.contains_key(&run)
+    }
+
+    /// It could be read now: what it owes is tried at once.
+    pub(super) fn is_readable(&mut self, run: RunId) {
+        if self.is_unreadable(run)
+            && let Some(lane) = self.lanes.get_mut(&LaneName::Unreadable)
+        {
+            lane.width = WIDEST;
+            lane.not_before = None;
+        }
+    }
+
     /// The next moment at which something may be offered, if there is something.
     pub(super) fn next(&self) -> Option<Instant> {
         let waiting = self.lanes.values().filter(|lane| lane.waits());
@@ -317,7 +437,8 @@ impl Offers {
         for commit in lane.order.drain(..count) {
             if let Some((left, owing)) = self.waiting.remove(&commit) {
                 self.runs -= left.runs();
-                lane.trying.push(owing);
+                let unreadable = left.unreadable().map(|unreadable| unreadable.runs.clone());
+                lane.trying.push((owing, unreadable.unwrap_or_default()));
                 taken.push((commit, left));
             }
         }
@@ -334,10 +455,13 @@ impl Offers {
         if well && lane.order.is_empty() {
             self.lanes.remove(name);
         }
-        for owing in &tried {
-            self.count(owing, false);
+        let mut owings = Vec::with_capacity(tried.len());
+        for (owing, unreadable) in tried {
+            self.count(&owing, false);
+            self.count_unreadable(Some(unreadable), false);
+            owings.push(owing);
         }
-        tried
+        owings
     }
 }
 
@@ -346,6 +470,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn offer_again(&mut self) {
         for lane in self.offers.ready(Instant::now()) {
             let taken = self.offers.take(&lane);
+            let unreadable = taken.iter().filter_map(|(_, left)| left.unreadable());
+            // Whoever works on what goes out now must not be told that its run cannot be read.
+            for run_id in unreadable.flat_map(|unreadable| &unreadable.runs) {
+                self.forget_unreadable(*run_id);
+            }
             let panicked = taken.iter().cloned();
             let panicked = panicked.map(|(commit, left)| Published::unsettled(commit, left));
             let panicked = Done::Offered(lane.clone(), panicked.collect());
@@ -362,19 +491,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
+    fn forget_unreadable(&mut self, run_id: RunId) {
+        if self.absent.get(&run_id) == Some(&Absent::Unreadable) {
+            self.absent.remove(&run_id);
+        }
+    }
+
     pub(super) fn offered(&mut self, lane: &LaneName, ended: Vec<Published>) {
         let well = ended.iter().all(|published| match lane {
             // It is known now whose it is, and waits there.
             LaneName::Unread => published.left != Left::All,
-            LaneName::Messages | LaneName::Tasks(_) => published.left == Left::Nothing,
+            LaneName::Messages | LaneName::Tasks(_) => published.left.only_unreadable(),
+            LaneName::Unreadable => published.left == Left::Nothing,
         });
         let now = self.clock.now();
         for owing in self.offers.ended(lane, well) {
             self.offers.went_out_late(owing, now);
         }
-        for published in ended {
+        for mut published in ended {
+            for (run_id, namespace) in published.readable.drain(..) {
+                self.offers.went_out_late(Some(BTreeSet::from([namespace])), now);
+                self.forget_unreadable(run_id);
+            }
             self.publication_ended(published);
         }
+        metrics::gauge!(metric::OWED_UNREADABLE).set(self.offers.unreadable.len() as f64);
     }
 }
 
@@ -399,10 +540,12 @@ async fn offer<S: Store, B: Bus>(
         }
     };
     let offers = owing.into_iter().map(|mut commit| {
+        let mut before = Unreadable::default();
         if let Some(left) = left.remove(&commit.id) {
             left.restrict(&mut commit);
+            before = left.unreadable().cloned().unwrap_or_default();
         }
-        publisher.inherit(store, definitions, commit)
+        async move { publisher.inherit(store, definitions, commit, &before).await }
     });
     // Where the engine stops first, the rows stay.
     let offers: Vec<_> = offers.collect();
@@ -489,6 +632,38 @@ mod tests {
         assert_eq!(offers.ended(&LaneName::Tasks(x()), true), [Some(BTreeSet::from([x()]))]);
         assert_eq!(owe(&offers), (false, false));
         assert!(offers.lanes.is_empty() && offers.owed.is_empty());
+    }
+
+    /// It waits by itself, seldom tried, and no timeout waits for it; once its run has been loaded it is tried at once.
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_holds_up_nobody() {
+        let mut offers = Offers::default();
+        let run = RunId(uuid::Uuid::from_u128(9));
+        let mut unreadable = Left::Nothing;
+        unreadable.add_unreadable([run]);
+        offers.put(commit(1), unreadable.clone());
+        offers.put(commit(2), runs(0..1));
+        assert_eq!(offers.ready(Instant::now()), [LaneName::Tasks(x())]);
+        assert_eq!(offers.take(&LaneName::Tasks(x())).len(), 1);
+        offers.ended(&LaneName::Tasks(x()), true);
+        assert!(!offers.owes(&x()) && offers.is_unreadable(run));
+        let mut tries = 0;
+        for _ in 0..600 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            if offers.ready(Instant::now()) == [LaneName::Unreadable] {
+                tries += 1;
+                assert_eq!(offers.take(&LaneName::Unreadable), [(commit(1), unreadable.clone())]);
+                assert!(offers.is_unreadable(run), "nor while it is tried");
+                offers.ended(&LaneName::Unreadable, false);
+                offers.put(commit(1), unreadable.clone());
+            }
+        }
+        assert!((10..=14).contains(&tries), "{tries} tries in ten minutes");
+        offers.is_readable(run);
+        assert_eq!(offers.ready(Instant::now()), [LaneName::Unreadable]);
+        assert_eq!(offers.take(&LaneName::Unreadable).len(), 1);
+        offers.ended(&LaneName::Unreadable, true);
+        assert!(!offers.is_unreadable(run) && offers.lanes.is_empty() && offers.runs == 0);
     }
 
     #[test]

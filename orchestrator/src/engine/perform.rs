@@ -175,7 +175,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     fn run_is_absent(&mut self, job: &Job, run_id: RunId, refusal: &Refusal) {
         self.alarms.awake(run_id);
         match &job.kind {
-            JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(*commit),
+            JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => {
+                match refusal.code.id == code::UNREADABLE_RUN.id {
+                    true => self.settle_unreadable(*commit, run_id),
+                    false => self.settle_held(*commit),
+                }
+            }
             JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
             JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),
             JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),

@@ -17,11 +17,12 @@ use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Confirm, Outbound};
+use super::code;
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch;
 use super::lifecycle;
-use super::offers::Left;
+use super::offers::{Left, Unreadable};
 use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
 use super::too_large;
@@ -46,6 +47,8 @@ pub(super) struct Published {
     pub(super) missing: HashSet<Namespace>,
     /// Runs whose successors are owed.
     pub(super) continues: Vec<RunId>,
+    /// Runs that could not be read before, and whose they are: what they owe has gone out late.
+    pub(super) readable: Vec<(RunId, Namespace)>,
 }
 
 /// A task that its stream refused.
@@ -67,8 +70,15 @@ impl Published {
             left,
             missing: HashSet::new(),
             continues: Vec::new(),
+            readable: Vec::new(),
         }
     }
+}
+
+/// Transitions, as far as they can be read.
+struct History {
+    transitions: Vec<Transition>,
+    whole: bool,
 }
 
 /// What a publication needs to know beside its messages.
@@ -128,6 +138,7 @@ impl<B: Bus> Publisher<B> {
             left: Left::Nothing,
             missing: HashSet::new(),
             continues,
+            readable: Vec::new(),
         };
         let mut pause = Duration::from_millis(50);
         let mut round = 0;
@@ -227,8 +238,11 @@ impl<B: Bus> Publisher<B> {
         store: &S,
         run_id: RunId,
         span: std::ops::RangeInclusive<u32>,
-    ) -> Option<Vec<Transition>> {
-        let mut transitions = Vec::new();
+    ) -> Option<History> {
+        let mut history = History {
+            transitions: Vec::new(),
+            whole: true,
+        };
         let mut after = i32::try_from(*span.start()).unwrap_or(i32::MAX).saturating_sub(1);
         loop {
             let rows = match store.history(run_id, after, HISTORY_LIMIT).await {
@@ -245,39 +259,48 @@ impl<B: Bus> Publisher<B> {
             for row in rows {
                 let seq = u32::try_from(row.seq).unwrap_or(u32::MAX);
                 if seq > *span.end() {
-                    return Some(transitions);
+                    return Some(history);
                 }
                 after = row.seq;
                 match fetch::transition(&row) {
-                    Ok(transition) => transitions.push(transition),
-                    Err(error) => tracing::error!(run = %run_id, %error, "the history of a run cannot be read"),
+                    Ok(transition) => history.transitions.push(transition),
+                    Err(error) => {
+                        tracing::error!(run = %run_id, %error, "the history of a run cannot be read");
+                        history.whole = false;
+                    }
                 }
             }
             if !full {
-                return Some(transitions);
+                return Some(history);
             }
         }
     }
 
-    /// Publishes what a dead session's commits still owe, as far as it is still wanted.
+    /// Publishes what a dead session's commits still owe, as far as it is still wanted. What cannot be read stays owed; it
+    /// could not be read `before` either.
     pub(super) async fn inherit<S: Store>(
         &self,
         store: &S,
         definitions: &Definitions,
         inherited: InheritedCommit,
+        before: &Unreadable,
     ) -> Option<Published> {
         let mut outbound = Outbound::default();
+        let (mut unreadable, mut readable) = (Unreadable::default(), Vec::new());
         if let Some(text) = &inherited.owed.messages {
             match outgoing::decode(text) {
                 Ok(messages) => outbound.messages = messages,
-                Err(error) => tracing::error!(%error, "stored messages of a commit cannot be read"),
+                Err(error) => {
+                    tracing::error!(%error, "stored messages of a commit cannot be read");
+                    unreadable.messages = true;
+                }
             }
         }
         for spans in inherited.owed.spans.chunks(500) {
             let ids: Vec<_> = spans.iter().map(|span| span.run_id).collect();
-            let loaded = loop {
+            let found = loop {
                 match fetch::load(store, definitions, &ids).await {
-                    Ok(loaded) => break loaded,
+                    Ok(found) => break found,
                     Err(error) => {
                         tracing::warn!(%error, "what a dead replica owed cannot be loaded yet");
                         tokio::select! {
@@ -288,20 +311,32 @@ impl<B: Bus> Publisher<B> {
                 }
             };
             let spans: HashMap<_, _> = spans.iter().map(|span| (span.run_id, span)).collect();
-            for run in loaded {
-                let Some(span) = spans.get(&run.row.run_id) else {
+            unreadable.runs.extend(found.unreadable);
+            for run in found.runs {
+                let run_id = run.row.run_id;
+                let Some(span) = spans.get(&run_id) else {
                     continue;
                 };
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
                 let mut effects = run::effects_still_wanted(&run.state, first, last);
                 let tells = definitions.tells(run.state.namespace()) && run.state.turned_in(&(first..=last));
-                let transitions = if tells || run.state.emitted_in(first..=last) {
-                    self.transitions(store, run.row.run_id, first..=last).await?
-                } else {
-                    Vec::new()
-                };
-                effects.extend(transitions.iter().flat_map(run::emissions));
+                let mut transitions = Vec::new();
+                if tells || run.state.emitted_in(first..=last) {
+                    let history = self.transitions(store, run_id, first..=last).await?;
+                    transitions = history.transitions;
+                    effects.extend(transitions.iter().flat_map(run::emissions));
+                    if !history.whole {
+                        unreadable.runs.insert(run_id);
+                        if before.runs.contains(&run_id) {
+                            // What there is of it has gone out.
+                            continue;
+                        }
+                    }
+                }
+                if before.runs.contains(&run_id) {
+                    readable.push((run_id, run.row.namespace.clone()));
+                }
                 if let Some(reference) = RunRef::new(&run.state, run.row.partition) {
                     if tells {
                         for transition in &transitions {
@@ -319,7 +354,21 @@ impl<B: Bus> Publisher<B> {
                 }
             }
         }
-        self.offer(Some(inherited.id), outbound, 1, true).await
+        if !unreadable.is_empty() {
+            tracing::error!(
+                code = code::bounds::OWED_UNREADABLE.id,
+                session = %inherited.id.session,
+                batch_no = inherited.id.batch_no,
+                runs = ?unreadable.runs.iter().take(10).map(ToString::to_string).collect::<Vec<_>>(),
+                count = unreadable.runs.len(),
+                messages = unreadable.messages,
+                "what a commit owes cannot be published, because it cannot be read; it stays owed"
+            );
+        }
+        let mut published = self.offer(Some(inherited.id), outbound, 1, true).await?;
+        published.left.add_all_unreadable(unreadable);
+        published.readable = readable;
+        Some(published)
     }
 }
 

@@ -58,6 +58,7 @@ metrics_table! {
     STARTS_THROTTLED = "knarr_starts_throttled_total", Kind::Counter, Count, [], "Times the log began to refuse starts, of all namespaces or some, to keep room for results.";
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
+    OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";

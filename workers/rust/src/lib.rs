@@ -47,6 +47,7 @@ mod sweep;
 mod task;
 mod worker;
 
+pub mod barrier;
 pub mod order_services;
 
 pub use connect::{ConnectError, connect, connect_options};

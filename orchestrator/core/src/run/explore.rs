@@ -1,7 +1,7 @@
 //! For those who look at what a run may do, instead of running it: what can happen to it next, and which states are the same
 //! for everything that may follow.
 //!
-//! Used by [`crate::verify`] and [`crate::replay`] alone. **Invariant:** nothing here is called for a run that exists:
+//! Used by [`crate::verify`], [`crate::replay`] and simulation alone. **Invariant:** nothing here is called for a run that exists:
 //! [`State::hasten`] changes a state without an event.
 
 use std::hash::Hasher;
@@ -156,6 +156,12 @@ impl State {
     pub(crate) fn taken_of(&self, run: RunId) -> u32 {
         let taken = self.mail.taken.get(&run).map_or(0, |of| of.len());
         u32::try_from(taken).unwrap_or(u32::MAX)
+    }
+
+    /// How many tasks were ever given out.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn tasks_given(&self) -> u32 {
+        self.next_task().0 - 1
     }
 
     /// Whether it is being undone as a whole.

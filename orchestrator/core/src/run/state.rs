@@ -348,8 +348,8 @@ impl State {
     }
 
     /// Whether a signal or another run can make it go on.
-    #[cfg(test)]
-    pub(super) fn waits_for_others(&self) -> bool {
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn waits_for_others(&self) -> bool {
         let open = self.open.values();
         let mut open = open.filter(|open| matches!(open, Open::Signal { .. } | Open::Child(_)));
         let mut undone = self.ledger.iter().filter(|entry| entry.child.is_some());

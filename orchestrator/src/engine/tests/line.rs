@@ -66,6 +66,8 @@ pub(super) struct Weather {
     pub(super) spoils_snapshots: AtomicBool,
     /// And so do events.
     pub(super) spoils_events: AtomicBool,
+    /// Or those of this run alone.
+    pub(super) spoils_run: Mutex<Option<RunId>>,
     /// Publications whose subject begins with this are not acknowledged.
     pub(super) loses_subject: Mutex<Option<&'static str>>,
     /// Questions about the queues of this namespace are not answered.
@@ -165,8 +167,9 @@ impl Line {
         answer
     }
 
-    fn spoil(&self, transitions: &mut [StoredTransition]) {
-        if self.weather.spoils_events.load(Ordering::SeqCst) {
+    fn spoil(&self, run: RunId, transitions: &mut [StoredTransition]) {
+        let all = self.weather.spoils_events.load(Ordering::SeqCst);
+        if all || *self.weather.spoils_run.lock().unwrap() == Some(run) {
             for transition in transitions {
                 "[{}]".clone_into(&mut transition.body);
             }
@@ -313,7 +316,7 @@ impl Store for LineStore {
             {
                 "{}".clone_into(&mut snapshot.body);
             }
-            self.line.spoil(&mut run.transitions);
+            self.line.spoil(run.row.run_id, &mut run.transitions);
         }
         Ok(runs)
     }
@@ -336,7 +339,7 @@ impl Store for LineStore {
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let mut history = self.line.read(self.store.history(run, after, limit)).await?;
-        self.line.spoil(&mut history);
+        self.line.spoil(run, &mut history);
         Ok(history)
     }
 

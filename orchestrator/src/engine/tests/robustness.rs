@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use knarr_core::run::Event;
 use knarr_schemas::body::Confirmation;
 use knarr_schemas::{header as names, subject};
 use serde_json::json;
@@ -261,4 +262,69 @@ async fn a_run_that_cannot_be_read_is_not_said_to_be_missing() {
         assert_eq!(header(&letter.headers, names::ERROR_CODE), Some("KN0239"));
     }
     heir.stop().await;
+}
+
+/// What a run that cannot be read still owes stays owed, holds up nobody, and goes out once it can be read.
+#[tokio::test(start_paused = true)]
+async fn what_an_unreadable_run_owes_stays_owed() {
+    let mut world = World::new(76).await;
+    let replica = world.replica("r0");
+    *world.weather.loses_subject.lock().unwrap() = Some("knarr.task.");
+    for id in ["o-1", "o-2"] {
+        world.start(id, &[]).await;
+    }
+    world.until("started", |world| world.rows().len() == 2).await;
+    replica.kill();
+    let run = world.rows_of("o-1")[0].run_id;
+    *world.weather.spoils_run.lock().unwrap() = Some(run);
+    *world.weather.loses_subject.lock().unwrap() = None;
+    world.work(honest());
+    let heir = world.replica("r0");
+    world.until("the other closed", |world| world.closed() == 1).await;
+    let loads = heir.line.loads.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let owing = world.store.dump(|_| 0).commits;
+    assert!(
+        owing.len() == 1 && owing[0].owed.spans.iter().any(|span| span.run_id == run),
+        "{owing:?}"
+    );
+    let loads = heir.line.loads.load(Ordering::SeqCst) - loads;
+    assert!(loads < 60, "{loads} loads in ten minutes");
+    // Others start and end meanwhile.
+    world.start("o-3", &[]).await;
+    world
+        .within(Duration::from_secs(5), "another closed", |world| world.closed() == 2)
+        .await;
+    *world.weather.spoils_run.lock().unwrap() = None;
+    world
+        .within(Duration::from_secs(70), "all closed", |world| world.closed() == 3)
+        .await;
+    world.quiet().await;
+    let events = world.events(run).await;
+    let timed_out = |event: &&Event| matches!(event, Event::TaskTimedOut { .. });
+    assert_eq!(events.iter().filter(timed_out).count(), 0, "{events:?}");
+    heir.stop().await;
+}
+
+/// The same for a task that a stream has refused, where the run cannot be read to record that.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_cannot_be_recorded_as_held_stays_owed() {
+    let mut world = World::new(77).await;
+    // It leaves the memory as soon as it is committed.
+    world.config.live_runs = 0;
+    let replica = world.replica("r0");
+    world.weather.spoils_events.store(true, Ordering::SeqCst);
+    world.bus.set_full("KNARR_TASKS_default", true);
+    world.start("o-1", &[]).await;
+    world.until("started", |world| world.rows().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.store.dump(|_| 0).commits.len(), 1);
+    world.weather.spoils_events.store(false, Ordering::SeqCst);
+    world.bus.set_full("KNARR_TASKS_default", false);
+    world.work(honest());
+    world
+        .within(Duration::from_secs(130), "closed", |world| world.closed() == 1)
+        .await;
+    world.quiet().await;
+    replica.stop().await;
 }

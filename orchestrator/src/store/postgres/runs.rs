@@ -189,13 +189,11 @@ impl PostgresStore {
             return Ok(runs);
         }
 
-        // The class and the run's id prune to the one table that has the run, as each row of the join asks for it.
+        // By a function, so that the tables that have them are read and no other is opened.
         let events = sqlx::query!(
             r#"
             select e.run_id as "run_id!", e.seq as "seq!", e.at as "at!: At", e.body as "body!"
-            from unnest($1::smallint[], $2::uuid[], $3::integer[]) as w (retention_class, run_id, after)
-            join events e on e.retention_class = w.retention_class and e.run_id = w.run_id and e.seq > w.after
-            order by e.run_id, e.seq
+            from events_after($1::smallint[], $2::uuid[], $3::integer[]) e
             "#,
             runs.iter().map(|run| run.row.retention_class).bind_iter() as _,
             runs.iter().map(|run| run.row.run_id.0).bind_iter() as _,
@@ -245,15 +243,7 @@ impl PostgresStore {
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
-            select r.run_id as "run_id!", r.partition as "partition!",
-                   coalesce(octet_length(s.body), 0) + coalesce(e.bytes, 0) as "bytes!"
-            from runs r
-            left join snapshots s on s.run_id = r.run_id
-            cross join lateral (
-                select sum(octet_length(e.body)) as bytes from events e
-                where e.retention_class = r.retention_class and e.run_id = r.run_id and e.seq > coalesce(s.seq, 0)
-            ) e
-            where r.run_id = any($1)
+            select s.run_id as "run_id!", s.partition as "partition!", s.bytes as "bytes!" from run_sizes($1::uuid[]) s
             "#,
             ids.iter().map(|id| id.0).bind_iter() as _,
         )

@@ -2,6 +2,7 @@
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
 use sqlx::{Connection, Executor, PgConnection};
+use uuid::Uuid;
 
 use super::{prepared, scalar};
 use crate::store::postgres::{PostgresStore, testing};
@@ -103,5 +104,73 @@ async fn a_list_with_a_filter_reads_what_it_shows() {
         assert!(rows.windows(2).all(|pair| pair[0].run_id > pair[1].run_id));
         let read = buffers_read(&url, store).await;
         assert!(read > 0 && read < 40, "{filter:?}: {read}");
+    }
+}
+
+/// However many days there are, a run is read from its own.
+#[tokio::test]
+async fn a_load_touches_the_days_of_its_runs_alone() {
+    let (url, store) = prepared().await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    // 108 days of a class, a run in each of them, every second one with a snapshot.
+    admin
+        .execute(
+            "do $$ begin
+                 for n in 0..11 loop
+                     perform ensure_event_partitions(timestamptz '2023-11-15 00:00Z' + n * interval '9 days');
+                 end loop;
+             end $$;
+             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
+                               status, started_at)
+             select (lpad(to_hex((1699920000000 + d::bigint * 86400000)), 12, '0') || '70008000000000000000')::uuid,
+                    (select min(retention_class) from namespaces), 0, 1, 'default', 'id' || d, 'order', 'd', 'running', now()
+             from generate_series(0, 107) d;
+             insert into events (retention_class, seq, run_id, at, body)
+             select r.retention_class, s, r.run_id, now(), '[1,2]' from runs r, generate_series(1, 3) s;
+             insert into snapshots (run_id, seq, body)
+             select run_id, 2, '{}' from runs where substr(workflow_id, 3)::integer % 2 = 1;
+             select pg_stat_force_next_flush()",
+        )
+        .await
+        .unwrap();
+    let id = |day: u64| {
+        let millis = 1_699_920_000_000 + day * 86_400_000;
+        RunId(Uuid::from_u128((u128::from(millis) << 80) | 0x7000_8000_0000_0000_0000))
+    };
+    let touched = "select count(*) from pg_statio_user_tables
+         where relname ~ '^events_c' and heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit > 0";
+    testing::kill(&url, store).await;
+    for (days, leaves) in [(vec![50, 51, 3], 3), (vec![70], 1)] {
+        admin.execute("select pg_stat_reset()").await.unwrap();
+        let store = testing::connect(&url).await;
+        let ids: Vec<_> = days.iter().map(|day| id(*day)).collect();
+        for _ in 0..7 {
+            let mut loaded = store.load_runs(&ids).await.unwrap();
+            loaded.sort_by_key(|run| run.row.run_id);
+            let read: Vec<_> = loaded
+                .iter()
+                .map(|run| (run.row.run_id, run.transitions.len()))
+                .collect();
+            let mut expected: Vec<_> = days
+                .iter()
+                .map(|day| (id(*day), if day % 2 == 1 { 1 } else { 3 }))
+                .collect();
+            expected.sort();
+            assert_eq!(read, expected);
+            let mut sizes = store.run_sizes(&ids).await.unwrap();
+            sizes.sort_by_key(|size| size.run_id);
+            let sizes: Vec<_> = sizes.iter().map(|size| (size.run_id, size.bytes)).collect();
+            let bytes = |count: usize| if count == 1 { 7 } else { 15 };
+            let expected: Vec<_> = expected.iter().map(|(id, count)| (*id, bytes(*count))).collect();
+            assert_eq!(sizes, expected);
+        }
+        buffers_read(&url, store).await;
+        assert_eq!(scalar::<i64>(&url, touched).await, leaves);
+        let days = scalar::<i64>(
+            &url,
+            "select count(*) from pg_class where relname ~ '^events_c[0-9]+_[0-9]+$'",
+        )
+        .await;
+        assert!(days > 100, "{days} days");
     }
 }

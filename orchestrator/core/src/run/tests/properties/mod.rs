@@ -1,5 +1,5 @@
 //! Random plans of every kind of step under random inputs. `Run` itself checks after every transition that folding the
-//! stored events gives the state, and that a snapshot does; what is checked here is what may happen at all ([`told`]), that
+//! stored events gives the state, and that a snapshot does; what is checked here is what may happen at all ([`crate::simulation::told`]), that
 //! a new owner sends what is owed, and that every run ends when workers, children and operators are willing.
 //!
 //! `PROPTEST_CASES` sets how many cases there are; `KNARR_PROPERTY_SECONDS` has seeded cases run for so long, which is for
@@ -8,7 +8,6 @@
 mod family;
 mod inputs;
 mod plans;
-mod told;
 
 use std::collections::BTreeSet;
 
@@ -22,6 +21,7 @@ use super::dsl::*;
 use crate::run::effect::{Effect, effects, effects_still_wanted};
 use crate::run::input::{Input, Rejected};
 use crate::run::{Status, UndoState};
+use crate::simulation::told::Told;
 use crate::time::Timestamp;
 
 /// `wake_at` is exactly the moment from which a wake-up with every horizon known does something.
@@ -136,7 +136,9 @@ fn drive(
                     );
                 }
             }
-            told::check(&run);
+            let mut told = Told::new(&run.plan);
+            run.history.iter().for_each(|transition| told.take(transition));
+            told.end(run.status());
             return (run, rejected);
         }
         let next = world.willing(&mut run).expect("an open run has a next thing to happen");

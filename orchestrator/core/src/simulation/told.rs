@@ -1,17 +1,37 @@
-//! What the history alone says of a run, told without the code under test.
+//! What the history alone says of a run, told without the code under test; every event is held against what may happen at
+//! all. Names of steps begin as in [`super::draft`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::super::dsl::*;
-use crate::definition::plan::{NodeKind, UndoOrder};
+use crate::definition::plan::{NodeKind, Plan, UndoOrder};
 use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Event, Status};
+use crate::run::{Event, Status, Transition};
+use crate::time::{Span, Timestamp};
 
-#[derive(Default)]
-struct Told {
+/// When something may happen at the earliest.
+#[derive(Debug, Default)]
+struct Clock {
+    run: Option<Timestamp>,
+    waits: BTreeMap<StepPath, Timestamp>,
+    pauses: BTreeMap<(StepPath, Direction), Timestamp>,
+    /// Of every task, how long its worker has.
+    spans: BTreeMap<(StepPath, Direction), Span>,
+    /// From when start-to-close counts, of tasks that somebody has taken.
+    began: BTreeMap<TaskNo, Timestamp>,
+}
+
+/// One run, by its history.
+#[derive(Debug, Default)]
+pub struct Told {
+    order: UndoOrder,
+    /// Names of activities that are undone when they failed, too.
+    undone_on_failure: BTreeSet<Arc<str>>,
+    clock: Clock,
+    ended_tasks: BTreeSet<TaskNo>,
     /// Steps with something to undo, in the order of their dispatch.
     dispatched: Vec<StepPath>,
     to_undo: BTreeSet<StepPath>,
@@ -29,6 +49,8 @@ struct Told {
     /// Dispatched, and neither ended nor waiting for an operator.
     under_way: BTreeSet<StepPath>,
     stopped: bool,
+    /// A child that had completed and was told to undo.
+    reopened: bool,
     past_pivot: bool,
     /// An operator had a step tried again: steps are dispatched that were before.
     again: bool,
@@ -40,8 +62,8 @@ fn within(step: &StepPath, region: &StepPath) -> bool {
 }
 
 /// Whether one of them may depend on what the other did.
-fn depend(run: &Run, a: &StepPath, b: &StepPath) -> bool {
-    if run.plan.compensation.order == UndoOrder::Sequential {
+fn depend(order: UndoOrder, a: &StepPath, b: &StepPath) -> bool {
+    if order == UndoOrder::Sequential {
         return true;
     }
     let (mut a, mut b) = (a.as_str().split('.'), b.as_str().split('.'));
@@ -93,7 +115,7 @@ impl Told {
         }
     }
 
-    fn undo(&mut self, run: &Run, step: &StepPath) {
+    fn undo(&mut self, step: &StepPath) {
         // A scope, or losers, whose undo has begun end it before the rest of a run that stops begins.
         let all = self.stopped && self.regions.is_empty() && self.under_way.is_empty();
         let due = |one: &StepPath| all || self.discarded.contains(one);
@@ -110,7 +132,7 @@ impl Told {
             let is_later = place(other) > place(step) && left && !self.parked.contains(other);
             let is_running = self.undoing.contains(other);
             if is_later || is_running {
-                assert!(!depend(run, other, step), "{step} is undone before {other}");
+                assert!(!depend(self.order, other, step), "{step} is undone before {other}");
             }
         }
         self.undoing.insert(step.clone());
@@ -134,17 +156,45 @@ impl Told {
     }
 }
 
-fn compensates_on_failure(run: &Run, step: &StepPath) -> bool {
-    let name = step.as_str().rsplit('.').next().unwrap();
-    run.plan.nodes.iter().any(|node| match &node.kind {
-        NodeKind::Activity(activity) => *node.name == *name && activity.compensate_on_failure,
-        _ => false,
-    })
-}
+impl Told {
+    pub fn new(plan: &Plan) -> Self {
+        let names = plan.nodes.iter().filter(|node| match &node.kind {
+            NodeKind::Activity(activity) => activity.compensate_on_failure,
+            _ => false,
+        });
+        Self {
+            order: plan.compensation.order,
+            undone_on_failure: names.map(|node| Arc::clone(&node.name)).collect(),
+            ..Self::default()
+        }
+    }
 
-fn tell(run: &Run) -> Told {
-    let mut told = Told::default();
-    for event in run.events() {
+    /// # Panics
+    /// Where one of its events must not have happened.
+    pub fn take(&mut self, transition: &Transition) {
+        for event in &transition.events {
+            self.clock.check(event, transition.at);
+            if let Event::TaskTimedOut { task, .. } = event {
+                self.clock.timed_out(*task, &self.tasks[task], transition.at);
+            }
+            self.event(event);
+        }
+    }
+
+    fn compensates_on_failure(&self, step: &StepPath) -> bool {
+        !self.undone_on_failure.is_empty()
+            && self
+                .undone_on_failure
+                .contains(step.as_str().rsplit('.').next().unwrap())
+    }
+
+    fn task_ended(&mut self, task: TaskNo) {
+        assert!(self.tasks.contains_key(&task), "{task:?} ended and was never given out");
+        assert!(self.ended_tasks.insert(task), "{task:?} ended twice");
+    }
+
+    fn event(&mut self, event: &Event) {
+        let told = self;
         match event {
             Event::ActivityScheduled(scheduled) => {
                 told.forward(&scheduled.step);
@@ -172,19 +222,28 @@ fn tell(run: &Run) -> Told {
             Event::UndoScheduled { step, task, .. } => {
                 assert!(told.prepared.contains(step), "input before dispatch");
                 told.tasks.insert(*task, (step.clone(), Direction::Undo));
-                told.undo(run, step);
+                told.undo(step);
             }
-            Event::ChildUndoSent { step, .. } => told.undo(run, step),
-            Event::TaskCompleted { task, .. } => match told.tasks[task].clone() {
-                (step, Direction::Do) => {
-                    told.to_undo.insert(step.clone());
-                    told.ended(&step);
+            Event::ChildUndoSent { step, .. } => told.undo(step),
+            Event::TaskCompleted { task, .. } => {
+                told.task_ended(*task);
+                match told.tasks[task].clone() {
+                    (step, Direction::Do) => {
+                        told.to_undo.insert(step.clone());
+                        told.ended(&step);
+                    }
+                    (step, Direction::Undo) => {
+                        told.undoing.remove(&step);
+                        told.settled.insert(step);
+                    }
                 }
-                (step, Direction::Undo) => {
-                    told.undoing.remove(&step);
-                    told.settled.insert(step);
-                }
-            },
+            }
+            Event::TaskFailed { task, .. }
+            | Event::TaskUnknown { task, .. }
+            | Event::TaskCancelled { task }
+            | Event::TaskDeferred { task, .. }
+            | Event::TaskTimedOut { task, .. }
+            | Event::TaskLost { task, .. } => told.task_ended(*task),
             Event::ChildEnded(ended) => {
                 told.ended(&ended.step);
                 if ended.error.is_none() {
@@ -194,7 +253,7 @@ fn tell(run: &Run) -> Told {
             Event::StepFailed { step, outcome, .. } | Event::StepParked { step, outcome, .. } => {
                 told.ended(step);
                 told.failed.insert(step.clone());
-                if *outcome == StepOutcome::Unknown || compensates_on_failure(run, step) {
+                if *outcome == StepOutcome::Unknown || told.compensates_on_failure(step) {
                     told.to_undo.insert(step.clone());
                 }
             }
@@ -248,37 +307,104 @@ fn tell(run: &Run) -> Told {
             Event::ExitRequested { .. } => told.halted.push(StepPath::new("")),
             Event::PivotCompleted { .. } => told.past_pivot = true,
             Event::RunFailed { .. } | Event::RunTimedOut { .. } | Event::CancelRequested { .. } => told.stop(),
+            Event::RunReopened { .. } => {
+                told.reopened = true;
+                told.stop();
+            }
             _ => {}
         }
     }
-    let dispatched = told.dispatched.clone();
-    told.to_undo.retain(|step| dispatched.contains(step));
-    told
+
+    /// Of a run that has closed.
+    /// # Panics
+    /// Where something is left to be done, or was done that should not have been.
+    pub fn end(&self, status: Status) {
+        let told = self;
+        let to_undo: BTreeSet<_> = told
+            .to_undo
+            .iter()
+            .filter(|step| told.dispatched.contains(step))
+            .collect();
+        let settled: BTreeSet<_> = told.settled.iter().collect();
+        match status {
+            Status::Terminated => return,
+            Status::Completed | Status::ContinuedAsNew => {
+                assert!(!told.stopped);
+                let left = to_undo.difference(&settled);
+                let left: Vec<_> = left.filter(|step| told.discarded.contains(**step)).collect();
+                assert!(left.is_empty(), "what was discarded has not been undone: {left:?}");
+            }
+            status => {
+                assert!(told.stopped);
+                assert_eq!(
+                    settled, to_undo,
+                    "undone is exactly what had to be, in a run that ended {status}"
+                );
+                let by_itself = !matches!(status, Status::Cancelled | Status::TimedOut) && !told.reopened;
+                assert_eq!(
+                    status == Status::Failed,
+                    settled.is_empty() && by_itself,
+                    "ended {status}"
+                );
+            }
+        }
+        assert!(told.under_way.is_empty(), "closed over {:?}", told.under_way);
+        assert!(told.undoing.is_empty());
+    }
 }
 
-/// Of a run that has closed.
-pub(super) fn check(run: &Run) {
-    let told = tell(run);
-    match run.status() {
-        Status::Terminated => return,
-        Status::Completed | Status::ContinuedAsNew => {
-            assert!(!told.stopped);
-            let left = told.to_undo.difference(&told.settled);
-            let left: Vec<_> = left.filter(|step| told.discarded.contains(*step)).collect();
-            assert_eq!(left, Vec::<&StepPath>::new(), "what was discarded has been undone");
-        }
-        status => {
-            assert!(told.stopped);
-            assert_eq!(
-                told.settled, told.to_undo,
-                "undone is exactly what had to be, in a run that ended {status}"
-            );
-            assert_eq!(
-                status == Status::Failed,
-                told.settled.is_empty() && status != Status::Cancelled && status != Status::TimedOut
-            );
+impl Clock {
+    fn check(&mut self, event: &Event, at: Timestamp) {
+        match event {
+            Event::RunStarted(started) => self.run = started.timeout_at,
+            Event::RunTimedOut { .. } => {
+                assert!(self.run.is_some_and(|due| due <= at), "the run timed out early");
+            }
+            Event::TimerSet { step, due }
+            | Event::SignalAwaited {
+                step, due: Some(due), ..
+            } => {
+                self.waits.insert(step.clone(), *due);
+            }
+            Event::StepPassed { step } | Event::SignalTimedOut { step } => {
+                if let Some(due) = self.waits.remove(step) {
+                    assert!(due <= at, "{step} fired early");
+                }
+            }
+            Event::SignalTaken { step, .. } | Event::StepFailed { step, .. } => drop(self.waits.remove(step)),
+            Event::RetryScheduled {
+                step,
+                direction,
+                at: due,
+                ..
+            } => drop(self.pauses.insert((step.clone(), *direction), *due)),
+            Event::ActivityScheduled(scheduled) => {
+                let key = (scheduled.step.clone(), Direction::Do);
+                self.pauses.remove(&key);
+                self.spans.insert(key, scheduled.start_to_close);
+            }
+            Event::UndoScheduled {
+                step, start_to_close, ..
+            } => {
+                let key = (step.clone(), Direction::Undo);
+                self.pauses.remove(&key);
+                self.spans.insert(key, *start_to_close);
+            }
+            Event::TaskOpened { step, direction, .. } => {
+                if let Some(due) = self.pauses.remove(&(step.clone(), *direction)) {
+                    assert!(due <= at, "{step} was tried again early");
+                }
+            }
+            Event::TaskStarted { task, at } => drop(self.began.insert(*task, *at)),
+            Event::TaskDelivered { task } => drop(self.began.insert(*task, at)),
+            _ => {}
         }
     }
-    assert!(told.under_way.is_empty(), "closed over {:?}", told.under_way);
-    assert!(told.undoing.is_empty());
+
+    /// A task that nobody has taken is not late.
+    fn timed_out(&self, task: TaskNo, of: &(StepPath, Direction), at: Timestamp) {
+        let began = self.began.get(&task);
+        let due = began.map(|began| began.plus(self.spans[of]));
+        assert!(due.is_some_and(|due| due <= at), "{task:?} of {of:?} timed out early");
+    }
 }

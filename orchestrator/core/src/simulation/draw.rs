@@ -1,0 +1,315 @@
+//! Draws a definition: every kind of step, nested as deep as the language allows, within a budget of steps that may run.
+
+use super::draft::{Activity, Attempts, Body, Draft, Join, Kind, OnTimeout, Step, Undo, Wait};
+use super::words::Words;
+
+/// Names of the definitions of a family: each calls later ones alone, so that no family is endless.
+pub const NAMES: [&str; 3] = ["first", "second", "third"];
+
+/// Bodies around a step.
+const DEEPEST: u32 = 10;
+
+/// The definitions of a family. The first is the one that is started.
+pub fn family(words: &mut Words) -> Vec<Draft> {
+    let count = 1 + words.below(3) as usize;
+    (0..count).map(|index| draft(words, index, count)).collect()
+}
+
+fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
+    let mut pen = Pen {
+        budget: [4 + words.below(60), 3 + words.below(10), 2 + words.below(5)][index].cast_signed(),
+        callees: &NAMES[index + 1..count],
+        calls: 0,
+        next: 0,
+        deep: words.one_in(6),
+        items: Vec::new(),
+        words,
+    };
+    let steps = pen.body(0, 1);
+    Draft {
+        name: NAMES[index],
+        steps,
+        timeout_secs: words.one_in(4).then(|| 1 + words.below(300)),
+        sequential: words.one_in(4),
+        halts: words.one_in(4),
+        search_attribute: words.one_in(4),
+        output: words.one_in(2),
+    }
+}
+
+struct Pen<'w> {
+    words: &'w mut Words,
+    /// Steps that may yet run; those in a loop count as often as it may go round.
+    budget: i32,
+    callees: &'w [&'static str],
+    calls: u32,
+    next: u32,
+    deep: bool,
+    /// Names of the loops around.
+    items: Vec<String>,
+}
+
+impl Pen<'_> {
+    fn body(&mut self, depth: u32, weight: i32) -> Body {
+        let most = if self.deep && depth > 0 { 2 } else { 4 };
+        let count = 1 + self.words.below(most);
+        let mut steps = Vec::new();
+        for _ in 0..count {
+            steps.push(self.step(depth, weight));
+            if self.budget <= 0 {
+                break;
+            }
+        }
+        steps
+    }
+
+    fn id(&mut self, letter: char) -> String {
+        self.next += 1;
+        format!("{letter}{}", self.next)
+    }
+
+    fn step(&mut self, depth: u32, weight: i32) -> Step {
+        self.budget -= weight;
+        let holds = if self.deep { 85 } else { 40 };
+        let kind = if depth < DEEPEST && self.budget > 0 && self.words.below(100) >= 100 - holds {
+            self.container(depth, weight)
+        } else {
+            self.leaf(weight)
+        };
+        let letter = match &kind {
+            Kind::Activity(_) => 'a',
+            Kind::Set(_) => 'v',
+            Kind::Parallel { .. } => 'p',
+            Kind::ForEach { at_once: Some(1), .. } => 'o',
+            Kind::ForEach { .. } => 'e',
+            Kind::Switch { .. } => 'c',
+            Kind::While { .. } => 'w',
+            Kind::Try { .. } => 't',
+            Kind::Scope { .. } => 's',
+            Kind::Wait(_) => 'i',
+            Kind::WaitFor { .. } => 'f',
+            Kind::Child { .. } => 'k',
+            Kind::Emit(_) => 'm',
+            Kind::Fail(_) => 'x',
+            Kind::Complete => 'y',
+            Kind::ContinueAsNew => 'z',
+        };
+        let ends = matches!(kind, Kind::Fail(_) | Kind::Complete);
+        let condition = match self.words.below(if ends { 4 } else { 16 }) {
+            1 => Some("input.flag"),
+            2 => Some("vars.v is defined"),
+            3 => Some(
+                self.words
+                    .pick(&["input.n > 1", "not input.flag", "input.flag and input.n < 3"]),
+            ),
+            _ if ends => Some("input.n > 2"),
+            _ => None,
+        };
+        let condition = match kind {
+            // Less and less is left, so that no chain of runs is endless.
+            Kind::ContinueAsNew => Some("input.left > 0"),
+            _ => condition,
+        };
+        let id = self.id(letter);
+        let mut step = Step { id, condition, kind };
+        if let Kind::Activity(activity) = &mut step.kind {
+            self.undo(&step.id, activity);
+        }
+        step
+    }
+
+    fn undo(&mut self, id: &str, activity: &mut Activity) {
+        activity.undo = match self.words.below(14) {
+            0 => Undo::ReadOnly,
+            1 => Undo::NoUndo,
+            2 => Undo::Undeclared,
+            3 => Undo::Compensate(None),
+            4 => Undo::Compensate(Some("${ error.message }".to_owned())),
+            5 => Undo::Compensate(Some("${ input.rare.id }".to_owned())),
+            _ => Undo::Compensate(Some(format!("${{ steps.{id}.id | default(none) }}"))),
+        };
+        if activity.pivot && activity.undo == Undo::ReadOnly {
+            activity.undo = Undo::NoUndo;
+        }
+        activity.compensate_on_failure = matches!(activity.undo, Undo::Compensate(_)) && self.words.one_in(8);
+    }
+
+    fn leaf(&mut self, weight: i32) -> Kind {
+        match self.words.below(40) {
+            25 | 26 => Kind::Set(
+                self.words
+                    .pick(&["1", "${ input }", "${ input.rare.id }", "${ input.items }"]),
+            ),
+            27 => Kind::Wait(Wait::Secs(1 + self.words.below(40))),
+            28 => Kind::Wait(Wait::Until(self.words.pick(&[
+                "${ input.n * 1000 }",
+                "1970-01-01T00:20:00Z",
+                "${ input.rare }",
+                "${ run.started_at }",
+            ]))),
+            29..=31 => Kind::WaitFor {
+                timeout_secs: (!self.words.one_in(3)).then(|| 1 + self.words.below(60)),
+                matches: !self.words.one_in(2),
+                on_timeout: OnTimeout::Fail,
+            },
+            32..=35 if !self.callees.is_empty() && self.calls < 3 && weight < 5 => self.child(weight),
+            36 => Kind::Emit(
+                self.words
+                    .pick(&["orders.x", "orders", "orders.${ input.n }", "orders.${ input.rare }"]),
+            ),
+            37 => Kind::Fail(self.words.pick(&["Refused", "Other"])),
+            38 => match self.words.below(2) {
+                0 => Kind::Complete,
+                _ => Kind::ContinueAsNew,
+            },
+            _ => self.activity(),
+        }
+    }
+
+    fn child(&mut self, weight: i32) -> Kind {
+        self.calls += 1;
+        self.budget -= 4 * weight;
+        Kind::Child {
+            name: if self.words.one_in(20) {
+                "nobody"
+            } else {
+                self.words.pick(self.callees)
+            },
+            policy: self
+                .words
+                .pick(&[None, None, Some("request_cancel"), Some("terminate"), Some("abandon")]),
+            detached: self.words.one_in(6),
+            id: self
+                .words
+                .pick(&[None, None, None, Some("kid-${ input.n }"), Some("${ input.rare.id }")]),
+        }
+    }
+
+    fn activity(&mut self) -> Kind {
+        let pivot = self.words.one_in(9);
+        let input = match self.words.below(10) {
+            0..=4 => None,
+            5 => Some("${ input.rare.id }".to_owned()),
+            6 => Some("${ vars.v | default(1) }".to_owned()),
+            7 => self.items.last().map(|item| format!("${{ {item} }}-${{ index }}")),
+            _ => Some("${ input.n } of ${ run.attempt | default(1) }".to_owned()),
+        };
+        Kind::Activity(Activity {
+            input,
+            undo: Undo::Undeclared,
+            on_failure_continues: !pivot && self.words.one_in(8),
+            compensate_on_failure: false,
+            pivot,
+            attempts: self.words.pick(&[
+                None,
+                None,
+                Some(Attempts::AtMost(1)),
+                Some(Attempts::AtMost(3)),
+                Some(Attempts::Unlimited),
+            ]),
+            start_to_close_secs: 1 + self.words.below(20),
+            queue: self.words.one_in(4).then_some("other"),
+            non_retryable: self.words.one_in(8),
+        })
+    }
+
+    fn container(&mut self, depth: u32, weight: i32) -> Kind {
+        let depth = depth + 1;
+        match self.words.below(20) {
+            0..=3 => self.parallel(depth, weight),
+            4..=6 => self.for_each(depth, weight),
+            7 | 8 => {
+                let cases = [("input.flag", self.body(depth, weight))].into_iter();
+                let second = self.words.one_in(3).then(|| ("input.n > 1", self.body(depth, weight)));
+                let rare = self
+                    .words
+                    .one_in(8)
+                    .then(|| ("input.rare.id", self.body(depth, weight)));
+                Kind::Switch {
+                    cases: cases.chain(second).chain(rare).collect(),
+                    otherwise: (!self.words.one_in(2)).then(|| self.body(depth, weight)),
+                }
+            }
+            9 | 10 if weight < 12 => Kind::While {
+                when: self
+                    .words
+                    .pick(&["index < 1", "index < 2", "index < 9", "input.n > 1 and index < 2"]),
+                max: 1 + self.words.below(3),
+                steps: self.body(depth, weight * 2),
+            },
+            11..=14 => self.guard(depth, weight),
+            15..=17 => Kind::Scope {
+                steps: self.body(depth, weight),
+                otherwise: (!self.words.one_in(2)).then(|| self.body(depth, weight)),
+            },
+            18 => Kind::WaitFor {
+                timeout_secs: Some(1 + self.words.below(60)),
+                matches: !self.words.one_in(2),
+                on_timeout: match self.words.below(4) {
+                    0 => OnTimeout::Continue,
+                    _ => OnTimeout::Steps(self.body(depth, weight)),
+                },
+            },
+            _ => self.guard(depth, weight),
+        }
+    }
+
+    fn parallel(&mut self, depth: u32, weight: i32) -> Kind {
+        let count = 1 + self.words.below(4);
+        let branches = (0..count).map(|_| self.body(depth, weight)).collect();
+        let join = match self.words.below(4) {
+            0 | 1 => Join::All,
+            2 => Join::Any,
+            _ => Join::AtLeast(1 + self.words.below(count)),
+        };
+        Kind::Parallel {
+            branches,
+            join,
+            keep: self.words.one_in(3),
+        }
+    }
+
+    fn for_each(&mut self, depth: u32, weight: i32) -> Kind {
+        if weight >= 12 {
+            return self.guard(depth, weight);
+        }
+        let list = self.words.pick(&[
+            "${ input.items }",
+            "${ input.items }",
+            "${ [1, 2, 3] }",
+            "${ input.rare.items }",
+            "${ vars.v | default([]) }",
+        ]);
+        let item = format!("item{}", self.next);
+        self.items.push(item.clone());
+        let steps = self.body(depth, weight * 2);
+        self.items.pop();
+        self.next += 1;
+        Kind::ForEach {
+            list,
+            item,
+            at_once: self.words.pick(&[None, Some(1), Some(2)]),
+            collect: self.words.one_in(2),
+            steps,
+        }
+    }
+
+    fn guard(&mut self, depth: u32, weight: i32) -> Kind {
+        let steps = self.body(depth, weight);
+        let catches = match self.words.below(4) {
+            0 => vec![(None, self.body(depth, weight))],
+            1 => vec![(Some("Refused"), self.body(depth, weight))],
+            2 => vec![
+                (Some("Refused"), self.body(depth, weight)),
+                (None, self.body(depth, weight)),
+            ],
+            _ => vec![],
+        };
+        let finally = catches.is_empty() || self.words.one_in(2);
+        Kind::Try {
+            steps,
+            catches,
+            finally: finally.then(|| self.body(depth, weight)),
+        }
+    }
+}
