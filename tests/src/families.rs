@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures_util::future::join_all;
+use knarr_core::run::{Event, Status};
 use knarr_schemas::body::Answer;
 use knarr_schemas::subject;
 use serde_json::{Value, json};
@@ -288,24 +289,34 @@ async fn check_chain(stack: &Stack, id: &str) {
     assert_eq!(sum, (1..=LINKS).sum::<u64>().to_string(), "{id}");
 }
 
-/// Who is below closes before who is above, and undoes before that, too.
+/// Who is above hears of the end of who is below before it undoes anything itself, and ends. By what it wrote down: clocks of
+/// two replicas differ by more than a message takes.
 async fn leaves_first(stack: &Stack, id: &str, line: &[&str]) {
-    let mut above: Option<(i64, i64)> = None;
-    for suffix in line {
+    let mut undone_above: Option<i64> = None;
+    for (n, suffix) in line.iter().enumerate() {
         let id = format!("{id}{suffix}");
-        let closed: i64 = sqlx::query_scalar(
-            "select (extract(epoch from closed_at) * 1000000)::bigint from runs where workflow_id = $1",
-        )
-        .bind(&id)
-        .fetch_one(stack.pool())
-        .await
-        .unwrap();
         let undone = first_undo(stack, &id, "create_order").expect("an undo of what it did");
-        if let Some((closed_above, undone_above)) = above {
-            assert!(closed <= closed_above, "{id} closed after who is over it");
-            assert!(undone <= undone_above, "{id} undid after who is over it");
+        // One worker, one clock.
+        assert!(
+            undone_above.is_none_or(|above| undone <= above),
+            "{id} undid after who is over it"
+        );
+        undone_above = Some(undone);
+        if n + 1 == line.len() {
+            continue;
         }
-        above = Some((closed, undone));
+        let histories = histories(stack, "default").await;
+        let history = histories.iter().find(|history| history.workflow_id == id).unwrap();
+        let events = history.transitions.iter().flat_map(|transition| &transition.events);
+        let place = |is: fn(&Event) -> bool| events.clone().position(is);
+        let heard = place(|event| matches!(event, Event::ChildEnded(ended) if ended.status == Status::Cancelled));
+        let undoes = place(|event| matches!(event, Event::UndoScheduled { .. }));
+        let closes = place(|event| matches!(event, Event::RunClosed { .. }));
+        assert!(
+            heard.is_some() && heard < undoes && undoes < closes,
+            "{id} did not wait for who is under it:{}",
+            stack.timeline(&id).await
+        );
     }
 }
 
