@@ -11,10 +11,12 @@ use clap::Args;
 use knarr_schemas::code::Code;
 use serde::Deserialize;
 
+use self::limits::{LimitArgs, Limits};
 use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
 use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
 
+pub mod limits;
 pub mod streams;
 
 pub const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
@@ -88,6 +90,9 @@ pub struct ProcessArgs {
 
     #[command(flatten)]
     pub streams: StreamArgs,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// What the file may say.
@@ -109,9 +114,22 @@ struct File {
     task_max_bytes: Option<ByteSize>,
     dlq_max_bytes: Option<ByteSize>,
     events_max_bytes: Option<ByteSize>,
+    run_max_events: Option<u64>,
+    run_max_history_bytes: Option<ByteSize>,
+    run_max_pending: Option<u64>,
+    body_max_bytes: Option<ByteSize>,
 }
 
 impl File {
+    fn limits(&self) -> LimitArgs {
+        LimitArgs {
+            run_max_events: self.run_max_events,
+            run_max_history_bytes: self.run_max_history_bytes,
+            run_max_pending: self.run_max_pending,
+            body_max_bytes: self.body_max_bytes,
+        }
+    }
+
     fn streams(&self) -> StreamArgs {
         StreamArgs {
             nats_replicas: self.nats_replicas,
@@ -137,6 +155,7 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     pub otlp_endpoint: Option<String>,
     pub streams: StreamSettings,
+    pub limits: Limits,
 }
 
 /// Without the passwords in addresses.
@@ -191,6 +210,7 @@ impl ServerConfig {
         };
         let process = args.process;
         let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
+        let limits = process.limits.or(file.limits()).settings()?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
             nats_url: given(nats_url)
@@ -217,6 +237,7 @@ impl ServerConfig {
                 .or(file.otlp_endpoint)
                 .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
             streams,
+            limits,
         };
         config.check()
     }

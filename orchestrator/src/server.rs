@@ -181,6 +181,8 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     bus.prepare(cluster.id, cluster.partitions).await?;
     let engine_config = EngineConfig {
         partitions: config.partitions,
+        run_limits: config.limits.runs,
+        max_body_bytes: config.limits.body_bytes,
         ..EngineConfig::new(&config.replica_name)
     };
     let mut engine = Engine::new(engine_config, Arc::clone(&store), Arc::clone(&bus));

@@ -281,6 +281,9 @@ pub struct RunDescription {
     /// Steps that wait for something else than a worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingStep>,
+    /// How much it has of what is limited: `events`, `history_bytes` and `pending`, which an operator can raise, and `payload`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitUsage>,
     /// Input and outputs were left out, because the reply would have been larger than NATS takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
@@ -297,6 +300,19 @@ impl RunDescription {
         }
         self.shortened = true;
     }
+}
+
+/// How much of something a run has, and how much it may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitUsage {
+    /// `events`, `history_bytes`, `pending` (activities and children under way) or `payload` (the most that was said at once, in bytes).
+    pub limit: String,
+    pub used: u64,
+    /// At this the run, or the one activity, waits for an operator.
+    pub most: u64,
+    /// A fifth of it is used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warning: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

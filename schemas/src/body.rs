@@ -111,6 +111,21 @@ pub struct ConfirmedResult {
     pub refused: Option<ErrorBody>,
 }
 
+/// What an operator lets a run have more of; each is the new limit, and what is absent stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RaiseLimits {
+    /// Of the run's history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// Of all events as they are stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_bytes: Option<u64>,
+    /// Activities and children under way at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u64>,
+}
+
 /// The run that a message comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SendingRun {

@@ -203,6 +203,9 @@ codes! {
     TOO_MANY_NAMESPACES = "KN0251", "too_many_namespaces",
         "The cluster has as many namespaces as it may have.",
         "Use one of those there are; `knarr namespace list` shows them.";
+    LIMIT = "KN0260", "limit",
+        "The limit of a run cannot be set to this.",
+        "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
 }
 
 #[cfg(test)]

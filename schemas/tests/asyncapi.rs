@@ -129,6 +129,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
         (
+            subject::run_verb("NS", "ID", "limit"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::run_verb("NS", "ID", "result"),
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
@@ -185,7 +189,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 14 + api::verb::ALL.len());
+    assert_eq!(others.count(), 15 + api::verb::ALL.len());
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn bodies_read_as_they_were_written() {
             .iter()
             .all(|result| TaskToken::decode(&result.token).is_some())
     );
+    assert_eq!(body_of::<body::RaiseLimits>("limit").pending, Some(5_000));
     let moved: body::Confirmation = body_of("confirmation-moved");
     assert!(moved.results.is_empty() && TaskToken::decode(&moved.moved[0]).is_some());
     assert_eq!(body_of::<body::RunMessage>("run-message").number, 3);
@@ -118,6 +119,7 @@ fn messages_to_runs_read_as_they_were_addressed() {
         ("start", "o/1", "start", Some("order")),
         ("cancel", "o/1", "cancel", None),
         ("terminate", "o/1", "terminate", None),
+        ("limit", "o/1", "limit", None),
         ("result-log", "o/1", "result", None),
         ("signal", "o/1", "signal", Some("paid")),
         ("run-message", "o/1", "message", None),
@@ -157,6 +159,7 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::start("default", "o/1", "order"), "start"),
         (subject::unkeyed_start("default", "order"), "start-unkeyed"),
         (subject::run_verb("default", "o/1", "cancel"), "cancel"),
+        (subject::run_verb("default", "o/1", "limit"), "limit"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),
         (subject::event("default", "order", "o%2F1", "paid"), "event"),

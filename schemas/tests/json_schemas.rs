@@ -37,6 +37,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("confirmation", schema_for!(body::Confirmation)),
         ("error", schema_for!(body::ErrorBody)),
         ("failure", schema_for!(body::FailureBody)),
+        ("raise-limits", schema_for!(body::RaiseLimits)),
         ("run-event", schema_for!(body::RunEvent)),
         ("run-message", schema_for!(body::RunMessage)),
         ("run-message-answer", schema_for!(body::RunMessageAnswer)),

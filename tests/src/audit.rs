@@ -89,11 +89,9 @@ pub async fn histories(stack: &Stack, namespace: &str) -> Vec<StoredHistory> {
     for (run_id, seq, at, body) in events {
         // Of another namespace, or of a run that is not there, which the count of runs shows.
         if let Some(place) = places.get(&run_id) {
-            histories[*place].transitions.push(Transition {
-                seq: u32::try_from(seq).unwrap(),
-                at: Timestamp(at),
-                events: serde_json::from_str(&body).unwrap(),
-            });
+            let seq = u32::try_from(seq).unwrap();
+            let transition = Transition::read(seq, Timestamp(at), body).unwrap();
+            histories[*place].transitions.push(transition);
         }
     }
     histories

@@ -50,11 +50,13 @@ impl AnswerWanted {
     }
 }
 
-/// `cancel` or `terminate` of the open run under a workflow id.
-#[derive(Debug, Clone)]
+/// `cancel`, `terminate` or `limit` of the open run under a workflow id.
+#[derive(Debug, Clone, Default)]
 pub struct OperatorCommand {
     pub verb: &'static str,
     pub workflow_id: String,
+    /// JSON, where the verb takes any.
+    pub body: Bytes,
     pub request_id: String,
     pub by: Option<String>,
     pub reason: Option<String>,
@@ -231,7 +233,7 @@ impl Commander {
         if let Some(reason) = &command.reason {
             headers.insert(header::REASON, header_text(reason).as_str());
         }
-        self.publish(subject, headers, Bytes::new(), true).await
+        self.publish(subject, headers, command.body, true).await
     }
 
     async fn publish(

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use knarr_core::ids::{StepPath, TaskNo};
 use knarr_core::run::effect::Direction;
 use knarr_core::run::event::StepOutcome;
+use knarr_core::run::limits::{Limit, Usage};
 use knarr_core::run::message::Body;
 use knarr_core::run::{
     Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait,
     Waiting, evolve,
 };
 use knarr_core::time::Timestamp;
-use knarr_schemas::api::{LedgerEntry, OpenTask, RunDescription, StepState, WaitingStep};
+use knarr_schemas::api::{LedgerEntry, LimitUsage, OpenTask, RunDescription, StepState, WaitingStep};
 use knarr_schemas::body::FailureBody;
 use serde_json::Value;
 
@@ -39,6 +40,8 @@ pub(super) struct Describer {
     steps: BTreeMap<StepPath, Facts>,
     undos: BTreeMap<StepPath, Facts>,
     tasks: BTreeMap<TaskNo, (StepPath, Direction)>,
+    /// Bytes of the largest transition.
+    largest: u64,
 }
 
 #[derive(Debug, Default)]
@@ -50,16 +53,13 @@ struct Facts {
 
 impl Describer {
     pub(super) fn add(&mut self, stored: &StoredTransition) -> Result<(), DescribeError> {
-        let events: Vec<Event> =
-            serde_json::from_str(&stored.body).map_err(|error| DescribeError::Json { seq: stored.seq, error })?;
-        for event in &events {
+        let seq = u32::try_from(stored.seq).unwrap_or_default();
+        let transition = Transition::read(seq, stored.at, stored.body.clone())
+            .map_err(|error| DescribeError::Json { seq: stored.seq, error })?;
+        for event in &transition.events {
             self.learn(event);
         }
-        let transition = Transition {
-            seq: u32::try_from(stored.seq).unwrap_or_default(),
-            at: stored.at,
-            events,
-        };
+        self.largest = self.largest.max(stored.body.len() as u64);
         match &mut self.state {
             Some(state) => evolve(state, &transition),
             None => self.state = Some(State::born(&transition).ok_or(DescribeError::NotBorn)?),
@@ -93,6 +93,7 @@ impl Describer {
             ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
             tasks: tasks(state),
             waiting: waiting(state),
+            limits: limits(state, self.largest),
             shortened: false,
         })
     }
@@ -146,7 +147,8 @@ impl Describer {
     }
 
     fn reach(&mut self, step: &StepPath) {
-        if !self.steps.contains_key(step) {
+        // The run as a whole is no step of it.
+        if !step.as_str().is_empty() && !self.steps.contains_key(step) {
             self.order.push(step.clone());
             self.steps.insert(step.clone(), Facts::default());
         }
@@ -219,6 +221,22 @@ fn outcome_name(outcome: StepOutcome) -> &'static str {
         StepOutcome::Unknown => "unknown",
         StepOutcome::Cancelled => "cancelled",
     }
+}
+
+/// What can be raised, and the largest thing that was said at once beside what a body may have.
+fn limits(state: &State, largest: u64) -> Vec<LimitUsage> {
+    let of = |name: &str, usage: Usage| LimitUsage {
+        limit: name.to_owned(),
+        used: usage.used,
+        most: usage.limit,
+        warning: usage.is_warned_of(),
+    };
+    let payload = Usage {
+        used: largest,
+        limit: knarr_core::json::Limits::default().bytes as u64,
+    };
+    let raisable = Limit::ALL.map(|limit| of(limit.as_str(), state.usage(limit)));
+    raisable.into_iter().chain([of("payload", payload)]).collect()
 }
 
 fn waiting(state: &State) -> Vec<WaitingStep> {

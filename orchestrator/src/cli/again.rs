@@ -9,6 +9,7 @@ use clap::ValueEnum;
 
 use crate::cli::cancel::OperationArgs;
 use crate::cli::globals::Globals;
+use crate::cli::limit::RaiseArgs;
 use crate::cli::signal::SignalArgs;
 use crate::cli::start::StartArgs;
 
@@ -41,6 +42,14 @@ impl Again {
         again
     }
 
+    pub fn raise_limits(args: &RaiseArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::operation("limit raise", &args.operation, globals, request_id);
+        again.flag("--events", args.events.map(|n| n.to_string()).as_deref());
+        again.flag("--history", args.history.map(|size| size.to_string()).as_deref());
+        again.flag("--pending", args.pending.map(|n| n.to_string()).as_deref());
+        again
+    }
+
     pub fn signal(args: &SignalArgs, globals: &Globals, request_id: &str) -> Self {
         let mut again = Self::operation("signal", &args.operation, globals, request_id);
         again.flag("--body", args.body.as_deref());
@@ -61,7 +70,8 @@ impl Again {
         if globals.namespace != "default" {
             again.flag("--namespace", Some(&globals.namespace));
         }
-        again.words.extend([command.to_owned(), what.to_owned()]);
+        again.words.extend(command.split(' ').map(str::to_owned));
+        again.words.push(what.to_owned());
         again.flag("--request-id", Some(request_id));
         again
     }

@@ -70,6 +70,7 @@ async fn operate(verb: &'static str, args: OperationArgs, globals: &Globals) -> 
         request_id,
         by: args.by,
         reason: args.reason,
+        ..OperatorCommand::default()
     };
     let connection = globals.connect().await?;
     let mut stored = connection

@@ -25,6 +25,7 @@ pub mod graph;
 pub mod history;
 pub mod interrupt;
 pub mod junit;
+pub mod limit;
 pub mod list;
 pub mod namespace;
 pub mod output;
@@ -89,6 +90,8 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Lets a run have more of what is limited
+    Limit(limit::LimitArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
@@ -165,6 +168,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,

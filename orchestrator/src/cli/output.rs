@@ -174,6 +174,22 @@ pub fn short_json(value: &serde_json::Value, limit: usize) -> String {
     cut(&value.to_string(), limit)
 }
 
+/// `1.5 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} bytes");
+    }
+    let mut scaled = bytes as f64 / 1_024.0;
+    let mut unit = 0;
+    while scaled >= 1_024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1_024.0;
+        unit += 1;
+    }
+    let text = format!("{scaled:.1}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+}
+
 pub fn cut(text: &str, limit: usize) -> String {
     let one_line = text.replace(['\n', '\r', '\t'], " ");
     // Escape sequences of others do not reach the terminal.

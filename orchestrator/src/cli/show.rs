@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use comfy_table::Cell;
-use knarr_schemas::api::{LedgerEntry, RunDescription, RunName, ShowRun, verb};
+use knarr_schemas::api::{LedgerEntry, LimitUsage, RunDescription, RunName, ShowRun, verb};
 use uuid::Uuid;
 
 use crate::cli::error::CliError;
@@ -95,8 +95,27 @@ fn summary(out: &mut String, description: &RunDescription, look: &Look) {
     if let Some(reason) = &description.parked {
         field("parked", output::cut(reason, 500));
     }
+    let near: Vec<_> = description.limits.iter().filter(|limit| limit.warning).collect();
+    for limit in near {
+        field("limit", limit_text(limit));
+    }
     if let Some(wake_at) = description.wake_at.filter(|_| run.closed_at.is_none()) {
         field("next look", output::until(look, wake_at));
+    }
+}
+
+/// One that a fifth or more of is used.
+fn limit_text(limit: &LimitUsage) -> String {
+    let (used, most) = match limit.limit.as_str() {
+        "history_bytes" | "payload" => (output::bytes(limit.used), output::bytes(limit.most)),
+        _ => (limit.used.to_string(), limit.most.to_string()),
+    };
+    match limit.limit.as_str() {
+        "events" => format!("{used} events of {most}"),
+        "history_bytes" => format!("{used} of history, of {most}"),
+        "pending" => format!("{used} activities and children under way, of {most}"),
+        "payload" => format!("{used} said at once; a body may have {most}"),
+        other => format!("{used} of {most} {other}"),
     }
 }
 
@@ -311,6 +330,7 @@ mod tests {
                 last_failure: Some(timeout),
             }],
             waiting: Vec::new(),
+            limits: Vec::new(),
             shortened: false,
         }
     }
@@ -342,6 +362,25 @@ mod tests {
         parked.tasks.clear();
         parked.wake_at = None;
         insta::assert_snapshot!("show_parked", render(&parked, &look()));
+    }
+
+    #[test]
+    fn a_run_near_its_limits() {
+        let mut near = running();
+        let limit = |limit: &str, used, most, warning| LimitUsage {
+            limit: limit.into(),
+            used,
+            most,
+            warning,
+        };
+        near.parked = Some("the run has 50000 events, which is its limit".into());
+        near.limits = vec![
+            limit("events", 50_000, 50_000, true),
+            limit("history_bytes", 12_900_000, 52_428_800, true),
+            limit("pending", 3, 2_000, false),
+            limit("payload", 1_048_576, 2_097_152, true),
+        ];
+        insta::assert_snapshot!("show_near_limits", render(&near, &look()));
     }
 
     #[test]

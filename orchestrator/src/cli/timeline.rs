@@ -209,6 +209,11 @@ impl Timeline {
             "run_timed_out" => line("run timed out".into(), Tone::Bad, failure(body)),
             "cancel_requested" => line("cancel requested".into(), Tone::Attention, operation),
             "run_parked" => line("run parked".into(), Tone::Bad, output::cut(&text("reason"), DETAIL)),
+            "limits_raised" => {
+                let limits = body.get("limits").map(|limits| output::short_json(limits, DETAIL));
+                let detail = [limits.unwrap_or_default(), operation].join("  ");
+                line("limits raised".into(), Tone::Attention, detail.trim().to_owned())
+            }
             "run_resumed" => line("run resumed".into(), Tone::Attention, operation),
             "awaited" => line("somebody waits".into(), Tone::Plain, format!("until {}", text("on"))),
             "late_result" => {

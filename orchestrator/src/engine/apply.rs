@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use knarr_core::ids::RunId;
 use knarr_core::run::input::Input;
-use knarr_core::run::{self, Event, Transition};
+use knarr_core::run::{self, Event, State, Transition};
 use knarr_core::time::Timestamp;
 
 use super::batch::Confirm;
@@ -15,7 +15,7 @@ use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
-use super::spans;
+use super::{spans, warnings};
 use crate::bus::Bus;
 use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
@@ -47,7 +47,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }));
         match result {
             Ok(Ok(Some(transition))) => {
-                self.record(run_id, &transition, now);
+                self.record(run_id, transition, now);
                 Applied::Changed
             }
             Ok(Ok(None)) => Applied::Nothing,
@@ -60,14 +60,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     /// Takes a transition into the batch: its events, its effects, and what of its row has changed.
-    pub(super) fn record(&mut self, run_id: RunId, transition: &Transition, now: Timestamp) {
+    pub(super) fn record(&mut self, run_id: RunId, transition: Transition, now: Timestamp) {
         let Some(live) = self.live.get_mut(run_id) else { return };
-        count_events(&transition.events);
+        count_events(&live.state, &transition.events);
+        live.warned
+            .look(&live.state, transition.body().len(), self.reader.limits.bytes);
         if self.spans.is_some() {
             let into = self.building.spans();
-            spans::of_transition(&live.state, live.reference.trace, transition, &mut live.attempts, into);
+            spans::of_transition(&live.state, live.reference.trace, &transition, &mut live.attempts, into);
         }
-        let mut effects = run::effects(&live.state, transition);
+        let mut effects = run::effects(&live.state, &transition);
         let mut owes = !effects.is_empty();
         let before = effects.len();
         // Not published: it is started from memory, and the commit owes it to a later owner alone.
@@ -82,16 +84,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
         );
         if live.state.turned_in(&(transition.seq..=transition.seq)) && self.definitions.tells(&live.row.namespace) {
             let into = self.building.publications();
-            owes |= lifecycle::tell(&live.state, &live.reference, transition, into);
+            owes |= lifecycle::tell(&live.state, &live.reference, &transition, into);
         }
-        // Events are maps with text keys and numbers that came from JSON: serialising cannot fail.
-        let body = serde_json::to_string(&transition.events).unwrap_or_default();
-        let seq = i32::try_from(transition.seq).unwrap_or(i32::MAX);
+        let number = transition.seq;
+        let seq = i32::try_from(number).unwrap_or(i32::MAX);
         let (retention_class, partition) = (live.row.retention_class, live.row.partition);
         let stored = StoredTransition {
             seq,
             at: transition.at,
-            body,
+            body: transition.into_body(),
         };
         self.building.append(
             partition,
@@ -103,7 +104,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             owes,
         );
         live.touched_in = self.building.number;
-        if transition.seq.is_multiple_of(self.config.snapshot_every)
+        if number.is_multiple_of(self.config.snapshot_every)
             && !live.state.is_closed()
             && let Ok(body) = serde_json::to_string(&live.state)
         {
@@ -214,11 +215,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 }
 
-fn count_events(events: &[Event]) {
+fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
             Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
+            Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use knarr_core::run::limits::RunLimits;
 use knarr_core::time::Span;
 
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct EngineConfig {
     pub deadline_page: usize,
     /// Subjects that answers may go to begin with one of these. Default `_INBOX.`.
     pub answer_prefixes: Vec<String>,
+    /// Of runs that start here; what is absent is as by default.
+    pub run_limits: RunLimits,
     /// The largest input or result, in bytes, and never more than NATS's `max_payload` less 8 KiB. Default 1 MiB.
     pub max_body_bytes: usize,
 }
@@ -58,6 +61,7 @@ impl EngineConfig {
             deadline_horizon: Span::from_secs(60),
             deadline_page: 10_000,
             answer_prefixes: vec!["_INBOX.".to_owned()],
+            run_limits: RunLimits::default(),
             max_body_bytes: 1 << 20,
         }
     }

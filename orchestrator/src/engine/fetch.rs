@@ -224,9 +224,6 @@ pub(crate) fn rebuild(stored: &StoredRun) -> Result<State, String> {
 
 /// A transition as it was stored.
 pub(super) fn transition(row: &StoredTransition) -> Result<Transition, String> {
-    Ok(Transition {
-        seq: u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?,
-        at: row.at,
-        events: serde_json::from_str(&row.body).map_err(|error| format!("transition {}: {error}", row.seq))?,
-    })
+    let seq = u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?;
+    Transition::read(seq, row.at, row.body.clone()).map_err(|error| format!("transition {}: {error}", row.seq))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::run::input::{AnswerRequest, Operation, TaskOutcome};
+use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
 use knarr_core::time::Span;
 use serde_json::Value;
@@ -204,4 +205,5 @@ pub(super) struct RunMessage {
 pub(super) enum Verb {
     Cancel,
     Terminate,
+    RaiseLimits(RunLimits),
 }

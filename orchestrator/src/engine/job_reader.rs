@@ -8,7 +8,9 @@ use std::sync::Arc;
 use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
 use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
+use knarr_core::run::limits::{Limit, RunLimits};
 use knarr_core::time::Span;
+use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
 use knarr_schemas::header;
 use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_subject};
@@ -93,6 +95,11 @@ impl JobReader {
                 }
                 "cancel" => self.verb(&subject, message, Verb::Cancel),
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
+                "limit" => {
+                    let body = self.body(&message.payload)?;
+                    let limits = raised(&body)?;
+                    self.verb(&subject, message, Verb::RaiseLimits(limits))
+                }
                 "signal" => self.signal(&subject, message),
                 "message" => self.run_message(&subject, message),
                 "answer" => self.run_message_answer(&subject, message),
@@ -350,6 +357,27 @@ fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
             format!("`{name}` contains a control character"),
         )),
     }
+}
+
+/// What a `limit` asks for; a number beyond what can be counted is refused like any other that is too large.
+fn raised(body: &Value) -> Result<RunLimits, Refusal> {
+    let asked: RaiseLimits = serde_json::from_value(body.clone()).map_err(|error| {
+        Refusal::new(
+            &code::BAD_REQUEST,
+            format!("the body does not say which limits to raise: {error}"),
+        )
+    })?;
+    let mut limits = RunLimits::default();
+    for (limit, to) in [
+        (Limit::Events, asked.events),
+        (Limit::HistoryBytes, asked.history_bytes),
+        (Limit::Pending, asked.pending),
+    ] {
+        if let Some(to) = to {
+            limits.set(limit, to);
+        }
+    }
+    Ok(limits)
 }
 
 fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {

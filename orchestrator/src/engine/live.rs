@@ -10,6 +10,7 @@ use knarr_core::run::State;
 use knarr_core::time::Timestamp;
 
 use super::outgoing::RunRef;
+use super::warnings::Warned;
 use crate::store::RunRow;
 
 /// A run in memory.
@@ -29,6 +30,8 @@ pub(super) struct Live {
     pub(super) alarm: Option<Timestamp>,
     /// First beats of open tasks, by number, kept until a deadline asks.
     pub(super) beats: Vec<(knarr_core::ids::TaskNo, Timestamp)>,
+    /// Limits that were warned of.
+    pub(super) warned: Warned,
     /// Attempts whose spans have begun; empty where no spans are exported.
     pub(super) attempts: Vec<super::spans::Attempt>,
     used: u64,
@@ -45,6 +48,7 @@ impl Live {
             closed_in: 0,
             alarm: None,
             beats: Vec::new(),
+            warned: Warned::default(),
             attempts: Vec::new(),
             used: 0,
         }

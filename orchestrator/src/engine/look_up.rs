@@ -15,6 +15,7 @@ use super::report::Done;
 use super::run_loop::Loop;
 use super::spans;
 use super::unaskable::Unaskable;
+use super::warnings::Warned;
 use crate::bus::Bus;
 use crate::store::{Store, StoreError};
 
@@ -306,6 +307,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.offers.is_readable(run_id);
         if let Some(reference) = RunRef::new(&state, partition) {
             let mut live = Live::new(state, plan, Arc::new(reference), row);
+            live.warned = Warned::before(&live.state);
             if self.spans.is_some() {
                 spans::resume(&live.state, &mut live.attempts);
             }

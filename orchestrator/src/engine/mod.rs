@@ -56,6 +56,7 @@ mod too_large;
 mod unaskable;
 mod upkeep;
 mod verb;
+mod warnings;
 
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,7 @@ impl From<Rejected> for Refusal {
             Rejected::SignalsFull => &code::SIGNALS_FULL,
             Rejected::TooManyWaiters => &code::TOO_MANY_WAITERS,
             Rejected::PastPivot => &code::PAST_PIVOT,
+            Rejected::Limit(_) => &code::LIMIT,
             Rejected::Expression(_) => &code::EXPRESSION,
         };
         Self::new(code, rejected.to_string())

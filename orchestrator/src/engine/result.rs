@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use knarr_core::definition::duration;
 use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::run::error_type;
 use knarr_core::run::input::{TaskOutcome, WorkerError};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::{code, header};
@@ -34,16 +35,21 @@ impl JobReader {
         let (outcome, letter) = match self.outcome(headers, payload) {
             Ok(outcome) => (outcome, None),
             // The worker did something and said so unreadably: whether it is done cannot be known.
-            Err(refusal) => (
-                TaskOutcome::Unknown(WorkerError {
-                    error_type: Arc::from("bad_result"),
-                    message: storable(&refusal.message, 4_096),
-                    retryable: true,
-                    not_done: false,
-                    retry_after: None,
-                }),
-                Some(refusal),
-            ),
+            Err(refusal) => {
+                // The same would come again: its activity waits for an operator, and is not undone for what it said.
+                let too_large = refusal.code.id == code::BODY_TOO_LARGE.id;
+                let error_type = if too_large { error_type::LIMIT } else { "bad_result" };
+                (
+                    TaskOutcome::Unknown(WorkerError {
+                        error_type: Arc::from(error_type),
+                        message: storable(&refusal.message, 4_096),
+                        retryable: !too_large,
+                        not_done: false,
+                        retry_after: None,
+                    }),
+                    Some(refusal),
+                )
+            }
         };
         Ok(JobKind::Result {
             run_id,

@@ -233,7 +233,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
-        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start(plan, start, now))) else {
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
+            run::start_within(self.config.run_limits, plan, start, now)
+        })) else {
             return Ok(false);
         };
         let (state, transition) = started?;
@@ -266,7 +268,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.live
             .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row));
         self.building.inserted(run_id, partition);
-        self.record(run_id, &transition, now);
+        self.record(run_id, transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
         Ok(true)
     }

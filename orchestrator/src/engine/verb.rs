@@ -35,6 +35,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let input = match request.verb {
             Verb::Cancel => Input::Cancel(request.operation.clone()),
             Verb::Terminate => Input::Terminate(request.operation.clone()),
+            Verb::RaiseLimits(limits) => Input::RaiseLimits {
+                limits,
+                operation: request.operation.clone(),
+            },
         };
         self.building.inputs += 1;
         match self.apply(open, input) {

@@ -1000,7 +1000,7 @@ async fn namespaces_exist_once(rig: impl Rig) {
 
 async fn who_keeps_a_lease_hears_whose_events_are_on(rig: impl Rig) {
     let store = rig.store();
-    let session = owner(&*store, "a").await;
+    let session = owner(store, "a").await;
     let shop = NamespaceRow {
         name: Namespace::new("shop"),
         retention_class: 0,

@@ -50,6 +50,8 @@ metrics_table! {
     RESULTS = "knarr_results_total", Kind::Counter, Count, ["inlet", "outcome"], "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
     TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, [], "Attempts that ended because a deadline passed.";
     UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
+    LIMIT_WARNINGS = "knarr_limit_warnings_total", Kind::Counter, Count, ["limit"], "Runs that have a fifth of what they may have, by `limit` (events, history_bytes, pending or payload).";
+    LIMIT_PARKED = "knarr_limit_parked_total", Kind::Counter, Count, ["limit"], "Runs and steps that wait for an operator because of a `limit`.";
     REJECTED = "knarr_rejected_total", Kind::Counter, Count, ["code"], "Messages and calls refused, by `code`.";
     DEAD_LETTERS = "knarr_dead_letters_total", Kind::Counter, Count, ["reason"], "Messages copied to the dead-letter stream, by `reason`.";
     PUBLISH_ERRORS = "knarr_publish_errors_total", Kind::Counter, Count, ["kind"], "Publications that were not acknowledged, by `kind`; they are repeated or held.";

@@ -97,6 +97,10 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             number: *number,
             answer: answer.clone(),
         }],
+        Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
+            limits: *limits,
+            operation: operation.clone(),
+        }],
         Event::RunParked { reason } => vec![Input::Park { reason: reason.clone() }],
         Event::RunResumed { operation, .. } => {
             vec![parked(&crate::ids::StepPath::new(""), ParkedAction::Retry, operation)]

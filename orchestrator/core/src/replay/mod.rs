@@ -37,7 +37,7 @@ pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHisto
     if let Some(plan) = plan {
         let again = match first.events.first() {
             Some(Event::RunStarted(birth)) => {
-                let decided = run::start(plan, inverse::start(birth), first.at);
+                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at);
                 vec![decided.map(|(state, transition)| (state, Some(born_alike(transition, birth))))]
             }
             _ => Vec::new(),

@@ -83,9 +83,6 @@ fn transition(value: &Value) -> Result<Transition, BadHistory> {
             problem: error.to_string(),
         })
     });
-    Ok(Transition {
-        seq,
-        at: Timestamp(at.timestamp_micros()),
-        events: events.collect::<Result<_, _>>()?,
-    })
+    let events = events.collect::<Result<_, _>>()?;
+    Ok(Transition::new(seq, Timestamp(at.timestamp_micros()), events))
 }

@@ -10,17 +10,30 @@ use serde_json::Value;
 use super::decider::{Decider, Work};
 use super::event::{Event, RunStarted, Transition};
 use super::input::{Input, Rejected, Start, TaskOutcome};
-use super::limits::{MAX_ERROR_MESSAGE_BYTES, truncated};
+use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, search_attribute, signal};
+use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
 
 /// Begins a run: validates, and takes the first steps.
 pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
-    let birth = Arc::new(birth(plan, start, at)?);
+    start_within(RunLimits::default(), plan, start, at)
+}
+
+/// The same, with limits of its own.
+pub fn start_within(
+    limits: RunLimits,
+    plan: &Plan,
+    start: Start,
+    at: Timestamp,
+) -> Result<(State, Transition), Rejected> {
+    let birth = Arc::new(RunStarted {
+        limits,
+        ..birth(plan, start, at)?
+    });
     let mut state = State::new(&birth, 1, at);
     let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
     d.push(Work::Enter {
@@ -55,6 +68,7 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
         parent: start.parent,
         continues: start.continues,
+        limits: RunLimits::default(),
     };
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
         let root = StepPath::new("");
@@ -101,6 +115,7 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             action,
             operation,
         } => parked::act(&mut d, step, action, operation)?,
+        Input::RaiseLimits { limits, operation } => raise::raise(&mut d, limits, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
     }
     Ok(d.finish())

@@ -2,10 +2,14 @@
 //!
 //! | limit | what waits | goes on |
 //! |---|---|---|
-//! | events of the run | the run as a whole is parked; steps that were to be entered are *blocked* | an operator resumes it: the limit is raised by as much again, and they are entered; a run that stops may have as many again to undo |
-//! | activities and children under way | the step that would be one more is parked | an operator has it tried again, or resolves it |
-//! | size of a value | the step that made it is parked | likewise, with other input |
+//! | events of the run, bytes of its history | the run as a whole is parked; steps that were to be entered are *blocked* | an operator resumes it: the limit is raised by as much again; or raises it ([`super::raise`]) |
+//! | activities and children under way | the step that would be one more is parked | an operator has it tried again, resolves it, or raises the limit |
+//! | size of a value | the step that made it is parked, also the activity whose worker has answered too much; for the run's output the run is | an operator has it tried again, with other input, or resolves it |
 //! | undos under way | the next ones wait for the others | by itself |
+//!
+//! **No limit holds up an undo.** A run that stops is not parked by its limits, however much there is to undo; it may have as
+//! much again for entering steps of a `finally`, and only what is blocked there parks it. Each limit is warned of by the shell
+//! from a fifth of it on ([`State::usage`]).
 
 use std::sync::Arc;
 
@@ -14,53 +18,118 @@ use serde_json::Value;
 use super::decider::{Decider, Work};
 use super::event::Event;
 use super::failure::{Failure, error_type};
-use super::limits::{MAX_EVENTS, MAX_PENDING};
+use super::limits::{Limit, RunLimits, Usage};
 use super::open::Open;
 use super::state::State;
 use super::{tree, wait_for};
 use crate::json::{self, BadValue, Limits};
 
 impl State {
-    /// Whether the run may have no more events until an operator says so.
-    fn is_full(&self, more: usize) -> bool {
-        let has = self.events as usize + more;
-        let may = self.event_limit.unwrap_or(MAX_EVENTS);
-        // What was done within the limit can be undone.
-        let may = if self.is_stopping() {
-            may.saturating_add(MAX_EVENTS)
-        } else {
-            may
+    /// How much there is of what is limited, and how much there may be.
+    pub fn usage(&self, limit: Limit) -> Usage {
+        let raised = RunLimits {
+            events: self.event_limit,
+            history_bytes: self.history_limit,
+            pending: self.pending_limit,
         };
-        has >= may as usize
+        let used = match limit {
+            Limit::Events => u64::from(self.events),
+            Limit::HistoryBytes => self.history_bytes,
+            Limit::Pending => self.pending() as u64,
+        };
+        let limits = raised.or(self.birth.limits).or(RunLimits::DEFAULT);
+        Usage {
+            used,
+            limit: limits.get(limit).unwrap_or(u64::MAX),
+        }
     }
 
-    /// The limit once an operator has raised it, where it was the reason to wait.
-    pub(super) fn raised_limit(&self) -> Option<u32> {
-        self.is_full(0)
-            .then(|| self.events.saturating_add(MAX_EVENTS))
-            .or(self.event_limit)
+    /// The limit that the run as a whole has reached.
+    pub fn reached(&self) -> Option<Limit> {
+        self.reached_with(0, 0)
+    }
+
+    fn reached_with(&self, events: usize, bytes: u64) -> Option<Limit> {
+        let more = [(Limit::Events, events as u64), (Limit::HistoryBytes, bytes)];
+        let reached = |(limit, more): &(Limit, u64)| {
+            let usage = self.usage(*limit);
+            // What was done within the limit can be undone, and tidied up after.
+            let again = if self.is_stopping() { self.base(*limit) } else { 0 };
+            usage.used.saturating_add(*more) >= usage.limit.saturating_add(again)
+        };
+        more.iter().find(|limit| reached(limit)).map(|(limit, _)| *limit)
+    }
+
+    /// As the run was started.
+    fn base(&self, limit: Limit) -> u64 {
+        let limits = self.birth.limits.or(RunLimits::DEFAULT);
+        limits.get(limit).unwrap_or(u64::MAX)
+    }
+
+    /// Once an operator lets the run go on: by as much again, where it is at its limit.
+    pub(super) fn event_limit_to_go_on(&self) -> Option<u32> {
+        let again = self.raised_to(Limit::Events);
+        again.map_or(self.event_limit, |to| Some(u32::try_from(to).unwrap_or(u32::MAX)))
+    }
+
+    pub(super) fn history_limit_to_go_on(&self) -> Option<u64> {
+        self.raised_to(Limit::HistoryBytes).or(self.history_limit)
+    }
+
+    fn raised_to(&self, limit: Limit) -> Option<u64> {
+        let usage = self.usage(limit);
+        usage.is_reached().then(|| usage.used.saturating_add(self.base(limit)))
+    }
+
+    /// Activities and children under way forwards.
+    fn pending(&self) -> usize {
+        let mut pending = self.doing.len();
+        if !self.open.is_empty() {
+            let children = self.open.values().filter(|open| matches!(open, Open::Child(_)));
+            pending += children.count();
+        }
+        pending
     }
 }
 
 /// Whether a step is not to be entered now.
-pub(super) fn must_wait(d: &Decider<'_>) -> bool {
-    d.state.parked.is_some() || d.state.is_full(d.events_so_far().len())
+pub(super) fn must_wait(d: &mut Decider<'_>) -> bool {
+    let bytes = d.bytes_so_far();
+    d.state.parked.is_some() || d.state.reached_with(d.events_so_far().len(), bytes).is_some()
 }
 
-/// Parks a run that has reached its limit of events.
-pub(super) fn park_if_full(d: &mut Decider<'_>) {
-    if !d.state.is_closed() && d.state.parked.is_none() && d.state.is_full(d.events_so_far().len()) {
-        let reason = format!(
-            "the run has {} events, which is its limit",
-            d.state.events as usize + d.events_so_far().len()
-        );
-        d.emit(Event::RunParked { reason: reason.into() });
+/// Parks a run that has reached a limit with this transition of so many bytes; whether it did.
+pub(super) fn park_if_full(d: &mut Decider<'_>, bytes: u64) -> bool {
+    if d.state.is_closed() || d.state.parked.is_some() || d.state.is_stopping() && d.state.blocked.is_empty() {
+        return false;
     }
+    let events = d.events_so_far().len();
+    let Some(limit) = d.state.reached_with(events, bytes) else {
+        return false;
+    };
+    let used = d.state.usage(limit).used;
+    let reason = match limit {
+        Limit::HistoryBytes => format!(
+            "the history of the run has {} bytes, which is its limit",
+            used.saturating_add(bytes)
+        ),
+        _ => format!(
+            "the run has {} events, which is its limit",
+            used.saturating_add(events as u64)
+        ),
+    };
+    d.emit(Event::RunParked { reason: reason.into() });
+    true
 }
 
 /// Enters what was to be entered before, and has signals looked at that came meanwhile.
 pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crate::ids::StepPath>) {
     for path in blocked {
+        // The root is never blocked itself: what waits there is the output of the run.
+        if path.as_str().is_empty() {
+            d.passed(d.plan.root, path);
+            continue;
+        }
         match tree::find(d.plan, path.as_str()) {
             Some(node) => d.push(Work::Enter { node, path }),
             None => d.park_for_lack_of("step", &path),
@@ -71,13 +140,12 @@ pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crat
 
 /// The error of an activity or child that would be one too many.
 pub(super) fn one_too_many(state: &State) -> Option<Failure> {
-    let children = state
-        .open
-        .values()
-        .filter(|open| matches!(open, Open::Child(_)))
-        .count();
-    (state.doing.len() + children >= MAX_PENDING).then(|| {
-        let message = format!("{MAX_PENDING} activities and children are under way, which is the limit");
+    let usage = state.usage(Limit::Pending);
+    usage.is_reached().then(|| {
+        let message = format!(
+            "{} activities and children are under way, which is the limit",
+            usage.used
+        );
         Failure::new(error_type::LIMIT, &message)
     })
 }

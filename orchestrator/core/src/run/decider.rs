@@ -14,10 +14,13 @@ use super::event::{Event, StepOutcome, Transition};
 use super::failure::Failure;
 use super::scope::RunScope;
 use super::state::State;
-use super::{blocked, child, compensation, ending, evolve, pivot, tree, workflow};
+use super::{blocked, child, compensation, ending, event, evolve, pivot, tree, workflow};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
+
+/// So many values of the largest size may be decided on before anybody looks at what they come to.
+const MEASURED_AT_ONCE: usize = 16;
 
 pub(super) struct Decider<'a> {
     pub(super) plan: &'a Plan,
@@ -26,6 +29,8 @@ pub(super) struct Decider<'a> {
     pub(super) at: Timestamp,
     seq: u32,
     events: Vec<Event>,
+    /// How many of them have been measured, and what they come to.
+    measured: (usize, u64),
     work: VecDeque<Work>,
 }
 
@@ -56,6 +61,7 @@ impl<'a> Decider<'a> {
             at: at.max(state.at),
             seq: state.seq.saturating_add(1),
             events: Vec::with_capacity(4),
+            measured: (0, 0),
             work: VecDeque::new(),
             state,
         }
@@ -70,6 +76,7 @@ impl<'a> Decider<'a> {
             at: state.at,
             seq: state.seq,
             events,
+            measured: (0, 0),
             work: VecDeque::new(),
             state,
         }
@@ -87,6 +94,16 @@ impl<'a> Decider<'a> {
     /// Of the transition being made.
     pub(super) fn events_so_far(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Of the events so far, in bytes, except for the last few: a transition of few events is measured when it is written.
+    pub(super) fn bytes_so_far(&mut self) -> u64 {
+        let (count, _) = self.measured;
+        if self.events.len() >= count + MEASURED_AT_ONCE {
+            self.measured.1 += event::text_of(&self.events[count..]).len() as u64;
+            self.measured.0 = self.events.len();
+        }
+        self.measured.1
     }
 
     /// What expressions at a place see.
@@ -154,13 +171,13 @@ impl<'a> Decider<'a> {
             workflow::parent_closed(&mut self);
             child::tell_parent(&mut self);
         }
-        blocked::park_if_full(&mut self);
-        evolve::conclude(self.state, self.seq, self.at, self.events.len());
-        Transition {
-            seq: self.seq,
-            at: self.at,
-            events: self.events,
+        let mut body = event::text_of(&self.events);
+        if blocked::park_if_full(&mut self, body.len() as u64) {
+            body = event::text_of(&self.events);
         }
+        let transition = Transition::written(self.seq, self.at, self.events, body);
+        evolve::conclude(self.state, &transition);
+        transition
     }
 
     /// The activity at a path. A path that the plan does not have parks the run: it was given another definition than the

@@ -14,6 +14,7 @@ use super::decider::End;
 use super::effect::Direction;
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
+use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Recipient, Sender};
 use super::open::Exit;
 use super::request::Requests;
@@ -27,13 +28,53 @@ use crate::ids::{
 use crate::time::{Span, Timestamp};
 
 /// One applied input.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Transition {
     /// Counts from 1 without gaps within a run.
     pub seq: u32,
     /// Never earlier than the transition before.
     pub at: Timestamp,
     pub events: Vec<Event>,
+    /// The events as they are stored; their size is part of the state.
+    body: String,
+}
+
+/// By what was decided, however it is written.
+impl PartialEq for Transition {
+    fn eq(&self, other: &Self) -> bool {
+        (self.seq, self.at, &self.events) == (other.seq, other.at, &other.events)
+    }
+}
+
+impl Transition {
+    pub fn new(seq: u32, at: Timestamp, events: Vec<Event>) -> Self {
+        let body = text_of(&events);
+        Self { seq, at, events, body }
+    }
+
+    /// As it was stored.
+    pub fn read(seq: u32, at: Timestamp, body: String) -> serde_json::Result<Self> {
+        let events = serde_json::from_str(&body)?;
+        Ok(Self { seq, at, events, body })
+    }
+
+    pub(super) fn written(seq: u32, at: Timestamp, events: Vec<Event>, body: String) -> Self {
+        Self { seq, at, events, body }
+    }
+
+    /// The events as JSON.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    pub fn into_body(self) -> String {
+        self.body
+    }
+}
+
+/// Events are maps with text keys and numbers that came from JSON: serialising cannot fail.
+pub(super) fn text_of(events: &[Event]) -> String {
+    serde_json::to_string(events).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -335,9 +376,18 @@ pub enum Event {
     RunResumed {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
-        /// How many events the run may have from now on, where it had as many as it might.
+        /// How many events the run may have from now on, where that is not as by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         event_limit: Option<u32>,
+        /// Likewise of the bytes of its history.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history_limit: Option<u64>,
+    },
+    /// An operator lets the run have more of something. Whether it goes on is the next event's matter.
+    LimitsRaised {
+        limits: RunLimits,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
     },
     /// Somebody else waits for the run.
     Awaited(AnswerRequest),
@@ -411,6 +461,9 @@ pub struct RunStarted {
     pub parent: Option<Box<Parent>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<Box<Continues>>,
+    /// Where they are not as by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: RunLimits,
 }
 
 /// What a run that continues another one as new takes over from it.

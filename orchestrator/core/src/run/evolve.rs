@@ -27,14 +27,16 @@ pub fn evolve(state: &mut State, transition: &Transition) {
     for event in &transition.events {
         apply_event(state, transition.seq, transition.at, event);
     }
-    conclude(state, transition.seq, transition.at, transition.events.len());
+    conclude(state, transition);
 }
 
 /// What every transition changes, whatever its events.
-pub(super) fn conclude(state: &mut State, seq: u32, at: Timestamp, events: usize) {
-    state.seq = seq;
-    state.at = at;
-    state.events = state.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+pub(super) fn conclude(state: &mut State, transition: &Transition) {
+    state.seq = transition.seq;
+    state.at = transition.at;
+    let events = u32::try_from(transition.events.len()).unwrap_or(u32::MAX);
+    state.events = state.events.saturating_add(events);
+    state.history_bytes = state.history_bytes.saturating_add(transition.body().len() as u64);
     turn::note(state);
 }
 
@@ -48,7 +50,7 @@ impl State {
         for event in rest {
             apply_event(&mut state, transition.seq, transition.at, event);
         }
-        conclude(&mut state, transition.seq, transition.at, transition.events.len());
+        conclude(&mut state, transition);
         Some(state)
     }
 
@@ -79,6 +81,9 @@ impl State {
             deferred: None,
             events: 0,
             event_limit: None,
+            history_bytes: 0,
+            history_limit: None,
+            pending_limit: None,
             emitted: Vec::new(),
             turns: Vec::new(),
             reopened: None,
@@ -412,11 +417,22 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.stop(Why::Cancelled, error, seq);
         }
         Event::RunParked { reason } => state.parked = Some(reason.clone()),
-        Event::RunResumed { operation, event_limit } => {
+        Event::RunResumed {
+            operation,
+            event_limit,
+            history_limit,
+        } => {
             state.taken.remember(Verb::Retry, operation);
             state.parked = None;
             state.blocked.clear();
             state.event_limit = *event_limit;
+            state.history_limit = *history_limit;
+        }
+        Event::LimitsRaised { limits, operation } => {
+            state.taken.remember(Verb::RaiseLimits, operation);
+            state.event_limit = limits.events.or(state.event_limit);
+            state.history_limit = limits.history_bytes.or(state.history_limit);
+            state.pending_limit = limits.pending.or(state.pending_limit);
         }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::Continues;
+use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId};
 use crate::time::{Span, Timestamp};
@@ -96,6 +97,11 @@ pub enum Input {
         action: ParkedAction,
         operation: Operation,
     },
+    /// An operator lets the run have more of something.
+    RaiseLimits {
+        limits: RunLimits,
+        operation: Operation,
+    },
     /// The shell could not take or store an input of this run; it is parked for an operator instead of being retried for ever.
     Park {
         reason: Arc<str>,
@@ -183,6 +189,8 @@ pub enum Rejected {
     TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
+    #[error("{0}")]
+    Limit(String),
     #[error("the task {0} was never given out by this run")]
     UnknownTask(u32),
     #[error("{0}")]

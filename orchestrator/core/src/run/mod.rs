@@ -8,7 +8,7 @@
 //! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
 //! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
-//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause. [`message`] and [`outbox`] are
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`turn`] says how the status has changed, [`request`] knows which of them are repeats. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
@@ -53,6 +53,7 @@ mod parallel;
 mod parked;
 mod path;
 mod pivot;
+mod raise;
 pub mod request;
 mod retry;
 mod savepoint;
@@ -76,7 +77,7 @@ mod workflow;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{apply, start};
+pub use apply::{apply, start, start_within};
 pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};

@@ -10,7 +10,8 @@
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
 //! into their timeouts once it goes on) and no deadline of it is due. It goes on after `Retry` at the root path; `Cancel`
-//! makes it go on by undoing, `Terminate` closes it.
+//! makes it go on by undoing, `Terminate` closes it. One that is parked for its output alone may be marked as done: it completes
+//! without one.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::input::{Operation, ParkedAction, Rejected};
 use super::ledger::UndoState;
 use super::open::Open;
 use super::request::{Verb, was_taken};
-use super::{activity, blocked, compensation, tree};
+use super::{activity, blocked, compensation, stop, tree};
 use crate::definition::plan::{NodeKind, Undo};
 use crate::ids::StepPath;
 use crate::json::{self, Limits};
@@ -72,15 +73,36 @@ pub(super) fn act(
 }
 
 fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) -> Result<(), Rejected> {
+    let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
+    let lacks_output = blocked.iter().any(|path| path.as_str().is_empty());
+    if d.state.parked.is_some() && lacks_output && *action == ParkedAction::MarkDone {
+        return complete_without_output(d, operation);
+    }
     if d.state.parked.is_none() || *action != ParkedAction::Retry {
         return Err(Rejected::NotParked(String::new()));
     }
-    let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
     d.emit(Event::RunResumed {
         operation,
-        event_limit: d.state.raised_limit(),
+        event_limit: d.state.event_limit_to_go_on(),
+        history_limit: d.state.history_limit_to_go_on(),
     });
     blocked::resume(d, blocked);
+    Ok(())
+}
+
+/// Everything has been done, and what the run was to say of it is too large.
+fn complete_without_output(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
+    d.emit(Event::StepResolved {
+        step: StepPath::new(""),
+        how: Resolution::Done,
+        operation,
+    });
+    d.emit(Event::RunResumed {
+        operation: Operation::default(),
+        event_limit: d.state.event_limit_to_go_on(),
+        history_limit: d.state.history_limit_to_go_on(),
+    });
+    stop::complete_with(d, Arc::default());
     Ok(())
 }
 

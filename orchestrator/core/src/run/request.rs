@@ -29,6 +29,7 @@ pub enum Verb {
     Retry,
     MarkDone,
     Skip,
+    RaiseLimits,
 }
 
 impl Verb {
@@ -49,7 +50,7 @@ impl Verb {
 
     /// Whether earlier versions kept its requests in one set with those of other verbs.
     fn was_shared(self) -> bool {
-        !matches!(self, Self::Cancel | Self::Terminate)
+        !matches!(self, Self::Cancel | Self::Terminate | Self::RaiseLimits)
     }
 }
 

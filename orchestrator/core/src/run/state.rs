@@ -75,6 +75,13 @@ pub struct State {
     /// How many there may be, where an operator has raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) event_limit: Option<u32>,
+    /// Bytes of all events as they are stored; one that was loaded from a snapshot of an earlier version counts those since.
+    #[serde(default)]
+    pub(super) history_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) history_limit: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pending_limit: Option<u32>,
     /// Transitions that emitted something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) emitted: Vec<u32>,

@@ -11,24 +11,40 @@
 //! | the root has failed | everything has ended by then: undone |
 //! | cancelled, or past its timeout | the whole run is halted; undone when it has ended |
 
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use super::decider::Decider;
 use super::event::Event;
 use super::failure::Failure;
 use super::open::Exit;
-use super::{compensation, halt};
+use super::{blocked, compensation, halt, parked};
 use crate::ids::StepPath;
 
-/// The root has ended. An output that cannot be evaluated is a failure of the run like any other.
+/// The root has ended. An output that cannot be evaluated is a failure of the run like any other; one that is too large is none:
+/// the run waits for an operator, who may have it evaluated again.
 pub(super) fn complete(d: &mut Decider<'_>) {
     let root = StepPath::new("");
     let output = d.scope(&root).evaluate(d.plan.output.as_ref());
     match output {
-        Ok(output) if compensation::is_undoing(d.state) => d.emit(Event::ExitRequested {
-            exit: Exit::Completed { output },
-        }),
-        Ok(output) => d.emit(Event::RunCompleted { output }),
+        Ok(output) => complete_with(d, output),
+        Err(error) if blocked::is_limit(&error) => {
+            d.emit(Event::StepBlocked { step: root });
+            parked::park_run(d, format!("the output of the run: {}", error.message).into());
+        }
         Err(error) => fail(d, error),
     }
+}
+
+pub(super) fn complete_with(d: &mut Decider<'_>, output: Arc<Value>) {
+    d.emit(if compensation::is_undoing(d.state) {
+        Event::ExitRequested {
+            exit: Exit::Completed { output },
+        }
+    } else {
+        Event::RunCompleted { output }
+    });
 }
 
 pub(super) fn fail(d: &mut Decider<'_>, error: Failure) {

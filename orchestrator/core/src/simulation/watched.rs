@@ -58,11 +58,7 @@ pub(super) struct Watched<'p> {
 
 /// As it comes back from storage.
 fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
-    Transition {
-        seq,
-        at,
-        events: serde_json::from_str(body).unwrap(),
-    }
+    Transition::read(seq, at, body.to_owned()).unwrap()
 }
 
 impl<'p> Watched<'p> {

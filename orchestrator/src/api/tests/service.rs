@@ -170,6 +170,7 @@ async fn commands_reach_the_log_and_are_answered_at_their_inbox() {
         request_id: "r-2".to_owned(),
         by: Some("ann".to_owned()),
         reason: Some("two\nlines".to_owned()),
+        ..OperatorCommand::default()
     };
     let cancelled = commander.operate(cancel.clone()).await.unwrap();
     let message = stream.get_raw_message(cancelled.sequence).await.unwrap();

@@ -9,6 +9,7 @@ mod deferral;
 mod families;
 mod head_room;
 mod lifecycle;
+mod limits;
 mod line;
 mod memory;
 mod messages;

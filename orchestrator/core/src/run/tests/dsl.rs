@@ -16,6 +16,7 @@ use crate::run::failure::Failure;
 use crate::run::input::{
     AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, WorkerError,
 };
+use crate::run::limits::{Limit, RunLimits};
 use crate::run::message::{Answer, Body, ChildClosed, Sender};
 use crate::run::{self, Event, State, Status, Transition};
 use crate::time::{Span, Timestamp};
@@ -548,8 +549,12 @@ impl Run {
     }
 
     pub(crate) fn started(plan: Plan, start: Start) -> Result<Self, Rejected> {
+        Self::within(RunLimits::default(), plan, start)
+    }
+
+    pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
         let now = Timestamp(1_000_000_000);
-        let (state, transition) = run::start(&plan, start, now)?;
+        let (state, transition) = run::start_within(limits, &plan, start, now)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
             plan,
@@ -603,6 +608,11 @@ impl Run {
             "every change of the status is kept: {:?}",
             self.state.turns
         );
+        if self.history.first().is_some_and(|first| first.seq == 1) {
+            let stored = |transition: &Transition| serde_json::to_string(&transition.events).unwrap().len() as u64;
+            let bytes: u64 = self.history.iter().map(stored).sum();
+            assert_eq!(self.state.usage(Limit::HistoryBytes).used, bytes);
+        }
         if self.state.is_closed() {
             assert_eq!(
                 self.state.wake_at().is_some(),
@@ -795,11 +805,7 @@ pub(crate) fn dispatches(effects: &[Effect]) -> Vec<String> {
 
 /// As it comes back from storage.
 fn stored(transition: &Transition) -> Transition {
-    let body = serde_json::to_string(&transition.events).unwrap();
-    Transition {
-        events: serde_json::from_str(&body).unwrap(),
-        ..transition.clone()
-    }
+    Transition::read(transition.seq, transition.at, transition.body().to_owned()).unwrap()
 }
 
 pub(crate) fn done(output: Value) -> TaskOutcome {

@@ -14,6 +14,7 @@ mod examples;
 mod forward;
 mod golden;
 mod late;
+mod limits;
 mod loops;
 mod messages;
 mod operators;
