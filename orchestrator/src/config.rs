@@ -11,11 +11,13 @@ use clap::Args;
 use knarr_schemas::code::Code;
 use serde::Deserialize;
 
+use self::bounds::{BoundArgs, Bounds};
 use self::limits::{LimitArgs, Limits};
 use self::streams::{ByteSize, OF_PRIVATE_SERVERS, OF_SERVERS, StreamArgs};
 use crate::bus::nats::{Storage, StreamSettings};
 use crate::telemetry::{LogFormat, TelemetryOptions};
 
+pub mod bounds;
 pub mod limits;
 pub mod streams;
 
@@ -92,6 +94,9 @@ pub struct ProcessArgs {
     pub streams: StreamArgs,
 
     #[command(flatten)]
+    pub bounds: BoundArgs,
+
+    #[command(flatten)]
     pub limits: LimitArgs,
 }
 
@@ -118,9 +123,22 @@ struct File {
     run_max_history_bytes: Option<ByteSize>,
     run_max_pending: Option<u64>,
     body_max_bytes: Option<ByteSize>,
+    live_max_bytes: Option<ByteSize>,
+    intake_max_bytes: Option<ByteSize>,
+    direct_max_bytes: Option<ByteSize>,
+    publish_max_bytes: Option<ByteSize>,
 }
 
 impl File {
+    fn bounds(&self) -> BoundArgs {
+        BoundArgs {
+            live_max_bytes: self.live_max_bytes,
+            intake_max_bytes: self.intake_max_bytes,
+            direct_max_bytes: self.direct_max_bytes,
+            publish_max_bytes: self.publish_max_bytes,
+        }
+    }
+
     fn limits(&self) -> LimitArgs {
         LimitArgs {
             run_max_events: self.run_max_events,
@@ -155,6 +173,7 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     pub otlp_endpoint: Option<String>,
     pub streams: StreamSettings,
+    pub bounds: Bounds,
     pub limits: Limits,
 }
 
@@ -210,6 +229,7 @@ impl ServerConfig {
         };
         let process = args.process;
         let streams = process.streams.or(file.streams()).settings(OF_SERVERS)?;
+        let bounds = process.bounds.or(file.bounds()).bounds()?;
         let limits = process.limits.or(file.limits()).settings()?;
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let config = Self {
@@ -237,6 +257,7 @@ impl ServerConfig {
                 .or(file.otlp_endpoint)
                 .or_else(|| given(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())),
             streams,
+            bounds,
             limits,
         };
         config.check()

@@ -179,12 +179,13 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
     // The engine does both again; done here, what is wrong is known before anything is said to be up.
     let cluster = store.prepare(config.partitions).await?;
     bus.prepare(cluster.id, cluster.partitions).await?;
-    let engine_config = EngineConfig {
+    let mut engine_config = EngineConfig {
         partitions: config.partitions,
         run_limits: config.limits.runs,
         max_body_bytes: config.limits.body_bytes,
         ..EngineConfig::new(&config.replica_name)
     };
+    config.bounds.apply(&mut engine_config);
     let mut engine = Engine::new(engine_config, Arc::clone(&store), Arc::clone(&bus));
     engine.spans = telemetry::span::installed();
     let health = Arc::clone(&engine.health);

@@ -66,6 +66,16 @@ impl BadJson {
     }
 }
 
+/// Of a value beside its text: itself, and its place in an array or with its name in an object.
+const OF_A_VALUE: usize = 104;
+
+/// How many bytes JSON takes up together with what it is parsed into, at most; of one look at each byte. What commas stand in
+/// texts counts as well.
+pub fn weight(bytes: &[u8]) -> usize {
+    let values = bytes.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    2 * bytes.len() + OF_A_VALUE * (values + 1)
+}
+
 /// Parses a body. Never panics, and never recurses deeper than `limits.depth`.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
     if bytes.len() > limits.bytes {

@@ -60,6 +60,8 @@ pub enum BenchError {
         seconds: u64,
         last: String,
     },
+    #[error("lateness is read from the database, and none is named")]
+    NoDatabase,
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),
     #[error("the definition of the scenario was not taken: {0}")]
@@ -80,7 +82,7 @@ impl From<BenchError> for CliError {
             BenchError::Client(_) | BenchError::Nats(_) => &NATS_LOST,
             BenchError::Ended { .. } | BenchError::Spawn { .. } => &PROCESS_ENDED,
             BenchError::NotReady { .. } => &NOT_READY,
-            BenchError::Database(_) => &DATABASE,
+            BenchError::Database(_) | BenchError::NoDatabase => &DATABASE,
             BenchError::NotRegistered(_) => &NOT_REGISTERED,
         };
         Self::new(Exit::Environment, code, message)

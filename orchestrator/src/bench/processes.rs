@@ -74,6 +74,16 @@ impl Processes {
     }
 }
 
+/// Resident memory in KiB: now, and at most.
+pub(crate) fn memory(pid: u32) -> Option<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let of = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((of("VmRSS:")?, of("VmHWM:")?))
+}
+
 /// Of this process without its children, which are all the others.
 fn own_cpu() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;

@@ -65,7 +65,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(microseconds: &Histogram<u64>) -> Self {
+    pub(super) fn of(microseconds: &Histogram<u64>) -> Self {
         let ms = |us: u64| round(us as f64 / 1_000.0);
         Self {
             p50: ms(microseconds.value_at_quantile(0.5)),
@@ -263,7 +263,7 @@ impl Report {
 }
 
 /// `✓ …` in green or `✗ …` in red.
-fn verdict(look: &Look, good: bool, text: &str) -> String {
+pub(super) fn verdict(look: &Look, good: bool, text: &str) -> String {
     match (look.color, good) {
         (true, true) => format!("✓ {text}").green().to_string(),
         (true, false) => format!("✗ {text}").red().to_string(),
@@ -273,7 +273,7 @@ fn verdict(look: &Look, good: bool, text: &str) -> String {
 }
 
 /// With as many digits as say something.
-fn short(number: f64) -> String {
+pub(super) fn short(number: f64) -> String {
     match number.abs() {
         size if size >= 100.0 => thousands(number, 0),
         size if size >= 10.0 => format!("{number:.1}"),
@@ -281,7 +281,7 @@ fn short(number: f64) -> String {
     }
 }
 
-fn thousands(number: f64, decimals: usize) -> String {
+pub(super) fn thousands(number: f64, decimals: usize) -> String {
     let text = format!("{number:.decimals$}");
     let (whole, fraction) = text
         .split_once('.')

@@ -24,7 +24,7 @@ use super::error::BenchError;
 use super::figures::Mark;
 use super::load::Live;
 use super::metrics::engine_counts;
-use super::processes::{Processes, find_nats, find_postgres};
+use super::processes::{Processes, find_nats, find_postgres, memory};
 use super::record::{Question, Verdict};
 use super::worker::{count_subject, report_subject};
 use crate::api::client::{ApiClient, CallError};
@@ -163,27 +163,49 @@ impl Stack {
         &self.nats_url
     }
 
+    pub(crate) fn nats(&self) -> Client {
+        self.nats.clone()
+    }
+
+    /// The database's, where it is known.
+    pub(crate) fn pool(&self) -> Result<PgPool, BenchError> {
+        self.pool.clone().ok_or(BenchError::NoDatabase)
+    }
+
+    /// Resident memory of the orchestrators, in KiB: now, and at most.
+    pub(crate) fn orchestrator_memory(&self) -> Option<(u64, u64)> {
+        let of = self.processes.orchestrator.iter().map(|pid| memory(*pid));
+        of.reduce(|all, one| Some((all?.0 + one?.0, all?.1 + one?.1)))?
+    }
+
     /// An error if a process has ended.
     pub(crate) fn check(&mut self) -> Result<(), BenchError> {
         self.children.iter_mut().try_for_each(Child::check)
     }
 
     async fn register(&mut self, options: &BenchOptions) -> Result<(), BenchError> {
+        self.register_text(options.scenario.definition()).await?;
+        let Some(events) = options.events else { return Ok(()) };
+        let api = ApiClient::new(self.nats.clone(), self.namespace.clone(), CALL_TIMEOUT);
+        let request = SetNamespace { events: Some(events) };
+        let set: Result<NamespaceInfo, _> = api.call(verb::NAMESPACE_SET, &request).await;
+        set.map(drop)
+            .map_err(|error| BenchError::Nats(format!("the events of the namespace cannot be switched: {error}")))
+    }
+
+    /// Registers one more, and waits for the orchestrator until it can.
+    pub(crate) async fn register_text(&mut self, source: &str) -> Result<(), BenchError> {
         let api = ApiClient::new(self.nats.clone(), self.namespace.clone(), CALL_TIMEOUT);
         let deadline = Instant::now() + READY_DEADLINE;
         let request = RegisterDefinition {
-            source: options.scenario.definition().to_owned(),
-            file_name: Some("order.yaml".to_owned()),
+            source: source.to_owned(),
+            file_name: Some("bench.yaml".to_owned()),
             files: Default::default(),
         };
         loop {
             let called = async {
                 if self.namespace != "default" {
                     let _: NamespaceInfo = api.call(verb::NAMESPACE_CREATE, &CreateNamespace::default()).await?;
-                }
-                if options.events.is_some() {
-                    let events = options.events;
-                    let _: NamespaceInfo = api.call(verb::NAMESPACE_SET, &SetNamespace { events }).await?;
                 }
                 api.call::<_, RegisteredDefinition>(verb::DEFINITION_REGISTER, &request)
                     .await

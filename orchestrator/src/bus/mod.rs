@@ -11,13 +11,14 @@ use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Span;
 use knarr_schemas::code::{Code, split_id};
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use self::inlet::Inlet;
 use crate::store::Cursor;
 
 pub mod code;
 pub mod head_room;
+pub mod inlet;
 pub mod memory;
 pub mod nats;
 mod task_handle;
@@ -225,13 +226,13 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Starts handing over a partition's log after `cursor`, and what arrives at its direct inlet, into `into`, tagged
     /// with `reader`. Survives reconnects and recreated streams by itself until [`Bus::close_partition`] or the next
-    /// `open_partition` of the same partition. Back-pressure is `into` being full.
+    /// `open_partition` of the same partition. Back-pressure is that `into` has no room.
     fn open_partition(
         &self,
         partition: i16,
         cursor: Cursor,
         reader: u64,
-        into: mpsc::Sender<Incoming>,
+        into: Inlet,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Stops both inlets of a partition; nothing of it is handed over after this returns. What the direct inlet has

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use crate::bench::{self, BenchOptions, Load, Scenario, WorkerOptions};
+use crate::bench::{self, BenchOptions, Load, Scenario, Sleepers, WorkerOptions};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, parse_duration};
 use crate::cli::namespace::Switch;
@@ -14,6 +15,8 @@ use crate::dev::Progress;
 /// In flight where nothing else is said: enough for the machine to be busy.
 const IN_FLIGHT: u32 = 256;
 const SHORTEST: Duration = Duration::from_millis(100);
+const SLEEPERS: u32 = 10_000;
+const SLEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,15 +27,34 @@ and KNARR_DATABASE_URL are not looked at.
 Exit status: 0 measured, and every saga ended as it had to; 1 sagas were lost, ended wrongly, or steps ran too often, not \
 at all or out of order; 2 wrong usage; 3 there was no measurement.
 
+Sleepers are runs that only wait. --sleepers says how many, --sleep for how long; with --pending so many others are there that sleep for years, and with --together all of them are due at the same instant. Exit status 1: one was early, or did not wake.
+
 Examples:
   knarr bench order
   knarr bench order_failing --in-flight 64 --duration 1m
   knarr bench order --rate 500 -o json
-  knarr bench order --idle")]
+  knarr bench order --idle
+  knarr bench sleepers --sleepers 10000 --sleep 5s --pending 1000000")]
 pub struct BenchArgs {
     /// What to run
     #[arg(value_enum)]
-    pub scenario: Scenario,
+    pub scenario: Measured,
+
+    /// Sleepers that are started and waited for [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub sleepers: Option<u32>,
+
+    /// For how long they sleep [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub sleep: Option<Duration>,
+
+    /// Others that are pending meanwhile, for years
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    pub pending: Option<u32>,
+
+    /// All sleepers are due at the same instant
+    #[arg(long)]
+    pub together: bool,
 
     /// Closed loop: so many sagas at once [default: 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with_all = ["rate", "idle"])]
@@ -75,7 +97,49 @@ pub struct BenchArgs {
     pub concurrency: u32,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Measured {
+    /// Four activities in sequence, all of which succeed
+    Order,
+    /// The third activity fails for good: two undos
+    OrderFailing,
+    /// Runs that wait: how late their timers fire
+    Sleepers,
+}
+
 impl BenchArgs {
+    /// `None` where sagas are measured.
+    fn sleepers(&self) -> Result<Option<Sleepers>, CliError> {
+        let of_sleepers = self.sleepers.is_some() || self.sleep.is_some() || self.pending.is_some() || self.together;
+        let of_sagas = self.in_flight.is_some() || self.rate.is_some() || self.idle;
+        match self.scenario {
+            Measured::Sleepers if of_sagas => Err(CliError::usage(
+                "--in-flight, --rate and --idle are for sagas; sleepers are started as fast as they can be",
+            )),
+            Measured::Sleepers => {
+                let sleep = self.sleep.unwrap_or(SLEEP);
+                if sleep < SHORTEST {
+                    return Err(CliError::usage(format!(
+                        "--sleep is at least {} ms",
+                        SHORTEST.as_millis()
+                    )));
+                }
+                Ok(Some(Sleepers {
+                    count: u64::from(self.sleepers.unwrap_or(SLEEPERS)),
+                    sleep,
+                    pending: u64::from(self.pending.unwrap_or(0)),
+                    together: self.together,
+                }))
+            }
+            _ if of_sleepers => Err(CliError::usage(
+                "--sleepers, --sleep, --pending and --together are for `knarr bench sleepers`",
+            )),
+            _ => Ok(None),
+        }
+    }
+
     fn options(&self, globals: &Globals) -> Result<BenchOptions, CliError> {
         if self.duration < SHORTEST {
             return Err(CliError::usage(format!(
@@ -95,7 +159,11 @@ impl BenchArgs {
             (None, in_flight) => Load::InFlight(in_flight.unwrap_or(IN_FLIGHT)),
         };
         Ok(BenchOptions {
-            scenario: self.scenario,
+            scenario: match self.scenario {
+                Measured::OrderFailing => Scenario::OrderFailing,
+                // Whoever sleeps needs no worker; the one that is there has nothing to do.
+                Measured::Order | Measured::Sleepers => Scenario::Order,
+            },
             load,
             duration: self.duration,
             warmup: self.warmup,
@@ -122,19 +190,29 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 pub async fn run(args: BenchArgs, globals: &Globals) -> Result<(), CliError> {
     let options = args.options(globals)?;
+    let sleepers = args.sleepers()?;
     let progress = Progress::for_stderr();
+    if let Some(sleepers) = sleepers {
+        let measured = bench::sleep(&options, sleepers, &interrupt::token(), &progress).await;
+        progress.finish();
+        let report = measured?;
+        return end(globals, &report, report.render(&globals.look()), report.is_good());
+    }
     let measured = bench::run(&options, &interrupt::token(), &progress).await;
     progress.finish();
     let report = measured?;
+    end(globals, &report, report.render(&globals.look()), report.is_good())
+}
+
+fn end(globals: &Globals, report: &impl Serialize, text: String, good: bool) -> Result<(), CliError> {
     if globals.json() {
-        output::print_json(&report);
+        output::print_json(report);
     } else {
-        output::print(&report.render(&globals.look()));
+        output::print(&text);
     }
-    if report.is_good() {
-        Ok(())
-    } else {
-        Err(CliError::silent(Exit::No))
+    match good {
+        true => Ok(()),
+        false => Err(CliError::silent(Exit::No)),
     }
 }
 
@@ -193,6 +271,35 @@ mod tests {
         );
         assert_eq!((options.warmup, options.replicas), (Duration::ZERO, 2));
         assert_eq!(options.nats_url.as_deref(), Some("nats://h:1"));
+    }
+
+    #[test]
+    fn sleepers_have_options_of_their_own() {
+        let sleepers = |line: &str| {
+            let cli = Cli::read(["knarr", "bench"].into_iter().chain(line.split_whitespace())).unwrap();
+            match cli.command {
+                Command::Bench(bench) => bench.sleepers().map_err(|error| error.to_string()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let of = |count, sleep, pending, together| Sleepers {
+            count,
+            sleep,
+            pending,
+            together,
+        };
+        assert_eq!(sleepers("sleepers").unwrap(), Some(of(10_000, SLEEP, 0, false)));
+        let line = "sleepers --sleepers 7 --sleep 100ms --pending 1000000 --together";
+        assert_eq!(sleepers(line).unwrap(), Some(of(7, SHORTEST, 1_000_000, true)));
+        assert_eq!(sleepers("order").unwrap(), None);
+        for line in [
+            "order --sleep 5s",
+            "order --together",
+            "sleepers --rate 5",
+            "sleepers --sleep 99ms",
+        ] {
+            assert!(sleepers(line).is_err(), "{line}");
+        }
     }
 
     #[test]

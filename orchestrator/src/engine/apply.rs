@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use knarr_core::ids::RunId;
+use knarr_core::json;
 use knarr_core::run::input::Input;
 use knarr_core::run::{self, Event, State, Transition};
 use knarr_core::time::Timestamp;
@@ -75,6 +76,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         // Not published: it is started from memory, and the commit owes it to a later owner alone.
         effects.retain(|effect| *effect != run::effect::Effect::Continue);
         let continues = effects.len() < before;
+        let composed = self.building.publications().len();
         outgoing::publications(
             &live.state,
             &live.reference,
@@ -86,6 +88,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let into = self.building.publications();
             owes |= lifecycle::tell(&live.state, &live.reference, &transition, into);
         }
+        self.building.count_publications(composed);
+        let weight = json::weight(transition.body().as_bytes());
         let number = transition.seq;
         let seq = i32::try_from(number).unwrap_or(i32::MAX);
         let (retention_class, partition) = (live.row.retention_class, live.row.partition);
@@ -108,7 +112,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             && !live.state.is_closed()
             && let Ok(body) = serde_json::to_string(&live.state)
         {
+            self.live.weigh(run_id, json::weight(body.as_bytes()));
             self.building.snapshot(Snapshot { run_id, seq, body });
+        } else {
+            self.live.grow(run_id, weight);
         }
         self.refresh_row(run_id, now);
         if continues {
@@ -159,7 +166,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
             if row.closed_at.is_some() || self.live.ids.contains_key(&key) {
                 let number = self.building.number;
-                self.live.ids.entry(key).or_default().put(row, number);
+                self.live.put_id(key, row, number);
             }
         }
     }

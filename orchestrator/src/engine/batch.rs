@@ -75,6 +75,8 @@ pub(super) struct Outbound {
     pub(super) messages: Vec<Outgoing>,
     pub(super) publications: Vec<Publication>,
     pub(super) spans: Vec<Ended>,
+    /// What the batch weighed, and with it these.
+    pub(super) bytes: usize,
 }
 
 impl BatchBuilder {
@@ -128,6 +130,13 @@ impl BatchBuilder {
         &mut self.publications
     }
 
+    /// Those from there on have just been composed: events, messages and answers count as they stand; what a task is made
+    /// of is in its run's events, which are counted.
+    pub(super) fn count_publications(&mut self, from: usize) {
+        let new = self.publications.get(from..).unwrap_or_default();
+        self.bytes += new.iter().map(Publication::bytes).sum::<usize>();
+    }
+
     pub(super) fn spans(&mut self) -> &mut Vec<Ended> {
         &mut self.spans
     }
@@ -174,6 +183,7 @@ impl BatchBuilder {
     }
 
     pub(super) fn answer(&mut self, answer: Outgoing) {
+        self.bytes += answer.payload.len();
         self.answers.push(answer);
     }
 
@@ -240,6 +250,7 @@ impl BatchBuilder {
                 messages: self.messages,
                 publications: self.publications,
                 spans: self.spans,
+                bytes: self.bytes,
             },
         }
     }

@@ -12,7 +12,6 @@ use knarr_core::ids::RunId;
 use super::batch::{BatchBuilder, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
-use super::live::Evicted;
 use super::offers::Left;
 use super::publication::{HeldTask, Published};
 use super::report::Done;
@@ -134,10 +133,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
         self.forget_finished();
-        for evicted in self.live.shrink(self.config.live_runs, self.committed) {
+        let (runs, bytes) = (self.config.live_runs, self.config.live_bytes);
+        for evicted in self.live.shrink(runs, bytes, self.committed) {
             self.let_sleep(&evicted);
         }
+        if self.live.id_bytes() > bytes / 8 && self.fetching.is_none() {
+            self.live.forget_ids(self.committed);
+        }
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);
+        metrics::gauge!(metric::LIVE_BYTES).set(self.live.bytes() as f64);
         let commit = (!sealed.batch.owed.is_empty()).then_some(CommitId {
             session: self.session.id,
             batch_no: self.session.batch_no,
@@ -154,16 +158,30 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    fn let_sleep(&mut self, left: &Evicted) {
-        self.alarms.sleep(left.wake_at, left.run_id, Some(left.partition));
-    }
-
-    /// Publishes what a committed batch owes, beside the loop.
-    pub(super) fn let_out(&mut self, commit: Option<CommitId>, outbound: Outbound) {
+    /// Publishes what a committed batch owes, beside the loop. Where too much is under way already, only those who wait are
+    /// told; the rest waits by the name of its commit, and is read from the store when it is its turn.
+    pub(super) fn let_out(&mut self, mut commit: Option<CommitId>, mut outbound: Outbound) {
         let publisher = self.publisher.clone();
-        let panicked = commit.map(|commit| Published::unsettled(commit, Left::All));
-        self.beside(Done::Published(panicked), async move {
-            Done::Published(publisher.publish(commit, outbound).await)
+        if self.publishing_bytes > 0
+            && self.publishing_bytes + outbound.bytes > self.config.publish_bytes
+            && let Some(owed) = commit.take()
+        {
+            outbound.publications = Vec::new();
+            outbound.messages = Vec::new();
+            outbound.bytes = outbound.answers.iter().map(|answer| answer.payload.len()).sum();
+            self.offers.was_published(owed);
+            self.offers.put(owed, Left::All);
+            metrics::counter!(metric::PUBLICATIONS_PUT_OFF).increment(1);
+        }
+        let bytes = outbound.bytes;
+        self.publishing_bytes += bytes;
+        let panicked = Done::Published {
+            bytes,
+            published: commit.map(|commit| Published::unsettled(commit, Left::All)),
+        };
+        self.beside(panicked, async move {
+            let published = publisher.publish(commit, outbound).await;
+            Done::Published { bytes, published }
         });
     }
 

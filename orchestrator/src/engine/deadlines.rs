@@ -13,10 +13,11 @@ use knarr_core::time::{Span, Timestamp};
 
 use super::apply::Applied;
 use super::job::{Job, JobKind};
+use super::live::Evicted;
 use super::report::Done;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::{Store, StoreError};
+use crate::store::{Due, DuePage, Store, StoreError};
 
 /// Alarms of the near future. Entries are not removed when a deadline moves or its run closes: what counts is the alarm
 /// that the run in memory knows of, or, for one that is not there, what is noted here.
@@ -190,7 +191,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Asks the store for deadlines of the near future, now and then.
     pub(super) fn scan(&mut self) {
         let now = self.clock.now();
-        if self.scanning || now < self.scan_from || self.partitions.len() == 0 {
+        let begins = self.scan_after.is_none();
+        if self.scanning || now < self.scan_from || self.partitions.len() == 0 || (!begins && self.sleeps_enough()) {
             return;
         }
         self.scanning = true;
@@ -203,37 +205,44 @@ impl<S: Store, B: Bus> Loop<S, B> {
             life,
             until,
             result: Err(StoreError::Unavailable("the question panicked".to_owned())),
-            full: false,
         };
-        // Overdue runs come first in every page. Those that wait at the gate, or are being loaded, must leave room for what is
-        // behind them.
-        let known = self.gate.len() + self.alarms.asleep();
-        let page = self.config.deadline_page.saturating_add(known);
+        let page = DuePage {
+            after: self.scan_after,
+            until,
+            limit: u32::try_from(self.config.deadline_page).unwrap_or(u32::MAX),
+        };
         self.beside(panicked, async move {
-            let limit = u32::try_from(page).unwrap_or(u32::MAX);
-            let result = store.due(&partitions, until, limit).await;
-            let full = result.as_ref().is_ok_and(|due| due.len() >= limit as usize);
-            Done::Due {
-                life,
-                until,
-                result,
-                full,
-            }
+            let result = store.due(&partitions, page).await;
+            Done::Due { life, until, result }
         });
     }
 
-    pub(super) fn scanned(
-        &mut self,
-        until: Timestamp,
-        result: Result<Vec<(RunId, Timestamp)>, StoreError>,
-        full: bool,
-    ) {
+    /// Alarms of runs that are not in memory are bounded: what the store has to say behind them waits there.
+    fn sleeps_enough(&self) -> bool {
+        self.alarms.asleep() >= 4 * self.config.deadline_page
+    }
+
+    /// A run leaves the memory with an alarm. Where too many sleep already the store names it again, in time.
+    pub(super) fn let_sleep(&mut self, left: &Evicted) {
+        if self.sleeps_enough() {
+            self.scan_after = None;
+            self.scan_from = self.scan_from.min(left.wake_at);
+        } else {
+            self.alarms.sleep(left.wake_at, left.run_id, Some(left.partition));
+        }
+    }
+
+    pub(super) fn scanned(&mut self, until: Timestamp, result: Result<Due, StoreError>) {
         self.scanning = false;
         let now = self.clock.now();
         match result {
             Ok(due) => {
-                let last = due.last().map(|(_, at)| *at);
-                for (run_id, at) in due {
+                let last = due
+                    .runs
+                    .last()
+                    .map(|(run_id, at)| (*at, *run_id))
+                    .filter(|_| !due.whole);
+                for (run_id, at) in due.runs {
                     if self.gate.holds(run_id) {
                         continue;
                     }
@@ -247,21 +256,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         Some(_) => {}
                     }
                 }
-                let half = knarr_core::time::Span(self.config.deadline_horizon.0 / 2);
                 if self.partitions.newest_reader() > self.scan_readers {
                     // Partitions taken meanwhile have not been asked about.
-                    self.scan_from = now;
+                    (self.scan_after, self.scan_from) = (None, now);
                     return;
                 }
-                // A full page covers the time up to its last row; the rest is asked for when that is reached.
+                self.scan_after = last;
+                // The next page is asked for when the last of this one is reached; all of it anew after half the horizon.
                 self.scan_from = match last {
-                    Some(last) if full => last.max(now.plus(knarr_core::time::Span::from_millis(200))).min(until),
-                    _ => now.plus(half),
+                    Some((at, _)) => at.min(until),
+                    None => now.plus(Span(self.config.deadline_horizon.0 / 2)),
                 };
             }
             Err(error) => {
                 tracing::warn!(%error, "deadlines cannot be read yet");
-                self.scan_from = now.plus(knarr_core::time::Span::from_secs(1));
+                self.scan_from = now.plus(Span::from_secs(1));
             }
         }
     }

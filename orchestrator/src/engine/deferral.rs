@@ -118,6 +118,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         let runs: Vec<RunId> = self.deferral.runs.keys().copied().collect();
+        let mut may_read = self.deferral.has_room();
         for run in runs {
             let known = self.is_known(run);
             let Some(held) = self.deferral.runs.get_mut(&run) else {
@@ -130,7 +131,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.deferral.release(run);
                 let lacking = std::mem::take(&mut self.lacking);
                 self.direct.extend(lacking);
-            } else if known && held.queue.is_empty() && !held.reading && held.deferred_in <= self.committed {
+            } else if known && held.queue.is_empty() && held.deferred_in <= self.committed {
+                if !std::mem::take(&mut may_read) {
+                    continue;
+                }
                 held.reading = true;
                 let (partition, after) = (held.partition, held.read_to);
                 self.read_back(run, partition, after);

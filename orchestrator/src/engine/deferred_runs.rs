@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use super::job::{Job, JobKind};
 use super::live::IdKey;
 
+/// Bytes of what has been read back and is not applied, beside the page that was read last.
+const MOST_READ_BACK: usize = 4 << 20;
+
 #[derive(Debug, Default)]
 pub(super) struct Deferral {
     pub(super) runs: HashMap<RunId, HeldBack>,
@@ -41,6 +44,15 @@ pub(super) struct HeldBack {
 impl Deferral {
     pub(super) fn holds(&self, run: RunId) -> bool {
         !self.runs.is_empty() && self.runs.contains_key(&run)
+    }
+
+    /// Whether more may be read back: one page at a time, and none while much of earlier ones waits to be applied.
+    pub(super) fn has_room(&self) -> bool {
+        let waiting = self.runs.values().flat_map(|held| &held.queue);
+        let bytes = waiting
+            .filter_map(|job| job.origin.message())
+            .map(|message| message.payload.len());
+        self.runs.values().all(|held| !held.reading) && bytes.sum::<usize>() < MOST_READ_BACK
     }
 
     /// `look_up` is the one that will bring it; otherwise it is loaded by itself.

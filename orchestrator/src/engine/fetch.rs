@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowName};
+use knarr_core::json;
 use knarr_core::run::{State, Transition};
 
 use super::definitions::Definitions;
@@ -64,6 +65,8 @@ pub(super) struct Loaded {
     pub(super) state: State,
     pub(super) plan: Arc<Plan>,
     pub(super) row: RunRow,
+    /// Of what it was read from.
+    pub(super) weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +175,7 @@ pub(super) async fn load<S: Store>(store: &S, definitions: &Definitions, ids: &[
             Ok(state) => found.runs.push(Loaded {
                 state,
                 plan,
+                weight: weight(&stored),
                 row: stored.row,
             }),
             Err(error) => {
@@ -181,6 +185,15 @@ pub(super) async fn load<S: Store>(store: &S, definitions: &Definitions, ids: &[
         }
     }
     Ok(found)
+}
+
+fn weight(stored: &StoredRun) -> usize {
+    let snapshot = stored.snapshot.iter().map(|snapshot| &snapshot.body);
+    let transitions = stored.transitions.iter().map(|transition| &transition.body);
+    snapshot
+        .chain(transitions)
+        .map(|text| json::weight(text.as_bytes()))
+        .sum()
 }
 
 /// Where the snapshot is not to be read, all is folded from the first event: the snapshot is only a shorter way.

@@ -73,10 +73,6 @@ impl Gate {
         self.waiting.entry(partition).or_default().insert(run_id);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.inside.len()
-    }
-
     pub(super) fn holds(&self, run_id: RunId) -> bool {
         self.inside.contains(&run_id)
     }

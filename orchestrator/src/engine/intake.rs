@@ -3,14 +3,15 @@
 use super::code;
 use super::job::{Job, JobKind};
 use super::run_loop::Loop;
+use crate::bus::inlet::Admitted;
 use crate::bus::{Bus, Incoming};
 use crate::store::Store;
 use crate::telemetry::metric;
 
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Sorts a message to its queue.
-    pub(super) fn take(&mut self, message: Incoming) {
-        match message {
+    pub(super) fn take(&mut self, Admitted { incoming, held }: Admitted) {
+        match incoming {
             Incoming::Log(message) => {
                 let number = message.partition;
                 let Some(partition) = self.partitions.get(number) else {
@@ -19,14 +20,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if partition.reader != message.reader || partition.leaving_after.is_some() {
                     return;
                 }
-                let job = self.reader.log(message);
+                let mut job = self.reader.log(message);
+                job.held = held;
                 if let Some(partition) = self.partitions.get_mut(number) {
                     partition.queue.push_back(job);
                 }
             }
             Incoming::Direct(message) => {
                 let serves = self.partitions.serves(message.partition);
-                let job = self.reader.direct(message);
+                let mut job = self.reader.direct(message);
+                job.held = held;
                 if serves {
                     self.direct.push_back(job);
                 } else {

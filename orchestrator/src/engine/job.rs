@@ -11,6 +11,7 @@ use knarr_core::time::Span;
 use serde_json::Value;
 
 use super::refusal::Refusal;
+use crate::bus::inlet::Held;
 use crate::bus::{self, DirectMessage, LogMessage};
 
 /// One thing to do, and where it came from.
@@ -22,6 +23,8 @@ pub(super) struct Job {
     pub(super) asked_in: Option<u64>,
     /// The same for its run.
     pub(super) asked_run: Option<u64>,
+    /// Its room, until it is done.
+    pub(super) held: Option<Held>,
 }
 
 impl Job {
@@ -31,6 +34,7 @@ impl Job {
             kind,
             asked_in: None,
             asked_run: None,
+            held: None,
         }
     }
 

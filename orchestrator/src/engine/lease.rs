@@ -10,6 +10,7 @@ use super::report::Done;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{OwnedPartition, Share, Store, StoreError};
+use crate::telemetry::metric;
 
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Renews the lease, beside the loop; one renewal at a time.
@@ -18,6 +19,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         self.keeping = true;
+        let in_use = self.room.in_use();
+        metrics::gauge!(metric::INTAKE_BYTES, "inlet" => "log").set(in_use.log as f64);
+        metrics::gauge!(metric::INTAKE_BYTES, "inlet" => "direct").set(in_use.direct as f64);
+        metrics::gauge!(metric::PUBLISHING_BYTES).set(self.publishing_bytes as f64);
         let store = Arc::clone(&self.store);
         let (session, life) = (self.session, self.life);
         let published = if self.building.needs_commit() {
@@ -96,13 +101,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 partition,
                 cursor,
                 reader,
-                into: self.intake.clone(),
+                into: self.room.inlet(partition, self.intake.clone()),
             };
             self.readers.open(&self.bus, &self.tasks, opening);
         }
         // What was looked up of others' runs may be ours now.
         self.absent.clear();
-        self.scan_from = Timestamp(i64::MIN);
+        (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
     }
 
@@ -154,7 +159,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.alarms.forget_partition(*partition);
             self.deferral.forget_partition(*partition);
         }
-        self.scan_from = Timestamp(i64::MIN);
+        (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
         let store = Arc::clone(&self.store);
         let (session, life) = (self.session, self.life);

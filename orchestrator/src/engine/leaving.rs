@@ -14,6 +14,7 @@ use super::job::{Job, JobKind, Origin};
 use super::outgoing;
 use super::report::Done;
 use super::run_loop::Loop;
+use crate::bus::inlet::Admitted;
 use crate::bus::{Bus, Incoming};
 use crate::store::{Batch, Store};
 
@@ -77,7 +78,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Waits for publications, a while, and ends the session.
     pub(super) async fn leave(
         mut self,
-        mut incoming: mpsc::Receiver<Incoming>,
+        mut incoming: mpsc::Receiver<Admitted>,
         mut reports: mpsc::UnboundedReceiver<Done>,
     ) {
         self.tasks.close();
@@ -94,21 +95,25 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.wait()).await;
                     break;
                 }
-                Some(message) = incoming.recv() => {
-                    self.take_no_more(message);
-                    while let Ok(message) = incoming.try_recv() {
-                        self.take_no_more(message);
+                Some(taken) = incoming.recv() => {
+                    self.take_no_more(taken.incoming);
+                    while let Ok(taken) = incoming.try_recv() {
+                        self.take_no_more(taken.incoming);
                     }
                     self.send_on();
                 }
             }
         }
-        while let Ok(message) = incoming.try_recv() {
-            self.take_no_more(message);
+        while let Ok(taken) = incoming.try_recv() {
+            self.take_no_more(taken.incoming);
         }
         self.send_on();
         while let Ok(report) = reports.try_recv() {
-            if let Done::Published(Some(published)) = report {
+            if let Done::Published {
+                published: Some(published),
+                ..
+            } = report
+            {
                 self.publication_ended(published);
             }
         }

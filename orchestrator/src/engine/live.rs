@@ -34,11 +34,17 @@ pub(super) struct Live {
     pub(super) warned: Warned,
     /// Attempts whose spans have begun; empty where no spans are exported.
     pub(super) attempts: Vec<super::spans::Attempt>,
+    /// An upper estimate of its memory, in bytes.
+    weight: usize,
     used: u64,
 }
 
+/// Of a run beside what its events say.
+const OF_A_RUN: usize = 2 << 10;
+
 impl Live {
-    pub(super) fn new(state: State, plan: Arc<Plan>, reference: Arc<RunRef>, row: RunRow) -> Self {
+    /// `loaded`: what it was read from weighs so much.
+    pub(super) fn new(state: State, plan: Arc<Plan>, reference: Arc<RunRef>, row: RunRow, loaded: usize) -> Self {
         Self {
             state,
             plan,
@@ -50,6 +56,7 @@ impl Live {
             beats: Vec::new(),
             warned: Warned::default(),
             attempts: Vec::new(),
+            weight: OF_A_RUN + loaded,
             used: 0,
         }
     }
@@ -108,6 +115,10 @@ impl IdInfo {
             .find(|known| known.row.request_id.as_ref() == Some(request))
     }
 
+    fn bytes(&self) -> usize {
+        self.runs.iter().map(|known| bytes_of(&known.row)).sum()
+    }
+
     pub(super) fn put(&mut self, row: RunRow, batch: u64) {
         self.changed_in = batch;
         let closed_in = if row.closed_at.is_some() { batch } else { 0 };
@@ -116,6 +127,12 @@ impl IdInfo {
             None => self.runs.push(Known { row, closed_in }),
         }
     }
+}
+
+/// Of a row beside what every one has.
+fn bytes_of(row: &RunRow) -> usize {
+    let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    of(&row.outcome) + of(&row.search_attributes)
 }
 
 /// A run that had to leave the memory with a deadline ahead.
@@ -130,8 +147,12 @@ pub(super) struct Evicted {
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
     runs: HashMap<RunId, Live>,
+    /// What they weigh.
+    bytes: usize,
     /// Ids that were looked up or changed and not yet forgotten. An entry wins over what a look-up says.
     pub(super) ids: HashMap<IdKey, IdInfo>,
+    /// Of the outcomes of their runs.
+    id_bytes: usize,
     recency: VecDeque<(RunId, u64)>,
     tick: u64,
     /// Runs that were dropped since the look-up under way was asked: what it says of them may be old.
@@ -143,6 +164,31 @@ pub(super) struct LiveRuns {
 impl LiveRuns {
     pub(super) fn len(&self) -> usize {
         self.runs.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn id_bytes(&self) -> usize {
+        self.id_bytes
+    }
+
+    /// A transition has added so much to a run.
+    pub(super) fn grow(&mut self, id: RunId, by: usize) {
+        if let Some(live) = self.runs.get_mut(&id) {
+            live.weight += by;
+            self.bytes += by;
+        }
+    }
+
+    /// All of its state weighs so much: what transitions have added and taken away since it was last said.
+    pub(super) fn weigh(&mut self, id: RunId, state: usize) {
+        if let Some(live) = self.runs.get_mut(&id) {
+            self.bytes -= live.weight;
+            live.weight = OF_A_RUN + state;
+            self.bytes += live.weight;
+        }
     }
 
     pub(super) fn contains(&self, id: RunId) -> bool {
@@ -165,7 +211,10 @@ impl LiveRuns {
         self.tick += 1;
         live.used = self.tick;
         self.recency.push_back((id, self.tick));
-        self.runs.insert(id, live);
+        self.bytes += live.weight;
+        if let Some(before) = self.runs.insert(id, live) {
+            self.bytes -= before.weight;
+        }
     }
 
     /// A look-up begins.
@@ -186,7 +235,9 @@ impl LiveRuns {
         if let Some(left) = &mut self.left {
             left.insert(id);
         }
-        self.runs.remove(&id)
+        let live = self.runs.remove(&id)?;
+        self.bytes -= live.weight;
+        Some(live)
     }
 
     /// Forgets everything: after a failed commit only the store is right.
@@ -196,7 +247,14 @@ impl LiveRuns {
 
     /// Forgets the runs and ids of partitions that are given away.
     pub(super) fn forget_partition(&mut self, partition: i16) {
-        self.runs.retain(|_, live| live.row.partition != partition);
+        let bytes = &mut self.bytes;
+        self.runs.retain(|_, live| {
+            let stays = live.row.partition != partition;
+            if !stays {
+                *bytes -= live.weight;
+            }
+            stays
+        });
         self.ids
             .retain(|_, info| info.runs.iter().all(|known| known.row.partition != partition) && !info.runs.is_empty());
     }
@@ -205,6 +263,13 @@ impl LiveRuns {
     /// a change must find the entry that knows better.
     pub(super) fn forget_ids(&mut self, committed: u64) {
         self.ids.retain(|_, info| info.changed_in > committed);
+        self.id_bytes = self.ids.values().map(IdInfo::bytes).sum();
+    }
+
+    /// What a batch says of a run from outside.
+    pub(super) fn put_id(&mut self, key: IdKey, row: RunRow, batch: u64) {
+        self.id_bytes += bytes_of(&row);
+        self.ids.entry(key).or_default().put(row, batch);
     }
 
     /// Takes in what a look-up found of an id. What happened here since it was asked is newer than what it read.
@@ -213,6 +278,7 @@ impl LiveRuns {
         for row in rows {
             if info.runs.iter().all(|known| known.row.run_id != row.run_id) {
                 let row = self.runs.get(&row.run_id).map_or(row, |live| live.row.clone());
+                self.id_bytes += bytes_of(&row);
                 info.runs.push(Known { row, closed_in: 0 });
             }
         }
@@ -253,13 +319,13 @@ impl LiveRuns {
         })
     }
 
-    /// Drops what was used least recently, above `limit`, among runs whose last batch is committed; answers which of
-    /// them have a deadline.
-    pub(super) fn shrink(&mut self, limit: usize, committed: u64) -> Vec<Evicted> {
+    /// Drops what was used least recently, above so many runs or bytes, among runs whose last batch is committed; answers
+    /// which of them have a deadline. The others are bounded by what batches may hold.
+    pub(super) fn shrink(&mut self, runs: usize, bytes: usize, committed: u64) -> Vec<Evicted> {
         let mut evicted = Vec::new();
         // Once to see that it was used since, once to see that it was not used again.
         let mut looks = 2 * self.recency.len();
-        while self.runs.len() > limit && looks > 0 {
+        while (self.runs.len() > runs || self.bytes > bytes) && looks > 0 {
             looks -= 1;
             let Some((id, tick)) = self.recency.pop_front() else {
                 break;

@@ -293,7 +293,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Takes a run into memory, if it is ours.
     pub(super) fn arrived(&mut self, loaded: Loaded) {
-        let Loaded { state, plan, row } = loaded;
+        let Loaded {
+            state,
+            plan,
+            row,
+            weight,
+        } = loaded;
         let (run_id, partition) = (row.run_id, row.partition);
         self.alarms.awake(run_id);
         if !self.partitions.serves(partition) {
@@ -306,7 +311,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.deferral.arrived(run_id);
         self.offers.is_readable(run_id);
         if let Some(reference) = RunRef::new(&state, partition) {
-            let mut live = Live::new(state, plan, Arc::new(reference), row);
+            let mut live = Live::new(state, plan, Arc::new(reference), row, weight);
             live.warned = Warned::before(&live.state);
             if self.spans.is_some() {
                 spans::resume(&live.state, &mut live.attempts);

@@ -117,7 +117,7 @@ impl Left {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         match other {
             Self::Nothing => {}
             Self::All => *self = Self::All,

@@ -89,6 +89,16 @@ pub(super) enum Publication {
     Continue(RunId),
 }
 
+impl Publication {
+    /// Of its message, if that is composed already.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) | Self::OfRun(_, message) => message.payload.len(),
+            Self::Task { .. } | Self::Continue(_) => 0,
+        }
+    }
+}
+
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
 pub(super) fn publications(
     state: &State,

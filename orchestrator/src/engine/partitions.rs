@@ -96,6 +96,14 @@ impl Partitions {
         self.owned.clear();
     }
 
+    /// Those that are served, beginning with that number and going round.
+    pub(super) fn served_from(&self, first: i16) -> Vec<i16> {
+        let mut served = self.served();
+        let at = served.partition_point(|number| *number < first);
+        served.rotate_left(at);
+        served
+    }
+
     /// Those that are served, by number.
     pub(super) fn served(&self) -> Vec<i16> {
         self.owned

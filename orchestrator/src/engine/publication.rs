@@ -14,6 +14,7 @@ use std::time::Duration;
 use knarr_core::ids::{Namespace, RunId, TaskNo};
 use knarr_core::run::{self, Transition};
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Confirm, Outbound};
@@ -27,12 +28,18 @@ use super::outgoing::{self, Publication, RunRef};
 use super::token::TokenKey;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
-use crate::store::{CommitId, HISTORY_LIMIT, InheritedCommit, Store};
+use crate::store::{CommitId, HISTORY_LIMIT, InheritedCommit, Store, StoreError};
 use crate::telemetry::metric;
 use crate::telemetry::span::SpanSink;
 
 /// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
 const ROUNDS: u32 = 6;
+
+/// What is loaded to be offered again at any moment, over all commits, in bytes; a run that is larger is loaded by itself.
+pub(super) const LOADED_TO_OFFER: usize = 16 << 20;
+/// What is loaded and offered in one go.
+const PORTION_BYTES: usize = 2 << 20;
+const PORTION_RUNS: usize = 500;
 
 /// How the publications of one commit ended.
 #[derive(Debug)]
@@ -61,6 +68,15 @@ pub(super) struct HeldTask {
 }
 
 impl Published {
+    /// The rest of the same commit.
+    fn add(&mut self, more: Self) {
+        self.held.extend(more.held);
+        self.unpublishable.extend(more.unpublishable);
+        self.left.add(more.left);
+        self.missing.extend(more.missing);
+        self.continues.extend(more.continues);
+    }
+
     /// Nothing is known of what became of it.
     pub(super) fn unsettled(commit: CommitId, left: Left) -> Self {
         Self {
@@ -90,6 +106,8 @@ pub(super) struct Publisher<B> {
     pub(super) spans: Option<SpanSink>,
     /// Ends offers that would never be taken, when the engine stops.
     pub(super) stop: CancellationToken,
+    /// Bytes of what may be loaded at the same time.
+    pub(super) loads: Arc<Semaphore>,
 }
 
 impl<B> Clone for Publisher<B> {
@@ -99,6 +117,7 @@ impl<B> Clone for Publisher<B> {
             tokens: Arc::clone(&self.tokens),
             spans: self.spans.clone(),
             stop: self.stop.clone(),
+            loads: Arc::clone(&self.loads),
         }
     }
 }
@@ -296,22 +315,16 @@ impl<B: Bus> Publisher<B> {
                 }
             }
         }
-        for spans in inherited.owed.spans.chunks(500) {
-            let ids: Vec<_> = spans.iter().map(|span| span.run_id).collect();
-            let found = loop {
-                match fetch::load(store, definitions, &ids).await {
-                    Ok(found) => break found,
-                    Err(error) => {
-                        tracing::warn!(%error, "what a dead replica owed cannot be loaded yet");
-                        tokio::select! {
-                            () = self.stop.cancelled() => return None,
-                            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                        }
-                    }
-                }
-            };
-            let spans: HashMap<_, _> = spans.iter().map(|span| (span.run_id, span)).collect();
+        let mut published = self.offer(Some(inherited.id), outbound, 1, true).await?;
+        let ids: Vec<RunId> = inherited.owed.spans.iter().map(|span| span.run_id).collect();
+        let spans: HashMap<_, _> = inherited.owed.spans.iter().map(|span| (span.run_id, span)).collect();
+        for some in self.portions(store, &ids).await? {
+            let loading = u32::try_from(some.bytes.clamp(1, LOADED_TO_OFFER)).unwrap_or(u32::MAX);
+            // Never closed.
+            let _loading = self.loads.acquire_many(loading).await.ok();
+            let found = self.insist(|| fetch::load(store, definitions, &some.runs)).await?;
             unreadable.runs.extend(found.unreadable);
+            let mut outbound = Outbound::default();
             for run in found.runs {
                 let run_id = run.row.run_id;
                 let Some(span) = spans.get(&run_id) else {
@@ -353,6 +366,7 @@ impl<B: Bus> Publisher<B> {
                     );
                 }
             }
+            published.add(self.offer(Some(inherited.id), outbound, 1, true).await?);
         }
         if !unreadable.is_empty() {
             tracing::error!(
@@ -365,11 +379,56 @@ impl<B: Bus> Publisher<B> {
                 "what a commit owes cannot be published, because it cannot be read; it stays owed"
             );
         }
-        let mut published = self.offer(Some(inherited.id), outbound, 1, true).await?;
         published.left.add_all_unreadable(unreadable);
         published.readable = readable;
         Some(published)
     }
+
+    /// Runs as they may be loaded together: not too many, nor too large. `None` if the engine stopped first.
+    async fn portions<S: Store>(&self, store: &S, ids: &[RunId]) -> Option<Vec<Portion>> {
+        let mut portions: Vec<Portion> = Vec::new();
+        for some in ids.chunks(PORTION_RUNS) {
+            let mut last = Portion::default();
+            for size in self.insist(|| store.run_sizes(some)).await? {
+                let bytes = usize::try_from(size.bytes).unwrap_or(usize::MAX);
+                if !last.runs.is_empty() && last.bytes.saturating_add(bytes) > PORTION_BYTES {
+                    portions.push(std::mem::take(&mut last));
+                }
+                last.bytes = last.bytes.saturating_add(bytes);
+                last.runs.push(size.run_id);
+            }
+            if !last.runs.is_empty() {
+                portions.push(last);
+            }
+        }
+        Some(portions)
+    }
+
+    /// Asks the store until it answers. `None` if the engine stopped first.
+    async fn insist<T, F>(&self, mut ask: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Ok(answer) => return Some(answer),
+                Err(error) => {
+                    tracing::warn!(%error, "what a commit owes cannot be loaded yet");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return None,
+                        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Runs that are loaded together.
+#[derive(Debug, Default)]
+struct Portion {
+    runs: Vec<RunId>,
+    bytes: usize,
 }
 
 /// What has to be offered again of these. A message to whoever listens is not acknowledged at all, so that it is left only

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::{Bus, Incoming};
+use crate::bus::Bus;
+use crate::bus::inlet::Inlet;
 use crate::store::Cursor;
 
 /// What is to be done with a partition's reader.
@@ -18,7 +19,7 @@ pub(super) struct Opening {
     pub(super) partition: i16,
     pub(super) cursor: Cursor,
     pub(super) reader: u64,
-    pub(super) into: mpsc::Sender<Incoming>,
+    pub(super) into: Inlet,
 }
 
 #[derive(Debug, Default)]

@@ -44,6 +44,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.alarms.clear();
         self.gate = Gate::default();
         self.scanning = false;
+        self.scan_after = None;
         self.partitions.clear();
         self.recover();
     }

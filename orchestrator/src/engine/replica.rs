@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use knarr_core::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,11 +22,12 @@ use super::job_reader::JobReader;
 use super::live::LiveRuns;
 use super::offers::Offers;
 use super::partitions::Partitions;
-use super::publication::Publisher;
+use super::publication::{LOADED_TO_OFFER, Publisher};
 use super::readers::Readers;
 use super::run_loop::Loop;
 use super::token::TokenKey;
 use crate::bus::Bus;
+use crate::bus::inlet::Room;
 use crate::store::{Store, StoreError};
 use crate::telemetry::span::SpanSink;
 
@@ -104,6 +105,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let tokens = Arc::new(TokenKey::new(&cluster.secret));
         let (intake, incoming) = mpsc::channel(self.config.intake);
         let (done, reports) = mpsc::unbounded_channel();
+        let room = Room::new(self.config.intake_bytes, self.config.direct_bytes, cluster.partitions);
         let publications = CancellationToken::new();
         let upkeep = CancellationToken::new();
         let upkeep_ends = upkeep.clone().drop_guard();
@@ -119,6 +121,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
                 tokens: Arc::clone(&tokens),
                 spans: self.spans.clone(),
                 stop: publications,
+                loads: Arc::new(Semaphore::new(LOADED_TO_OFFER)),
             },
             alarms: Alarms::new(self.config.deadline_horizon),
             config: self.config,
@@ -152,6 +155,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             gate: Gate::default(),
             scanning: false,
             scan_readers: 0,
+            scan_after: None,
             scan_from: Timestamp(i64::MIN),
             published: Vec::new(),
             held: HashMap::new(),
@@ -172,6 +176,9 @@ impl<S: Store, B: Bus> Engine<S, B> {
             life: 1,
             limbo: None,
             intake,
+            room,
+            publishing_bytes: 0,
+            first: i16::MIN,
             done,
             tasks: TaskTracker::new(),
         };

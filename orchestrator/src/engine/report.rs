@@ -13,7 +13,7 @@ use super::publication::Published;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{
-    CommitError, CommitId, DeferredInput, DeferredName, OwnedPartition, Session, Share, Store, StoreError,
+    CommitError, CommitId, DeferredInput, DeferredName, Due, OwnedPartition, Session, Share, Store, StoreError,
 };
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
@@ -29,7 +29,11 @@ pub(super) enum Done {
         number: u64,
         result: Result<Fetched, StoreError>,
     },
-    Published(Option<Published>),
+    /// Of what weighed so many bytes; nothing is known of it where the engine stopped first.
+    Published {
+        bytes: usize,
+        published: Option<Published>,
+    },
     Offered(LaneName, Vec<Published>),
     QueuesRestored(Namespace),
     Kept {
@@ -46,8 +50,7 @@ pub(super) enum Done {
     Due {
         life: u64,
         until: Timestamp,
-        result: Result<Vec<(RunId, Timestamp)>, StoreError>,
-        full: bool,
+        result: Result<Due, StoreError>,
     },
     Horizon {
         life: u64,
@@ -90,8 +93,12 @@ pub(super) enum Done {
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn report(&mut self, report: Done) {
         match report {
-            Done::Published(Some(published)) => self.publication_ended(published),
-            Done::Published(None) => {}
+            Done::Published { bytes, published } => {
+                self.publishing_bytes = self.publishing_bytes.saturating_sub(bytes);
+                if let Some(published) = published {
+                    self.publication_ended(published);
+                }
+            }
             Done::Offered(lane, ended) => self.offered(&lane, ended),
             Done::QueuesRestored(namespace) => {
                 self.restoring.remove(&namespace);
@@ -128,12 +135,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 tracing::warn!(%error, ?partitions, "partitions could not be released");
                 self.reset("a release failed");
             }
-            Done::Due {
-                life,
-                until,
-                result,
-                full,
-            } if life == self.life => self.scanned(until, result, full),
+            Done::Due { life, until, result } if life == self.life => self.scanned(until, result),
             Done::Horizon { life, answer } if life == self.life => self.horizon_answered(answer),
             Done::Recovered {
                 life,

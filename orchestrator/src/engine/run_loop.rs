@@ -34,7 +34,8 @@ use super::readers::Readers;
 use super::replica::Health;
 use super::report::Done;
 use super::token::TokenKey;
-use crate::bus::{Bus, Incoming};
+use crate::bus::Bus;
+use crate::bus::inlet::{Admitted, Room};
 use crate::store::{Cluster, CommitId, Session, Store, StoreError};
 use crate::telemetry::span::SpanSink;
 
@@ -84,6 +85,8 @@ pub(super) struct Loop<S, B> {
     pub(super) scanning: bool,
     /// The newest reader when the scan under way was asked.
     pub(super) scan_readers: u64,
+    /// The last deadline that the store has named, if there are more behind it.
+    pub(super) scan_after: Option<(Timestamp, RunId)>,
     /// When the store is next asked for deadlines.
     pub(super) scan_from: Timestamp,
     /// Commits whose publications are acknowledged, to be struck off by the next commit or renewal.
@@ -118,7 +121,12 @@ pub(super) struct Loop<S, B> {
     pub(super) life: u64,
     /// A batch whose commit may or may not have happened.
     pub(super) limbo: Option<SealedBatch>,
-    pub(super) intake: mpsc::Sender<Incoming>,
+    pub(super) intake: mpsc::Sender<Admitted>,
+    pub(super) room: Arc<Room>,
+    /// Of publications under way.
+    pub(super) publishing_bytes: usize,
+    /// The partition whose turn is first, so that none waits for ever behind full ones.
+    pub(super) first: i16,
     pub(super) done: mpsc::UnboundedSender<Done>,
     pub(super) tasks: TaskTracker,
 }
@@ -126,7 +134,7 @@ pub(super) struct Loop<S, B> {
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) async fn run(
         mut self,
-        mut incoming: mpsc::Receiver<Incoming>,
+        mut incoming: mpsc::Receiver<Admitted>,
         mut reports: mpsc::UnboundedReceiver<Done>,
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
@@ -159,7 +167,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     failpoint::pass(Stage::Taken);
                     for message in taken.drain(..) {
                         if self.stopping {
-                            self.take_no_more(message);
+                            self.take_no_more(message.incoming);
                         } else {
                             self.take(message);
                         }
@@ -178,7 +186,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// One round: everything that can be done without waiting.
     fn turn(&mut self) {
         #[cfg(test)]
-        super::tests::turned(self.live.len());
+        super::tests::turned(super::tests::Kept {
+            live: self.live.len(),
+            live_bytes: self.live.bytes(),
+            intake: self.room.in_use(),
+            publishing_bytes: self.publishing_bytes,
+        });
         self.send_on();
         if self.recovering {
             return;
@@ -198,17 +211,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// How many more messages may be taken now. Zero is back-pressure: the bus keeps what it has.
+    /// How many more messages may be taken now. Zero is back-pressure: the bus keeps what it has. What has been taken and is
+    /// not applied yet is bounded by the room that it holds.
     fn room(&self) -> usize {
-        if self.stopping {
-            return self.config.intake;
-        }
-        if self.recovering || self.batch_is_full() {
+        // Publications that have names wait in the store; those that have none, answers and confirmations, hold up what
+        // would make more of them.
+        let jammed = self.publishing_bytes > 2 * self.config.publish_bytes;
+        if !self.stopping && (self.recovering || jammed || self.batch_is_full()) {
             return 0;
         }
-        let waiting: usize =
-            self.lacking.len() + self.direct.len() + self.partitions.iter().map(|(_, p)| p.queue.len()).sum::<usize>();
-        self.config.intake.saturating_sub(waiting).min(self.config.batch_inputs)
+        self.config.batch_inputs
     }
 
     pub(super) fn batch_is_full(&self) -> bool {
@@ -258,9 +270,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Step::Reset => return,
             }
         }
-        for partition in self.partitions.served() {
+        for partition in self.partitions.served_from(self.first) {
             if !self.perform_partition(partition) {
                 return;
+            }
+            if self.batch_is_full() {
+                self.first = partition.saturating_add(1);
+                break;
             }
         }
     }

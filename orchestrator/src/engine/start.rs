@@ -262,11 +262,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             outcome: None,
         };
         let number = self.building.number;
-        self.live.ids.entry(key.clone()).or_default().put(row.clone(), number);
+        self.live.put_id(key.clone(), row.clone(), number);
         // One that was fixed by its parent may have been asked about before it was there.
         self.absent.remove(&run_id);
         self.live
-            .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row));
+            .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row, 0));
         self.building.inserted(run_id, partition);
         self.record(run_id, transition, now);
         metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);

@@ -10,8 +10,8 @@ use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
     Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
-    DefinitionFilter, EVENTS_BY_DEFAULT, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite,
-    Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow,
+    RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -601,7 +601,7 @@ async fn a_closed_run_may_wait_and_run_again(rig: impl Rig) {
     row.wake_at = Some(Timestamp(2));
     commit(store, &mut session, &inserts([row.clone()])).await;
     assert_eq!(
-        store.due(&[0], Timestamp(9), 10).await.unwrap(),
+        store.due(&[0], DuePage::first(Timestamp(9), 10)).await.unwrap().runs,
         [(run_id(1), Timestamp(2))]
     );
     for status in ["compensating", "parked", "compensated"] {
@@ -828,7 +828,28 @@ async fn due_runs_come_earliest_first(rig: impl Rig) {
     });
     commit(store, &mut session, &inserts(rows)).await;
     let due = async |partitions: &[i16], until, limit| -> Vec<u64> {
-        let due = store.due(partitions, Timestamp(until), limit).await.unwrap();
+        let mut page = DuePage::first(Timestamp(until), limit);
+        let answer = store.due(partitions, page).await.unwrap();
+        // What is behind it follows, one by one.
+        let mut all = answer.runs.clone();
+        let mut whole = answer.whole;
+        while !whole {
+            let (run, at) = *all.last().unwrap();
+            (page.after, page.limit) = (Some((at, run)), 1);
+            let next = store.due(partitions, page).await.unwrap();
+            assert_eq!(next.runs.len(), 1);
+            all.extend(next.runs);
+            whole = next.whole;
+        }
+        assert_eq!(
+            all,
+            store
+                .due(partitions, DuePage::first(Timestamp(until), 100))
+                .await
+                .unwrap()
+                .runs
+        );
+        let due = answer.runs;
         assert!(due.is_sorted_by_key(|(_, at)| *at));
         due.iter()
             .map(|(_, at)| 13 - u64::try_from(at.0 / 1_000).unwrap())

@@ -14,8 +14,8 @@ use super::conformance::{
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, DefinitionFilter, InheritedCommit, NamespaceRow,
-    RunFilter, RunRow, RunWrite, Session, Share, Snapshot, Store, StoreError,
+    Batch, CommitError, CommitId, Cursor, CursorWrite, DeferredId, DefinitionFilter, DuePage, InheritedCommit,
+    NamespaceRow, RunFilter, RunRow, RunWrite, Session, Share, Snapshot, Store, StoreError,
 };
 use crate::store::conformance::Rig;
 
@@ -534,6 +534,12 @@ impl World {
             i32::try_from(self.random.below(4)).unwrap(),
             &partitions[..1 + usize::from(partitions[0] != partitions[1])],
         );
+        let behind = self.random.one_in(2).then(|| self.random.below(120).cast_signed());
+        let page = DuePage {
+            after: behind.map(|at| (Timestamp(at), run_id(n))),
+            until,
+            limit: limit.max(1),
+        };
         let there = &self.processes[0];
 
         for id in &ids {
@@ -566,17 +572,13 @@ impl World {
             there.postgres.history(run_id(n), after, limit).await.unwrap(),
             "history"
         );
-        let memory_due = there.memory.due(partitions, until, limit).await.unwrap();
-        assert_eq!(
-            memory_due,
-            there.postgres.due(partitions, until, limit).await.unwrap(),
-            "due"
-        );
+        let memory_due = there.memory.due(partitions, page).await.unwrap();
+        assert_eq!(memory_due, there.postgres.due(partitions, page).await.unwrap(), "due");
         for (kind, there) in [
             ("load", !memory.is_empty()),
             ("find", !memory_found.runs.is_empty()),
             ("history", !memory_history.is_empty()),
-            ("due", !memory_due.is_empty()),
+            ("due", !memory_due.runs.is_empty()),
         ] {
             if there {
                 self.count(kind);

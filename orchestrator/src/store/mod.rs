@@ -450,6 +450,33 @@ pub struct RunFilter {
 
 /// The most runs or definitions that are listed at once.
 pub const LIST_LIMIT: u32 = 1_000;
+/// Which deadlines are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DuePage {
+    /// Only those behind this one (the last of the page before).
+    pub after: Option<(Timestamp, RunId)>,
+    pub until: Timestamp,
+    pub limit: u32,
+}
+
+impl DuePage {
+    pub fn first(until: Timestamp, limit: u32) -> Self {
+        Self {
+            after: None,
+            until,
+            limit,
+        }
+    }
+}
+
+/// A page of deadlines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Due {
+    pub runs: Vec<(RunId, Timestamp)>,
+    /// There are no more. Where there are, the page may be shorter than was asked for, and is never empty.
+    pub whole: bool,
+}
+
 /// The most transitions [`Store::history`] returns at once.
 pub const HISTORY_LIMIT: u32 = 10_000;
 
@@ -547,13 +574,9 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<StoredTransition>, StoreError>> + Send;
 
-    /// Runs of the partitions, also closed ones with messages pending, whose `wake_at` is at or before `until`, earliest first, at most `limit`.
-    fn due(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<(RunId, Timestamp)>, StoreError>> + Send;
+    /// A page of the runs of these partitions, also closed ones with messages pending, whose `wake_at` is at or before
+    /// `page.until`: earliest first, then by id. What it costs depends on the page alone.
+    fn due(&self, partitions: &[i16], page: DuePage) -> impl Future<Output = Result<Due, StoreError>> + Send;
 
     /// The newest version of every definition in every namespace.
     fn definition_heads(&self) -> impl Future<Output = Result<DefinitionHeads, StoreError>> + Send;

@@ -64,6 +64,10 @@ metrics_table! {
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
+    LIVE_BYTES = "knarr_live_bytes", Kind::Gauge, Bytes, [], "What they take up at most, by estimate; beyond live_max_bytes those used least leave.";
+    INTAKE_BYTES = "knarr_intake_bytes", Kind::Gauge, Bytes, ["inlet"], "What is taken from the log and from direct inlets and not yet applied, by `inlet` (log or direct), as it was estimated at most.";
+    PUBLISHING_BYTES = "knarr_publishing_bytes", Kind::Gauge, Bytes, [], "What committed batches let out and is not acknowledged yet.";
+    PUBLICATIONS_PUT_OFF = "knarr_publications_put_off_total", Kind::Counter, Count, [], "Commits whose publications wait in the store, because too much was under way.";
     BUS_DROPPED = "knarr_bus_dropped_messages_total", Kind::Counter, Count, [], "Direct messages dropped because the replica could not keep up; their senders repeat them.";
     BUS_MALFORMED = "knarr_bus_malformed_direct_messages_total", Kind::Counter, Count, [], "Direct messages on no subject that Knarr knows.";
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::MemoryBus;
 use super::log::{Log, LogCopy};
 use super::queues::{PulledTask, Tasks};
+use crate::bus::inlet::Inlet;
 use crate::bus::{Delivery, DirectKind, DirectMessage, Headers, Incoming, Outgoing, PublishError, header};
 
 /// What becomes of messages to the direct inlet; each is counted over all of them, and 0 means never.
@@ -221,9 +222,9 @@ impl MemoryBus {
                 for open in state.open.values_mut() {
                     open.verify = true;
                 }
-                let mut told: Vec<&mpsc::Sender<Incoming>> = Vec::new();
+                let mut told: Vec<&Inlet> = Vec::new();
                 for open in state.open.values() {
-                    if !told.iter().any(|known| known.same_channel(&open.into)) {
+                    if !told.iter().any(|known| known.is_beside(&open.into)) {
                         let _ = open.direct.send(Incoming::Reconnected);
                         told.push(&open.into);
                     }

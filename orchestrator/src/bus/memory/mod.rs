@@ -28,6 +28,7 @@ pub use self::log::LogCopy;
 pub use self::queues::PulledTask;
 use self::state::{Open, OpenKey, State};
 use super::head_room::{Fill, decide};
+use super::inlet::Inlet;
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
@@ -118,7 +119,7 @@ impl Inner {
 }
 
 /// Reads a partition for as long as it is open.
-async fn read(inner: Arc<Inner>, key: OpenKey, into: mpsc::Sender<Incoming>) {
+async fn read(inner: Arc<Inner>, key: OpenKey, into: Inlet) {
     let mut changed = inner.changed.subscribe();
     loop {
         changed.borrow_and_update();
@@ -171,13 +172,7 @@ impl Bus for MemoryBus {
         Ok(())
     }
 
-    async fn open_partition(
-        &self,
-        partition: i16,
-        cursor: Cursor,
-        reader: u64,
-        into: mpsc::Sender<Incoming>,
-    ) -> Result<(), BusError> {
+    async fn open_partition(&self, partition: i16, cursor: Cursor, reader: u64, into: Inlet) -> Result<(), BusError> {
         self.close_partition(partition).await;
         let (direct, mut from_direct) = mpsc::unbounded_channel();
         let mut state = self.inner.state();
@@ -186,7 +181,11 @@ impl Bus for MemoryBus {
             let into = into.clone();
             async move {
                 while let Some(incoming) = from_direct.recv().await {
-                    if into.send(incoming).await.is_err() {
+                    let handed_over = match incoming {
+                        Incoming::Direct(message) => into.offer(message),
+                        other => into.send(other).await,
+                    };
+                    if handed_over.is_err() {
                         return;
                     }
                 }

@@ -12,6 +12,7 @@ use super::controls::DirectFaults;
 use super::log::{Entry, Located, Log};
 use super::queues::Tasks;
 use crate::bus::head_room::Taken;
+use crate::bus::inlet::Inlet;
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{Delivery, DirectMessage, Incoming, LogGap, LogMessage, Outgoing, PublishError};
 use crate::store::Cursor;
@@ -50,7 +51,7 @@ pub(super) struct State {
 pub(super) type OpenKey = (u64, i16);
 
 pub(super) struct Open {
-    pub(super) into: mpsc::Sender<Incoming>,
+    pub(super) into: Inlet,
     pub(super) direct: mpsc::UnboundedSender<Incoming>,
     pub(super) cursor: Cursor,
     pub(super) reader: u64,

@@ -4,17 +4,19 @@ use bytes::Bytes;
 use knarr_schemas::{header as names, subject};
 
 use super::*;
+use crate::bus::inlet::Admitted;
 use crate::bus::{Delivery, Headers};
 
-async fn next(from: &mut mpsc::Receiver<Incoming>) -> Incoming {
+async fn next(from: &mut mpsc::Receiver<Admitted>) -> Incoming {
     let deadline = Duration::from_secs(10);
     tokio::time::timeout(deadline, from.recv())
         .await
         .expect("in time")
         .expect("open")
+        .incoming
 }
 
-async fn text(from: &mut mpsc::Receiver<Incoming>) -> (String, Cursor) {
+async fn text(from: &mut mpsc::Receiver<Admitted>) -> (String, Cursor) {
     match next(from).await {
         Incoming::Log(message) => (String::from_utf8(message.payload.to_vec()).unwrap(), message.cursor),
         other => panic!("{other:?}"),
@@ -50,7 +52,7 @@ fn task(token: &str) -> Outgoing {
 #[tokio::test]
 async fn the_log_is_read_from_the_cursor_through_every_fault() {
     let bus = prepared().await;
-    let (into, mut from) = mpsc::channel(1);
+    let (into, mut from) = Inlet::of_messages(1);
     bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
     start(&bus, "1");
     let copy = bus.copy_log();
@@ -102,7 +104,7 @@ async fn the_log_is_read_from_the_cursor_through_every_fault() {
 #[tokio::test]
 async fn purging_and_idle_reports_are_those_of_nats() {
     let bus = prepared().await;
-    let (into, mut from) = mpsc::channel(8);
+    let (into, mut from) = Inlet::of_messages(8);
     bus.open_partition(1, Cursor::default(), 9, into).await.unwrap();
     for n in 0..3 {
         start(&bus, &n.to_string());
@@ -154,7 +156,7 @@ async fn tasks_are_pulled_acknowledged_and_given_up() {
     }
     bus.redeliver(&task);
     assert_eq!(bus.task_count("a"), 0);
-    let (into, mut from) = mpsc::channel(8);
+    let (into, mut from) = Inlet::of_messages(8);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     let Incoming::TaskLost {
         partition: 0, token, ..
@@ -187,7 +189,7 @@ async fn direct_messages_are_dropped_doubled_and_reordered_on_demand() {
         )
     };
     assert!(!send(0), "nobody listens");
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     let mut order = async |count: usize| {
         let mut bodies = Vec::new();

@@ -21,6 +21,7 @@ use super::jetstream::{ApiError, JetStream, StoredMessage, code};
 use super::pull::{Pull, Pulled};
 use super::streams::ADVISORY_STREAM;
 use crate::bus::Incoming;
+use crate::bus::inlet::Inlet;
 
 /// Advisories kept for other partitions; the oldest go first.
 const KEPT: usize = 10_000;
@@ -165,9 +166,9 @@ async fn settle(shared: &Shared, kept: &mut BTreeMap<u64, Lost>) -> bool {
     while kept.len() > KEPT {
         kept.pop_first();
     }
-    let mine: Vec<(u64, tokio::sync::mpsc::Sender<Incoming>)> = kept
+    let mine: Vec<(u64, Inlet)> = kept
         .iter()
-        .filter_map(|(place, lost)| Some((*place, shared.sender_of(lost.partition)?)))
+        .filter_map(|(place, lost)| Some((*place, shared.inlet_of(lost.partition)?)))
         .collect();
     let mut settled = true;
     for (place, into) in mine {

@@ -17,9 +17,9 @@ use crate::bus::BusError;
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(250);
 /// For requests to the JetStream API.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages a subscription holds before the client drops: far above what any pull asks for; for the direct inlet it is
-/// the buffer in front of the engine.
-const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// Messages a subscription holds before the client drops: far above what any pull asks for, and what may wait to be
+/// acknowledged. The direct inlet takes what arrives at once, so that this is the burst that may come before its turn.
+const SUBSCRIPTION_CAPACITY: usize = 8_192;
 /// Of `$JS.API.INFO`: the first that refuses configuration it does not know (nats-server 2.12).
 const MIN_API_LEVEL: u64 = 2;
 

@@ -1,8 +1,8 @@
 //! The direct inlet of a partition: core NATS, from SDK workers, to the partition's owner.
 //!
-//! Core NATS knows no back-pressure: what the engine cannot take yet waits in the subscription's buffer
-//! (65,536 messages); what does not fit there is dropped and counted (`knarr_bus_dropped_messages_total`), and its sender
-//! repeats it after a second.
+//! Core NATS knows no back-pressure. What arrives is handed over at once as far as the engine has room for it, so that nothing
+//! piles up in the subscription's buffer; the rest is dropped and counted (`knarr_bus_dropped_messages_total`), and its
+//! sender repeats it after a second, then goes by the log.
 //!
 //! A message whose headers are no headers ends the connection, once: nothing of core NATS is delivered again. That is borne,
 //! here and by the API; who may publish here is a matter of permissions.
@@ -16,21 +16,17 @@ use std::time::Duration;
 use async_nats::Message;
 use futures_util::StreamExt as _;
 use knarr_schemas::subject;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Shared, header_map};
+use crate::bus::inlet::Inlet;
 use crate::bus::task_handle::TaskHandle;
-use crate::bus::{BusError, DirectKind, DirectMessage, Incoming};
+use crate::bus::{BusError, DirectKind, DirectMessage};
 
 /// Not connected, the end of what was received is not heard of.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
 
-pub(super) async fn open(
-    shared: &Arc<Shared>,
-    partition: i16,
-    into: mpsc::Sender<Incoming>,
-) -> Result<TaskHandle, BusError> {
+pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> Result<TaskHandle, BusError> {
     let mut subscription = shared
         .js
         .client()
@@ -58,7 +54,7 @@ pub(super) async fn open(
                 metrics::counter!("knarr_bus_malformed_direct_messages_total").increment(1);
                 continue;
             };
-            if into.send(Incoming::Direct(direct)).await.is_err() {
+            if into.offer(direct).is_err() {
                 return;
             }
         }

@@ -6,8 +6,8 @@
 //! A message whose headers end the connection would end it again at every attempt. So after each interruption the next
 //! message is fetched by itself, its headers as data; and behind one that cannot be read all that the log holds by then.
 //!
-//! It acknowledges nothing: its place is the engine's cursor. Back-pressure is the engine's channel: while that is full
-//! no more is asked for than [`Pull`] has asked for already.
+//! It acknowledges nothing: its place is the engine's cursor. Back-pressure is the engine's room: while there is none
+//! for this partition no more is asked for than [`Pull`] has asked for already.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject::LOG_STREAM;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection::Link;
@@ -24,6 +24,7 @@ use super::jetstream::{ApiError, MessageQuery, StoredMessage, code};
 use super::log_position::{Located, locate};
 use super::pull::{Pull, Pulled};
 use super::{Shared, header_map};
+use crate::bus::inlet::{Closed, Inlet};
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{Incoming, LogGap, LogMessage};
 use crate::store::Cursor;
@@ -37,7 +38,7 @@ pub(super) fn open(
     filters: Vec<String>,
     cursor: Cursor,
     reader: u64,
-    into: mpsc::Sender<Incoming>,
+    into: Inlet,
 ) -> TaskHandle {
     let mut log_reader = LogReader {
         shared: Arc::clone(shared),
@@ -53,9 +54,6 @@ pub(super) fn open(
     TaskHandle::spawn(async move { log_reader.run().await })
 }
 
-/// Nobody takes what is read.
-struct Closed;
-
 struct LogReader {
     shared: Arc<Shared>,
     link: watch::Receiver<Link>,
@@ -64,7 +62,7 @@ struct LogReader {
     /// Of the last message handed over.
     cursor: Cursor,
     reader: u64,
-    into: mpsc::Sender<Incoming>,
+    into: Inlet,
     handed_over_at: Instant,
     /// Perhaps by the message that is next.
     interrupted: bool,
@@ -214,7 +212,7 @@ impl LogReader {
     }
 
     async fn hand_over(&self, incoming: Incoming) -> Result<(), Closed> {
-        self.into.send(incoming).await.map_err(|_| Closed)
+        self.into.send(incoming).await
     }
 
     /// Moves the cursor of a silent partition over what other partitions have stored meanwhile.

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -45,8 +45,9 @@ use self::jetstream::JetStream;
 use self::publisher::Publisher;
 pub use self::stream_settings::{Setting, Storage, StreamSettings};
 use self::streams::Streams;
+use super::inlet::Inlet;
 use super::task_handle::TaskHandle;
-use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
+use super::{Bus, BusError, HeadRoom, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
 
 /// The bus of a running replica. Dropping it ends its tasks; the connection closes with its last client.
@@ -70,24 +71,24 @@ struct Shared {
 
 #[derive(Debug)]
 struct OpenPartition {
-    into: mpsc::Sender<Incoming>,
+    into: Inlet,
     log: TaskHandle,
     direct: TaskHandle,
 }
 
 impl Shared {
     /// Where what concerns a partition goes, if it is open here.
-    fn sender_of(&self, partition: i16) -> Option<mpsc::Sender<Incoming>> {
+    fn inlet_of(&self, partition: i16) -> Option<Inlet> {
         let open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         open.get(&partition).map(|open| open.into.clone())
     }
 
-    /// Every channel once, however many partitions share it.
-    fn senders(&self) -> Vec<mpsc::Sender<Incoming>> {
+    /// One for each engine, however many partitions it has.
+    fn inlets(&self) -> Vec<Inlet> {
         let open = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut distinct: Vec<mpsc::Sender<Incoming>> = Vec::new();
+        let mut distinct: Vec<Inlet> = Vec::new();
         for partition in open.values() {
-            if !distinct.iter().any(|known| known.same_channel(&partition.into)) {
+            if !distinct.iter().any(|known| known.is_beside(&partition.into)) {
                 distinct.push(partition.into.clone());
             }
         }
@@ -165,13 +166,7 @@ impl Bus for NatsBus {
         self.shared.streams.ensure_queues(namespace, queues).await
     }
 
-    async fn open_partition(
-        &self,
-        partition: i16,
-        cursor: Cursor,
-        reader: u64,
-        into: mpsc::Sender<Incoming>,
-    ) -> Result<(), BusError> {
+    async fn open_partition(&self, partition: i16, cursor: Cursor, reader: u64, into: Inlet) -> Result<(), BusError> {
         self.close_partition(partition).await;
         let filters = self.shared.streams.filters(partition)?;
         let direct = direct::open(&self.shared, partition, into.clone()).await?;

@@ -1,7 +1,7 @@
 //! Publishing into streams, pipelined: one inbox, one ring of what is not yet acknowledged.
 //!
 //! **Invariants:** every message of a call is settled exactly once; messages of one call are sent in their order; no more
-//! than `max_in_flight` are unacknowledged at any moment, and callers wait for room in the order they came.
+//! than `max_in_flight` of up to 8 KiB are unacknowledged at any moment, or fewer larger ones, and callers wait for room in the order they came.
 //!
 //! What is reported as not acknowledged may have been stored all the same: publishing again is the caller's to do and
 //! the receiver's to recognise. Nothing is retried here.
@@ -24,6 +24,8 @@ use crate::bus::{BusError, Delivery, Outgoing, PublishError};
 
 /// Room is taken in portions, so that calls of any size share it.
 const PORTION: u32 = 64;
+/// A message takes the room of one for each beginning 8 KiB, so that the limit is one of bytes as well.
+const BYTES_OF_ONE: usize = 8 << 10;
 /// A server that has just come up answers before its streams do.
 const SETTLING: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,8 @@ pub(super) struct Publisher {
     inbox: String,
     ack_timeout: Duration,
     flight: Arc<Flight>,
+    /// What one message takes at most: all that there is.
+    most: u32,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -60,6 +64,8 @@ struct Pending {
     call: Arc<Call>,
     index: usize,
     sent: Instant,
+    /// The room it takes.
+    room: u32,
 }
 
 /// One call of `publish`.
@@ -126,7 +132,7 @@ impl Flight {
             pending
                 .call
                 .settle(pending.index, Err(PublishError::Unacknowledged(why.to_owned())));
-            settled += 1;
+            settled += pending.room as usize;
         }
         self.room.add_permits(settled);
     }
@@ -139,10 +145,12 @@ struct Portion<'a> {
 }
 
 impl Portion<'_> {
-    /// Makes sure of room for one, taking more for those that follow.
-    async fn reserve(&mut self, wanted: usize) {
-        if self.left == 0 {
-            let portion = u32::try_from(wanted).unwrap_or(PORTION).clamp(1, PORTION);
+    /// Makes sure of room for one message, taking more for those that follow.
+    async fn reserve(&mut self, needed: u32, wanted: usize) {
+        if self.left < needed {
+            // Nothing is kept while more is waited for: callers that did would wait for each other.
+            self.room.add_permits(std::mem::take(&mut self.left) as usize);
+            let portion = u32::try_from(wanted).unwrap_or(PORTION).clamp(1, PORTION).max(needed);
             // The semaphore is never closed.
             if let Ok(permit) = self.room.acquire_many(portion).await {
                 permit.forget();
@@ -189,6 +197,7 @@ impl Publisher {
             inbox,
             ack_timeout,
             flight,
+            most: room,
             _tasks: [
                 AbortOnDropHandle::new(acknowledgements),
                 AbortOnDropHandle::new(timeouts),
@@ -223,10 +232,11 @@ impl Publisher {
                 call.settle(index, Err(PublishError::Unacknowledged(String::from(why))));
                 continue;
             }
+            let needed = self.room_of(&message);
             if message.delivery == Delivery::Stream {
-                portion.reserve(count - index).await;
+                portion.reserve(needed, count - index).await;
             }
-            stalled = self.send(&call, index, message, &mut portion).await.err();
+            stalled = self.send(&call, (index, needed), message, &mut portion).await.err();
         }
         drop(portion);
         while call.unsettled.load(Ordering::Acquire) > 0 {
@@ -236,12 +246,20 @@ impl Publisher {
         std::mem::take(&mut *outcomes)
     }
 
+    fn room_of(&self, message: &Outgoing) -> u32 {
+        let portions = message.payload.len() / BYTES_OF_ONE;
+        u32::try_from(portions)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
+            .min(self.most)
+    }
+
     /// Sends one message, and settles it if it cannot be sent or needs no acknowledgement. The error says why nothing can
     /// be sent at present.
     async fn send(
         &self,
         call: &Arc<Call>,
-        index: usize,
+        (index, room): (usize, u32),
         message: Outgoing,
         portion: &mut Portion<'_>,
     ) -> Result<(), &'static str> {
@@ -282,8 +300,9 @@ impl Publisher {
                     call: Arc::clone(call),
                     index,
                     sent: Instant::now(),
+                    room,
                 });
-                portion.left = portion.left.saturating_sub(1);
+                portion.left = portion.left.saturating_sub(room);
                 let reply = Subject::from(format!("{}{number}", self.inbox));
                 let sending = async {
                     if headers.is_empty() {
@@ -321,7 +340,7 @@ impl Publisher {
             (Some(error), Some(number)) => {
                 let taken = self.flight.ring().take(number);
                 if taken.is_some() {
-                    portion.left += 1;
+                    portion.left += room;
                     call.settle(index, Err(error));
                 }
             }
@@ -332,7 +351,7 @@ impl Publisher {
 
 async fn take_acknowledgements(mut subscription: Subscriber, prefix: usize, flight: Arc<Flight>, shared: Arc<Shared>) {
     while let Some(first) = subscription.next().await {
-        let mut settled = 0;
+        let (mut settled, mut room) = (0, 0);
         let mut next = Some(first);
         while let Some(message) = next {
             let number = message
@@ -344,6 +363,7 @@ async fn take_acknowledgements(mut subscription: Subscriber, prefix: usize, flig
             if let Some(pending) = pending {
                 pending.call.settle(pending.index, outcome(&message, &shared));
                 settled += 1;
+                room += pending.room as usize;
             }
             // A portion's worth of room is given back at once: handing it back one by one wakes the callers as often.
             next = if settled < PORTION as usize {
@@ -352,7 +372,7 @@ async fn take_acknowledgements(mut subscription: Subscriber, prefix: usize, flig
                 None
             };
         }
-        flight.room.add_permits(settled);
+        flight.room.add_permits(room);
     }
 }
 
@@ -487,6 +507,7 @@ mod tests {
                     call: Arc::clone(&call),
                     index,
                     sent: Instant::now(),
+                    room: 1,
                 })
             })
             .collect();

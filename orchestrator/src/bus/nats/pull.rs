@@ -16,8 +16,9 @@ use super::jetstream::{ApiError, JetStream};
 /// Messages asked for at most. Enough to cover a round trip at full speed, few enough that a reader that stands still
 /// holds little.
 const CREDITS: u32 = 256;
-/// A single pull's bytes; never less than two messages of the largest size, or one could not pass.
-const MIN_PULL_BYTES: usize = 4 << 20;
+/// A single pull's bytes beside one message of the largest size, without which that could not pass: for its subject and
+/// its place. So what two pulls under way have brought, and nobody has taken, is two such messages or 256 small ones.
+const BESIDE_LARGEST: usize = 8 << 10;
 const EXPIRES: Duration = Duration::from_secs(30);
 /// The server drops a consumer nobody has pulled from for so long.
 const INACTIVE: Duration = Duration::from_secs(60);
@@ -158,7 +159,7 @@ impl Pull {
 
     async fn ask(&mut self) -> Result<(), Broken> {
         let batch = CREDITS - self.credits;
-        let max_bytes = MIN_PULL_BYTES.max(2 * self.js.client().max_payload());
+        let max_bytes = BESIDE_LARGEST + self.js.client().max_payload();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let body = format!(
             r#"{{"batch":{batch},"max_bytes":{max_bytes},"expires":{},"idle_heartbeat":{}}}"#,

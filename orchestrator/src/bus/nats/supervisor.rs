@@ -41,7 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if now.epoch != epoch {
             epoch = now.epoch;
             tracing::info!("connected to NATS again");
-            for into in shared.senders() {
+            for into in shared.inlets() {
                 // A full channel must not keep the streams from being asserted.
                 tokio::spawn(async move {
                     let _ = into.send(Incoming::Reconnected).await;

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::test_server::TestServer;
 use super::*;
-use crate::bus::{Delivery, DirectKind, Headers, LogGap, LogMessage, Undelivered, head_room};
+use crate::bus::inlet::{self, Admitted, Inlet};
+use crate::bus::{Delivery, DirectKind, Headers, Incoming, LogGap, LogMessage, Undelivered, head_room};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const CLUSTER: Uuid = Uuid::from_u128(1);
@@ -50,15 +51,16 @@ fn all_ok(outcomes: &[Result<(), PublishError>]) -> bool {
     outcomes.iter().all(Result::is_ok)
 }
 
-async fn next(from: &mut mpsc::Receiver<Incoming>) -> Incoming {
+async fn next(from: &mut mpsc::Receiver<Admitted>) -> Incoming {
     tokio::time::timeout(DEADLINE, from.recv())
         .await
         .expect("in time")
         .expect("open")
+        .incoming
 }
 
 /// The next message of the log; what only tells of the connection is passed over.
-async fn next_log(from: &mut mpsc::Receiver<Incoming>) -> LogMessage {
+async fn next_log(from: &mut mpsc::Receiver<Admitted>) -> LogMessage {
     loop {
         match next(from).await {
             Incoming::Log(message) => return message,
@@ -68,7 +70,7 @@ async fn next_log(from: &mut mpsc::Receiver<Incoming>) -> LogMessage {
     }
 }
 
-async fn next_gap(from: &mut mpsc::Receiver<Incoming>) -> LogGap {
+async fn next_gap(from: &mut mpsc::Receiver<Admitted>) -> LogGap {
     loop {
         match next(from).await {
             Incoming::Gap(gap) => return gap,
@@ -82,7 +84,7 @@ fn number(message: &LogMessage) -> u32 {
     std::str::from_utf8(&message.payload).unwrap().parse().unwrap()
 }
 
-async fn expect(from: &mut mpsc::Receiver<Incoming>, range: std::ops::Range<u32>) -> Cursor {
+async fn expect(from: &mut mpsc::Receiver<Admitted>, range: std::ops::Range<u32>) -> Cursor {
     let mut cursor = Cursor::default();
     for expected in range {
         let message = next_log(from).await;
@@ -140,7 +142,7 @@ async fn messages_come_in_order_and_exactly_from_the_cursor_on() {
     let bus = bus(&server, 1).await;
     bus.prepare(CLUSTER, 1).await.unwrap();
     assert_eq!(bus.log_tail(0).await.unwrap(), 0);
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(0..1000)).await));
     let half = expect(&mut from, 0..500).await;
@@ -164,7 +166,7 @@ async fn messages_come_in_order_and_exactly_from_the_cursor_on() {
 async fn un_keyed_starts_come_to_the_ingress_with_their_headers() {
     let server = TestServer::start();
     let bus = bus(&server, 4).await;
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     bus.open_partition(4, Cursor::default(), 1, into).await.unwrap();
     let start = Outgoing {
         subject: subject::unkeyed_start("default", "order").unwrap(),
@@ -185,7 +187,7 @@ async fn un_keyed_starts_come_to_the_ingress_with_their_headers() {
 async fn what_is_too_short_to_be_sorted_comes_to_the_ingress_too() {
     let server = TestServer::start();
     let bus = bus(&server, 4).await;
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     bus.open_partition(4, Cursor::default(), 1, into).await.unwrap();
     let short = Outgoing {
         subject: "knarr.run.default.o-1".to_owned(),
@@ -199,7 +201,7 @@ async fn what_is_too_short_to_be_sorted_comes_to_the_ingress_too() {
     assert!(
         from.recv()
             .await
-            .is_none_or(|incoming| matches!(incoming, Incoming::Idle { .. }))
+            .is_none_or(|incoming| matches!(incoming.incoming, Incoming::Idle { .. }))
     );
 }
 
@@ -207,7 +209,7 @@ async fn what_is_too_short_to_be_sorted_comes_to_the_ingress_too() {
 async fn a_reader_whose_consumer_is_taken_away_goes_on_where_it_was() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
-    let (into, mut from) = mpsc::channel(16);
+    let (into, mut from) = Inlet::of_messages(16);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     for round in 0..5 {
         assert!(all_ok(&bus.publish(numbered(round * 400..(round + 1) * 400)).await));
@@ -247,8 +249,8 @@ async fn messages_whose_headers_end_the_connection_are_handed_over_and_passed() 
     assert!(all_ok(&bus.publish(numbered(600..601)).await));
     assert!(all_ok(&bus.publish(vec![to_log(&other, "0")]).await));
 
-    let (into, mut from) = mpsc::channel(2_000);
-    let (elsewhere, mut from_other) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(2_000);
+    let (elsewhere, mut from_other) = Inlet::of_messages(64);
     bus.open_partition(number_of("o-1"), Cursor::default(), 1, into)
         .await
         .unwrap();
@@ -309,7 +311,7 @@ async fn publications_without_a_server_fail_together_and_not_one_after_the_other
 async fn a_full_channel_holds_the_reader_back_and_loses_nothing() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
-    let (into, mut from) = mpsc::channel(1);
+    let (into, mut from) = Inlet::of_messages(1);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(0..5000)).await));
     // What was pulled and is not taken is bounded: the server still holds most of it as undelivered.
@@ -355,7 +357,7 @@ async fn the_servers_partitions_are_ours() {
         })
         .collect();
     assert!(all_ok(&bus.publish(messages).await));
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     for partition in 0..PARTITIONS {
         bus.open_partition(partition as i16, Cursor::default(), 1, into.clone())
             .await
@@ -374,7 +376,7 @@ async fn the_servers_partitions_are_ours() {
 async fn a_killed_server_loses_nothing_it_acknowledged() {
     let mut server = TestServer::start();
     let bus = Arc::new(bus(&server, 1).await);
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     let publishing = tokio::spawn({
         let bus = Arc::clone(&bus);
@@ -435,7 +437,7 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
 async fn a_stream_that_was_recreated_is_a_gap_read_from_its_first_message() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 7, into.clone()).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(0..10)).await));
     let cursor = expect(&mut from, 0..10).await;
@@ -457,7 +459,7 @@ async fn a_stream_that_was_recreated_is_a_gap_read_from_its_first_message() {
 async fn an_orderly_restart_under_load_is_no_gap() {
     let mut server = TestServer::start();
     let bus = Arc::new(bus(&server, 1).await);
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let publishing = tokio::spawn({
@@ -504,7 +506,7 @@ async fn an_orderly_restart_under_load_is_no_gap() {
 async fn rolled_back(live: bool) {
     let mut server = TestServer::start();
     let bus = bus(&server, 1).await;
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(0..100)).await));
     let at_copy = expect(&mut from, 0..100).await;
@@ -555,7 +557,7 @@ async fn a_log_put_back_under_a_live_reader_is_noticed() {
 async fn purging_keeps_the_smallest_cursors_message_and_needs_all_partitions() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 1, into.clone()).await.unwrap();
     assert!(all_ok(&bus.publish(numbered(0..100)).await));
     let fiftieth = expect(&mut from, 0..50).await;
@@ -594,7 +596,7 @@ async fn purging_keeps_the_smallest_cursors_message_and_needs_all_partitions() {
 async fn a_silent_partition_reports_how_far_it_has_read() {
     let server = TestServer::start();
     let bus = bus(&server, 2).await;
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     let silent = 1 - subject::partition_of("default", "o-1", 2) as i16;
     bus.open_partition(silent, Cursor::default(), 5, into.clone())
         .await
@@ -669,7 +671,7 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
 async fn ten_thousand_publications_are_settled_in_order_for_two_callers() {
     let server = TestServer::start();
     let bus = Arc::new(bus(&server, 1).await);
-    let (into, mut from) = mpsc::channel(256);
+    let (into, mut from) = Inlet::of_messages(256);
     bus.open_partition(0, Cursor::default(), 1, into).await.unwrap();
     let other = tokio::spawn({
         let bus = Arc::clone(&bus);
@@ -698,7 +700,7 @@ async fn ten_thousand_publications_are_settled_in_order_for_two_callers() {
 async fn direct_messages_reach_the_owner_and_nobody_else() {
     let server = TestServer::start();
     let bus = bus(&server, 4).await;
-    let (into, mut from) = mpsc::channel(16);
+    let (into, mut from) = Inlet::of_messages(16);
     bus.open_partition(2, Cursor::default(), 1, into).await.unwrap();
     let worker = async_nats::connect(server.url()).await.unwrap();
     let mut confirmations = worker.subscribe("_INBOX.w.1").await.unwrap();
@@ -820,14 +822,14 @@ async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
     let bus = bus(&server, 4).await;
     let (namespace, _, settings) = queue_q();
     bus.ensure_queues(&namespace, &settings).await.unwrap();
-    let (into, mut from) = mpsc::channel(16);
+    let (into, mut from) = Inlet::of_messages(16);
     bus.open_partition(2, Cursor::default(), 1, into.clone()).await.unwrap();
     assert!(all_ok(&bus.publish(vec![a_task("mine", 2), a_task("other", 3)]).await));
     let deadline = Instant::now() + DEADLINE;
     while pull_tasks(&bus.client(), 2, false).await > 0 {
         assert!(Instant::now() < deadline);
     }
-    let lost = async |from: &mut mpsc::Receiver<Incoming>| match next(from).await {
+    let lost = async |from: &mut mpsc::Receiver<Admitted>| match next(from).await {
         Incoming::TaskLost { partition, token, .. } => (partition, token),
         other => panic!("{other:?}"),
     };
@@ -934,7 +936,7 @@ async fn starts_leave_room_in_the_log_for_results() {
     assert!(all_ok(&bus.publish(vec![verb("a", "result", 10_000)]).await));
 
     // All of it is in its partition, in order.
-    let (into, mut from) = mpsc::channel(10_000);
+    let (into, mut from) = Inlet::of_messages(10_000);
     for partition in 0..3 {
         bus.open_partition(partition, Cursor::default(), 1, into.clone())
             .await
@@ -995,7 +997,7 @@ async fn a_nats_of_another_cluster_is_refused_and_left_as_it_is() {
     let elsewhere = TestServer::start();
     let other = NatsBus::connect(config(&elsewhere)).await.unwrap();
     other.prepare(Uuid::from_u128(2), 2).await.unwrap();
-    let (into, mut from) = mpsc::channel(64);
+    let (into, mut from) = Inlet::of_messages(64);
     let partition = i16::try_from(subject::partition_of("default", "o-1", 2)).unwrap();
     other
         .open_partition(partition, Cursor::default(), 1, into)
@@ -1073,4 +1075,67 @@ async fn what_an_operator_changed_in_nats_stays_unless_it_is_set() {
         (&set["max_bytes"], &set["description"]),
         (&json!(64 << 20), &json!("ours"))
     );
+}
+
+/// A partition that nobody works on holds its share of the room, whatever lies in its log; another is read meanwhile, and what
+/// waited follows in order.
+#[tokio::test]
+async fn a_flood_of_large_messages_waits_in_the_log() {
+    const MIB: usize = 1 << 20;
+    let server = TestServer::start();
+    let bus = bus(&server, 2).await;
+    let number_of = |id: &str| subject::partition_of("default", id, 2) as i16;
+    let full = "o-1";
+    let other = (2..)
+        .map(|n| format!("o-{n}"))
+        .find(|id| number_of(id) != number_of(full))
+        .unwrap();
+    let large = |n: u32| format!("{}{n}", "0".repeat(MIB - (16 << 10)));
+    for n in 0..40 {
+        publish_until_stored(&bus, to_log(full, &large(n))).await;
+    }
+    for n in 0..100 {
+        publish_until_stored(&bus, to_log(&other, &n.to_string())).await;
+    }
+    let room = inlet::Room::new(24 * MIB, 0, 2);
+    let (into, mut from) = mpsc::channel(1_000);
+    for partition in 0..2 {
+        let inlet = room.inlet(partition, into.clone());
+        bus.open_partition(partition, Cursor::default(), 1, inlet)
+            .await
+            .unwrap();
+    }
+    let (mut held, mut others) = (std::collections::VecDeque::new(), 0);
+    while others < 100 || held.is_empty() {
+        let taken = tokio::time::timeout(DEADLINE, from.recv()).await.unwrap().unwrap();
+        match &taken.incoming {
+            Incoming::Log(message) if message.partition == number_of(full) => held.push_back(taken),
+            Incoming::Log(message) => {
+                assert_eq!(number(message), others);
+                others += 1;
+            }
+            _ => {}
+        }
+        assert!(room.in_use().log <= 24 * MIB);
+    }
+    // Each weighs twice its bytes, and a share has four mebibytes.
+    assert!(held.len() <= 2, "{}", held.len());
+    for expected in 0..40 {
+        while held.is_empty() {
+            let taken = tokio::time::timeout(DEADLINE, from.recv()).await.unwrap().unwrap();
+            assert!(room.in_use().log <= 24 * MIB);
+            if matches!(&taken.incoming, Incoming::Log(_)) {
+                held.push_back(taken);
+            }
+        }
+        let Some(Admitted {
+            incoming: Incoming::Log(message),
+            ..
+        }) = held.pop_front()
+        else {
+            panic!()
+        };
+        assert_eq!(number(&message), expected);
+    }
+    assert_eq!(room.in_use(), inlet::InUse::default());
 }

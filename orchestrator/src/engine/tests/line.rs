@@ -8,11 +8,12 @@ use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, Ta
 use knarr_core::run::{Event, State};
 use knarr_core::time::Timestamp;
 use knarr_schemas::{body, header as names};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::super::fetch;
+use crate::bus::inlet::Inlet;
 use crate::bus::memory::MemoryBus;
-use crate::bus::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered, header};
+use crate::bus::{Bus, BusError, HeadRoom, Outgoing, PublishError, QueueSettings, Undelivered, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
 
@@ -343,14 +344,9 @@ impl Store for LineStore {
         Ok(history)
     }
 
-    async fn due(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+    async fn due(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
         self.line.perhaps_panic("due");
-        self.line.read(self.store.due(partitions, until, limit)).await
+        self.line.read(self.store.due(partitions, page)).await
     }
 
     async fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {
@@ -428,13 +424,7 @@ impl Bus for LineBus {
         self.bus.ensure_queues(namespace, queues).await
     }
 
-    async fn open_partition(
-        &self,
-        partition: i16,
-        cursor: Cursor,
-        reader: u64,
-        into: mpsc::Sender<Incoming>,
-    ) -> Result<(), BusError> {
+    async fn open_partition(&self, partition: i16, cursor: Cursor, reader: u64, into: Inlet) -> Result<(), BusError> {
         self.line.cross().await;
         if self
             .line

@@ -5,6 +5,7 @@
 //! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario instead of a few, and
 //! `KNARR_SIM_SEED=S` that one alone.
 
+mod bounds;
 mod deferral;
 mod families;
 mod head_room;
@@ -25,15 +26,49 @@ use std::cell::Cell;
 
 use knarr_core::run::input::{Input, TaskOutcome};
 
+use crate::bus::inlet::InUse;
+
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0 }) };
 }
 
-/// Counts rounds of all loops of this test, and notes how many runs the last one had in memory.
-pub(super) fn turned(live: usize) {
+/// What a loop keeps in memory at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) live: usize,
+    pub(super) live_bytes: usize,
+    pub(super) intake: InUse,
+    pub(super) publishing_bytes: usize,
+}
+
+/// Counts rounds of all loops of this test, and notes how many runs the last one had in memory and the most that any kept.
+pub(super) fn turned(now: Kept) {
     TURNS.set(TURNS.get() + 1);
-    LIVE.set(live);
+    LIVE.set(now.live);
+    let most = MOST.get();
+    MOST.set(Kept {
+        live: most.live.max(now.live),
+        live_bytes: most.live_bytes.max(now.live_bytes),
+        intake: InUse {
+            log: most.intake.log.max(now.intake.log),
+            direct: most.intake.direct.max(now.intake.direct),
+        },
+        publishing_bytes: most.publishing_bytes.max(now.publishing_bytes),
+    });
+}
+
+/// The most that was kept since this was last asked.
+fn most_kept() -> Kept {
+    let most = MOST.get();
+    MOST.set(Kept {
+        live: 0,
+        live_bytes: 0,
+        intake: InUse::default(),
+        publishing_bytes: 0,
+    });
+    most
 }
 
 fn turns() -> u64 {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use self::state::State;
 use super::{
     Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow,
-    RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
+    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -217,13 +217,8 @@ impl Store for MemoryStore {
         self.available()?.history(run, after, limit)
     }
 
-    async fn due(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
-        self.available()?.due(partitions, until, limit)
+    async fn due(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
+        self.available()?.due(partitions, page)
     }
 
     async fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {

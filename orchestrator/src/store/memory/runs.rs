@@ -7,8 +7,8 @@ use knarr_core::time::Timestamp;
 
 use super::state::State;
 use crate::store::{
-    DEFERRED_LIMIT, DeferredInput, DeferredName, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter, RunRow,
-    RunSize, StoreError, StoredRun, StoredTransition,
+    DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter,
+    RunRow, RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -105,22 +105,22 @@ impl State {
             .collect())
     }
 
-    pub(super) fn due(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+    pub(super) fn due(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
         let mut due: Vec<(Timestamp, RunId)> = self
             .runs
             .values()
             .filter(|row| partitions.contains(&row.partition))
             .filter_map(|row| Some((row.wake_at?, row.run_id)))
-            .filter(|(wake_at, _)| *wake_at <= until)
+            .filter(|due| due.0 <= page.until && page.after.is_none_or(|after| *due > after))
             .collect();
         due.sort_unstable();
-        due.truncate(limit as usize);
-        Ok(due.into_iter().map(|(wake_at, run_id)| (run_id, wake_at)).collect())
+        let limit = page.limit.max(1) as usize;
+        let whole = due.len() <= limit;
+        due.truncate(limit);
+        Ok(Due {
+            runs: due.into_iter().map(|(wake_at, run_id)| (run_id, wake_at)).collect(),
+            whole,
+        })
     }
 
     pub(super) fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {

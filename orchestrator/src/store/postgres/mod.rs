@@ -23,8 +23,8 @@ use self::pool::Pool;
 
 use super::{
     Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered, RunFilter, RunRow,
-    RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
+    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -307,13 +307,8 @@ impl Store for PostgresStore {
         self.answered(self.transitions(run, after, limit)).await
     }
 
-    async fn due(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
-        self.answered(self.due_runs(partitions, until, limit)).await
+    async fn due(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
+        self.answered(self.due_runs(partitions, page)).await
     }
 
     async fn definition_heads(&self) -> Result<DefinitionHeads, StoreError> {

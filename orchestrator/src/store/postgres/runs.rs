@@ -5,13 +5,19 @@ use std::collections::{HashMap, HashSet};
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
 use sqlx::postgres::PgBindIterExt;
+use uuid::Uuid;
 
 use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError, StoredRun, StoredTransition,
+    Due, DuePage, Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError, StoredRun, StoredTransition,
 };
+
+/// Deadlines that one partition gives to a page at least.
+const LEAST_DUE: usize = 256;
+/// Some thousand years before anything, and within what the server can express.
+const BEFORE_ALL: Timestamp = Timestamp(-200_000_000_000_000_000);
 
 /// The checked queries make a record type each; this is what they have in common.
 macro_rules! run_row {
@@ -291,36 +297,56 @@ impl PostgresStore {
             .collect())
     }
 
-    pub(super) async fn due_runs(
-        &self,
-        partitions: &[i16],
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
-        // The first ones of each partition come straight from the index, however many are due behind them.
+    pub(super) async fn due_runs(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
+        // Each partition gives the first ones behind the last page, from the index alone; but only some more than its part, or
+        // they would be read as often as there are partitions. So what follows the end of one that gave all it was to is left
+        // to the next page.
+        let limit = page.limit.max(1) as usize;
+        let each = (4 * limit).div_ceil(partitions.len().max(1)).max(LEAST_DUE).min(limit) + 1;
+        let (after_at, after_run) = page.after.unwrap_or((BEFORE_ALL, RunId(Uuid::nil())));
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
-            select d.run_id as "run_id!", d.wake_at as "wake_at!: At"
+            select p.partition as "partition!", d.run_id as "run_id!", d.wake_at as "wake_at!: At"
             from unnest($1::smallint[]) as p (partition)
             cross join lateral (
                 select r.run_id, r.wake_at from runs r
-                where r.partition = p.partition and r.wake_at <= $2
+                where r.partition = p.partition and r.wake_at <= $2 and (r.wake_at, r.run_id) > ($4, $5)
                 order by r.wake_at, r.run_id limit $3
             ) d
-            order by d.wake_at, d.run_id limit $3
             "#,
             partitions,
-            At(until) as _,
-            i64::from(limit),
+            At(page.until) as _,
+            i64::try_from(each).unwrap_or(i64::MAX),
+            At(after_at) as _,
+            after_run.0,
         )
         .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
         connection.put_back();
-        Ok(records
-            .into_iter()
-            .map(|record| (RunId(record.run_id), record.wake_at.0))
-            .collect())
+        let mut given: HashMap<i16, (usize, (Timestamp, RunId))> = HashMap::new();
+        let mut due = Vec::with_capacity(records.len());
+        for record in records {
+            let one = (record.wake_at.0, RunId(record.run_id));
+            let of = given.entry(record.partition).or_insert((0, one));
+            *of = (of.0 + 1, of.1.max(one));
+            due.push(one);
+        }
+        let ends = given
+            .values()
+            .filter(|(count, _)| *count == each)
+            .map(|(_, last)| *last);
+        let known_to = ends.min();
+        due.sort_unstable();
+        if let Some(known_to) = known_to {
+            due.truncate(due.partition_point(|one| *one <= known_to));
+        }
+        let whole = known_to.is_none() && due.len() <= limit;
+        due.truncate(limit);
+        Ok(Due {
+            runs: due.into_iter().map(|(at, run_id)| (run_id, at)).collect(),
+            whole,
+        })
     }
 }

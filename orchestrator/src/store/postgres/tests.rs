@@ -11,7 +11,7 @@ use uuid::Uuid;
 use self::proxy::{CUT_AFTER, CUT_BEFORE, CUT_DURING, Proxy};
 use super::{PostgresStore, testing};
 use crate::store::conformance::{PARTITIONS, append, closed, next, owed, run, run_id};
-use crate::store::{Batch, CommitError, Cursor, CursorWrite, RunWrite, Session, Store, StoreError};
+use crate::store::{Batch, CommitError, Cursor, CursorWrite, DuePage, RunWrite, Session, Store, StoreError};
 
 mod outage;
 mod plans;
@@ -363,7 +363,15 @@ async fn hot_statements_use_their_indexes_before_anything_is_analyzed() {
     );
     assert_eq!(store.find_runs(&[id]).await.unwrap().runs.len(), 2);
     assert_eq!(store.load_runs(&[run_id(1), run_id(2)]).await.unwrap().len(), 2);
-    assert_eq!(store.due(&[0, 1], Timestamp(9), 9).await.unwrap().len(), 1);
+    assert_eq!(
+        store
+            .due(&[0, 1], DuePage::first(Timestamp(9), 9))
+            .await
+            .unwrap()
+            .runs
+            .len(),
+        1
+    );
     // The backends report what they did when they end.
     testing::kill(&url, store).await;
     let scans = "select sum(seq_scan)::bigint from pg_stat_user_tables where relname in ('runs', 'snapshots')";

@@ -10,7 +10,7 @@ use super::proxy::Proxy;
 use super::{batch, prepared, scalar, session};
 use crate::store::conformance::{next, run_id};
 use crate::store::postgres::{PostgresConfig, PostgresStore, testing};
-use crate::store::{CommitError, Store, StoreError};
+use crate::store::{CommitError, DuePage, Store, StoreError};
 
 /// Every limit far below the one that the kernel has for a host that says nothing.
 fn impatient(url: &str) -> PostgresConfig {
@@ -48,7 +48,14 @@ async fn a_host_that_vanishes_is_given_up_and_the_new_one_serves() {
     let session = store.recover(&next(session)).await.unwrap();
     assert_eq!(session.batch_no, 1);
     assert_eq!(store.find_runs(&[id]).await.unwrap().runs.len(), 1);
-    assert!(store.due(&[0], Timestamp(9), 9).await.unwrap().is_empty());
+    assert!(
+        store
+            .due(&[0], DuePage::first(Timestamp(9), 9))
+            .await
+            .unwrap()
+            .runs
+            .is_empty()
+    );
     store.keep(&session, &[]).await.unwrap();
     store.commit(&session, &batch(2)).await.unwrap();
     assert_eq!(store.load_runs(&[run_id(2)]).await.unwrap().len(), 1);

@@ -1,12 +1,13 @@
 //! What statements cost when there is much of everything.
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::time::Timestamp;
 use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::{prepared, scalar};
 use crate::store::postgres::{PostgresStore, testing};
-use crate::store::{RunFilter, Store};
+use crate::store::{DuePage, RunFilter, Store};
 
 /// Buffers that the backends of a store have read in `runs` and its indexes, once they have ended.
 async fn buffers_read(url: &str, store: PostgresStore) -> i64 {
@@ -173,4 +174,45 @@ async fn a_load_touches_the_days_of_its_runs_alone() {
         .await;
         assert!(days > 100, "{days} days");
     }
+}
+
+/// However many deadlines have come due, and of however many partitions, a page costs what it shows.
+#[tokio::test]
+async fn a_page_of_deadlines_reads_what_it_shows() {
+    let (url, store) = prepared().await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin
+        .execute(
+            "insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
+                               status, started_at, wake_at)
+             select ('00000000-0001-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, n % 64, 1, 'default', 'id' || n,
+                    'sleep', 'd', 'running', now(), to_timestamp(n / 100)
+             from generate_series(1, 200000) n",
+        )
+        .await
+        .unwrap();
+    admin.execute("vacuum analyze runs").await.unwrap();
+    testing::kill(&url, store).await;
+    admin.execute("select pg_stat_reset()").await.unwrap();
+    let store = testing::connect(&url).await;
+    let partitions: Vec<i16> = (0..64).collect();
+    let mut page = DuePage::first(Timestamp::MAX, 1_000);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let due = store.due(&partitions, page).await.unwrap();
+        assert!(
+            !due.whole && (900..=1_000).contains(&due.runs.len()),
+            "{}",
+            due.runs.len()
+        );
+        page.after = due.runs.last().map(|(run, at)| (*at, *run));
+        seen.extend(due.runs);
+    }
+    let ids: Vec<_> = (1..=seen.len() as u128)
+        .map(|n| 0x0001_7000_8000_0000_0000_0000 + n)
+        .collect();
+    assert_eq!(seen.iter().map(|(run, _)| run.0.as_u128()).collect::<Vec<_>>(), ids);
+    let read = buffers_read(&url, store).await;
+    // An index page has about 150 of them; each of 64 partitions is looked up in three levels.
+    assert!(read > 0 && read < 3 * (64 * 8 + 400), "{read}");
 }

@@ -10,7 +10,7 @@ use super::{batch, prepared, session};
 use crate::store::conformance::{next, run_id};
 use crate::store::postgres::pool::{Pool, Taken};
 use crate::store::postgres::{PostgresConfig, PostgresStore, testing};
-use crate::store::{DefinitionFilter, RunFilter, Store, StoreError};
+use crate::store::{DefinitionFilter, DuePage, RunFilter, Store, StoreError};
 
 async fn store(url: &str) -> PostgresStore {
     let config = PostgresConfig {
@@ -41,7 +41,7 @@ async fn the_engine_goes_on_while_people_hold_all_their_connections() {
     let id = (Namespace::new("default"), WorkflowId::new("id1"), None);
     assert_eq!(store.find_runs(&[id]).await.unwrap().runs.len(), 1);
     store.load_runs(&[run_id(1)]).await.unwrap();
-    store.due(&[0], Timestamp(9), 9).await.unwrap();
+    store.due(&[0], DuePage::first(Timestamp(9), 9)).await.unwrap();
     store.definition_heads().await.unwrap();
     store.namespaces().await.unwrap();
     store.definition_by_hash(&DefinitionHash("x".into())).await.unwrap();
