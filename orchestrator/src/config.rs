@@ -346,7 +346,7 @@ pub fn default_http_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8822))
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())

@@ -13,6 +13,10 @@ use uuid::Uuid;
 
 use crate::body::{ErrorBody, FailureBody, RunSummary};
 
+mod parked;
+
+pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, ParkedPlace};
+
 /// The name of the micro service, as `$SRV.INFO` shows it.
 pub const SERVICE: &str = "knarr";
 /// Header of a refusal: the cause.
@@ -38,6 +42,8 @@ pub mod verb {
     pub const RUN_SHOW: &str = "run.show";
     /// [`super::ShowHistory`] → [`super::HistoryPage`]
     pub const RUN_HISTORY: &str = "run.history";
+    /// [`super::ListParked`] → [`super::ParkedPage`]
+    pub const PARKED_LIST: &str = "parked.list";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
     pub const NAMESPACE_CREATE: &str = "namespace.create";
     /// [`super::SetNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
@@ -46,13 +52,14 @@ pub mod verb {
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
         RUN_LIST,
         RUN_SHOW,
         RUN_HISTORY,
+        PARKED_LIST,
         NAMESPACE_CREATE,
         NAMESPACE_SET,
         NAMESPACE_LIST,
@@ -281,12 +288,32 @@ pub struct RunDescription {
     /// Steps that wait for something else than a worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingStep>,
+    /// What operators have done about it, oldest first; the last hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<OperationState>,
     /// How much it has of what is limited: `events`, `history_bytes` and `pending`, which an operator can raise, and `payload`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitUsage>,
     /// Input and outputs were left out, because the reply would have been larger than NATS takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
+}
+
+/// Something that was decided from outside, with who and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationState {
+    pub at: DateTime<Utc>,
+    /// `cancel`, `terminate`, `limit`, `retry`, `done` or `skip`.
+    pub action: String,
+    /// `do` or `undo`, of a parked step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl RunDescription {

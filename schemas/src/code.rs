@@ -136,7 +136,7 @@ codes! {
         "Send `Knarr-Workflow-Id`, or correct the definition's `id` expression or the input it reads.";
     NOT_PARKED = "KN0225", "not_parked",
         "Nothing is parked at this place of the run.",
-        "See `knarr show` for what the run has parked.";
+        "See `knarr parked list` for what is; another operator may have decided about it, or a result that came late.";
     EXPRESSION = "KN0226", "expression",
         "An expression of the definition failed on this run's data.",
         "Correct the data, or the expression in a new version of the definition.";
@@ -203,6 +203,12 @@ codes! {
     TOO_MANY_NAMESPACES = "KN0251", "too_many_namespaces",
         "The cluster has as many namespaces as it may have.",
         "Use one of those there are; `knarr namespace list` shows them.";
+    NOT_FOR_THIS = "KN0257", "not_for_this",
+        "This cannot be done about what is parked there.",
+        "Retry, mark as done or skip it; only activities take other input, only steps an output, and a run that is parked as a whole is retried, cancelled or terminated (and done where it lacks nothing but its output).";
+    OLDER_REPLICAS = "KN0258", "older_replicas",
+        "Replicas of an older version are still part of the cluster, and could not read what this would store.",
+        "Finish the upgrade of the orchestrators, then send it again; `knarr_format_level` says what all of them can read.";
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";

@@ -115,7 +115,8 @@ pub struct RunSubject<'a> {
     pub namespace: Cow<'a, str>,
     pub workflow_id: Cow<'a, str>,
     pub verb: &'a str,
-    /// What stands behind the verb: a workflow for `start`, a signal's name for `signal`; still encoded.
+    /// What stands behind the verb: a workflow for `start`, a signal's name for `signal`, the action for `parked`; still
+    /// encoded.
     pub name: Option<&'a str>,
 }
 
@@ -204,6 +205,11 @@ pub fn run_verb(namespace: &str, workflow_id: &str, verb: &str) -> Result<String
         encode_token(namespace)?,
         encode_token(workflow_id)?
     ))
+}
+
+/// `knarr.run.<ns>.<workflow id>.parked.<action>`: `retry`, `edit`, `done` or `skip`.
+pub fn parked(namespace: &str, workflow_id: &str, action: &str) -> Result<String, TokenError> {
+    Ok(format!("{}.{action}", run_verb(namespace, workflow_id, "parked")?))
 }
 
 /// `knarr.event.<ns>.<workflow>.<workflow id>.<kind>`; the workflow id is encoded already.

@@ -141,6 +141,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}"), ("SI", "{signal}")],
         ),
         (
+            subject::parked("NS", "ID", "AN"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}"), ("AN", "{action}")],
+        ),
+        (
             subject::event("NS", "WF", "ID", "KI"),
             vec![
                 ("NS", "{namespace}"),
@@ -189,7 +193,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 15 + api::verb::ALL.len());
+    assert_eq!(others.count(), 16 + api::verb::ALL.len());
 }
 
 #[test]

@@ -98,6 +98,9 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RunDescription>("api-run-show-reply");
     body_of::<api::ShowHistory>("api-run-history-request");
     body_of::<api::HistoryPage>("api-run-history-reply");
+    body_of::<api::ListParked>("api-parked-list-request");
+    body_of::<api::ParkedPage>("api-parked-list-reply");
+    body_of::<api::RunDescription>("api-run-show-operations");
     body_of::<api::CreateNamespace>("api-namespace-create-request");
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
     assert_eq!(
@@ -122,6 +125,7 @@ fn messages_to_runs_read_as_they_were_addressed() {
         ("limit", "o/1", "limit", None),
         ("result-log", "o/1", "result", None),
         ("signal", "o/1", "signal", Some("paid")),
+        ("parked-edit", "o/1", "parked", Some("edit")),
         ("run-message", "o/1", "message", None),
         ("run-message-answer", "o/1", "answer", None),
     ] {
@@ -162,6 +166,7 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::run_verb("default", "o/1", "limit"), "limit"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),
+        (subject::parked("default", "o/1", "edit"), "parked-edit"),
         (subject::event("default", "order", "o%2F1", "paid"), "event"),
         (
             subject::event("default", "order", "o%2F1", "compensated"),

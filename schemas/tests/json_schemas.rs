@@ -26,6 +26,8 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("api/run-description", schema_for!(api::RunDescription)),
         ("api/show-history", schema_for!(api::ShowHistory)),
         ("api/history-page", schema_for!(api::HistoryPage)),
+        ("api/list-parked", schema_for!(api::ListParked)),
+        ("api/parked-page", schema_for!(api::ParkedPage)),
         ("api/create-namespace", schema_for!(api::CreateNamespace)),
         ("api/set-namespace", schema_for!(api::SetNamespace)),
         ("api/namespace-info", schema_for!(api::NamespaceInfo)),
@@ -90,10 +92,12 @@ fn every_public_body_has_a_schema() {
         .iter()
         .map(|(_, schema)| schema.as_value().to_string())
         .collect();
-    for line in [include_str!("../src/body.rs"), include_str!("../src/api.rs")]
-        .iter()
-        .flat_map(|source| source.lines())
-    {
+    let sources = [
+        include_str!("../src/body.rs"),
+        include_str!("../src/api.rs"),
+        include_str!("../src/api/parked.rs"),
+    ];
+    for line in sources.iter().flat_map(|source| source.lines()) {
         let Some(name) = line
             .strip_prefix("pub struct ")
             .or_else(|| line.strip_prefix("pub enum "))

@@ -14,6 +14,7 @@
 pub mod audit;
 pub mod binaries;
 pub mod child;
+pub mod cli;
 pub mod collector;
 pub mod duplicator;
 pub mod eventually;

@@ -13,6 +13,7 @@ use knarr_schemas::body::Answer;
 use knarr_schemas::subject::TokenError;
 use knarr_schemas::{header, subject};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::api::client::max_payload;
 
@@ -50,11 +51,17 @@ impl AnswerWanted {
     }
 }
 
-/// `cancel`, `terminate` or `limit` of the open run under a workflow id.
+/// What an operator asks of the open run under a workflow id, or of the one that is named.
 #[derive(Debug, Clone, Default)]
 pub struct OperatorCommand {
+    /// As in the subject: `cancel`, `parked.retry`.
     pub verb: &'static str,
     pub workflow_id: String,
+    pub run: Option<Uuid>,
+    /// The path of what is parked.
+    pub step: Option<String>,
+    /// `do` or `undo`.
+    pub direction: Option<&'static str>,
     /// JSON, where the verb takes any.
     pub body: Bytes,
     pub request_id: String,
@@ -227,11 +234,17 @@ impl Commander {
         let mut headers = HeaderMap::new();
         headers.insert(header::VERB, format!("{} {namespace}", command.verb).as_str());
         headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
-        if let Some(by) = &command.by {
-            headers.insert(header::BY, header_text(by).as_str());
-        }
-        if let Some(reason) = &command.reason {
-            headers.insert(header::REASON, header_text(reason).as_str());
+        let run = command.run.map(|run| run.to_string());
+        for (name, value) in [
+            (header::BY, command.by.as_deref()),
+            (header::REASON, command.reason.as_deref()),
+            (header::RUN_ID, run.as_deref()),
+            (header::STEP, command.step.as_deref()),
+            (header::DIRECTION, command.direction),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
         }
         self.publish(subject, headers, command.body, true).await
     }

@@ -1,7 +1,7 @@
 //! One run for people: its state as core folds it, and beside it what the state has no use for but a person has: attempts
 //! and activities of steps that have ended, in the order in which they were reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use knarr_core::ids::{StepPath, TaskNo};
 use knarr_core::run::effect::Direction;
@@ -13,12 +13,16 @@ use knarr_core::run::{
     Waiting, evolve,
 };
 use knarr_core::time::Timestamp;
-use knarr_schemas::api::{LedgerEntry, LimitUsage, OpenTask, RunDescription, StepState, WaitingStep};
+use knarr_schemas::api::{LedgerEntry, LimitUsage, OpenTask, OperationState, RunDescription, StepState, WaitingStep};
 use knarr_schemas::body::FailureBody;
 use serde_json::Value;
 
+use crate::api::operations;
 use crate::api::runs::summary;
 use crate::store::{RunRow, StoredTransition};
+
+/// The last ones that are told.
+const MAX_OPERATIONS: usize = 100;
 
 /// Why a stored history makes no run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,7 @@ pub(super) struct Describer {
     steps: BTreeMap<StepPath, Facts>,
     undos: BTreeMap<StepPath, Facts>,
     tasks: BTreeMap<TaskNo, (StepPath, Direction)>,
+    operations: VecDeque<OperationState>,
     /// Bytes of the largest transition.
     largest: u64,
 }
@@ -58,6 +63,12 @@ impl Describer {
             .map_err(|error| DescribeError::Json { seq: stored.seq, error })?;
         for event in &transition.events {
             self.learn(event);
+            if let Some(operation) = operations::of(event, stored.at) {
+                if self.operations.len() == MAX_OPERATIONS {
+                    self.operations.pop_front();
+                }
+                self.operations.push_back(operation);
+            }
         }
         self.largest = self.largest.max(stored.body.len() as u64);
         match &mut self.state {
@@ -93,6 +104,7 @@ impl Describer {
             ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
             tasks: tasks(state),
             waiting: waiting(state),
+            operations: self.operations.into(),
             limits: limits(state, self.largest),
             shortened: false,
         })
@@ -304,7 +316,7 @@ fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTas
     }
 }
 
-fn failure_body(failure: &Failure) -> FailureBody {
+pub(super) fn failure_body(failure: &Failure) -> FailureBody {
     FailureBody {
         step: failure.step.as_ref().map(ToString::to_string),
         error_type: failure.error_type.to_string(),

@@ -20,6 +20,8 @@ pub mod command;
 mod definitions;
 mod describe;
 mod namespaces;
+mod operations;
+mod parked;
 mod runs;
 pub mod service;
 pub mod source;

@@ -119,7 +119,7 @@ impl<S: Store> Operations<S> {
         }
     }
 
-    async fn find_run(&self, namespace: &Namespace, run: &RunName) -> Result<RunRow, Refusal> {
+    pub(super) async fn find_run(&self, namespace: &Namespace, run: &RunName) -> Result<RunRow, Refusal> {
         let (found, name) = match run {
             RunName::RunId(id) => {
                 let row = self.store.run_row(RunId(*id)).await?;

@@ -267,6 +267,7 @@ impl<S: Store> Call<S> {
                 self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
+            verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
             verb::NAMESPACE_CREATE => {
                 let request = self.body()?;
                 self.encode(&operations.create_namespace(&namespace, request).await?)

@@ -7,6 +7,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
+use crate::api::command::OperatorCommand;
 use crate::cli::cancel::OperationArgs;
 use crate::cli::globals::Globals;
 use crate::cli::limit::RaiseArgs;
@@ -39,6 +40,18 @@ impl Again {
         let mut again = Self::new(verb, &args.id, globals, request_id);
         again.flag("--reason", args.reason.as_deref());
         again.flag("--by", args.by.as_deref());
+        again
+    }
+
+    /// A decision about one parked thing of an open run; `--yes`, because it has been confirmed.
+    pub fn parked(action: &str, run: &str, step: &str, command: &OperatorCommand, globals: &Globals) -> Self {
+        let mut again = Self::new("parked", action, globals, &command.request_id);
+        again.flag("--reason", command.reason.as_deref());
+        again.flag("--by", command.by.as_deref());
+        let body = String::from_utf8_lossy(&command.body);
+        let given = (!body.is_empty()).then_some(&*body);
+        again.flag(if action == "edit" { "--input" } else { "--result" }, given);
+        again.words.extend(["--yes", "--", run, step].map(str::to_owned));
         again
     }
 

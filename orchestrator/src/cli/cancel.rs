@@ -85,7 +85,7 @@ async fn operate(verb: &'static str, args: OperationArgs, globals: &Globals) -> 
     start::finish(&answer, globals)
 }
 
-fn confirm(question: &str) -> Result<(), CliError> {
+pub(super) fn confirm(question: &str) -> Result<(), CliError> {
     let refused = |message: &str| CliError::new(Exit::Usage, &code::NOT_CONFIRMED, message);
     if !interactive() {
         return Err(refused("this needs a confirmation, and nobody can be asked here"));

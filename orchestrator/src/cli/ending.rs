@@ -124,6 +124,7 @@ mod tests {
             ledger: Vec::new(),
             tasks: Vec::new(),
             waiting: Vec::new(),
+            operations: Vec::new(),
             limits: Vec::new(),
             shortened: false,
         }

@@ -61,6 +61,7 @@ const TABLES: &[&[&Code]] = &[
     crate::dev::code::ALL,
     crate::bench::CODES,
     crate::engine::code::bounds::ALL,
+    crate::cli::operator_code::ALL,
 ];
 
 fn all() -> impl Iterator<Item = Explained> {

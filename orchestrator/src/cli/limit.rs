@@ -67,6 +67,7 @@ pub async fn run(args: LimitArgs, globals: &Globals) -> Result<(), CliError> {
         request_id,
         by: args.operation.by,
         reason: args.operation.reason,
+        ..OperatorCommand::default()
     };
     let connection = globals.connect().await?;
     let mut stored = connection

@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod again;
 pub mod bench;
+pub mod bulk;
 pub mod cancel;
 pub mod check;
 pub mod code;
@@ -28,7 +29,9 @@ pub mod junit;
 pub mod limit;
 pub mod list;
 pub mod namespace;
+pub mod operator_code;
 pub mod output;
+pub mod parked;
 pub mod replay;
 pub mod server;
 pub mod show;
@@ -90,6 +93,8 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Lists what waits for an operator, and decides about it
+    Parked(parked::ParkedArgs),
     /// Lets a run have more of what is limited
     Limit(limit::LimitArgs),
     /// Creates and lists namespaces
@@ -168,6 +173,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Parked(args) => parked::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,

@@ -46,6 +46,7 @@ pub fn render(description: &RunDescription, look: &Look) -> String {
     undo(&mut out, description, look);
     tasks(&mut out, description, look);
     waiting(&mut out, description, look);
+    operations(&mut out, description, look);
     if description.shortened {
         out.push_str("\nInput and outputs are too large for one answer and were left out.\n");
     }
@@ -230,6 +231,28 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
     out.push_str(&output::table_text(&table, 2));
 }
 
+fn operations(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.operations.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Operators"));
+    let mut table = output::table(look, &["WHEN", "WHAT", "WHO", "WHY"]);
+    for operation in &description.operations {
+        let what = match (&operation.step, operation.direction.as_deref()) {
+            (Some(step), Some("undo")) => format!("{} undo {step}", operation.action),
+            (Some(step), _) => format!("{} {step}", operation.action),
+            (None, _) => operation.action.clone(),
+        };
+        table.add_row([
+            Cell::new(output::moment(operation.at)),
+            Cell::new(what),
+            Cell::new(output::cut(operation.by.as_deref().unwrap_or_default(), 60)),
+            Cell::new(output::cut(operation.reason.as_deref().unwrap_or_default(), 100)),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
 /// Without the step, which stands in the same line.
 fn error_text(failure: &knarr_schemas::body::FailureBody) -> String {
     let message = if failure.message.is_empty() {
@@ -243,7 +266,7 @@ fn error_text(failure: &knarr_schemas::body::FailureBody) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
-    use knarr_schemas::api::{LedgerEntry, OpenTask, StepState};
+    use knarr_schemas::api::{LedgerEntry, OpenTask, OperationState, StepState};
     use knarr_schemas::body::{FailureBody, RunSummary};
     use serde_json::json;
 
@@ -330,6 +353,7 @@ mod tests {
                 last_failure: Some(timeout),
             }],
             waiting: Vec::new(),
+            operations: Vec::new(),
             limits: Vec::new(),
             shortened: false,
         }
@@ -361,6 +385,14 @@ mod tests {
         });
         parked.tasks.clear();
         parked.wake_at = None;
+        parked.operations = vec![OperationState {
+            at: look().now - TimeDelta::seconds(9),
+            action: "retry".into(),
+            direction: Some("undo".into()),
+            step: Some("create_order".into()),
+            by: Some("ann@ops-1".into()),
+            reason: Some("the order service is back".into()),
+        }];
         insta::assert_snapshot!("show_parked", render(&parked, &look()));
     }
 

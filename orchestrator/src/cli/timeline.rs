@@ -205,6 +205,17 @@ impl Timeline {
                 let how = text("how");
                 line(format!("undo resolved: {how}"), Tone::Attention, operation)
             }
+            "step_parked" => line("step parked".into(), Tone::Bad, failure(body)),
+            "step_resumed" => line("step resumed".into(), Tone::Attention, operation),
+            "step_resolved" => {
+                let how = text("how");
+                let detail = [operation, value("output")].join("  ");
+                line(
+                    format!("step resolved: {how}"),
+                    Tone::Attention,
+                    detail.trim().to_owned(),
+                )
+            }
             "run_failed" => line("run failed".into(), Tone::Bad, failure(body)),
             "run_timed_out" => line("run timed out".into(), Tone::Bad, failure(body)),
             "cancel_requested" => line("cancel requested".into(), Tone::Attention, operation),

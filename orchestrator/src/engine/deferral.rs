@@ -53,7 +53,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let lacked = match &job.kind {
             JobKind::Result { run_id, .. } => *run_id,
             JobKind::Start(start) => self.open_run(&start.namespace, &start.workflow_id)?,
-            JobKind::Verb(verb) => self.open_run(&verb.namespace, &verb.workflow_id)?,
+            JobKind::Verb(verb) => match verb.run {
+                Some(run) => run,
+                None => self.open_run(&verb.namespace, &verb.workflow_id)?,
+            },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Message(message) => match message.receiver() {
                 Some(run) => run,

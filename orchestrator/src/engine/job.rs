@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
-use knarr_core::run::input::{AnswerRequest, Operation, TaskOutcome};
+use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::run::effect::Direction;
+use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
 use knarr_core::time::Span;
@@ -176,6 +177,8 @@ pub(super) struct UnkeyedStart {
 pub(super) struct VerbRequest {
     pub(super) namespace: Namespace,
     pub(super) workflow_id: WorkflowId,
+    /// `None` = the open one.
+    pub(super) run: Option<RunId>,
     pub(super) verb: Verb,
     pub(super) operation: Operation,
     pub(super) answer_to: Option<Arc<str>>,
@@ -205,9 +208,14 @@ pub(super) struct RunMessage {
     pub(super) body: message::Body,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verb {
     Cancel,
     Terminate,
+    Parked {
+        step: StepPath,
+        direction: Option<Direction>,
+        action: ParkedAction,
+    },
     RaiseLimits(RunLimits),
 }

@@ -17,7 +17,7 @@ use knarr_schemas::subject::{LogSubject, RunSubject, SubjectError, parse_log_sub
 use serde_json::Value;
 
 use super::config::EngineConfig;
-use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb, VerbRequest};
+use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb};
 use super::refusal::Refusal;
 use super::token::TokenKey;
 use super::too_large::HEADER_ROOM;
@@ -95,6 +95,7 @@ impl JobReader {
                 }
                 "cancel" => self.verb(&subject, message, Verb::Cancel),
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
+                "parked" => self.parked(&subject, message),
                 "limit" => {
                     let body = self.body(&message.payload)?;
                     let limits = raised(&body)?;
@@ -235,37 +236,6 @@ impl JobReader {
         })
     }
 
-    fn verb(&self, subject: &RunSubject<'_>, message: &LogMessage, verb: Verb) -> Result<JobKind, Refusal> {
-        let headers = &message.headers;
-        refuse_task_headers(headers)?;
-        refuse_control_characters(headers)?;
-        if subject.name.is_some() {
-            return Err(Refusal::new(
-                &code::BAD_SUBJECT,
-                "nothing may follow this verb in the subject",
-            ));
-        }
-        // As in the subject: one spelling in both places.
-        let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
-        let expected = format!("{} {namespace}", subject.verb);
-        if bus::header(headers, header::VERB) != Some(&expected) {
-            return Err(Refusal::new(
-                &code::VERB_HEADER,
-                format!(
-                    "the header `{}: {expected}` is missing or says something else",
-                    header::VERB
-                ),
-            ));
-        }
-        Ok(JobKind::Verb(Box::new(VerbRequest {
-            namespace: Namespace::new(&subject.namespace),
-            workflow_id: WorkflowId::new(&subject.workflow_id),
-            verb,
-            operation: operation(message)?,
-            answer_to: self.answer_to(headers)?,
-        })))
-    }
-
     /// An empty body is `null`.
     pub(super) fn body(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
         if payload.is_empty() {
@@ -345,7 +315,7 @@ pub(super) fn refuse_task_headers(headers: &Headers) -> Result<(), Refusal> {
 }
 
 /// What is stored of headers is text, and PostgreSQL does not take every text. A tab is white space like any other.
-fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
+pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal> {
     let stored = |name: &str| name.starts_with("Knarr-") || name == header::TRACEPARENT || name == header::NATS_MSG_ID;
     let bad = headers
         .iter()

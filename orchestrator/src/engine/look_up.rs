@@ -97,6 +97,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
                 job.asked_in = next;
             }
+            JobKind::Verb(verb) if verb.run.is_some() => {
+                if let Some(run) = verb.run
+                    && !live.contains(run)
+                    && !self.absent.contains_key(&run)
+                    && !deferral.holds(run)
+                {
+                    wanted.run(run);
+                    job.asked_run = next;
+                }
+            }
             JobKind::Verb(verb) => {
                 let key: IdKey = (verb.namespace.clone(), verb.workflow_id.clone());
                 match open_run(&key) {

@@ -35,6 +35,7 @@ mod look_up;
 mod message;
 mod message_reader;
 mod offers;
+mod operator_reader;
 mod outgoing;
 mod partitions;
 mod perform;
@@ -63,4 +64,5 @@ mod tests;
 
 pub use config::EngineConfig;
 pub use definitions::Definitions;
+pub(crate) use fetch::rebuild;
 pub use replica::{Engine, EngineError, Health};

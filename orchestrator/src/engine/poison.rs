@@ -97,6 +97,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
+            JobKind::Verb(request) if request.run.is_some() => request.run,
             JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Message(_) => {
                 let key = match &job.kind {
                     JobKind::Verb(request) => (request.namespace.clone(), request.workflow_id.clone()),

@@ -43,6 +43,7 @@ pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: Canc
             () = tokio::time::sleep(pause) => {}
         }
         upkeep.purge_log().await;
+        upkeep.count_parked().await;
         upkeep.read_namespaces().await;
         pause = upkeep.keep_head_room().await;
     }
@@ -101,6 +102,13 @@ impl<S: Store, B: Bus> Upkeep<S, B> {
                 }
             }
             Err(error) => tracing::debug!(%error, "the cursors cannot be read; the log is not purged this time"),
+        }
+    }
+
+    async fn count_parked(&self) {
+        match self.store.count_parked().await {
+            Ok(parked) => metrics::gauge!(metric::RUNS_PARKED).set(parked as f64),
+            Err(error) => tracing::debug!(%error, "how many runs are parked cannot be found out"),
         }
     }
 

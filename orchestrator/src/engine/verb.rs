@@ -1,21 +1,67 @@
-//! What operators and services ask of an open run.
+//! What operators ask of a run: of the open one of a workflow id, or of the one they name.
+//!
+//! A run is named where the open one is not meant or need not be: by commands in bulk, and for a child that has closed and
+//! undoes itself for its parent, whose workflow id is free.
 
 use knarr_core::ids::RunId;
-use knarr_core::run::input::{AnswerOn, AnswerRequest, Input};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, ParkedAction};
 use knarr_schemas::body::AnswerStage;
+use knarr_schemas::code;
 
 use super::apply::Applied;
 use super::job::{Job, Verb, VerbRequest};
 use super::live::IdKey;
+use super::look_up::Absent;
 use super::outgoing;
-use super::perform::Step;
+use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
+use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::Store;
+use crate::telemetry::metric;
+
+/// From here on what operators can say of an output is read by every replica.
+const LEVEL_OF_OUTPUTS: i32 = 2;
+
+impl Verb {
+    /// What it is counted as.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Terminate => "terminate",
+            Self::RaiseLimits(_) => "limit",
+            Self::Parked { action, .. } => match action {
+                ParkedAction::Retry => "retry",
+                ParkedAction::RetryWithInput(_) => "edit",
+                ParkedAction::MarkDone | ParkedAction::MarkDoneWithOutput(_) => "done",
+                ParkedAction::Skip => "skip",
+            },
+        }
+    }
+
+    /// The storage format that what it stores belongs to.
+    fn format_level(&self) -> i32 {
+        match self {
+            Self::RaiseLimits(_)
+            | Self::Parked {
+                action: ParkedAction::MarkDoneWithOutput(_),
+                ..
+            } => LEVEL_OF_OUTPUTS,
+            _ => 1,
+        }
+    }
+}
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn verb(&mut self, job: Job, request: &VerbRequest) -> Step {
+        match request.run {
+            Some(run_id) => self.verb_to_run(job, request, run_id),
+            None => self.verb_to_open(job, request),
+        }
+    }
+
+    fn verb_to_open(&mut self, job: Job, request: &VerbRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         if !self.live.ids.contains_key(&key) {
             return Step::Lacks(Box::new(job));
@@ -32,18 +78,70 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.contains(open) {
             return self.await_open(job, open);
         }
-        let input = match request.verb {
-            Verb::Cancel => Input::Cancel(request.operation.clone()),
-            Verb::Terminate => Input::Terminate(request.operation.clone()),
+        self.operate(&job, request, open)
+    }
+
+    fn verb_to_run(&mut self, job: Job, request: &VerbRequest, run_id: RunId) -> Step {
+        let unknown = || {
+            let message = format!(
+                "no run in `{}` has the workflow id `{}` and the run id {run_id}",
+                request.namespace, request.workflow_id
+            );
+            Refusal::new(&code::UNKNOWN_RUN, message)
+        };
+        let refusal = match (self.live.get(run_id), self.absent.get(&run_id)) {
+            (None, None) => return Step::Lacks(Box::new(job)),
+            (None, Some(Absent::Unreadable)) => unreadable(run_id),
+            (None, Some(Absent::Missing | Absent::Elsewhere)) => unknown(),
+            (Some(live), _) => {
+                let is_meant = live.row.namespace == request.namespace && live.row.workflow_id == request.workflow_id;
+                if is_meant {
+                    return self.operate(&job, request, run_id);
+                }
+                unknown()
+            }
+        };
+        self.refuse(&job.origin, &refusal);
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    fn operate(&mut self, job: &Job, request: &VerbRequest, run_id: RunId) -> Step {
+        self.building.inputs += 1;
+        if request.verb.format_level() > self.cluster.format_level {
+            let refusal = Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause);
+            self.refuse(&job.origin, &refusal);
+            return Step::Done;
+        }
+        let operation = request.operation.clone();
+        let input = match &request.verb {
+            Verb::Cancel => Input::Cancel(operation),
+            Verb::Terminate => Input::Terminate(operation),
             Verb::RaiseLimits(limits) => Input::RaiseLimits {
-                limits,
-                operation: request.operation.clone(),
+                limits: *limits,
+                operation,
+            },
+            Verb::Parked {
+                step,
+                direction,
+                action,
+            } => Input::Parked {
+                step: step.clone(),
+                direction: *direction,
+                action: action.clone(),
+                operation,
             },
         };
-        self.building.inputs += 1;
-        match self.apply(open, input) {
+        let applied = self.apply(run_id, input);
+        if !matches!(applied, Applied::Changed) {
+            self.live.finish(run_id);
+        }
+        match applied {
             Applied::Changed | Applied::Nothing => {
-                if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(open)) {
+                if matches!(applied, Applied::Changed) {
+                    metrics::counter!(metric::OPERATOR_ACTIONS, "action" => request.verb.name()).increment(1);
+                }
+                if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(run_id)) {
                     let mut answer = outgoing::answer_of(&live.state, AnswerOn::Started);
                     answer.stage = AnswerStage::Accepted;
                     self.building.answer(outgoing::answer(to, &answer));
@@ -51,7 +149,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.taken(&job.origin, None);
             }
             Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
-            Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+            Applied::Panicked => return self.poison(PoisonKey::of(job)),
         }
         Step::Done
     }

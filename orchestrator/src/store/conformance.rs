@@ -10,8 +10,8 @@ use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
     Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
-    DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow,
-    RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, NamespaceRow, Owed, OwedSpan, Registered, RunFilter,
+    RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -889,6 +889,7 @@ async fn lists_go_by_keyset(rig: impl Rig) {
         before: before.map(run_id),
         ..RunFilter::default()
     };
+    assert_eq!(store.count_parked().await.unwrap(), 0);
     assert_eq!(list(page(3, None)).await, [1_100, 1_099, 1_098].map(run_id));
     assert_eq!(list(page(3, Some(1_098))).await, [1_097, 1_096, 1_095].map(run_id));
     assert_eq!(list(page(3, Some(1))).await, []);
@@ -910,6 +911,17 @@ async fn lists_go_by_keyset(rig: impl Rig) {
         .await
         .unwrap();
     assert_eq!(elsewhere, []);
+    let parked = [1, 2].map(|n| RunRow {
+        status: "parked".to_owned(),
+        ..run(n, &format!("id{n}"))
+    });
+    let updates = parked.map(RunWrite::Update).to_vec();
+    let batch = Batch {
+        runs: updates,
+        ..inserts([])
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(store.count_parked().await.unwrap(), 2);
 }
 
 pub(crate) fn definition(workflow: &str, version: i32, hash: &str) -> StoredDefinition {
@@ -1279,26 +1291,26 @@ async fn published_commits_go(rig: impl Rig) {
 }
 
 async fn the_format_level_follows_the_oldest_session(rig: impl Rig) {
-    let (old, new) = (rig.reading(1).await, rig.reading(2).await);
+    let (old, new) = (rig.reading(FORMAT_LEVEL).await, rig.reading(FORMAT_LEVEL + 1).await);
     let level = async |session: &Session| new.keep(session, &[]).await.unwrap().format_level;
     let old_session = old.open_session("old").await.unwrap();
     let session = new.open_session("new").await.unwrap();
-    assert_eq!(level(&session).await, 1);
+    assert_eq!(level(&session).await, FORMAT_LEVEL);
     // An owner whose lease has ended may still renew it.
     rig.lapse(old_session.id).await;
     old.keep(&old_session, &[]).await.unwrap();
-    assert_eq!(level(&session).await, 1);
+    assert_eq!(level(&session).await, FORMAT_LEVEL);
 
     old.close_session(&old_session).await.unwrap();
-    assert_eq!(level(&session).await, 2);
-    let too_old = |error: StoreError| matches!(error, StoreError::TooOld { level: 2, reads: 1 });
+    assert_eq!(level(&session).await, FORMAT_LEVEL + 1);
+    let too_old = |error: StoreError| matches!(error, StoreError::TooOld { level, reads } if level > reads);
     assert!(too_old(old.prepare(PARTITIONS).await.unwrap_err()));
     assert!(too_old(old.open_session("old").await.unwrap_err()));
-    let newer = rig.reading(3).await;
+    let newer = rig.reading(FORMAT_LEVEL + 2).await;
     newer.open_session("newer").await.unwrap();
-    assert_eq!(newer.prepare(PARTITIONS).await.unwrap().format_level, 2);
+    assert_eq!(newer.prepare(PARTITIONS).await.unwrap().format_level, FORMAT_LEVEL + 1);
     // It never falls.
-    assert_eq!(level(&session).await, 2);
+    assert_eq!(level(&session).await, FORMAT_LEVEL + 1);
 }
 
 pub(crate) fn deferred(partition: i16, no: i64, run: u64) -> DeferredInput {

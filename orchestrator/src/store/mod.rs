@@ -43,7 +43,11 @@ pub struct Cluster {
 
 /// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
 /// every session's binary can read more, and never falls.
-pub const FORMAT_LEVEL: i32 = 1;
+///
+/// | level | what it brought |
+/// |---|---|
+/// | 2 | the output of a step that an operator marked as done; limits that an operator raised |
+pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -450,6 +454,8 @@ pub struct RunFilter {
 
 /// The most runs or definitions that are listed at once.
 pub const LIST_LIMIT: u32 = 1_000;
+/// The most parked runs [`Store::count_parked`] counts.
+pub const COUNT_LIMIT: u64 = 100_000;
 /// Which deadlines are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DuePage {
@@ -619,6 +625,9 @@ pub trait Store: Send + Sync + 'static {
     fn set_events(&self, namespace: &Namespace, events: bool) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     fn namespaces(&self) -> impl Future<Output = Result<Vec<NamespaceRow>, StoreError>> + Send;
+
+    /// Runs whose status is `parked`, in all namespaces, up to [`COUNT_LIMIT`].
+    fn count_parked(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     fn list_runs(
         &self,

@@ -62,6 +62,8 @@ metrics_table! {
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
     OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
+    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done or skip.";
+    RUNS_PARKED = "knarr_runs_parked", Kind::Gauge, Count, [], "Runs of the cluster that wait for an operator; up to 100,000, and the same on every replica.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
     LIVE_BYTES = "knarr_live_bytes", Kind::Gauge, Bytes, [], "What they take up at most, by estimate; beyond live_max_bytes those used least leave.";

@@ -278,6 +278,7 @@ fn external(kind: &ExternalKind) -> Input {
         ..Operation::default()
     };
     let parked = |step: &str, action| Input::Parked {
+        direction: None,
         step: StepPath::new(step),
         action,
         operation: Operation::default(),

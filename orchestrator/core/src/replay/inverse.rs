@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ids::{QueueName, TaskNo};
+use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
 use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
 use crate::run::message::{Body, ChildClosed};
@@ -44,7 +45,12 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         return message(before, taken, events).into_iter().collect();
     }
     let ended = |task: TaskNo, outcome: TaskOutcome| Input::TaskEnded { task, outcome };
+    let of_undo = matches!(
+        first,
+        Event::UndoResumed { .. } | Event::UndoReady { .. } | Event::UndoResolved { .. }
+    );
     let parked = |step: &crate::ids::StepPath, action, operation: &Operation| Input::Parked {
+        direction: of_undo.then_some(Direction::Undo),
         step: step.clone(),
         action,
         operation: operation.clone(),
@@ -122,9 +128,22 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             ],
             _ => Vec::new(),
         },
-        Event::UndoResolved { step, how, operation } | Event::StepResolved { step, how, operation } => {
+        Event::UndoResolved { step, how, operation } => {
             let action = match how {
                 Resolution::Done => ParkedAction::MarkDone,
+                Resolution::Skipped => ParkedAction::Skip,
+            };
+            vec![parked(step, action, operation)]
+        }
+        Event::StepResolved {
+            step,
+            how,
+            output,
+            operation,
+        } => {
+            let action = match how {
+                Resolution::Done if output.is_null() => ParkedAction::MarkDone,
+                Resolution::Done => ParkedAction::MarkDoneWithOutput(output.clone()),
                 Resolution::Skipped => ParkedAction::Skip,
             };
             vec![parked(step, action, operation)]

@@ -112,9 +112,10 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
         Input::Await(request) => answer::wait(&mut d, request)?,
         Input::Parked {
             step,
+            direction,
             action,
             operation,
-        } => parked::act(&mut d, step, action, operation)?,
+        } => parked::act(&mut d, step, direction, action, operation)?,
         Input::RaiseLimits { limits, operation } => raise::raise(&mut d, limits, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
     }

@@ -93,7 +93,7 @@ pub enum Event {
     StepPassed {
         step: StepPath,
     },
-    /// A step that is no activity has ended with this output.
+    /// A step that is no activity has ended with this output; or a parked one has, by a success that came late.
     StepCompleted {
         step: StepPath,
         #[serde(default, skip_serializing_if = "is_null")]
@@ -224,6 +224,9 @@ pub enum Event {
     StepResolved {
         step: StepPath,
         how: Resolution,
+        /// As the operator gave it, of a step that was marked as done.
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
@@ -350,7 +353,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
-    /// An operator closed the matter.
+    /// An operator closed the matter, or a success that came late.
     UndoResolved {
         step: StepPath,
         how: Resolution,

@@ -14,7 +14,7 @@ use super::input::{AnswerOn, AnswerRequest};
 use super::ledger::UndoState;
 use super::mail::{Pending, Taken};
 use super::message::Body;
-use super::open::{Loop, Open, Stopped};
+use super::open::{Loop, Open, ParkedCall, Stopped};
 use super::request::Verb;
 use super::signal::Signal;
 use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
@@ -87,6 +87,7 @@ impl State {
             emitted: Vec::new(),
             turns: Vec::new(),
             reopened: None,
+            parked_at: None,
         };
         if let Some(answer) = &birth.answer {
             state.add_waiter(answer, seq);
@@ -241,9 +242,13 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }));
         }
         Event::StepParked { step, outcome, error } => {
-            state.doing.remove(step);
+            let call = state.doing.remove(step).map(ParkedCall::of);
             let (outcome, error) = (*outcome, error.clone());
-            let parked = Open::Parked { error: error.clone() };
+            let parked = Open::Parked {
+                error: error.clone(),
+                since: Some(at),
+                call,
+            };
             state.end_step(step, Step::Failed { outcome, error });
             state.open.insert(step.clone(), parked);
         }
@@ -251,10 +256,16 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.taken.remember(Verb::Retry, operation);
             state.open.remove(step);
         }
-        Event::StepResolved { step, how, operation } => {
+        Event::StepResolved {
+            step,
+            how,
+            output,
+            operation,
+        } => {
             state.taken.remember(Verb::resolving(*how), operation);
             let end = match how {
-                Resolution::Done => Step::Passed,
+                Resolution::Done if output.is_null() => Step::Passed,
+                Resolution::Done => Step::Completed { output: output.clone() },
                 Resolution::Skipped => Step::Skipped,
             };
             state.end_step(step, end);
@@ -389,8 +400,11 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.undoing.remove(step);
             if let Some(entry) = state.entry_mut(step) {
                 let prepared = matches!(entry.state, UndoState::Ready | UndoState::Running);
-                let error = error.clone();
-                entry.state = UndoState::Parked { error, prepared };
+                entry.state = UndoState::Parked {
+                    error: error.clone(),
+                    prepared,
+                    since: Some(at),
+                };
             }
         }
         Event::UndoResumed { step, operation } => {
@@ -416,7 +430,10 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
-        Event::RunParked { reason } => state.parked = Some(reason.clone()),
+        Event::RunParked { reason } => {
+            state.parked = Some(reason.clone());
+            state.parked_at = Some(at);
+        }
         Event::RunResumed {
             operation,
             event_limit,

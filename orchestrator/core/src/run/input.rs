@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::effect::Direction;
 use super::event::Continues;
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
-use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId};
+use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
 use crate::time::{Span, Timestamp};
 
 /// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
@@ -91,9 +92,12 @@ pub enum Input {
     },
     /// Somebody else waits for this run (a repeated start, `use_existing`).
     Await(AnswerRequest),
-    /// An operator decides about a parked undo.
+    /// An operator decides about what is parked.
     Parked {
-        step: crate::ids::StepPath,
+        /// The root's path stands for the run as a whole.
+        step: StepPath,
+        /// The step or its undo, where both may be parked; without it what is parked of them, the step first.
+        direction: Option<Direction>,
         action: ParkedAction,
         operation: Operation,
     },
@@ -135,6 +139,8 @@ pub enum ParkedAction {
     Retry,
     RetryWithInput(Arc<Value>),
     MarkDone,
+    /// Of a forward step: what later steps read as its output.
+    MarkDoneWithOutput(Arc<Value>),
     Skip,
 }
 
@@ -176,8 +182,12 @@ pub enum Rejected {
     SearchAttribute { name: String, problem: String },
     #[error("the run is closed ({0})")]
     Closed(&'static str),
-    #[error("there is no parked undo at `{0}`")]
+    #[error("nothing is parked at `{0}`")]
     NotParked(String),
+    #[error("the run as a whole is not parked")]
+    RunNotParked,
+    #[error("{0}")]
+    NotForThis(&'static str),
     #[error(
         "a signal needs a name of 1 to {} bytes without NUL",
         super::limits::MAX_SIGNAL_NAME_BYTES

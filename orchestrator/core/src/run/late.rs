@@ -2,14 +2,14 @@
 //!
 //! A *success* that comes late is knowledge about the world, whoever was asked first: one of a step that was not going to
 //! be undone makes the run undo it, also when it is being undone already; one of a step that ended unknown gives the undo
-//! the output it lacked, unless that undo has begun. So a success is recorded even where another outcome of the same task
+//! the output it lacked, unless that undo has begun. One of a step, or of an undo, that waits for an operator ends that wait
+//! ([`super::parked`]). So a success is recorded even where another outcome of the same task
 //! was heard before (two deliveries, two workers). After the end of the run nothing is reopened; the event says so.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::compensation;
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, LateOutcome, LateResult};
@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::input::TaskOutcome;
 use super::ledger::UndoState;
 use super::state::{Heard, Step};
+use super::{compensation, parked};
 use crate::ids::{StepPath, TaskNo};
 
 pub(super) fn result(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
@@ -51,13 +52,19 @@ pub(super) fn result(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
         error: error.as_ref().map(Failure::of_worker),
         after_close,
     })));
-    if success && direction == Direction::Do && !after_close {
-        reconsider(d, &step, &output);
+    if success && !after_close {
+        match direction {
+            Direction::Do => reconsider(d, &step, &output),
+            Direction::Undo => parked::undone_late(d, &step),
+        }
         d.settle();
     }
 }
 
 fn reconsider(d: &mut Decider<'_>, step: &StepPath, output: &Arc<Value>) {
+    if parked::succeeded_late(d, step, output) {
+        return;
+    }
     // A step still under way remembers the success in its execution; one that completed has its undo prepared.
     if d.state.doing.contains_key(step) || !matches!(d.state.steps.get(step), Some(Step::Failed { .. })) {
         return;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::event::UndoCall;
 use super::failure::Failure;
 use crate::ids::{MessageNo, RunId, StepPath, WorkflowId, WorkflowName};
+use crate::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerEntry {
@@ -55,7 +56,13 @@ pub enum UndoState {
     /// Being undone.
     Running,
     /// Waits for an operator. `prepared` tells whether there is an input to try again with.
-    Parked { error: Failure, prepared: bool },
+    Parked {
+        error: Failure,
+        prepared: bool,
+        /// Not known of what earlier versions parked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+    },
     /// Undone, by a worker or, as an operator says, otherwise.
     Done,
     /// Left as it is, as an operator decided.

@@ -10,7 +10,8 @@
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs; [`turn`] says how the status has changed, [`request`] knows which of them are repeats. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! [`late`] and [`answer`] are the other inputs; [`turn`] says how the status has changed, [`request`] knows which of them are repeats, and [`parked_item`] lists what
+//! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
@@ -51,6 +52,7 @@ mod open;
 mod outbox;
 mod parallel;
 mod parked;
+mod parked_item;
 mod path;
 mod pivot;
 mod raise;
@@ -88,6 +90,7 @@ pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
+pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decider::End;
+use super::execution::Execution;
 use super::failure::Failure;
 use super::message::{OnParentClose, Recipient};
-use crate::ids::{MessageNo, RunId};
+use crate::ids::{ActivityName, MessageNo, RunId};
 use crate::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,7 +47,30 @@ pub(super) enum Open {
     /// Waits for an operator.
     Parked {
         error: Failure,
+        /// Not known of what earlier versions parked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+        /// Of an activity that was dispatched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<Box<ParkedCall>>,
     },
+}
+
+/// What a parked activity called, for whoever has to decide about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ParkedCall {
+    pub(super) activity: ActivityName,
+    #[serde(default, skip_serializing_if = "super::event::is_null")]
+    pub(super) input: Arc<Value>,
+}
+
+impl ParkedCall {
+    pub(super) fn of(execution: Execution) -> Box<Self> {
+        Box::new(Self {
+            activity: execution.activity,
+            input: execution.input,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

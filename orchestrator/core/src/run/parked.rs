@@ -4,8 +4,11 @@
 //! same or other input, marked as done, or skipped.
 //!
 //! *A forward step* is parked when it may not fail any more ([`super::pivot`]) or would break a limit ([`super::blocked`]). It
-//! may be tried again from its beginning, an activity with other input too, or ended: marked as done (an activity is then undone like
-//! any other, should it come to that) or skipped, without an output.
+//! may be tried again from its beginning, an activity with other input too, or ended: marked as done, with an output if it is to
+//! have one (an activity is then undone like any other, should it come to that), or skipped.
+//!
+//! A success that comes late ends the matter without an operator: of a step, which then completes with that output, and of an
+//! undo that no operator has had tried again.
 //!
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
@@ -15,16 +18,19 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::cancel::refused;
 use super::decider::{Decider, Work};
 use super::effect::Direction;
 use super::event::{Event, Resolution};
 use super::input::{Operation, ParkedAction, Rejected};
-use super::ledger::UndoState;
+use super::ledger::{LedgerEntry, UndoState};
 use super::open::Open;
 use super::request::{Verb, was_taken};
+use super::state::Step;
 use super::{activity, blocked, compensation, stop, tree};
-use crate::definition::plan::{NodeKind, Undo};
+use crate::definition::plan::{NodeId, NodeKind, Undo};
 use crate::ids::StepPath;
 use crate::json::{self, Limits};
 
@@ -37,6 +43,7 @@ pub(super) fn park_run(d: &mut Decider<'_>, reason: Arc<str>) {
 pub(super) fn act(
     d: &mut Decider<'_>,
     step: StepPath,
+    direction: Option<Direction>,
     action: ParkedAction,
     operation: Operation,
 ) -> Result<(), Rejected> {
@@ -45,19 +52,22 @@ pub(super) fn act(
     }
     if step.as_str().is_empty() {
         resume_run(d, &action, operation)?;
-    } else if matches!(d.state.open.get(&step), Some(Open::Parked { .. })) {
+    } else if direction != Some(Direction::Undo) && matches!(d.state.open.get(&step), Some(Open::Parked { .. })) {
         act_on_step(d, step, action, operation)?;
     } else {
-        let prepared = match d.state.entry(&step).map(|entry| &entry.state) {
-            Some(UndoState::Parked { prepared, .. }) => *prepared,
+        let entry = d.state.entry(&step).filter(|_| direction != Some(Direction::Do));
+        let (prepared, is_child) = match entry.map(|entry| (&entry.state, entry.child.is_some())) {
+            Some((UndoState::Parked { prepared, .. }, is_child)) => (*prepared, is_child),
             _ => return Err(Rejected::NotParked(step.to_string())),
         };
         match action {
-            ParkedAction::Retry if prepared => d.emit(Event::UndoResumed { step, operation }),
+            ParkedAction::Retry if prepared || is_child => d.emit(Event::UndoResumed { step, operation }),
             ParkedAction::Retry => retry_unprepared(d, step, operation)?,
+            ParkedAction::RetryWithInput(_) if is_child => {
+                return Err(Rejected::NotForThis("a child undoes itself and takes no input for it"));
+            }
             ParkedAction::RetryWithInput(input) => {
-                json::check(&input, &Limits::default())
-                    .map_err(|problem| Rejected::Expression(format!("the input is {problem}")))?;
+                check_value(&input, "input")?;
                 d.emit(Event::UndoReady {
                     step: step.clone(),
                     input,
@@ -65,6 +75,7 @@ pub(super) fn act(
                 d.emit(Event::UndoResumed { step, operation });
             }
             ParkedAction::MarkDone => resolve(d, step, Resolution::Done, operation),
+            ParkedAction::MarkDoneWithOutput(_) => return Err(Rejected::NotForThis("an undo has no output")),
             ParkedAction::Skip => resolve(d, step, Resolution::Skipped, operation),
         }
     }
@@ -72,14 +83,23 @@ pub(super) fn act(
     Ok(())
 }
 
+fn check_value(value: &Value, what: &str) -> Result<(), Rejected> {
+    json::check(value, &Limits::default()).map_err(|problem| Rejected::Expression(format!("the {what} is {problem}")))
+}
+
 fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) -> Result<(), Rejected> {
+    if d.state.parked.is_none() {
+        return Err(Rejected::RunNotParked);
+    }
     let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
     let lacks_output = blocked.iter().any(|path| path.as_str().is_empty());
-    if d.state.parked.is_some() && lacks_output && *action == ParkedAction::MarkDone {
+    if lacks_output && *action == ParkedAction::MarkDone {
         return complete_without_output(d, operation);
     }
-    if d.state.parked.is_none() || *action != ParkedAction::Retry {
-        return Err(Rejected::NotParked(String::new()));
+    if *action != ParkedAction::Retry {
+        return Err(Rejected::NotForThis(
+            "the run as a whole is parked: it can be retried, cancelled or terminated",
+        ));
     }
     d.emit(Event::RunResumed {
         operation,
@@ -95,6 +115,7 @@ fn complete_without_output(d: &mut Decider<'_>, operation: Operation) -> Result<
     d.emit(Event::StepResolved {
         step: StepPath::new(""),
         how: Resolution::Done,
+        output: Arc::default(),
         operation,
     });
     d.emit(Event::RunResumed {
@@ -127,43 +148,99 @@ fn act_on_step(
         }
         ParkedAction::RetryWithInput(input) => {
             let NodeKind::Activity(activity) = &plan.node(node).kind else {
-                return Err(Rejected::Expression(
-                    "only an activity can be given other input".to_owned(),
-                ));
+                return Err(Rejected::NotForThis("only an activity can be given other input"));
             };
-            json::check(&input, &Limits::default())
-                .map_err(|problem| Rejected::Expression(format!("the input is {problem}")))?;
+            check_value(&input, "input")?;
             d.emit(Event::StepResumed {
                 step: step.clone(),
                 operation,
             });
             activity::schedule(d, node, step, activity, input);
         }
-        ParkedAction::MarkDone | ParkedAction::Skip => {
-            let how = if action == ParkedAction::Skip {
-                Resolution::Skipped
-            } else {
-                Resolution::Done
-            };
+        ParkedAction::MarkDone => mark_done(d, node, step, Arc::default(), operation),
+        ParkedAction::MarkDoneWithOutput(output) => {
+            check_value(&output, "output")?;
+            mark_done(d, node, step, output, operation);
+        }
+        ParkedAction::Skip => {
             d.emit(Event::StepResolved {
                 step: step.clone(),
-                how,
+                how: Resolution::Skipped,
+                output: Arc::default(),
                 operation,
             });
-            // What was done, by whomever, is undone like what a worker did.
-            if how == Resolution::Done
-                && let NodeKind::Activity(activity) = &plan.node(node).kind
-                && let Undo::Compensate(call) = &activity.undo
-                && d.state
-                    .entry(&step)
-                    .is_some_and(|entry| entry.state == UndoState::Dormant)
-            {
-                compensation::prepare(d, &step, call, None);
-            }
             d.passed(node, step);
         }
     }
     Ok(())
+}
+
+fn mark_done(d: &mut Decider<'_>, node: NodeId, step: StepPath, output: Arc<Value>, operation: Operation) {
+    d.emit(Event::StepResolved {
+        step: step.clone(),
+        how: Resolution::Done,
+        output,
+        operation,
+    });
+    was_done(d, node, step);
+}
+
+/// A parked step has been done, by whomever: an activity is undone like what a worker did in time, and a pivot leaves no way
+/// back.
+fn was_done(d: &mut Decider<'_>, node: NodeId, step: StepPath) {
+    let plan = d.plan;
+    if let NodeKind::Activity(activity) = &plan.node(node).kind {
+        let entry = d.state.entry(&step).filter(|entry| !entry.resumed);
+        if let Undo::Compensate(call) = &activity.undo
+            && let Some(was) = entry.map(|entry| entry.state.clone())
+        {
+            match was {
+                UndoState::Dormant => compensation::prepare(d, &step, call, None),
+                // It was prepared without the output, which is known now.
+                UndoState::Ready | UndoState::Parked { prepared: false, .. } => {
+                    if let Some(Step::Completed { .. }) = d.state.steps.get(&step)
+                        && let Ok(input) = compensation::evaluate(d, &step, call, None)
+                    {
+                        d.emit(Event::UndoReady {
+                            step: step.clone(),
+                            input,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if activity.pivot && d.state.is_running() && !d.state.past_pivot {
+            d.emit(Event::PivotCompleted { step: step.clone() });
+        }
+    }
+    d.passed(node, step);
+}
+
+/// A worker has said, late, that the parked step was done: that is what the operator was asked about. Whether it was parked.
+pub(super) fn succeeded_late(d: &mut Decider<'_>, step: &StepPath, output: &Arc<Value>) -> bool {
+    if !matches!(d.state.open.get(step), Some(Open::Parked { .. })) {
+        return false;
+    }
+    // Looked for before anything is said: without it the run waits for the right definition.
+    let Some(node) = tree::find(d.plan, step.as_str()) else {
+        d.park_for_lack_of("step", step);
+        return true;
+    };
+    d.emit(Event::StepCompleted {
+        step: step.clone(),
+        output: Arc::clone(output),
+    });
+    was_done(d, node, step.clone());
+    true
+}
+
+/// The same of an undo, unless an operator has had it tried again: then the success may be that of another input.
+pub(super) fn undone_late(d: &mut Decider<'_>, step: &StepPath) {
+    let parked = |entry: &LedgerEntry| matches!(entry.state, UndoState::Parked { .. }) && !entry.resumed;
+    if d.state.entry(step).is_some_and(parked) {
+        resolve(d, step.clone(), Resolution::Done, Operation::default());
+    }
 }
 
 /// The input could not be evaluated before; what it reads may be there now.

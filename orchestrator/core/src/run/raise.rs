@@ -73,7 +73,7 @@ fn retry_what_had_no_room(d: &mut Decider<'_>) {
     let usage = d.state.usage(Limit::Pending);
     let room = usize::try_from(usage.limit.saturating_sub(usage.used)).unwrap_or(usize::MAX);
     let waits = |(step, open): (&StepPath, &Open)| {
-        let Open::Parked { error } = open else { return None };
+        let Open::Parked { error, .. } = open else { return None };
         let not_begun = matches!(
             d.state.steps.get(step),
             Some(Step::Failed {

@@ -36,7 +36,7 @@ impl Verb {
     pub(super) fn of(action: &ParkedAction) -> Self {
         match action {
             ParkedAction::Retry | ParkedAction::RetryWithInput(_) => Self::Retry,
-            ParkedAction::MarkDone => Self::MarkDone,
+            ParkedAction::MarkDone | ParkedAction::MarkDoneWithOutput(_) => Self::MarkDone,
             ParkedAction::Skip => Self::Skip,
         }
     }

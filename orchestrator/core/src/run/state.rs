@@ -91,6 +91,9 @@ pub struct State {
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,
+    /// When the run as a whole was parked, now or the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parked_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -378,7 +381,7 @@ impl State {
                     workflow_id: &child.to.workflow_id,
                     started: child.started,
                 },
-                Open::Parked { error } => Waiting::Operator { error },
+                Open::Parked { error, .. } => Waiting::Operator { error },
                 Open::Parallel(_) | Open::ForEach(_) | Open::Try { .. } | Open::Scope { .. } => return None,
             };
             Some((step, waiting))
@@ -388,7 +391,7 @@ impl State {
     /// Forward steps that wait for an operator, and why.
     pub fn parked_steps(&self) -> impl Iterator<Item = (&StepPath, &Failure)> {
         self.open.iter().filter_map(|(step, open)| match open {
-            Open::Parked { error } => Some((step, error)),
+            Open::Parked { error, .. } => Some((step, error)),
             _ => None,
         })
     }

@@ -422,6 +422,7 @@ impl<'p> World<'p> {
                     _ => ParkedAction::Skip,
                 };
                 Input::Parked {
+                    direction: None,
                     step,
                     action,
                     operation: request("decide"),
@@ -534,6 +535,7 @@ impl<'p> World<'p> {
                 resume()
             } else if let Some(step) = self.parked(index, 0) {
                 Input::Parked {
+                    direction: None,
                     step,
                     action: ParkedAction::MarkDone,
                     operation: Operation::default(),
@@ -589,6 +591,7 @@ fn done(task: TaskNo) -> TaskOutcome {
 
 fn resume() -> Input {
     Input::Parked {
+        direction: None,
         step: StepPath::new(""),
         action: ParkedAction::Retry,
         operation: Operation::default(),

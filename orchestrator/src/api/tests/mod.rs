@@ -18,6 +18,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Append, Batch, RunRow, RunWrite, Session, StoredTransition};
 
 mod operations;
+mod parked;
 mod service;
 
 const ORDER: &str = r#"
@@ -116,7 +117,11 @@ struct TestRun {
 
 impl TestRun {
     fn start(number: u128, workflow_id: &str, input: Value) -> Self {
-        let definition = definition::read(ORDER, &|_| Err(String::new())).unwrap();
+        Self::start_of(ORDER, number, workflow_id, input)
+    }
+
+    fn start_of(text: &str, number: u128, workflow_id: &str, input: Value) -> Self {
+        let definition = definition::read(text, &|_| Err(String::new())).unwrap();
         let birth = Start {
             run_id: RunId(Uuid::from_u128(number)),
             namespace: Namespace::new("default"),

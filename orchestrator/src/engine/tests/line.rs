@@ -396,6 +396,10 @@ impl Store for LineStore {
         self.line.read(self.store.namespaces()).await
     }
 
+    async fn count_parked(&self) -> Result<u64, StoreError> {
+        self.store.count_parked().await
+    }
+
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.store.list_runs(namespace, filter).await
     }

@@ -14,6 +14,7 @@ mod limits;
 mod line;
 mod memory;
 mod messages;
+mod operators;
 mod random;
 mod robustness;
 mod scenarios;

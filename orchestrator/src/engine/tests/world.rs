@@ -171,7 +171,12 @@ const EPOCH: i64 = 1_700_000_000_000_000;
 
 impl World {
     pub(super) async fn new(seed: u64) -> Self {
-        let store = MemoryStore::new();
+        Self::of_level(seed, FORMAT_LEVEL).await
+    }
+
+    /// A cluster that was initialised by a binary that knows this storage format.
+    pub(super) async fn of_level(seed: u64, level: i32) -> Self {
+        let store = MemoryStore::new().reading(level);
         let began = tokio::time::Instant::now();
         let clock = move || Timestamp(EPOCH + i64::try_from(began.elapsed().as_micros()).unwrap());
         let bus_ahead = Arc::new(AtomicI64::new(0));
@@ -189,7 +194,7 @@ impl World {
             config,
             effects: Arc::default(),
             lines: Vec::new(),
-            reads_format: FORMAT_LEVEL,
+            reads_format: level,
             longest_wait: Arc::default(),
             bus_ahead,
             alive: CancellationToken::new(),

@@ -266,6 +266,10 @@ impl Store for MemoryStore {
         self.available()?.namespaces()
     }
 
+    async fn count_parked(&self) -> Result<u64, StoreError> {
+        Ok(self.available()?.count_parked())
+    }
+
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.available()?.list_runs(namespace, filter)
     }

@@ -7,8 +7,8 @@ use knarr_core::time::Timestamp;
 
 use super::state::State;
 use crate::store::{
-    DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, RunFilter,
-    RunRow, RunSize, StoreError, StoredRun, StoredTransition,
+    COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT,
+    RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -121,6 +121,11 @@ impl State {
             runs: due.into_iter().map(|(wake_at, run_id)| (run_id, wake_at)).collect(),
             whole,
         })
+    }
+
+    pub(super) fn count_parked(&self) -> u64 {
+        let parked = self.runs.values().filter(|row| row.status == "parked");
+        (parked.count() as u64).min(COUNT_LIMIT)
     }
 
     pub(super) fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {

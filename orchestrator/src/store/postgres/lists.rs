@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::error::to_store_error;
 use super::runs::run_row;
 use super::time::At;
-use crate::store::{LIST_LIMIT, RunFilter, RunRow, StoreError};
+use crate::store::{COUNT_LIMIT, LIST_LIMIT, RunFilter, RunRow, StoreError};
 
 impl PostgresStore {
     pub(super) async fn list(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
@@ -105,6 +105,20 @@ impl PostgresStore {
         .map_err(to_store_error)?;
         connection.put_back();
         Ok(records.into_iter().map(|record| run_row!(record)).collect())
+    }
+
+    /// By an index that has nothing else.
+    pub(super) async fn parked_count(&self) -> Result<u64, StoreError> {
+        let mut connection = self.people.take().await?;
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from (select from runs where status = 'parked' limit $1) parked"#,
+            COUNT_LIMIT as i64,
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(count.unsigned_abs())
     }
 
     /// Not for those that complete on their own, which are in no index by their status.

@@ -357,6 +357,10 @@ impl Store for PostgresStore {
         self.answered(self.all_namespaces()).await
     }
 
+    async fn count_parked(&self) -> Result<u64, StoreError> {
+        self.answered(self.parked_count()).await
+    }
+
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.answered(self.list(namespace, filter)).await
     }

@@ -745,6 +745,7 @@ impl Run {
 
     pub(crate) fn operate(&mut self, step: &str, action: ParkedAction) -> Vec<Effect> {
         self.take(Input::Parked {
+            direction: None,
             step: StepPath::new(step),
             action,
             operation: by("ann"),

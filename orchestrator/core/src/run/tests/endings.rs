@@ -224,6 +224,7 @@ fn an_input_that_the_successor_would_refuse_fails_the_step() {
 
 fn resume() -> Input {
     Input::Parked {
+        direction: None,
         step: StepPath::new(""),
         action: ParkedAction::Retry,
         operation: by("ann"),
@@ -284,6 +285,7 @@ fn an_activity_too_many_is_parked_and_can_be_tried_again() {
     assert_eq!(parked.len(), 1);
     assert_eq!(&*parked[0].1.error_type, "limit");
     let retry = Input::Parked {
+        direction: None,
         step: parked[0].0.clone(),
         action: ParkedAction::Retry,
         operation: by("ann"),

@@ -290,6 +290,7 @@ fn an_output_that_is_too_large_parks_the_run_and_undoes_nothing() {
     run.operate("", ParkedAction::Retry);
     assert_eq!(run.status(), Status::Parked, "it is no smaller now");
     let done = |id: &str| Input::Parked {
+        direction: None,
         step: crate::ids::StepPath::new(""),
         action: ParkedAction::MarkDone,
         operation: request(id),

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::dsl::*;
 use crate::ids::StepPath;
-use crate::run::effect::Effect;
-use crate::run::input::{Horizon, Input, Operation, ParkedAction, Rejected, TaskOutcome};
-use crate::run::{Event, Status, UndoState};
+use crate::run::effect::{Direction, Effect};
+use crate::run::input::{Horizon, Input, Operation, ParkedAction, Rejected, TaskOutcome, WorkerError};
+use crate::run::{Event, ParkedItem, ParkedStep, ParkedWhat, Status, UndoState};
 
 fn park(run: &mut Run, step: &str) {
     let undo = format!("undo {step}");
@@ -31,6 +31,7 @@ fn parked() -> Run {
 
 fn input(step: &str, action: ParkedAction, operation: Operation) -> Input {
     Input::Parked {
+        direction: None,
         step: StepPath::new(step),
         action,
         operation,
@@ -83,10 +84,22 @@ fn marked_done_counts_as_undone_and_skipped_does_not() {
 #[test]
 fn only_what_is_parked_can_be_acted_upon() {
     let mut run = parked();
-    for step in ["a", "c", "nothing", ""] {
+    for step in ["a", "c", "nothing"] {
         let refused = run.apply(input(step, ParkedAction::Skip, by("ann")));
         assert_eq!(refused, Err(Rejected::NotParked(step.to_owned())));
     }
+    let refused = run.apply(input("", ParkedAction::Retry, by("ann")));
+    assert_eq!(refused, Err(Rejected::RunNotParked));
+    let output = ParkedAction::MarkDoneWithOutput(json!(1).into());
+    let refused = run.apply(input("b", output, by("ann")));
+    assert_eq!(refused, Err(Rejected::NotForThis("an undo has no output")));
+    let forward = Input::Parked {
+        step: StepPath::new("b"),
+        direction: Some(Direction::Do),
+        action: ParkedAction::Skip,
+        operation: by("ann"),
+    };
+    assert_eq!(run.apply(forward), Err(Rejected::NotParked("b".to_owned())));
     run.operate("b", ParkedAction::Retry);
     assert!(run.apply(input("b", ParkedAction::Retry, by("ann"))).is_err());
     run.complete("undo b");
@@ -381,4 +394,208 @@ fn an_entry_parked_early_can_be_put_right_while_the_run_goes_on() {
     assert_eq!(run.undone(), Vec::<String>::new());
     run.fail("do b");
     assert_eq!(*run.last_dispatch().input, json!(7));
+}
+
+/// `pay` is done and a pivot; `ship` cannot go on.
+fn parked_ahead(ship: Def) -> Run {
+    let mut run = run(vec![
+        act("pay").pivot(true).undo(UndoDef::NoUndo),
+        ship,
+        act("mail").undo(UndoDef::NoUndo).input(json!("${ steps.ship.id }")),
+    ]);
+    run.complete("do pay");
+    run
+}
+
+fn for_good(error_type: &str) -> WorkerError {
+    WorkerError {
+        retryable: false,
+        ..error(error_type)
+    }
+}
+
+#[test]
+fn a_step_that_is_marked_done_has_the_output_it_is_given() {
+    for (action, input, status) in [
+        (
+            ParkedAction::MarkDoneWithOutput(json!({"id": 7}).into()),
+            Some(json!(7)),
+            Status::Running,
+        ),
+        // What reads it cannot go on without.
+        (ParkedAction::MarkDone, None, Status::Parked),
+    ] {
+        let mut run = parked_ahead(act("ship").undo(UndoDef::NoUndo));
+        run.end("do ship", TaskOutcome::Failed(for_good("Broken")));
+        run.operate("ship", action);
+        assert_eq!(run.status(), status);
+        assert_eq!(input.is_some(), run.dispatched().contains(&"do mail".to_owned()));
+        if let Some(input) = input {
+            assert_eq!(*run.last_dispatch().input, input);
+        }
+    }
+}
+
+#[test]
+fn an_output_that_is_too_deep_is_refused() {
+    let mut run = parked_ahead(act("ship").undo(UndoDef::NoUndo));
+    run.end("do ship", TaskOutcome::Failed(for_good("Broken")));
+    let deep = (0..100).fold(json!(1), |deep, _| json!([deep]));
+    let refused = run.apply(input("ship", ParkedAction::MarkDoneWithOutput(deep.into()), by("ann")));
+    assert!(matches!(refused, Err(Rejected::Expression(_))), "{refused:?}");
+    assert_eq!(run.status(), Status::Parked);
+}
+
+#[test]
+fn a_success_that_comes_late_completes_the_step_that_waits_for_an_operator() {
+    for ship in [act("ship").undo(UndoDef::NoUndo), act("ship")] {
+        let mut run = parked_ahead(ship);
+        let task = run.task("do ship");
+        run.end("do ship", TaskOutcome::Unknown(for_good("Crash")));
+        assert_eq!(run.status(), Status::Parked);
+        let late = Input::TaskEnded {
+            task,
+            outcome: done(json!({"id": "late"})),
+        };
+        run.take(late.clone());
+        assert_eq!(run.status(), Status::Running);
+        assert_eq!(
+            *run.last_dispatch().input,
+            json!("late"),
+            "what comes next reads its output"
+        );
+        run.ignores(late);
+        assert!(run.apply(input("ship", ParkedAction::Retry, by("ann"))).is_err());
+        if let Some(entry) = run.state.ledger().first() {
+            assert_eq!(
+                (&entry.state, &*entry.input),
+                (&UndoState::Ready, &json!({"id": "late"}))
+            );
+        }
+        run.complete("do mail");
+        assert_eq!(run.status(), Status::Completed);
+        assert_eq!(run.undone(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_success_that_comes_late_to_a_run_that_is_parked_as_a_whole_counts_when_it_goes_on() {
+    let mut run = parked_ahead(act("ship").undo(UndoDef::NoUndo));
+    let task = run.task("do ship");
+    run.end("do ship", TaskOutcome::Unknown(for_good("Crash")));
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.take(Input::TaskEnded {
+        task,
+        outcome: done(json!({"id": "late"})),
+    });
+    assert_eq!(run.status(), Status::Parked);
+    assert!(!run.dispatched().contains(&"do mail".to_owned()));
+    run.operate("", ParkedAction::Retry);
+    assert_eq!(*run.last_dispatch().input, json!("late"));
+}
+
+#[test]
+fn an_undo_that_succeeds_late_is_done_unless_an_operator_has_had_it_tried_again() {
+    for retried in [false, true] {
+        let mut run = run(vec![act("a").undo_attempts(1), act("b")]);
+        run.complete("do a");
+        run.fail("do b");
+        let task = run.task("undo a");
+        run.time_out("undo a");
+        assert_eq!(run.status(), Status::Parked);
+        if retried {
+            run.operate("a", ParkedAction::RetryWithInput(json!(2).into()));
+            run.fail("undo a");
+        }
+        run.take(Input::TaskEnded {
+            task,
+            outcome: done(json!(null)),
+        });
+        let status = if retried { Status::Parked } else { Status::Compensated };
+        assert_eq!(run.status(), status);
+    }
+}
+
+#[test]
+fn a_pivot_that_is_marked_done_leaves_no_way_back() {
+    let mut run = run(vec![
+        act("a"),
+        act("pay").pivot(true).undo(UndoDef::NoUndo),
+        act("b").undo(UndoDef::NoUndo),
+    ]);
+    run.complete("do a");
+    // A limit parks what is no failure.
+    run.end("do pay", TaskOutcome::Failed(for_good(crate::run::error_type::LIMIT)));
+    assert_eq!(run.status(), Status::Parked);
+    run.operate("pay", ParkedAction::MarkDone);
+    assert_eq!(run.apply(Input::Cancel(by("ann"))), Err(Rejected::PastPivot));
+}
+
+#[test]
+fn what_waits_for_an_operator_is_told_with_all_there_is_to_know() {
+    let run = parked();
+    let entry = &run.state.ledger()[1];
+    let UndoState::Parked { error, .. } = &entry.state else {
+        panic!("{entry:?}")
+    };
+    let undo = ParkedItem {
+        what: ParkedWhat::Step(ParkedStep {
+            step: &StepPath::new("b"),
+            direction: Direction::Undo,
+            activity: Some(&"undo-b".into()),
+            child: None,
+            attempts: 3,
+            input: Some(&json!({"id": "b-1"}).into()),
+            error,
+        }),
+        since: Some(error_at(&run)),
+    };
+    assert_eq!(run.state.parked_items(), [undo]);
+
+    let mut run = parked_ahead(act("ship").undo(UndoDef::NoUndo).input(json!({"n": 1})));
+    run.later(7);
+    run.end("do ship", TaskOutcome::Failed(for_good("Broken")));
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    let items = run.state.parked_items();
+    assert!(matches!(&items[0].what, ParkedWhat::Run { reason } if ***reason == *"broken"));
+    let ParkedWhat::Step(ship) = &items[1].what else {
+        panic!("{items:?}")
+    };
+    assert_eq!((ship.direction, ship.attempts), (Direction::Do, 1));
+    assert_eq!(ship.activity.unwrap().as_str(), "do-ship");
+    assert_eq!(ship.input.unwrap().as_ref(), &json!({"n": 1}));
+    assert_eq!(&*ship.error.error_type, "Broken");
+    assert_eq!(items[1].since, Some(run.now));
+    run.take(Input::Terminate(by("ann")));
+    assert_eq!(run.state.parked_items(), []);
+}
+
+/// When the last undo was parked.
+fn error_at(run: &Run) -> crate::time::Timestamp {
+    let parked = |event: &Event| matches!(event, Event::UndoParked { .. });
+    let mut history = run.history.iter().rev();
+    history
+        .find(|transition| transition.events.iter().any(parked))
+        .unwrap()
+        .at
+}
+
+#[test]
+fn what_an_earlier_version_parked_is_read_without_what_it_did_not_know() {
+    let mut run = parked();
+    let text = serde_json::to_string(&run.state).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["ledger"][1]["state"]["parked"]
+        .as_object_mut()
+        .unwrap()
+        .remove("since");
+    let state: crate::run::State = serde_json::from_value(value).unwrap();
+    assert_eq!(state.parked_items()[0].since, None);
+    run = Run::loaded(run.plan, state);
+    run.operate("b", ParkedAction::MarkDone);
+    assert_eq!(run.status(), Status::Compensated);
 }

@@ -121,6 +121,7 @@ fn requests_that_an_earlier_version_took_still_count_and_not_for_more_than_they_
         operation: request(id),
     };
     let retry = |id: &str| Input::Parked {
+        direction: None,
         step: "create".into(),
         action: ParkedAction::Retry,
         operation: request(id),
@@ -147,6 +148,7 @@ fn requests_that_an_earlier_version_took_still_count_and_not_for_more_than_they_
 
 fn parked(step: &str) -> Input {
     Input::Parked {
+        direction: None,
         step: step.into(),
         action: ParkedAction::Retry,
         operation: by("ann"),

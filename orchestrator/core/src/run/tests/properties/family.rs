@@ -213,6 +213,7 @@ impl Family {
                     self.operated = true;
                     let (action, operation) = (ParkedAction::MarkDone, by("ann"));
                     let input = Input::Parked {
+                        direction: None,
                         step,
                         action,
                         operation,

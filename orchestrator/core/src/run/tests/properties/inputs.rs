@@ -209,6 +209,7 @@ impl World {
                 reason: "broken".into(),
             },
             Op::Resume => Input::Parked {
+                direction: None,
                 step: StepPath::new(""),
                 action: ParkedAction::Retry,
                 operation: by("ann"),
@@ -216,6 +217,7 @@ impl World {
             Op::Operate(pick, action) => {
                 let parked = parked(run);
                 Input::Parked {
+                    direction: None,
                     step: parked.get(pick % parked.len().max(1))?.clone(),
                     action: match action % 4 {
                         0 => ParkedAction::Retry,
@@ -330,6 +332,7 @@ impl World {
         }
         let step = parked(run).into_iter().next()?;
         Some(Input::Parked {
+            direction: None,
             step,
             action: ParkedAction::MarkDone,
             operation: by("ann"),

@@ -1,0 +1,306 @@
+//! What operators decide about what is parked, by the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use knarr_core::run::Event;
+use knarr_schemas::body::{Answer, AnswerStage};
+use knarr_schemas::{header as names, subject};
+use serde_json::{Value, json};
+
+use super::world::{Act, Script, World, done, failed};
+use crate::store::FORMAT_LEVEL;
+
+/// The undo of the payment is tried once.
+const SALE: &str = r#"
+workflow: sale
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - pay:
+      activity: process-payment
+      compensate: { activity: refund-payment, input: { account: old }, retry: { maximum_attempts: 1 } }
+  - stock: { activity: reserve-inventory, read_only: true }
+"#;
+
+/// Undoes itself for its parent, when it has closed long since.
+const FAMILY: &str = r#"
+workflow: family
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - kid: { workflow: { name: kid, id: "${ 'kid-1' }" } }
+  - stock: { activity: reserve-inventory, read_only: true }
+"#;
+
+const KID: &str = r#"
+workflow: kid
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - pay: { activity: process-payment, compensate: { activity: refund-payment, retry: { maximum_attempts: 1 } } }
+"#;
+
+/// Stock fails, and so does the refund for as long as it is broken.
+fn broken(flag: &Arc<AtomicBool>) -> Script {
+    let flag = Arc::clone(flag);
+    Arc::new(move |task| match task.activity {
+        "reserve-inventory" => failed(),
+        "refund-payment" if flag.load(Ordering::SeqCst) => failed(),
+        _ => Act {
+            output: Some(json!({})),
+            ..done()
+        },
+    })
+}
+
+async fn parked(world: &mut World, flag: &Arc<AtomicBool>) {
+    world.register(SALE).await;
+    world.work(broken(flag));
+    let start = subject::start("default", "s-1", "sale").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("parked", |world| {
+            world.statuses().get("s-1").is_some_and(|status| status == "parked")
+        })
+        .await;
+}
+
+/// Sends an action and reads its answer.
+async fn act(world: &World, action: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+    let mut inbox = world.bus.subscribe("_INBOX.ann");
+    let verb = format!("parked.{action} default");
+    let mut all = vec![
+        (names::VERB, verb.as_str()),
+        (names::REPLY_TO, "_INBOX.ann"),
+        (names::BY, "ann"),
+        (names::REASON, "seen to"),
+    ];
+    all.extend_from_slice(headers);
+    let to = subject::parked("default", "s-1", action).unwrap();
+    world.publish(&to, &all, body).await;
+    world.answer(&mut inbox).await
+}
+
+fn refused(answer: &Answer) -> Option<&str> {
+    assert_eq!(answer.stage, AnswerStage::Refused);
+    answer.error.as_ref().map(|error| error.code.as_str())
+}
+
+const PAY: (&str, &str) = (names::STEP, "pay");
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_undo_is_decided_about_and_its_request_counts_once() {
+    for (seed, (action, body, status)) in (200_u64..).zip([
+        ("retry", Value::Null, "compensated"),
+        ("edit", json!({ "account": "new" }), "compensated"),
+        ("done", Value::Null, "compensated"),
+        ("skip", Value::Null, "compensation_failed"),
+    ]) {
+        let mut world = World::new(seed).await;
+        let replica = world.replica("r0");
+        let flag = Arc::new(AtomicBool::new(true));
+        parked(&mut world, &flag).await;
+        flag.store(false, Ordering::SeqCst);
+        let request = (names::REQUEST_ID, "q-1");
+        let first = act(&world, action, body.clone(), &[PAY, request]).await;
+        assert_eq!(first.stage, AnswerStage::Accepted, "{action}: {first:?}");
+        world.until("closed", |world| world.closed() == 1).await;
+        assert_eq!(world.statuses()["s-1"], status);
+        world.quiet().await;
+        let run = world.rows_of("s-1")[0].run_id;
+        let events = world.events(run).await;
+        let operation = events.iter().find_map(|event| match event {
+            Event::UndoResumed { operation, .. } | Event::UndoResolved { operation, .. } => Some(operation),
+            _ => None,
+        });
+        let operation = operation.unwrap();
+        assert_eq!(
+            (operation.by.as_deref(), operation.reason.as_deref()),
+            (Some("ann"), Some("seen to"))
+        );
+        if action == "edit" {
+            let mut inputs = events.iter().rev().filter_map(|event| match event {
+                Event::UndoReady { input, .. } => Some((**input).clone()),
+                _ => None,
+            });
+            assert_eq!(inputs.next(), Some(body));
+        }
+        // The run is closed, and another request finds nothing to decide about.
+        let late = act(&world, action, Value::Null, &[PAY, (names::REQUEST_ID, "q-2")]).await;
+        assert_eq!(refused(&late), Some("KN0212"));
+        assert_eq!(world.events(run).await.len(), events.len());
+        replica.stop().await;
+    }
+}
+
+/// Of two who decide at once one is told that it has been done, and a repeat is no second one.
+#[tokio::test(start_paused = true)]
+async fn two_operators_decide_once_and_a_takeover_forgets_nothing() {
+    let mut world = World::new(210).await;
+    let old = world.replica("r0");
+    let flag = Arc::new(AtomicBool::new(true));
+    parked(&mut world, &flag).await;
+    let (ann, bob) = ((names::REQUEST_ID, "ann-1"), (names::REQUEST_ID, "bob-1"));
+    assert_eq!(
+        act(&world, "retry", Value::Null, &[PAY, ann]).await.stage,
+        AnswerStage::Accepted
+    );
+    // It failed again, at the next owner, who knows both that it is parked and that ann was heard.
+    world
+        .until("parked again", |world| {
+            world.statuses()["s-1"] == "parked" && world.is_quiet()
+        })
+        .await;
+    old.kill();
+    let new = world.replica("r1");
+    let run = world.rows_of("s-1")[0].run_id;
+    let before = world.events(run).await.len();
+    assert_eq!(
+        act(&world, "retry", Value::Null, &[PAY, ann]).await.stage,
+        AnswerStage::Accepted
+    );
+    assert_eq!(world.events(run).await.len(), before, "a repeat");
+    flag.store(false, Ordering::SeqCst);
+    assert_eq!(
+        act(&world, "done", Value::Null, &[PAY, bob]).await.stage,
+        AnswerStage::Accepted
+    );
+    let late = act(&world, "skip", Value::Null, &[PAY, (names::REQUEST_ID, "ann-2")]).await;
+    assert_eq!(refused(&late), Some("KN0212"));
+    assert_eq!(world.statuses()["s-1"], "compensated");
+    world.quiet().await;
+    new.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_no_sense_is_refused_with_a_code_and_the_log_moves_on() {
+    let mut world = World::new(211).await;
+    let replica = world.replica("r0");
+    let flag = Arc::new(AtomicBool::new(true));
+    parked(&mut world, &flag).await;
+    let run = world.rows_of("s-1")[0].run_id;
+    let stranger = uuid::Uuid::from_u128(7).to_string();
+    let long = "x".repeat(5_000);
+    for (action, body, headers, code) in [
+        ("retry", Value::Null, vec![(names::STEP, "stock")], "KN0225"),
+        ("retry", Value::Null, vec![], "KN0225"),
+        ("retry", json!(1), vec![PAY], "KN0228"),
+        ("retry", Value::Null, vec![(names::STEP, long.as_str())], "KN0222"),
+        (
+            "retry",
+            Value::Null,
+            vec![PAY, (names::DIRECTION, "sideways")],
+            "KN0222",
+        ),
+        ("retry", Value::Null, vec![PAY, (names::DIRECTION, "do")], "KN0225"),
+        ("retry", Value::Null, vec![PAY, (names::RUN_ID, "x")], "KN0222"),
+        (
+            "retry",
+            Value::Null,
+            vec![PAY, (names::RUN_ID, stranger.as_str())],
+            "KN0211",
+        ),
+        ("done", json!({ "an": "output" }), vec![PAY], "KN0257"),
+        ("forget", Value::Null, vec![PAY], "KN0201"),
+    ] {
+        let answer = act(&world, action, body, &headers).await;
+        assert_eq!(refused(&answer), Some(code), "{action} {headers:?}");
+    }
+    // No reason, and a header that says something else.
+    for (headers, code) in [
+        (vec![(names::VERB, "parked.skip default"), PAY], "KN0222"),
+        (
+            vec![(names::VERB, "parked.retry default"), (names::REASON, "x"), PAY],
+            "KN0215",
+        ),
+        (
+            vec![(names::VERB, "parked.skip other"), (names::REASON, "x"), PAY],
+            "KN0215",
+        ),
+    ] {
+        let mut inbox = world.bus.subscribe("_INBOX.ann");
+        let mut all = headers.clone();
+        all.push((names::REPLY_TO, "_INBOX.ann"));
+        world
+            .publish(&subject::parked("default", "s-1", "skip").unwrap(), &all, Value::Null)
+            .await;
+        let answer = world.answer(&mut inbox).await;
+        assert_eq!(refused(&answer), Some(code), "{headers:?}");
+    }
+    // The run in full, and both namespaces of ids agree.
+    let run = run.to_string();
+    let named = act(&world, "skip", Value::Null, &[PAY, (names::RUN_ID, run.as_str())]).await;
+    assert_eq!(named.stage, AnswerStage::Accepted);
+    world.until("closed", |world| world.closed() == 1).await;
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// Its workflow id is free, so that it is named by its run.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_has_closed_and_whose_undo_is_parked_has_a_way_out() {
+    let mut world = World::new(212).await;
+    let replica = world.replica("r0");
+    world.register(KID).await;
+    world.register(FAMILY).await;
+    world.work(broken(&Arc::new(AtomicBool::new(true))));
+    let start = subject::start("default", "f-1", "family").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("parked", |world| {
+            world.statuses().get("kid-1").is_some_and(|status| status == "parked")
+        })
+        .await;
+    let row = world.rows_of("kid-1").remove(0);
+    assert!(row.closed_at.is_some());
+    let act = async |run: Option<&str>| {
+        let mut inbox = world.bus.subscribe("_INBOX.ann");
+        let mut headers = vec![
+            (names::VERB, "parked.done default"),
+            (names::REPLY_TO, "_INBOX.ann"),
+            PAY,
+        ];
+        headers.extend(run.map(|run| (names::RUN_ID, run)));
+        world
+            .publish(
+                &subject::parked("default", "kid-1", "done").unwrap(),
+                &headers,
+                Value::Null,
+            )
+            .await;
+        world.answer(&mut inbox).await
+    };
+    assert_eq!(refused(&act(None).await), Some("KN0212"));
+    let run = row.run_id.to_string();
+    assert_eq!(act(Some(&run)).await.stage, AnswerStage::Accepted);
+    world
+        .until("undone", |world| {
+            let statuses = world.statuses();
+            ["f-1", "kid-1"].iter().all(|id| statuses[*id] == "compensated")
+        })
+        .await;
+    world
+        .until("settled", |world| world.rows().iter().all(|row| row.wake_at.is_none()))
+        .await;
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// What an older replica could not read is not written while there is one.
+#[tokio::test(start_paused = true)]
+async fn an_output_waits_for_the_end_of_an_upgrade() {
+    let mut world = World::of_level(213, 1).await;
+    let old = world.replica("old");
+    world.reads_format = FORMAT_LEVEL;
+    let new = world.replica("new");
+    let flag = Arc::new(AtomicBool::new(true));
+    parked(&mut world, &flag).await;
+    let answer = act(&world, "done", json!({ "id": 1 }), &[PAY]).await;
+    assert_eq!(refused(&answer), Some("KN0258"));
+    old.stop().await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let answer = act(&world, "done", json!({ "id": 1 }), &[PAY]).await;
+    assert_eq!(refused(&answer), Some("KN0257"), "of an undo");
+    new.stop().await;
+}
