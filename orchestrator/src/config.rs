@@ -117,6 +117,7 @@ struct File {
     nats_storage: Option<Storage>,
     log_max_bytes: Option<ByteSize>,
     task_max_bytes: Option<ByteSize>,
+    bucket_max_bytes: Option<ByteSize>,
     dlq_max_bytes: Option<ByteSize>,
     events_max_bytes: Option<ByteSize>,
     run_max_events: Option<u64>,
@@ -154,6 +155,7 @@ impl File {
             nats_storage: self.nats_storage,
             log_max_bytes: self.log_max_bytes,
             task_max_bytes: self.task_max_bytes,
+            bucket_max_bytes: self.bucket_max_bytes,
             dlq_max_bytes: self.dlq_max_bytes,
             events_max_bytes: self.events_max_bytes,
         }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use knarr_schemas::code::Code;
+use knarr_schemas::code::{self as wire, Code};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::Operations;
+use crate::api::command::{Commander, ScheduleCommand};
 use crate::api::service::{self, ServeError};
+use crate::api::{OnScheduled, Operations, Refusal};
 use crate::bus::nats::{Credentials, NatsBus, NatsConfig};
 use crate::bus::{Bus as _, BusError};
 use crate::config::ServerConfig;
@@ -22,6 +23,8 @@ use crate::store::{Store as _, StoreError};
 use crate::telemetry::health::{Check, readiness};
 use crate::telemetry::{self, http, metrics};
 
+/// Longest wait until what a definition says of its schedule is committed.
+const SCHEDULED_WITHIN: Duration = Duration::from_secs(8);
 const PING_LIMIT: Duration = Duration::from_secs(2);
 /// For requests under way at the end; a client that has sent half of one does not keep the process.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
@@ -217,6 +220,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
             let bus = Arc::clone(&queues);
             Box::pin(async move { bus.ensure_queues(&namespace, &settings).await })
         }),
+        schedules(&bus),
     );
     let api = service::serve(bus.client(), Arc::new(operations)).await?;
     let stop = shutdown.clone();
@@ -236,6 +240,41 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
         health,
         shutdown,
         main: AbortOnDropHandle::new(main),
+    })
+}
+
+/// How the schedule of a definition hears what that says: by the log, like everybody.
+fn schedules(bus: &Arc<NatsBus>) -> OnScheduled {
+    let bus = Arc::clone(bus);
+    Arc::new(move |namespace, name, request| {
+        let commander = Commander::new(bus.client(), namespace.as_str(), SCHEDULED_WITHIN);
+        Box::pin(async move {
+            let doubt = |problem: String| {
+                let message =
+                    format!("the definition is registered, but what its schedule is told is not known: {problem}");
+                Refusal::new(503, &wire::UNAVAILABLE, message)
+            };
+            let command = ScheduleCommand {
+                name,
+                request,
+                request_id: crate::cli::start::new_request_id(),
+                by: None,
+                reason: Some("its definition says so".to_owned()),
+            };
+            let stored = commander.schedule(command).await;
+            let mut stored = stored.map_err(|error| doubt(error.to_string()))?;
+            let answer = stored.answer(Some(SCHEDULED_WITHIN)).await;
+            match answer.map_err(|error| doubt(error.to_string()))?.error {
+                None => Ok(()),
+                Some(mut body) => {
+                    body.message = format!(
+                        "the definition is registered, but its schedule is not: {}",
+                        body.message
+                    );
+                    Err(Refusal { status: 409, body })
+                }
+            }
+        })
     })
 }
 

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::body::{ErrorBody, FailureBody, RunSummary};
+use crate::body::{BeatAnswer, ErrorBody, FailureBody, RunSummary};
 
+mod migration;
 mod parked;
 
+pub use migration::{CheckMigration, MigrationEntry, MigrationPage};
 pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, ParkedPlace};
 
 /// The name of the micro service, as `$SRV.INFO` shows it.
@@ -36,30 +38,61 @@ pub mod verb {
     pub const DEFINITION_LIST: &str = "definition.list";
     /// [`super::ShowDefinition`] → [`super::DefinitionDetail`]
     pub const DEFINITION_SHOW: &str = "definition.show";
+    /// [`super::SetDefaultVersion`] → [`super::DefinitionInfo`]
+    pub const DEFINITION_DEFAULT: &str = "definition.default";
     /// [`super::ListRuns`] → [`super::RunPage`]
     pub const RUN_LIST: &str = "run.list";
     /// [`super::ShowRun`] → [`super::RunDescription`]
     pub const RUN_SHOW: &str = "run.show";
     /// [`super::ShowHistory`] → [`super::HistoryPage`]
     pub const RUN_HISTORY: &str = "run.history";
+    /// [`super::CompleteActivity`] → [`super::ActivityAnswer`]
+    pub const ACTIVITY_COMPLETE: &str = "activity.complete";
+    /// [`super::FailActivity`] → [`super::ActivityAnswer`]
+    pub const ACTIVITY_FAIL: &str = "activity.fail";
+    /// [`super::HeartbeatActivity`] → [`super::HeartbeatAnswer`]
+    pub const ACTIVITY_HEARTBEAT: &str = "activity.heartbeat";
     /// [`super::ListParked`] → [`super::ParkedPage`]
     pub const PARKED_LIST: &str = "parked.list";
+    /// [`super::ListSchedules`] → [`super::SchedulePage`]
+    pub const SCHEDULE_LIST: &str = "schedule.list";
+    /// [`super::ShowSchedule`] → [`super::ScheduleDescription`]
+    pub const SCHEDULE_SHOW: &str = "schedule.show";
+    /// [`super::CheckMigration`] → [`super::MigrationPage`]
+    pub const MIGRATION_CHECK: &str = "migration.check";
     /// [`super::CreateNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
     pub const NAMESPACE_CREATE: &str = "namespace.create";
+    /// [`super::SetNamespace`] → [`super::NamespaceInfo`]; the namespace is the one in the subject.
+    pub const NAMESPACE_SET: &str = "namespace.set";
     /// [`super::ListNamespaces`] → [`super::NamespacePage`]; whatever the namespace in the subject. It shows the names of
     /// all, so a client that is to know one namespace alone must not be allowed to publish to it.
     pub const NAMESPACE_LIST: &str = "namespace.list";
 
-    pub const ALL: [&str; 9] = [
+    /// [`super::SetQueue`] → [`super::QueueInfo`]
+    pub const QUEUE_SET: &str = "queue.set";
+    /// [`super::ListQueues`] → [`super::QueuePage`]
+    pub const QUEUE_LIST: &str = "queue.list";
+
+    pub const ALL: [&str; 19] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
+        DEFINITION_DEFAULT,
         RUN_LIST,
         RUN_SHOW,
         RUN_HISTORY,
+        ACTIVITY_COMPLETE,
+        ACTIVITY_FAIL,
+        ACTIVITY_HEARTBEAT,
         PARKED_LIST,
+        SCHEDULE_LIST,
+        SCHEDULE_SHOW,
+        MIGRATION_CHECK,
         NAMESPACE_CREATE,
+        NAMESPACE_SET,
         NAMESPACE_LIST,
+        QUEUE_SET,
+        QUEUE_LIST,
     ];
 }
 
@@ -160,6 +193,9 @@ pub struct DefinitionInfo {
     /// SHA-256 of the canonical JSON.
     pub hash: String,
     pub registered_at: DateTime<Utc>,
+    /// An operator has set it: starts that name no version take it, though there be a higher one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
 }
 
 /// Every version of every definition, by name and version.
@@ -197,6 +233,22 @@ pub struct ShowDefinition {
     /// The newest if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+}
+
+/// Sets the version that starts take which name none. The answer is what they take from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetDefaultVersion {
+    pub workflow: String,
+    /// The highest, also of those that will be registered, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Who, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -300,7 +352,7 @@ pub struct RunDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationState {
     pub at: DateTime<Utc>,
-    /// `cancel`, `terminate`, `limit`, `retry`, `done` or `skip`.
+    /// `cancel`, `terminate`, `limit`, `retry`, `done`, `skip` or `migrate`.
     pub action: String,
     /// `do` or `undo`, of a parked step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -405,8 +457,13 @@ pub struct OpenTask {
     /// Absent when unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// `dispatched`, `delivered`, `started`, `held` (the task stream is full) or `waiting` (for its next attempt).
+    /// `dispatched`, `delivered`, `started`, `later` (its worker has let go of the message and finishes it from elsewhere),
+    /// `held` (the task stream is full), `withdrawn` (taken back, as nobody took it), `limited` (it waits for its turn at a limit)
+    /// or `waiting` (for its next attempt).
     pub status: String,
+    /// What a limited one waits for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
     /// When it came to be what `status` says, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
@@ -416,6 +473,9 @@ pub struct OpenTask {
     /// How the attempt before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<FailureBody>,
+    /// How far the work was, by the last heartbeat that was stored: at a heartbeat's deadline, or when an attempt ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -452,9 +512,85 @@ pub struct HistoryTransition {
     pub omitted_bytes: Option<u64>,
 }
 
+/// A task has been done, wherever: one whose worker let go of it (`Knarr-Outcome: later`), or any other that is open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteActivity {
+    /// The task's `Knarr-Token`.
+    pub token: String,
+    #[serde(default)]
+    pub output: Value,
+}
+
+/// A task has ended otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailActivity {
+    pub token: String,
+    /// `failed` (surely not done), `unknown` (it may be), `cancelled` (stopped as it was asked to; surely not done), or
+    /// `retry_later` (ask again, with a new task).
+    #[serde(default = "failed")]
+    pub outcome: String,
+    #[serde(default)]
+    pub error_type: String,
+    #[serde(default)]
+    pub message: String,
+    /// Whether another attempt may end better.
+    #[serde(default = "yes")]
+    pub retryable: bool,
+    /// Asserts that no attempt has had an effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_done: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+fn failed() -> String {
+    "failed".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The work of a task goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatActivity {
+    pub token: String,
+    /// How far it is: what the next attempt is told, should there be one. Up to 2 KiB of JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActivityAnswer {
+    /// `committed`, or `stored`: in the log, and taken as soon as the partition has an owner.
+    pub stage: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeartbeatAnswer {
+    pub answer: BeatAnswer,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateNamespace {}
+pub struct CreateNamespace {
+    /// Whether changes of the status of its runs are published; where it is not said, Knarr's own default holds. A namespace
+    /// that exists is left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
+}
+
+/// What is not said is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetNamespace {
+    /// Whether changes of the status of its runs are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamespaceInfo {
@@ -462,6 +598,9 @@ pub struct NamespaceInfo {
     /// In the answer to a creation: it was not there before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub created: bool,
+    /// Whether changes of the status of its runs are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -471,4 +610,190 @@ pub struct ListNamespaces {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamespacePage {
     pub namespaces: Vec<NamespaceInfo>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListSchedules {
+    /// Only those behind this one (of the previous page), by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most this many; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SchedulePage {
+    /// By name.
+    pub schedules: Vec<ScheduleSummary>,
+    /// There are more, behind this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A schedule, as far as a list tells of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduleSummary {
+    pub name: String,
+    pub workflow: String,
+    /// `running`, or `parked` while it waits for an operator.
+    pub status: String,
+    /// Its document, with every default.
+    pub schedule: Value,
+    /// Why it is paused, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// How many runs it may still start, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u32>,
+    /// The version of the definition that made it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// The nominal time of the next occurrence, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowSchedule {
+    pub name: String,
+    /// Of the occurrences to come; 10 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+}
+
+/// A schedule: what comes, what is open, what waits, and what became of the last occurrences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduleDescription {
+    pub summary: ScheduleSummary,
+    /// It is kept as a run of its own; `run.history` tells its latest events.
+    pub run_id: Uuid,
+    pub created_at: DateTime<Utc>,
+    pub upcoming: Vec<UpcomingOccurrence>,
+    /// Runs that were started and have not ended.
+    pub open: Vec<OpenOccurrence>,
+    /// Nominal times that wait for an open run to end.
+    pub waiting: Vec<DateTime<Utc>>,
+    /// Ranges that are made up for.
+    pub backfills: Vec<BackfillRange>,
+    /// The latest last.
+    pub past: Vec<PastOccurrence>,
+    pub started: u64,
+    /// By the overlap policy, or for want of room.
+    pub skipped: u64,
+    /// Past the catch-up window.
+    pub missed: u64,
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpcomingOccurrence {
+    pub nominal_time: DateTime<Utc>,
+    /// The same, unless the schedule has jitter.
+    pub fires_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenOccurrence {
+    pub nominal_time: DateTime<Utc>,
+    /// The number of the trigger, where it was not due by the calendar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<u32>,
+    pub workflow_id: String,
+    pub run_id: Uuid,
+    pub since: DateTime<Utc>,
+    /// It is committed that the run has started.
+    pub started: bool,
+    /// It is told to stop for the sake of a later one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BackfillRange {
+    /// Done up to here.
+    pub after: DateTime<Utc>,
+    pub until: DateTime<Utc>,
+    pub overlap: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PastOccurrence {
+    pub nominal_time: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<u32>,
+    /// Where a run was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Uuid>,
+    /// The status of the run when it closed, or `skipped: …`, `already started`, `not started`, `lost`.
+    pub became: String,
+    /// Why it was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+/// Says what a queue may, over all workers and replicas, instead of what was said before: what is left out is unlimited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetQueue {
+    pub queue: String,
+    /// Tasks that are out at a time, of all activities together; 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateBody>,
+}
+
+/// So many tasks in a stretch of time, evenly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateBody {
+    /// 1 to 1,000,000, and one in a microsecond at most.
+    pub limit: u32,
+    /// From 1.
+    pub per_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueInfo {
+    pub queue: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateBody>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListQueues {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueuePage {
+    /// Those of which an operator has said something, by name.
+    pub queues: Vec<QueueInfo>,
+    /// Of queues and of activities, those with most waiting first; at most 1,000.
+    pub limits: Vec<LimitInfo>,
+}
+
+/// A limit that somebody has a permit of or waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitInfo {
+    /// `queue`, `queue_rate`, `activity` or `activity_rate`.
+    pub kind: String,
+    /// The queue or activity.
+    pub of: String,
+    /// Where each value of a key has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Tasks that are out under it.
+    pub held: u64,
+    pub waiting: u64,
+    /// Since when the first of those waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
 }

@@ -65,6 +65,33 @@ pub struct FailureBody {
     pub message: String,
 }
 
+/// A change of a run's status, on `knarr.event.<namespace>.<workflow>.<workflow id>.<kind>` with the type `knarr.run.<kind>`; the
+/// kind is `started`, or the status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunEvent {
+    pub run_id: Uuid,
+    /// As it is, not encoded.
+    pub workflow_id: String,
+    pub workflow: String,
+    pub version: u32,
+    /// What the run is from here on.
+    pub status: String,
+    /// The transition that changed it: of two events of one run, the one with the higher number is the later one.
+    pub seq: u32,
+    /// Why it stops, waits for an operator, or did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FailureBody>,
+    /// Of a run that has completed, up to 16 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// The size of the output, where it is left out for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    /// The run that goes on in the place of one that has continued as new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continued_by: Option<Uuid>,
+}
+
 /// Confirmations of results, published to the subject that `Knarr-Confirm` names (else to the reply subject); one message for all results of a commit from that worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmation {
@@ -142,6 +169,20 @@ pub enum BeatAnswer {
     Gone,
 }
 
+/// The answer to a claim of a task that may run at most once, after the commit that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimAnswer {
+    /// The task is the claimant's, and nobody else's.
+    Granted,
+    /// It is somebody else's.
+    Taken,
+    /// It is nobody's, and should not be begun: hand it in as cancelled.
+    Cancel,
+    /// Nobody waits for this task any more.
+    Gone,
+}
+
 /// Tasks of a queue that are no longer wanted; pushed to all its workers, each of which picks out its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelTasks {
@@ -161,4 +202,46 @@ pub struct RunSummary {
     pub started_at: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<DateTime<Utc>>,
+}
+
+/// The body of `knarr.run.<ns>.$schedule/<name>.schedule` (the id encoded like any other): what is asked of a schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRequest {
+    pub ask: ScheduleVerb,
+    /// Of `create`, `update` and `define`: the schedule's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Value>,
+    /// Of `define`: the version of the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Of `backfill`, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DateTime<Utc>>,
+    /// Of `backfill`, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Of `trigger` and `backfill`, in place of the schedule's own: `skip`, `buffer_one`, `buffer_all`, `cancel_other`,
+    /// `terminate_other` or `allow_all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleVerb {
+    /// Refused where the schedule exists and says something else.
+    Create,
+    /// Refused where there is none.
+    Update,
+    /// What a definition says of the schedule named after it; without a document it is deleted, if a definition made it.
+    Define,
+    Pause,
+    /// What came due meanwhile is not made up for.
+    Resume,
+    /// One occurrence now.
+    Trigger,
+    /// Those of a range that has passed.
+    Backfill,
+    Delete,
 }

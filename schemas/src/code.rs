@@ -72,7 +72,7 @@ codes! {
         "The body is not valid JSON.",
         "Send one JSON value in UTF-8; an empty body stands for null.";
     BODY_TOO_LARGE = "KN0204", "body_too_large",
-        "The body is larger than is allowed here: 1 MiB, and `max_payload` of the NATS server less 8 KiB.",
+        "The body is larger than is allowed here: 2 MiB, unless `body_max_bytes` says less.",
         "Store the data elsewhere and send a reference to it.";
     UNKNOWN_NAMESPACE = "KN0205", "unknown_namespace",
         "There is no such namespace.",
@@ -209,9 +209,45 @@ codes! {
     OLDER_REPLICAS = "KN0258", "older_replicas",
         "Replicas of an older version are still part of the cluster, and could not read what this would store.",
         "Finish the upgrade of the orchestrators, then send it again; `knarr_format_level` says what all of them can read.";
+    NOT_MIGRATABLE = "KN0259", "not_migratable",
+        "The run cannot move to that version: something it has passed, or has under way, is another one there.",
+        "Let it come to its end with the version it has, or register a version in which what it has passed is the same.";
     LIMIT = "KN0260", "limit",
         "The limit of a run cannot be set to this.",
         "Raise it, to at most 2,000,000 events, 2 GiB of history or 20,000 activities and children at a time; `knarr show -o json` says what it is.";
+    BODY_REFERENCE = "KN0261", "body_reference",
+        "The message says that its body is an object, and does not name one of its namespace.",
+        "Put the body into the bucket `KNARR_BODIES_<namespace>` and send `Knarr-Body: <bucket>/<name>`.";
+    BODY_MISSING = "KN0262", "body_missing",
+        "The body of the message is an object that is not there (any more).",
+        "Put the object before the message is published, and send both again; objects are kept for three days.";
+    BODY_DAMAGED = "KN0263", "body_damaged",
+        "The body of the message is an object that is not what its digest or size says.",
+        "Put the object again under a name of its own, and send the message again.";
+    BODY_NOT_STORED = "KN0264", "body_not_stored",
+        "The body is too large for its message and could not be put beside it; nothing was sent.",
+        "Check that the namespace exists, that its bucket `KNARR_BODIES_<namespace>` has room, and that you may publish to `$O.KNARR_BODIES_<namespace>.>`.";
+    SCHEDULE_EXISTS = "KN0265", "schedule_exists",
+        "There is a schedule of that name, and it says something else.",
+        "Change it with `knarr schedule update`, delete it first, or use another name.";
+    UNKNOWN_SCHEDULE = "KN0266", "unknown_schedule",
+        "There is no such schedule in this namespace.",
+        "Check the name and the namespace; `knarr schedule list` shows what is there.";
+    SCHEDULE_REFUSED = "KN0267", "schedule_refused",
+        "What was asked of a schedule cannot be done.",
+        "Change the request as the message says.";
+    BAD_SCHEDULE = "KN0268", "bad_schedule",
+        "What a schedule is to do cannot be read.",
+        "Correct what the message names; `knarr explain` has a page for its code.";
+    RESERVED_ID = "KN0269", "reserved_id",
+        "Ids that begin with `$schedule/` belong to schedules.",
+        "Use another id; schedules are spoken to by `knarr schedule`.";
+    DETAILS_TOO_LARGE = "KN0270", "details_too_large",
+        "The details of a heartbeat are larger than the next attempt's task can carry.",
+        "Keep them within 2 KiB: say where the work can be taken up, and keep the work itself elsewhere.";
+    QUEUE_LIMIT = "KN0280", "queue_limit",
+        "The limit of a queue is out of range, or its queue has no name that a queue can have.",
+        "Name a queue, 1 to 1,000,000 tasks at a time, and a rate of 1 to 1,000,000 in a stretch of at least a millisecond.";
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub const IDEMPOTENCY_KEY: &str = "Knarr-Idempotency-Key";
 pub const DEADLINE: &str = "Knarr-Deadline";
 /// Milliseconds from the moment a worker takes the task.
 pub const START_TO_CLOSE: &str = "Knarr-Start-To-Close";
+/// Milliseconds that the worker may be silent, where it has to send heartbeats. Absent otherwise.
+pub const HEARTBEAT: &str = "Knarr-Heartbeat";
+/// What the heartbeats of earlier attempts said last, as JSON in ASCII. Absent where they said nothing.
+pub const LAST_DETAILS: &str = "Knarr-Last-Details";
+/// `wait_cancelled`: once it is cancelled the task may take as long as it needs to stop. Absent otherwise.
+pub const CANCELLATION: &str = "Knarr-Cancellation";
 /// Subject of the log to publish the result to, used as it is.
 pub const REPLY: &str = "Knarr-Reply";
 /// Prefix of the direct inlet: append `.result`, `.beat` or `.claim`.
@@ -29,7 +35,8 @@ pub const DIRECT: &str = "Knarr-Direct";
 pub const TRACEPARENT: &str = "traceparent";
 
 // On results (worker → Knarr).
-/// `completed` (default), `failed`, `unknown`, `cancelled`, `retry_later`.
+/// `completed` (default), `failed`, `unknown`, `cancelled`, `retry_later`; or `later`: the task is acknowledged now, and
+/// its outcome comes later, from wherever.
 pub const OUTCOME: &str = "Knarr-Outcome";
 pub const ERROR_TYPE: &str = "Knarr-Error-Type";
 pub const ERROR_MESSAGE: &str = "Knarr-Error-Message";
@@ -44,6 +51,10 @@ pub const RETRY_AFTER: &str = "Knarr-Retry-After";
 pub const CONFIRM: &str = "Knarr-Confirm";
 /// Milliseconds since the handler began, on beats.
 pub const RUNNING_MS: &str = "Knarr-Running-Ms";
+/// Milliseconds between beats, on beats of workers that promise to go on: after three that are missing the task is lost.
+pub const BEAT_EVERY_MS: &str = "Knarr-Beat-Every-Ms";
+/// Who claims, on claims: unique to this delivery of the task, and the same when the claim is repeated.
+pub const CLAIM: &str = "Knarr-Claim";
 
 // On starts and other calls (service → Knarr).
 pub const VERSION: &str = "Knarr-Version";
@@ -77,13 +88,15 @@ pub const MESSAGE_TOKEN: &str = "Knarr-Message-Token";
 
 // On events (Knarr → whoever listens): CloudEvents 1.0 in binary mode.
 pub const CE_SPECVERSION: &str = "ce-specversion";
-/// Run, transition and index: a repeat has the same.
+/// Run, transition, and index or kind: a repeat has the same.
 pub const CE_ID: &str = "ce-id";
 /// `/knarr/<namespace>/<workflow>/<workflow id>`, encoded as in subjects.
 pub const CE_SOURCE: &str = "ce-source";
 pub const CE_TYPE: &str = "ce-type";
-/// The step.
+/// The step that emitted it; of changes of a run's status, the run's id.
 pub const CE_SUBJECT: &str = "ce-subject";
+/// Of changes of a run's status: when it was decided, RFC 3339.
+pub const CE_TIME: &str = "ce-time";
 pub const CE_DATACONTENTTYPE: &str = "ce-datacontenttype";
 
 // On dead letters (Knarr → knarr.dlq.>).
@@ -96,5 +109,13 @@ pub const ORIGINAL_SEQUENCE: &str = "Knarr-Original-Sequence";
 pub const ORIGINAL_HEADERS: &str = "Knarr-Original-Headers";
 /// Bytes of the body as it came, where it is cut because the whole would be larger than NATS takes.
 pub const ORIGINAL_BYTES: &str = "Knarr-Original-Bytes";
+
+// On anything with a body that is too large to travel in the message (either way): the body is an object.
+/// `<bucket>/<name>` of the body in the object store of the message's namespace; the message's own body is empty.
+pub const BODY: &str = "Knarr-Body";
+/// Of that object, as NATS writes it: `SHA-256=` and base64 of URLs.
+pub const BODY_DIGEST: &str = "Knarr-Body-Digest";
+/// Bytes of that object.
+pub const BODY_SIZE: &str = "Knarr-Body-Size";
 
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

@@ -246,6 +246,16 @@ pub fn task(namespace: &str, queue: &str, activity: &str) -> Result<String, Toke
     ))
 }
 
+/// `knarr.task.<ns>.<queue>.<activity>.<place>`: of a task that may have to be taken out of its queue again; the place is
+/// its own.
+pub fn task_at(namespace: &str, queue: &str, activity: &str, place: &str) -> Result<String, TokenError> {
+    Ok(format!(
+        "{}.{}",
+        task(namespace, queue, activity)?,
+        encode_token(place)?
+    ))
+}
+
 /// `knarr.cancel.<ns>.<queue>`: pushes of [`crate::body::CancelTasks`] to the workers of a queue.
 pub fn cancel(namespace: &str, queue: &str) -> Result<String, TokenError> {
     Ok(format!(
@@ -271,6 +281,15 @@ pub fn api(namespace: &str, verb: &str) -> Result<String, TokenError> {
 /// The stream of a namespace's tasks. Stream names cannot hold `%`; it becomes `=`.
 pub fn task_stream(namespace: &str) -> Result<String, TokenError> {
     Ok(format!("KNARR_TASKS_{}", encode_token(namespace)?.replace('%', "=")))
+}
+
+/// A body up to this many bytes travels in its message; a larger one is an object. What others send may be in the message up
+/// to what NATS takes.
+pub const MAX_INLINE_BYTES: usize = 128 * 1024;
+
+/// The bucket of a namespace's large bodies; its stream has `OBJ_` before it.
+pub fn body_bucket(namespace: &str) -> Result<String, TokenError> {
+    Ok(format!("KNARR_BODIES_{}", encode_token(namespace)?.replace('%', "=")))
 }
 
 /// The durable consumer of a queue on its namespace's task stream.

@@ -145,6 +145,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}"), ("AN", "{action}")],
         ),
         (
+            subject::run_verb("NS", "ID", "migrate"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::event("NS", "WF", "ID", "KI"),
             vec![
                 ("NS", "{namespace}"),
@@ -158,6 +162,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
         (
+            subject::run_verb("NS", "ID", "schedule"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::run_verb("NS", "ID", "answer"),
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
@@ -168,6 +176,19 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         (
             subject::direct("NS", 17).map(|s| s + ".beat"),
             vec![("NS", "{namespace}"), ("17", "{partition}")],
+        ),
+        (
+            subject::direct("NS", 17).map(|s| s + ".claim"),
+            vec![("NS", "{namespace}"), ("17", "{partition}")],
+        ),
+        (
+            subject::task_at("NS", "QU", "AC", "PL"),
+            vec![
+                ("NS", "{namespace}"),
+                ("QU", "{queue}"),
+                ("AC", "{activity}"),
+                ("PL", "{place}"),
+            ],
         ),
         (
             subject::task("NS", "QU", "AC"),
@@ -193,7 +214,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 16 + api::verb::ALL.len());
+    assert_eq!(others.count(), 20 + api::verb::ALL.len());
 }
 
 #[test]

@@ -74,8 +74,16 @@ fn bodies_read_as_they_were_written() {
     assert!(moved.results.is_empty() && TaskToken::decode(&moved.moved[0]).is_some());
     assert_eq!(body_of::<body::RunMessage>("run-message").number, 3);
     assert_eq!(body_of::<body::RunMessageAnswer>("run-message-answer").number, 3);
+    assert_eq!(body_of::<body::RunEvent>("run-event-started").status, "running");
+    assert!(body_of::<body::RunEvent>("run-event-completed").output.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-large").output_bytes.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-compensated").error.is_some());
+    assert!(body_of::<body::RunEvent>("run-event-continued").continued_by.is_some());
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
+    let asked: body::ScheduleRequest = body_of("schedule");
+    assert_eq!(asked.ask, body::ScheduleVerb::Create);
+    assert!(body_of::<body::ScheduleRequest>("schedule-backfill").until.is_some());
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
 }
 
@@ -85,6 +93,8 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RegisteredDefinition>("api-definition-register-reply");
     body_of::<api::ListDefinitions>("api-definition-list-request");
     body_of::<api::DefinitionPage>("api-definition-list-reply");
+    body_of::<api::SetDefaultVersion>("api-definition-default-request");
+    body_of::<api::DefinitionInfo>("api-definition-default-reply");
     body_of::<api::ShowDefinition>("api-definition-show-request");
     body_of::<api::DefinitionDetail>("api-definition-show-reply");
     body_of::<api::ListRuns>("api-run-list-request");
@@ -95,11 +105,29 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::HistoryPage>("api-run-history-reply");
     body_of::<api::ListParked>("api-parked-list-request");
     body_of::<api::ParkedPage>("api-parked-list-reply");
+    body_of::<api::CheckMigration>("api-migration-check-request");
+    body_of::<api::MigrationPage>("api-migration-check-reply");
     body_of::<api::RunDescription>("api-run-show-operations");
+    body_of::<api::ListSchedules>("api-schedule-list-request");
+    body_of::<api::SchedulePage>("api-schedule-list-reply");
+    body_of::<api::ShowSchedule>("api-schedule-show-request");
+    body_of::<api::ScheduleDescription>("api-schedule-show-reply");
     body_of::<api::CreateNamespace>("api-namespace-create-request");
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
+    assert_eq!(
+        body_of::<api::SetNamespace>("api-namespace-set-request").events,
+        Some(true)
+    );
+    assert_eq!(
+        body_of::<api::NamespaceInfo>("api-namespace-set-reply").events,
+        Some(true)
+    );
     body_of::<api::ListNamespaces>("api-namespace-list-request");
     body_of::<api::NamespacePage>("api-namespace-list-reply");
+    body_of::<api::SetQueue>("api-queue-set-request");
+    body_of::<api::QueueInfo>("api-queue-set-reply");
+    body_of::<api::ListQueues>("api-queue-list-request");
+    body_of::<api::QueuePage>("api-queue-list-reply");
 }
 
 #[test]
@@ -113,6 +141,7 @@ fn messages_to_runs_read_as_they_were_addressed() {
         ("result-log", "o/1", "result", None),
         ("signal", "o/1", "signal", Some("paid")),
         ("parked-edit", "o/1", "parked", Some("edit")),
+        ("migrate", "o/1", "migrate", None),
         ("run-message", "o/1", "message", None),
         ("run-message-answer", "o/1", "answer", None),
     ] {
@@ -150,11 +179,23 @@ fn subjects_are_composed_as_they_always_were() {
         (subject::start("default", "o/1", "order"), "start"),
         (subject::unkeyed_start("default", "order"), "start-unkeyed"),
         (subject::run_verb("default", "o/1", "cancel"), "cancel"),
+        (
+            subject::run_verb("default", "$schedule/nightly", "schedule"),
+            "schedule",
+        ),
         (subject::run_verb("default", "o/1", "limit"), "limit"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),
         (subject::signal("default", "o/1", "paid"), "signal"),
         (subject::parked("default", "o/1", "edit"), "parked-edit"),
         (subject::event("default", "order", "o%2F1", "paid"), "event"),
+        (
+            subject::event("default", "order", "o%2F1", "compensated"),
+            "run-event-compensated",
+        ),
+        (
+            subject::api("default", api::verb::NAMESPACE_SET),
+            "api-namespace-set-request",
+        ),
         (subject::run_verb("default", "o/1", "message"), "run-message"),
         (subject::run_verb("default", "o/1", "answer"), "run-message-answer"),
         (subject::task("default", "orders", "process-payment"), "task"),

@@ -44,6 +44,18 @@ pub struct StoredHistory {
     pub transitions: Vec<Transition>,
 }
 
+impl StoredHistory {
+    /// Whether nothing will happen to the run by itself: not even a message of it waits for its answer.
+    pub fn is_at_rest(&self) -> bool {
+        let state = self.transitions.split_first().and_then(|(first, rest)| {
+            let mut state = State::born(first)?;
+            rest.iter().for_each(|transition| evolve(&mut state, transition));
+            Some(state)
+        });
+        state.is_some_and(|state| state.wake_at().is_none())
+    }
+}
+
 pub async fn histories(stack: &Stack, namespace: &str) -> Vec<StoredHistory> {
     let rows = sqlx::query(
         "select r.run_id, r.workflow_id, r.status, r.closed_at is not null as closed, s.seq as snapshot_seq,
@@ -248,6 +260,9 @@ impl Walk {
     }
 
     fn open_task(&mut self, task: TaskNo, step: &StepPath, direction: Direction) {
+        if task == TaskNo::NONE {
+            return;
+        }
         self.dispatched
             .insert(idempotency_key(self.run, step, direction).to_string());
         if self.tasks.insert(task, (step.clone(), direction, true)).is_some() {
@@ -276,7 +291,17 @@ impl Walk {
     }
 
     fn event(&mut self, event: &Event, at: Timestamp) {
-        if self.closed && !matches!(event, Event::LateResult(_) | Event::Awaited(_)) {
+        let of_others = matches!(
+            event,
+            Event::LateResult(_)
+                | Event::Awaited(_)
+                | Event::MessageSent(_)
+                | Event::MessageOffered { .. }
+                | Event::MessageAnswered { .. }
+                | Event::MessageTaken(_)
+                | Event::RunReopened { .. }
+        );
+        if self.closed && !of_others {
             self.say(format!("something happened after its end: {event:?}"));
         }
         match event {
@@ -347,7 +372,8 @@ impl Walk {
                 }
             }
             Event::UndoParked { .. } | Event::RunParked { .. } => self.parked = true,
-            Event::RunCompleted { .. } | Event::RunClosed { .. } => self.closed = true,
+            Event::RunReopened { .. } => self.closed = false,
+            Event::RunCompleted { .. } | Event::RunClosed { .. } | Event::RunContinued { .. } => self.closed = true,
             Event::RunTerminated { .. } => {
                 self.closed = true;
                 self.terminated = true;

@@ -37,34 +37,39 @@ pub async fn reconfigure(client: &Client, stream: &str, changes: &[(&str, Value)
     assert!(answer.get("error").is_none(), "{answer}");
 }
 
-/// A dead letter.
+/// A message that a stream holds.
 #[derive(Debug, Clone)]
-pub struct DeadLetter {
+pub struct Stored {
     pub subject: String,
     pub headers: async_nats::HeaderMap,
     pub body: Vec<u8>,
 }
 
-impl DeadLetter {
+impl Stored {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.as_str())
     }
 }
 
 /// All dead letters there are now, oldest first.
-pub async fn dead_letters(client: &Client) -> Vec<DeadLetter> {
-    let mut letters = Vec::new();
+pub async fn dead_letters(client: &Client) -> Vec<Stored> {
+    stored(client, "KNARR_DLQ", "knarr.dlq.>").await
+}
+
+/// What a stream holds now of a subject, oldest first.
+pub async fn stored(client: &Client, stream: &str, subject: &str) -> Vec<Stored> {
+    let mut found = Vec::new();
     let mut next = 1_u64;
     loop {
-        let query = json!({ "seq": next, "next_by_subj": "knarr.dlq.>" });
-        let Some(answer) = api(client, "STREAM.MSG.GET.KNARR_DLQ", &query).await else {
-            return letters;
+        let query = json!({ "seq": next, "next_by_subj": subject });
+        let Some(answer) = api(client, &format!("STREAM.MSG.GET.{stream}"), &query).await else {
+            return found;
         };
         let Some(message) = answer.get("message") else {
-            return letters;
+            return found;
         };
         next = message["seq"].as_u64().unwrap() + 1;
-        letters.push(DeadLetter {
+        found.push(Stored {
             subject: message["subject"].as_str().unwrap().to_owned(),
             headers: parse_headers(&decode(message["hdrs"].as_str().unwrap_or_default())),
             body: decode(message["data"].as_str().unwrap_or_default()),

@@ -1,8 +1,11 @@
-//! A TCP proxy in front of PostgreSQL that cuts the connection of the commits at a chosen moment.
+//! A TCP proxy in front of PostgreSQL that cuts the connection of the commits at a chosen moment, and holds back questions for
+//! what is stored of runs.
 //!
 //! The connection of the commits is the one on which the statement of the group commit is parsed.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,6 +27,7 @@ pub enum Cut {
 struct Shared {
     armed: Mutex<Option<Cut>>,
     cuts: watch::Sender<u32>,
+    loads_take: Mutex<Duration>,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             armed: Mutex::default(),
             cuts: watch::Sender::new(0),
+            loads_take: Mutex::default(),
         });
         let (accepted, target) = (Arc::clone(&shared), host.clone());
         let accepting = tokio::spawn(async move {
@@ -73,6 +78,11 @@ impl Proxy {
         *self.shared.armed.lock().unwrap() = Some(cut);
     }
 
+    /// From now on, a question for the events of runs is held back for so long.
+    pub fn slow_loads(&self, take: Duration) {
+        *self.shared.loads_take.lock().unwrap() = take;
+    }
+
     pub fn cuts(&self) -> u32 {
         *self.shared.cuts.borrow()
     }
@@ -81,7 +91,7 @@ impl Proxy {
     pub async fn cut(&self, count: u32) {
         let mut cuts = self.shared.cuts.subscribe();
         let waiting = cuts.wait_for(|cuts| *cuts >= count);
-        let limit = std::time::Duration::from_secs(20);
+        let limit = Duration::from_secs(20);
         tokio::time::timeout(limit, waiting)
             .await
             .expect("nothing was committed")
@@ -132,6 +142,10 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: Arc<S
         let bytes = &buffer[..read];
         let seen = messages.feed(bytes);
         commits |= seen.parses_commit;
+        if seen.binds_load {
+            let take = *shared.loads_take.lock().unwrap();
+            tokio::time::sleep(take).await;
+        }
         if commits && seen.binds {
             let armed = shared.armed.lock().unwrap().take();
             if let Some(cut) = armed {
@@ -168,6 +182,11 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: Arc<S
     }
 }
 
+/// The text before the first NUL.
+fn name(bytes: &[u8]) -> Vec<u8> {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
 /// What the frontend says, message by message: a byte of type, four of length.
 #[derive(Debug, Default)]
 struct Messages {
@@ -176,12 +195,15 @@ struct Messages {
     left: usize,
     kind: u8,
     body: Vec<u8>,
+    /// Names of the statement by which runs are loaded.
+    loads: HashSet<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
     parses_commit: bool,
     binds: bool,
+    binds_load: bool,
     syncs: bool,
 }
 
@@ -191,7 +213,7 @@ impl Messages {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let take = self.left.min(bytes.len());
-                if self.kind == b'P' && self.body.len() < 8_192 {
+                if matches!(self.kind, b'P' | b'B') && self.body.len() < 8_192 {
                     self.body.extend_from_slice(&bytes[..take]);
                 }
                 self.left -= take;
@@ -199,6 +221,18 @@ impl Messages {
                 if self.left == 0 && self.kind == b'P' {
                     let text = String::from_utf8_lossy(&self.body);
                     seen.parses_commit |= text.contains("update sessions") && text.contains("insert into events");
+                    if text.contains("from events_after(") {
+                        self.loads.insert(name(&self.body));
+                    }
+                }
+                if self.left == 0 && self.kind == b'B' {
+                    // A portal's name comes first.
+                    let statement = self
+                        .body
+                        .iter()
+                        .position(|byte| *byte == 0)
+                        .map(|end| &self.body[end + 1..]);
+                    seen.binds_load |= statement.is_some_and(|statement| self.loads.contains(&name(statement)));
                 }
                 continue;
             }

@@ -87,6 +87,11 @@ impl fmt::Display for RunId {
 #[serde(transparent)]
 pub struct TaskNo(pub u32);
 
+impl TaskNo {
+    /// There is none yet: the first task waits for a permit.
+    pub const NONE: Self = Self(0);
+}
+
 /// The number of a message within its sender's run, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

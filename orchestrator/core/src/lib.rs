@@ -7,10 +7,12 @@ pub mod definition;
 pub mod expression;
 pub mod ids;
 pub mod json;
+pub mod limit;
 pub mod lines;
 pub mod rehearsal;
 pub mod replay;
 pub mod run;
+pub mod schedule;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod time;

@@ -9,9 +9,11 @@ use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use knarr_schemas::body::Answer;
+use knarr_core::run::schedule::workflow_id;
+use knarr_schemas::body::{Answer, ScheduleRequest};
 use knarr_schemas::subject::TokenError;
 use knarr_schemas::{header, subject};
+use knarr_worker::body::{self, BodyError};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -62,6 +64,8 @@ pub struct OperatorCommand {
     pub step: Option<String>,
     /// `do` or `undo`.
     pub direction: Option<&'static str>,
+    /// The version to move to, of this workflow.
+    pub version: Option<(String, u32)>,
     /// JSON, where the verb takes any.
     pub body: Bytes,
     pub request_id: String,
@@ -85,6 +89,16 @@ pub struct SignalCommand {
     pub start_input: Option<Bytes>,
 }
 
+/// Something to ask of a schedule.
+#[derive(Debug, Clone)]
+pub struct ScheduleCommand {
+    pub name: String,
+    pub request: ScheduleRequest,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
 /// How a command can fail to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -105,6 +119,9 @@ pub enum CommandError {
     Refused(String),
     #[error("the message of {bytes} bytes is larger than the {limit} that the NATS server takes")]
     TooLarge { bytes: usize, limit: usize },
+    /// Nothing was sent.
+    #[error("the body cannot be stored beside its message: {0}")]
+    Body(BodyError),
     /// It may be stored or not.
     #[error("JetStream did not acknowledge the message: {0}")]
     Unacknowledged(String),
@@ -235,18 +252,56 @@ impl Commander {
         headers.insert(header::VERB, format!("{} {namespace}", command.verb).as_str());
         headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
         let run = command.run.map(|run| run.to_string());
+        let version = command.version.as_ref().map(|(_, version)| version.to_string());
+        let workflow = command.version.as_ref().map(|(workflow, _)| workflow.as_str());
         for (name, value) in [
             (header::BY, command.by.as_deref()),
             (header::REASON, command.reason.as_deref()),
             (header::RUN_ID, run.as_deref()),
             (header::STEP, command.step.as_deref()),
             (header::DIRECTION, command.direction),
+            (header::WORKFLOW, workflow),
+            (header::VERSION, version.as_deref()),
         ] {
             if let Some(value) = value {
                 headers.insert(name, header_text(value).as_str());
             }
         }
         self.publish(subject, headers, command.body, true).await
+    }
+
+    pub async fn schedule(&self, command: ScheduleCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        let namespace = subject::encode_token(&self.namespace).map_err(name("namespace"))?;
+        let id = workflow_id(&command.name);
+        let subject =
+            subject::run_verb(&self.namespace, id.as_str(), "schedule").map_err(name("name of the schedule"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VERB, format!("schedule {namespace}").as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
+        for (name, value) in [(header::BY, &command.by), (header::REASON, &command.reason)] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
+        }
+        // Made of texts, numbers and JSON.
+        let body = serde_json::to_vec(&command.request).unwrap_or_default();
+        self.publish(subject, headers, body.into(), true).await
+    }
+
+    /// Puts a large body beside its message; what is left travels in it. Where it cannot be put (the caller may not, or the
+    /// namespace has no bucket), it may be small enough to be sent as it is.
+    async fn put(&self, headers: &mut HeaderMap, payload: Bytes) -> Result<Bytes, CommandError> {
+        match body::put(&self.nats, &self.namespace, &payload).await {
+            Ok(reference) => {
+                for (name, value) in reference.headers() {
+                    headers.insert(name, value.as_str());
+                }
+                Ok(Bytes::new())
+            }
+            Err(_) if payload.len() < max_payload(&self.nats).saturating_sub(8 << 10) => Ok(payload),
+            Err(error) => Err(CommandError::Body(error)),
+        }
     }
 
     async fn publish(
@@ -257,11 +312,14 @@ impl Commander {
         answered: bool,
     ) -> Result<Stored, CommandError> {
         let limit = max_payload(&self.nats);
+        let bytes = payload.len();
+        let payload = if bytes > subject::MAX_INLINE_BYTES {
+            self.put(&mut headers, payload).await?
+        } else {
+            payload
+        };
         if payload.len() > limit {
-            return Err(CommandError::TooLarge {
-                bytes: payload.len(),
-                limit,
-            });
+            return Err(CommandError::TooLarge { bytes, limit });
         }
         let inbox = if answered {
             let inbox = self.nats.new_inbox();
@@ -284,7 +342,7 @@ impl Commander {
             Err(error) => {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => CommandError::NoStream { subject },
-                    RequestErrorKind::MaxPayloadExceeded => CommandError::TooLarge { bytes: 0, limit },
+                    RequestErrorKind::MaxPayloadExceeded => CommandError::TooLarge { bytes, limit },
                     _ => CommandError::Unacknowledged(error.to_string()),
                 });
             }

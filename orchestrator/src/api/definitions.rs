@@ -1,17 +1,22 @@
 //! Definitions: registering one after checking it anew, listing them, showing one.
 
+use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, WorkflowName};
+use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, ShowDefinition,
+    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition,
 };
+use knarr_schemas::body::{ScheduleRequest, ScheduleVerb};
 use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
-use crate::store::{DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
+use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
+/// Characters that are kept of who and why.
+const MOST_TOLD: usize = 1_024;
 
 impl<S: Store> Operations<S> {
     /// Checks, stores, and has the task queues set up. Registering the same again does the last alone.
@@ -75,6 +80,7 @@ impl<S: Store> Operations<S> {
         let mut settings = self.queues.settings_of(&*self.store, namespace).await?;
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
+        self.set_schedule(namespace, plan).await?;
         Ok(RegisteredDefinition {
             outcome,
             definition: Some(DefinitionInfo {
@@ -85,6 +91,31 @@ impl<S: Store> Operations<S> {
             findings: read.findings,
             error: None,
         })
+    }
+
+    /// The highest version of a workflow speaks for the schedule named after it: it is made, changed, or, where the version says
+    /// nothing of one and an earlier one has made it, deleted.
+    async fn set_schedule(&self, namespace: &Namespace, plan: &Plan) -> Result<(), Refusal> {
+        let highest = self.store.definition(namespace, &plan.workflow, None).await?;
+        if highest.is_none_or(|highest| highest.hash != plan.hash) {
+            return Ok(());
+        }
+        if plan.schedule.is_none() {
+            let asked = [(namespace.clone(), workflow_id(plan.workflow.as_str()), None)];
+            let found = self.store.find_runs(&asked).await?;
+            if found.runs.iter().all(|run| run.row.closed_at.is_some()) {
+                return Ok(());
+            }
+        }
+        let request = ScheduleRequest {
+            ask: ScheduleVerb::Define,
+            schedule: plan.schedule.as_ref().map(|spec| (**spec.json()).clone()),
+            version: Some(plan.version),
+            from: None,
+            until: None,
+            overlap: None,
+        };
+        (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await
     }
 
     /// By name and version.
@@ -145,6 +176,46 @@ impl<S: Store> Operations<S> {
         })
     }
 
+    /// The version that starts take which name none.
+    pub async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        request: &SetDefaultVersion,
+    ) -> Result<DefinitionInfo, Refusal> {
+        let told = |text: &Option<String>| {
+            text.as_ref()
+                .map(|text| text.chars().take(MOST_TOLD).collect::<String>())
+        };
+        for text in [&request.by, &request.reason].into_iter().flatten() {
+            if text.contains('\0') {
+                return Err(Refusal::new(400, &code::NUL_CHARACTER, code::NUL_CHARACTER.cause));
+            }
+        }
+        let workflow = WorkflowName::new(&request.workflow);
+        let default = match request.version {
+            None => None,
+            Some(version) => Some(DefaultVersion {
+                // A version that does not fit is one that is not there.
+                version: i32::try_from(version).unwrap_or(-1),
+                at: self.store.now().await?,
+                by: told(&request.by),
+                reason: told(&request.reason),
+            }),
+        };
+        let set = self
+            .store
+            .set_default_version(namespace, &workflow, default.as_ref())
+            .await?;
+        // Whatever is wrong with the name or the version is told as for one that is shown.
+        let show = ShowDefinition {
+            workflow: request.workflow.clone(),
+            version: request.version,
+        };
+        let mut shown = self.show_definition(namespace, &show).await?.definition;
+        shown.default = set && request.version.is_some();
+        Ok(shown)
+    }
+
     async fn registered_at(
         &self,
         stored: &StoredDefinition,
@@ -169,6 +240,7 @@ fn info(stored: &StoredDefinition) -> DefinitionInfo {
         version: u32::try_from(stored.version).unwrap_or_default(),
         hash: stored.hash.0.to_string(),
         registered_at: stored.registered_at.to_utc(),
+        default: false,
     }
 }
 
@@ -178,6 +250,7 @@ fn row_info(row: &DefinitionRow) -> DefinitionInfo {
         version: u32::try_from(row.version).unwrap_or_default(),
         hash: row.hash.0.to_string(),
         registered_at: row.registered_at.to_utc(),
+        default: row.default,
     }
 }
 

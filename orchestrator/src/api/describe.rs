@@ -116,7 +116,8 @@ impl Describer {
                 self.reach(&scheduled.step);
                 let facts = self.facts(&scheduled.step, Direction::Do);
                 facts.activity = Some(scheduled.activity.to_string());
-                facts.attempts += 1;
+                // What waits for a permit is opened later.
+                facts.attempts += u32::from(scheduled.task != TaskNo::NONE);
                 self.tasks
                     .insert(scheduled.task, (scheduled.step.clone(), Direction::Do));
             }
@@ -143,12 +144,13 @@ impl Describer {
                 self.tasks.insert(*task, (step.clone(), *direction));
             }
             Event::UndoScheduled { step, task, .. } => {
-                self.facts(step, Direction::Undo).attempts += 1;
+                self.facts(step, Direction::Undo).attempts += u32::from(*task != TaskNo::NONE);
                 self.tasks.insert(*task, (step.clone(), Direction::Undo));
             }
             Event::TaskFailed { task, error, .. }
             | Event::TaskUnknown { task, error }
             | Event::TaskTimedOut { task, error }
+            | Event::TaskWithdrawn { task, error }
             | Event::TaskLost { task, error } => {
                 if let Some((step, direction)) = self.tasks.get(task).cloned() {
                     self.facts(&step, direction).last_failure = Some(error.clone());
@@ -281,24 +283,28 @@ fn tasks(state: &State) -> Vec<OpenTask> {
         state
             .executions(direction)
             .iter()
-            .map(move |(step, execution)| task(step, direction, execution))
+            .map(move |(step, execution)| task(state, step, direction, execution))
     };
     of(Direction::Do).chain(of(Direction::Undo)).collect()
 }
 
-fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
+fn task(state: &State, step: &StepPath, direction: Direction, execution: &Execution) -> OpenTask {
     let (number, status, since, due) = match &execution.wait {
         Wait::Task(open) => {
+            let cut = open.start_by.into_iter().chain(execution.close_by).min();
             let (status, due) = match open.known {
+                _ if open.withdrawn_for.is_some() => ("withdrawn", None),
                 // Nobody has taken it: it is not late, and what is due is only a look.
-                Known::Offered => ("dispatched", None),
-                Known::Held => ("held", Some(open.due)),
-                Known::Delivered => ("delivered", Some(open.due)),
-                Known::Started => ("started", Some(open.due)),
+                Known::Offered => ("dispatched", cut),
+                Known::Held => ("held", Some(execution.due())),
+                Known::Delivered => ("delivered", Some(execution.due())),
+                Known::Started if open.later => ("later", Some(execution.due())),
+                Known::Started => ("started", Some(execution.due())),
             };
             (Some(open.task), status, Some(open.opened_at), due)
         }
         Wait::Until(at) => (None, "waiting", None, Some(*at)),
+        Wait::Permit(_) => (None, "limited", None, None),
         Wait::Decision => (None, "waiting", None, None),
     };
     OpenTask {
@@ -310,9 +316,11 @@ fn task(step: &StepPath, direction: Direction, execution: &Execution) -> OpenTas
         attempt: execution.attempt,
         max_attempts: execution.max_attempts,
         status: status.to_owned(),
+        limit: state.limit_of(execution).map(ToString::to_string),
         since: since.map(Timestamp::to_utc),
         due: due.map(Timestamp::to_utc),
         last_failure: execution.last_error.as_ref().map(failure_body),
+        details: execution.details.as_ref().map(|details| Value::clone(details)),
     }
 }
 

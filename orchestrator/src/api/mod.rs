@@ -2,27 +2,33 @@
 //! the caller's side of it ([`client`], [`command`]).
 //!
 //! **Invariant:** nothing here changes a run. Starts, signals and operators' commands go through the log, so that their
-//! order is theirs; the API reads, and registers definitions and namespaces.
+//! order is theirs; the API reads, registers definitions and namespaces, and hands on what is said of tasks, as a worker
+//! would say it.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use knarr_core::ids::Namespace;
-use knarr_schemas::body::ErrorBody;
+use knarr_schemas::body::{ErrorBody, ScheduleRequest};
 use knarr_schemas::code::{self, Code};
 
 use crate::bus::{BusError, QueueSettings};
 use crate::queues::KnownQueues;
 use crate::store::{Store, StoreError};
 
+mod activities;
 pub mod client;
 pub mod command;
 mod definitions;
 mod describe;
+mod migration;
 mod namespaces;
 mod operations;
 mod parked;
+mod portions;
+mod queues;
 mod runs;
+mod schedules;
 pub mod service;
 pub mod source;
 
@@ -31,10 +37,16 @@ pub mod source;
 pub type OnRegistered =
     Arc<dyn Fn(Namespace, Vec<QueueSettings>) -> BoxFuture<'static, Result<(), BusError>> + Send + Sync>;
 
+/// Given by the server: tells the schedule named after a workflow what its definition says, and returns when that is
+/// committed. It goes through the log like everything that is asked of a schedule.
+pub type OnScheduled =
+    Arc<dyn Fn(Namespace, String, ScheduleRequest) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
+
 /// The operations, over a store.
 pub struct Operations<S> {
     store: Arc<S>,
     on_registered: OnRegistered,
+    on_scheduled: OnScheduled,
     queues: KnownQueues,
 }
 
@@ -45,10 +57,11 @@ impl<S> std::fmt::Debug for Operations<S> {
 }
 
 impl<S: Store> Operations<S> {
-    pub fn new(store: Arc<S>, on_registered: OnRegistered) -> Self {
+    pub fn new(store: Arc<S>, on_registered: OnRegistered, on_scheduled: OnScheduled) -> Self {
         Self {
             store,
             on_registered,
+            on_scheduled,
             queues: KnownQueues::default(),
         }
     }

@@ -13,6 +13,7 @@ pub(super) fn of(event: &Event, at: Timestamp) -> Option<OperationState> {
     let (action, place, operation): (_, Option<(&StepPath, Direction)>, &Operation) = match event {
         Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => ("cancel", None, operation),
         Event::LimitsRaised { operation, .. } => ("limit", None, operation),
+        Event::RunMigrated { operation, .. } => ("migrate", None, operation),
         Event::RunTerminated { operation, .. } => ("terminate", None, operation),
         Event::RunResumed { operation, .. } => ("retry", None, operation),
         Event::StepResumed { step, operation } => ("retry", Some((step, Direction::Do)), operation),

@@ -25,8 +25,6 @@ const CHUNK: u32 = 50;
 const MOST_RUNS: usize = 500;
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
 const LONGEST: Duration = Duration::from_secs(5);
-/// Runs above this are read alone.
-const HUGE: u64 = 4 * 1024 * 1024;
 
 impl<S: Store> Operations<S> {
     /// One page of at most `budget` bytes of JSON.
@@ -102,28 +100,16 @@ impl<S: Store> Operations<S> {
 
     /// Adds what of these runs fits, in their order; `false` = the page is full, or enough has been looked at.
     async fn add(&self, rows: &[RunRow], request: &ListParked, page: &mut Page) -> Result<bool, StoreError> {
-        let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
-        let mut sizes = Vec::with_capacity(ids.len());
-        let known = self.store.run_sizes(&ids).await?;
-        for id in &ids {
-            let size = known.iter().find(|size| size.run_id == *id);
-            sizes.push(size.map_or(0, |size| size.bytes));
-        }
-        let mut at = 0;
-        while at < rows.len() {
-            // As many as are read together, at least one.
-            let (mut end, mut bytes) = (at + 1, sizes[at]);
-            while end < rows.len() && bytes + sizes[end] <= HUGE {
-                bytes += sizes[end];
-                end += 1;
-            }
+        for portion in self.portions(rows).await? {
             if page.has_seen_enough() {
                 page.stop();
                 return Ok(false);
             }
-            let stored = self.store.load_runs(&ids[at..end]).await?;
-            page.bytes += bytes;
-            for row in &rows[at..end] {
+            let rows = &rows[portion.rows];
+            let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
+            let stored = self.store.load_runs(&ids).await?;
+            page.bytes += portion.bytes;
+            for row in rows {
                 let run = stored.iter().find(|run| run.row.run_id == row.run_id);
                 let Some(run) = run else { continue };
                 let state = match rebuild(run) {
@@ -137,7 +123,6 @@ impl<S: Store> Operations<S> {
                     return Ok(false);
                 }
             }
-            at = end;
         }
         Ok(true)
     }

@@ -2,6 +2,7 @@
 
 use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::Status;
+use knarr_core::run::schedule::schedule_of;
 use knarr_schemas::api::{
     HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, ShowHistory,
 };
@@ -56,6 +57,13 @@ impl<S: Store> Operations<S> {
         budget: usize,
     ) -> Result<RunDescription, Refusal> {
         let row = self.find_run(namespace, run).await?;
+        if let Some(name) = schedule_of(&row.workflow_id) {
+            let message = format!(
+                "`{}` is a schedule; `knarr schedule describe {name}` shows it",
+                row.workflow_id
+            );
+            return Err(Refusal::new(400, &code::RESERVED_ID, message));
+        }
         let mut describer = Describer::default();
         let mut after = 0;
         loop {

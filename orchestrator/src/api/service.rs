@@ -261,17 +261,44 @@ impl<S: Store> Call<S> {
             }
             verb::DEFINITION_LIST => self.encode(&operations.list_definitions(&namespace, &self.body()?).await?),
             verb::DEFINITION_SHOW => self.encode(&operations.show_definition(&namespace, &self.body()?).await?),
+            verb::DEFINITION_DEFAULT => self.encode(&operations.set_default_version(&namespace, &self.body()?).await?),
             verb::RUN_LIST => self.encode(&operations.list_runs(&namespace, &self.body()?).await?),
             verb::RUN_SHOW => {
                 let request: api::ShowRun = self.body()?;
                 self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
-            verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
-            verb::NAMESPACE_CREATE => {
-                let api::CreateNamespace {} = self.body()?;
-                self.encode(&operations.create_namespace(&namespace).await?)
+            verb::ACTIVITY_COMPLETE => {
+                let asked = self.body()?;
+                self.encode(&operations.complete_activity(&self.nats, &namespace, asked).await?)
             }
+            verb::ACTIVITY_FAIL => {
+                let asked = self.body()?;
+                self.encode(&operations.fail_activity(&self.nats, &namespace, asked).await?)
+            }
+            verb::ACTIVITY_HEARTBEAT => {
+                let asked = self.body()?;
+                self.encode(&operations.heartbeat_activity(&self.nats, &namespace, asked).await?)
+            }
+            verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
+            verb::SCHEDULE_LIST => self.encode(&operations.list_schedules(&namespace, &self.body()?).await?),
+            verb::SCHEDULE_SHOW => self.encode(&operations.show_schedule(&namespace, &self.body()?).await?),
+            verb::MIGRATION_CHECK => {
+                let reply = operations
+                    .check_migration(&namespace, &self.body()?, self.budget())
+                    .await?;
+                self.encode(&reply)
+            }
+            verb::NAMESPACE_CREATE => {
+                let request = self.body()?;
+                self.encode(&operations.create_namespace(&namespace, request).await?)
+            }
+            verb::QUEUE_SET => self.encode(&operations.set_queue(&namespace, self.body()?).await?),
+            verb::QUEUE_LIST => {
+                let api::ListQueues {} = self.body()?;
+                self.encode(&operations.list_queues(&namespace).await?)
+            }
+            verb::NAMESPACE_SET => self.encode(&operations.set_namespace(&namespace, self.body()?).await?),
             _ => {
                 let api::ListNamespaces {} = self.body()?;
                 self.encode(&operations.list_namespaces().await?)
@@ -346,7 +373,14 @@ fn count(refusal: &Refusal) {
 /// What a request that was cut off has left behind.
 fn out_of_time(verb: &str) -> &'static Code {
     match verb {
-        verb::DEFINITION_REGISTER | verb::NAMESPACE_CREATE => &code::UNAVAILABLE,
+        verb::DEFINITION_REGISTER
+        | verb::DEFINITION_DEFAULT
+        | verb::NAMESPACE_CREATE
+        | verb::NAMESPACE_SET
+        | verb::ACTIVITY_COMPLETE
+        | verb::ACTIVITY_FAIL
+        | verb::ACTIVITY_HEARTBEAT
+        | verb::QUEUE_SET => &code::UNAVAILABLE,
         _ => &code::NOT_ANSWERED,
     }
 }
@@ -366,6 +400,18 @@ mod tests {
     fn a_question_that_takes_too_long_changes_nothing_and_says_so() {
         let codes = verb::ALL.iter().map(|verb| (*verb, out_of_time(verb).id));
         let in_doubt: Vec<_> = codes.filter(|(_, id)| *id == "KN0227").map(|(verb, _)| verb).collect();
-        assert_eq!(in_doubt, [verb::DEFINITION_REGISTER, verb::NAMESPACE_CREATE]);
+        assert_eq!(
+            in_doubt,
+            [
+                verb::DEFINITION_REGISTER,
+                verb::DEFINITION_DEFAULT,
+                verb::ACTIVITY_COMPLETE,
+                verb::ACTIVITY_FAIL,
+                verb::ACTIVITY_HEARTBEAT,
+                verb::NAMESPACE_CREATE,
+                verb::NAMESPACE_SET,
+                verb::QUEUE_SET,
+            ]
+        );
     }
 }

@@ -38,6 +38,8 @@ pub struct BenchOptions {
     /// `None`: a private one; with a NATS that was named: an orchestrator is there already.
     pub database_url: Option<String>,
     pub namespace: String,
+    /// Whether changes of status are published; `None`: as the namespace has it.
+    pub events: Option<bool>,
     /// Handlers at once in the worker.
     pub concurrency: usize,
     /// Orchestrators, where they are started.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use knarr_schemas::api::{
-    CreateNamespace, NamespaceInfo, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, verb,
+    CreateNamespace, NamespaceInfo, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, SetNamespace, verb,
 };
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -184,7 +184,13 @@ impl Stack {
     }
 
     async fn register(&mut self, options: &BenchOptions) -> Result<(), BenchError> {
-        self.register_text(options.scenario.definition()).await
+        self.register_text(options.scenario.definition()).await?;
+        let Some(events) = options.events else { return Ok(()) };
+        let api = ApiClient::new(self.nats.clone(), self.namespace.clone(), CALL_TIMEOUT);
+        let request = SetNamespace { events: Some(events) };
+        let set: Result<NamespaceInfo, _> = api.call(verb::NAMESPACE_SET, &request).await;
+        set.map(drop)
+            .map_err(|error| BenchError::Nats(format!("the events of the namespace cannot be switched: {error}")))
     }
 
     /// Registers one more, and waits for the orchestrator until it can.

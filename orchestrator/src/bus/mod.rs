@@ -213,6 +213,11 @@ pub trait Bus: Send + Sync + 'static {
     /// The largest message that is taken, headers included, in bytes.
     fn max_payload(&self) -> usize;
 
+    /// The largest body that can be carried, whether in a message or beside it, in bytes.
+    fn max_body(&self) -> usize {
+        self.max_payload().saturating_sub(8 << 10)
+    }
+
     /// Asserts the streams that every cluster has, and compares what the server returns with what was asked for. Refuses
     /// those of another cluster: what a database has taken says nothing about another's log.
     fn prepare(&self, cluster: Uuid, partitions: u16) -> impl Future<Output = Result<(), BusError>> + Send;
@@ -258,6 +263,15 @@ pub trait Bus: Send + Sync + 'static {
         namespace: &Namespace,
         queue: &QueueName,
     ) -> impl Future<Output = Result<Undelivered, BusError>> + Send;
+
+    /// Takes a task out of its queue, by its subject, which no other task has. `false` where it is not there, or may have been
+    /// delivered to a worker.
+    fn withdraw(
+        &self,
+        namespace: &Namespace,
+        queue: &QueueName,
+        subject: &str,
+    ) -> impl Future<Output = Result<bool, BusError>> + Send;
 
     /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;

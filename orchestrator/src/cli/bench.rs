@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::bench::{self, BenchOptions, Load, Scenario, Sleepers, WorkerOptions};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, parse_duration};
+use crate::cli::namespace::Switch;
 use crate::cli::{interrupt, output};
 use crate::dev::Progress;
 
@@ -82,6 +83,10 @@ pub struct BenchArgs {
     /// Use this PostgreSQL [default: a private one]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+
+    /// Switch the events of the namespace, whose runs then publish each change of their status or none; it is left so
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub events: Option<Switch>,
 
     /// Orchestrators to start
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16), default_value_t = 1)]
@@ -167,6 +172,7 @@ impl BenchArgs {
             nats_url: globals.named_nats_url(),
             database_url: self.database_url.clone(),
             namespace: globals.namespace.clone(),
+            events: self.events.map(|switch| switch == Switch::On),
             concurrency: usize::try_from(self.concurrency).unwrap_or(usize::MAX),
             replicas: self.replicas,
         })

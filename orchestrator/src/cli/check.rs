@@ -82,7 +82,8 @@ pub fn report(local: &LocalDefinition, globals: &Globals) {
     }
 }
 
-pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
+/// The name of a file, and what is in it.
+pub fn read_text(path: &Path) -> Result<(String, String), CliError> {
     let stdin = path.as_os_str() == "-";
     let name = if stdin {
         "<stdin>".to_owned()
@@ -94,13 +95,19 @@ pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
     } else {
         read_file(path)
     };
-    let text = text.map_err(|reason| {
-        CliError::new(
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(reason) => Err(CliError::new(
             Exit::Usage,
             &code::FILE_UNREADABLE,
             format!("{name} cannot be read: {reason}"),
-        )
-    })?;
+        )),
+    }
+}
+
+pub fn load(path: &Path) -> Result<LocalDefinition, CliError> {
+    let (name, text) = read_text(path)?;
+    let stdin = path.as_os_str() == "-";
     // What it names stands beside it.
     let folder = path.parent().filter(|_| !stdin).unwrap_or(Path::new("")).to_owned();
     let files = RefCell::new(BTreeMap::new());

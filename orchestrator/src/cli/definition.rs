@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionPage, ListDefinitions, RegisterDefinition, RegisteredDefinition,
-    RegistrationOutcome, ShowDefinition, verb,
+    RegistrationOutcome, SetDefaultVersion, ShowDefinition, verb,
 };
 
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, Look};
-use crate::cli::{check, code, findings, output};
+use crate::cli::{bulk, check, code, findings, output};
 
 #[derive(Debug, Args)]
 pub struct DefinitionArgs {
@@ -31,6 +31,8 @@ pub enum DefinitionCommand {
         /// Only versions of this one
         workflow: Option<String>,
     },
+    /// Sets the version that starts take which name none
+    Default(DefaultArgs),
     /// Prints a definition as it was registered
     Show {
         workflow: String,
@@ -40,10 +42,36 @@ pub enum DefinitionCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct DefaultArgs {
+    pub workflow: String,
+
+    /// The version
+    #[arg(
+        value_name = "VERSION",
+        required_unless_present = "highest",
+        conflicts_with = "highest"
+    )]
+    pub version: Option<u32>,
+
+    /// The highest registered one, also of those to come
+    #[arg(long)]
+    pub highest: bool,
+
+    /// Why, for the record
+    #[arg(long, short = 'r', value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// Who, for the record [default: user@host]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
 pub async fn run(args: DefinitionArgs, globals: &Globals) -> Result<(), CliError> {
     match args.command {
         DefinitionCommand::Register { file } => register(&file, globals).await,
         DefinitionCommand::List { workflow } => list(workflow, globals).await,
+        DefinitionCommand::Default(args) => set_default(args, globals).await,
         DefinitionCommand::Show { workflow, version } => show(workflow, version, globals).await,
     }
 }
@@ -101,6 +129,30 @@ async fn register(file: &std::path::Path, globals: &Globals) -> Result<(), CliEr
     }
 }
 
+async fn set_default(args: DefaultArgs, globals: &Globals) -> Result<(), CliError> {
+    let request = SetDefaultVersion {
+        workflow: args.workflow,
+        version: args.version,
+        by: Some(args.by.unwrap_or_else(bulk::whoami)),
+        reason: args.reason,
+    };
+    let now: DefinitionInfo = globals.api().await?.call(verb::DEFINITION_DEFAULT, &request).await?;
+    if globals.json() {
+        output::print_json(&now);
+    } else {
+        let and_later = if now.default {
+            ""
+        } else {
+            ", and every higher one once it is registered"
+        };
+        output::print(&format!(
+            "starts of {} that name no version take v{}{and_later}",
+            now.workflow, now.version
+        ));
+    }
+    Ok(())
+}
+
 fn registered(outcome: RegistrationOutcome, definition: &DefinitionInfo, queues: &[String], look: &Look) -> String {
     let what = match outcome {
         RegistrationOutcome::Unchanged => "was registered already, with the same content",
@@ -148,7 +200,10 @@ fn render(definitions: &[DefinitionInfo], look: &Look) -> String {
     for definition in definitions {
         table.add_row([
             Cell::new(&definition.workflow),
-            Cell::new(definition.version),
+            Cell::new(match definition.default {
+                true => format!("{} (default)", definition.version),
+                false => definition.version.to_string(),
+            }),
             Cell::new(output::age(look, definition.registered_at)),
             Cell::new(definition.hash.get(..12).unwrap_or(&definition.hash)),
         ]);
@@ -200,6 +255,7 @@ mod tests {
             version,
             hash: "0123456789abcdef".repeat(4),
             registered_at: look.now - TimeDelta::seconds(age),
+            default: false,
         };
         insta::assert_snapshot!(
             "definitions",

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use knarr_schemas::body::ErrorBody;
-use knarr_schemas::code::Code;
+use knarr_schemas::code::{self as wire, Code};
 
 use crate::api::client::CallError;
 use crate::api::command::{AnswerError, CommandError};
@@ -103,6 +103,7 @@ impl From<CommandError> for CliError {
             CommandError::Full(_) => Self::new(Exit::Environment, &code::LOG_FULL, message),
             CommandError::Refused(_) => Self::new(Exit::Environment, &code::NATS_REFUSED, message),
             CommandError::TooLarge { .. } => Self::new(Exit::No, &code::MESSAGE_TOO_LARGE, message),
+            CommandError::Body(_) => Self::new(Exit::Environment, &wire::BODY_NOT_STORED, message),
             CommandError::Unacknowledged(_) => Self::new(Exit::Environment, &code::NOT_ACKNOWLEDGED, message),
         }
     }

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub mod activity;
 pub mod again;
 pub mod bench;
 pub mod bulk;
@@ -28,11 +29,14 @@ pub mod interrupt;
 pub mod junit;
 pub mod limit;
 pub mod list;
+pub mod migrate;
 pub mod namespace;
 pub mod operator_code;
 pub mod output;
 pub mod parked;
+pub mod queue;
 pub mod replay;
+pub mod schedule;
 pub mod server;
 pub mod show;
 pub mod signal;
@@ -93,12 +97,19 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Finishes a task that its worker has let go of
+    Activity(activity::ActivityArgs),
     /// Lists what waits for an operator, and decides about it
     Parked(parked::ParkedArgs),
+    /// Starts runs by the calendar: cron, intervals, time zones
+    Schedule(schedule::ScheduleArgs),
     /// Lets a run have more of what is limited
     Limit(limit::LimitArgs),
+    Migrate(migrate::MigrateArgs),
     /// Creates and lists namespaces
     Namespace(namespace::NamespaceArgs),
+    /// Limits queues, and shows what waits at which limit
+    Queue(queue::QueueArgs),
     /// Measures sagas a second, their latency and what they cost, and checks how each of them ended
     Bench(bench::BenchArgs),
     /// The worker that `knarr bench` starts
@@ -173,9 +184,13 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Cancel(args) => cancel::cancel(args, globals).await,
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
+        Command::Migrate(args) => migrate::run(args, globals).await,
+        Command::Activity(args) => activity::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
+        Command::Schedule(args) => schedule::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
+        Command::Queue(args) => queue::run(args, globals).await,
         Command::Bench(args) => bench::run(args, globals).await,
         Command::BenchWorker(args) => bench::work(args, globals).await,
         Command::Explain(args) => explain::run(&args, globals),

@@ -212,13 +212,16 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
         return;
     }
     let _ = writeln!(out, "\n{}", output::bold(look, "Under way"));
-    let mut table = output::table(look, &["STEP", "", "QUEUE", "ATTEMPT", "STATUS", "DUE", "LAST ERROR"]);
+    let told = description.tasks.iter().any(|task| task.details.is_some());
+    let mut heads = vec!["STEP", "", "QUEUE", "ATTEMPT", "STATUS", "DUE", "LAST ERROR"];
+    heads.extend(told.then_some("DETAILS"));
+    let mut table = output::table(look, &heads);
     for task in &description.tasks {
         let attempt = match task.max_attempts {
             Some(max) => format!("{} of {max}", task.attempt),
             None => task.attempt.to_string(),
         };
-        table.add_row([
+        let mut row = vec![
             Cell::new(&task.step),
             Cell::new(&task.direction),
             Cell::new(format!("{}/{}", task.queue, task.activity)),
@@ -226,9 +229,17 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
             output::status_cell(look, &task.status),
             Cell::new(task.due.map(|due| output::until(look, due)).unwrap_or_default()),
             Cell::new(task.last_failure.as_ref().map(error_text).unwrap_or_default()),
-        ]);
+        ];
+        let details = task.details.as_ref().map(|details| output::short_json(details, 40));
+        row.extend(told.then(|| Cell::new(details.unwrap_or_default())));
+        table.add_row(row);
     }
     out.push_str(&output::table_text(&table, 2));
+    for task in &description.tasks {
+        if let Some(limit) = &task.limit {
+            let _ = writeln!(out, "  {} waits for its turn at {limit}", task.step);
+        }
+    }
 }
 
 fn operations(out: &mut String, description: &RunDescription, look: &Look) {
@@ -348,9 +359,11 @@ mod tests {
                 attempt: 2,
                 max_attempts: Some(5),
                 status: "dispatched".into(),
+                limit: None,
                 since: Some(now - TimeDelta::seconds(14)),
                 due: Some(now + TimeDelta::seconds(16)),
                 last_failure: Some(timeout),
+                details: Some(json!({"page": 7})),
             }],
             waiting: Vec::new(),
             operations: Vec::new(),

@@ -220,6 +220,7 @@ impl Story {
                 (tone, "✓", activity, output)
             }
             "task_failed" => (Tone::Bad, "✗", activity, format!("{}, surely not done", error())),
+            "task_withdrawn" => (Tone::Bad, "✗", activity, format!("{}, not begun", error())),
             "task_unknown" | "task_timed_out" | "task_lost" => {
                 (Tone::Bad, "?", activity, format!("{}, perhaps done", error()))
             }

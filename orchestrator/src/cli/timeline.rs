@@ -128,11 +128,17 @@ impl Timeline {
             Some(value) => output::short_json(value, DETAIL),
         };
         let task = number("task").unwrap_or_default();
+        let (ask, release) = (body.pointer("/body/ask"), body.pointer("/body/release"));
+        let granted = body.pointer("/answer/granted");
+        let asks = |name: &str| ask.and_then(|ask| ask.get(name)).and_then(Value::as_str);
+        let undo = undo || asks("direction") == Some("undo");
+        let same = |known: &Task| known.undo == undo && body.get("step").and_then(Value::as_str) == Some(&*known.step);
+        let first = kind == "task_opened" && !self.tasks.values().any(same);
         self.learn(kind, body, task, undo);
         let known = self.tasks.get(&task);
         let step = match known {
             Some(known) if body.get("step").is_none() => known.step.clone(),
-            _ => text("step"),
+            _ => asks("step").map_or_else(|| text("step"), str::to_owned),
         };
         let undo = undo || kind.starts_with("undo_") || known.is_some_and(|task| task.undo);
         let noun = if undo { "undo" } else { "step" };
@@ -162,6 +168,13 @@ impl Timeline {
             }
             "step_skipped" => line("skipped".into(), Tone::Plain, "its condition is false".into()),
             "vars_set" => line("vars set".into(), Tone::Plain, value("vars")),
+            "activity_scheduled" | "undo_scheduled" if task == 0 => {
+                line("limited".into(), Tone::Plain, "waits for a permit".into())
+            }
+            "message_sent" if ask.is_some() => line(format!("{noun} asks for a permit"), Tone::Plain, limit(ask)),
+            "message_sent" if release.is_some() => line("permit given back".into(), Tone::Plain, limit(release)),
+            "message_answered" if granted.is_some() => line("permit granted".into(), Tone::Plain, limit(granted)),
+            "task_opened" if first => line("dispatched".into(), Tone::Plain, String::new()),
             "activity_scheduled" => {
                 let detail = format!("{} on queue {}  {}", text("activity"), text("queue"), value("input"));
                 line("dispatched".into(), Tone::Plain, detail)
@@ -181,6 +194,27 @@ impl Timeline {
             "task_failed" => line(format!("{noun} failed{nth}"), Tone::Bad, failure(body)),
             "task_unknown" => line(format!("{noun} unclear{nth}"), Tone::Bad, failure(body)),
             "task_timed_out" => line(format!("{noun} timed out{nth}"), Tone::Bad, failure(body)),
+            "heartbeat_taken" => line("heartbeat".into(), Tone::Plain, value("details")),
+            "worker_silent" => line(
+                "worker silent".into(),
+                Tone::Attention,
+                "it has not been heard of as long as it had promised".into(),
+            ),
+            "task_claimed" => line("claimed".into(), Tone::Plain, text("by")),
+            "task_left" => line(
+                "goes on elsewhere".into(),
+                Tone::Plain,
+                "its outcome comes later".into(),
+            ),
+            "withdrawal_requested" => line(
+                "taken back".into(),
+                Tone::Attention,
+                format!("no worker took it in time ({})", text("timeout")),
+            ),
+            "task_withdrawn" => line(format!("{noun} not begun{nth}"), Tone::Bad, failure(body)),
+            "schedule_to_close_passed" => line("out of time".into(), Tone::Bad, failure(body)),
+            "timeout_voided" => line("timeout void".into(), Tone::Plain, "the run only goes forward".into()),
+            "task_abandoned" => line("abandoned".into(), Tone::Attention, "its worker is left alone".into()),
             "task_lost" => line(format!("{noun} lost{nth}"), Tone::Bad, failure(body)),
             "task_cancelled" => line(format!("{noun} stopped by worker"), Tone::Attention, String::new()),
             "task_deferred" => line(
@@ -226,6 +260,10 @@ impl Timeline {
                 line("limits raised".into(), Tone::Attention, detail.trim().to_owned())
             }
             "run_resumed" => line("run resumed".into(), Tone::Attention, operation),
+            "run_migrated" => {
+                let version = number("version").unwrap_or_default();
+                line(format!("moved to v{version}"), Tone::Attention, operation)
+            }
             "awaited" => line("somebody waits".into(), Tone::Plain, format!("until {}", text("on"))),
             "late_result" => {
                 let outcome = text("outcome");
@@ -253,8 +291,27 @@ impl Timeline {
             "task_opened" => (undo, body.get("attempt").and_then(Value::as_u64).unwrap_or_default()),
             _ => return,
         };
+        // What waits for a permit has no task yet.
+        if number == 0 {
+            return;
+        }
         let step = body.get("step").and_then(Value::as_str).unwrap_or_default().to_owned();
         self.tasks.insert(number, Task { step, undo, attempt });
+    }
+}
+
+/// What the limit of an ask, a release or a grant is called.
+fn limit(said: Option<&Value>) -> String {
+    let name = said.and_then(|said| said.get("limit"));
+    let text = |key: &str| {
+        name.and_then(|name| name.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let kind = text("kind").replace('_', " ");
+    match text("key") {
+        "" => format!("{kind} {}", text("of")),
+        key => format!("{kind} {} for {key}", text("of")),
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Limits {
     pub body_bytes: usize,
 }
 
-pub const DEFAULT_BODY_BYTES: u64 = 1 << 20;
+pub const DEFAULT_BODY_BYTES: u64 = 2 << 20;
 const LEAST_BODY_BYTES: u64 = 1 << 10;
 const MOST_BODY_BYTES: u64 = 2 << 20;
 
@@ -32,7 +32,7 @@ pub struct LimitArgs {
     #[arg(long, env = "KNARR_RUN_MAX_PENDING", value_name = "N")]
     pub run_max_pending: Option<u64>,
 
-    /// Size of an input, a signal or a result; never more than `max_payload` of NATS less 8 KiB [default: 1MiB]
+    /// Size of an input, a signal or a result [default: 2MiB]
     #[arg(long, env = "KNARR_BODY_MAX_BYTES", value_name = "SIZE")]
     pub body_max_bytes: Option<ByteSize>,
 }

@@ -17,6 +17,7 @@ use crate::bus::nats::{Setting, Storage, StreamSettings};
 pub(super) struct Defaults {
     log: u64,
     task: u64,
+    bucket: u64,
     dlq: u64,
     events: u64,
 }
@@ -24,6 +25,7 @@ pub(super) struct Defaults {
 pub(super) const OF_SERVERS: Defaults = Defaults {
     log: 1 << 30,
     task: 1 << 30,
+    bucket: 512 << 20,
     dlq: 256 << 20,
     events: 256 << 20,
 };
@@ -31,6 +33,7 @@ pub(super) const OF_SERVERS: Defaults = Defaults {
 pub(super) const OF_PRIVATE_SERVERS: Defaults = Defaults {
     log: 256 << 20,
     task: 64 << 20,
+    bucket: 64 << 20,
     dlq: 64 << 20,
     events: 64 << 20,
 };
@@ -58,6 +61,10 @@ pub struct StreamArgs {
     #[arg(long, env = "KNARR_TASK_MAX_BYTES", value_name = "SIZE")]
     pub task_max_bytes: Option<ByteSize>,
 
+    /// Size of each namespace's large bodies, at which more are held back [default: 512MiB, or 64MiB]
+    #[arg(long, env = "KNARR_BUCKET_MAX_BYTES", value_name = "SIZE")]
+    pub bucket_max_bytes: Option<ByteSize>,
+
     /// Size of the dead letters, beyond which the oldest go [default: 256MiB, or 64MiB]
     #[arg(long, env = "KNARR_DLQ_MAX_BYTES", value_name = "SIZE")]
     pub dlq_max_bytes: Option<ByteSize>,
@@ -75,6 +82,7 @@ impl StreamArgs {
             nats_storage: self.nats_storage.or(other.nats_storage),
             log_max_bytes: self.log_max_bytes.or(other.log_max_bytes),
             task_max_bytes: self.task_max_bytes.or(other.task_max_bytes),
+            bucket_max_bytes: self.bucket_max_bytes.or(other.bucket_max_bytes),
             dlq_max_bytes: self.dlq_max_bytes.or(other.dlq_max_bytes),
             events_max_bytes: self.events_max_bytes.or(other.events_max_bytes),
         }
@@ -108,6 +116,7 @@ impl StreamArgs {
                 .map_or(Setting::AtFirst(Storage::File), Setting::Always),
             log_max_bytes: size("log_max_bytes", self.log_max_bytes, defaults.log)?,
             task_max_bytes: size("task_max_bytes", self.task_max_bytes, defaults.task)?,
+            bucket_max_bytes: size("bucket_max_bytes", self.bucket_max_bytes, defaults.bucket)?,
             dlq_max_bytes: size("dlq_max_bytes", self.dlq_max_bytes, defaults.dlq)?,
             events_max_bytes: events,
         })

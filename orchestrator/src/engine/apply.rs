@@ -6,19 +6,24 @@ use knarr_core::ids::RunId;
 use knarr_core::json;
 use knarr_core::run::input::Input;
 use knarr_core::run::{self, Event, State, Transition};
+use knarr_core::schedule::state::ScheduleEvent;
 use knarr_core::time::Timestamp;
 
 use super::batch::Confirm;
 use super::job::Origin;
 use super::job_reader;
+use super::lifecycle;
 use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
-use super::{spans, warnings};
+use super::{schedule, spans, warnings};
 use crate::bus::Bus;
-use crate::store::{Append, DeferredId, Snapshot, Store, StoredTransition};
+use crate::store::{Append, DeferredId, Forgotten, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
+
+/// The latest transitions of a schedule, which goes on for ever, that stay when a snapshot has taken them in.
+const KEPT: i32 = 256;
 
 /// What became of an input.
 #[derive(Debug)]
@@ -39,11 +44,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Applied::Nothing;
         };
         let (plan, state) = (&live.plan, &mut live.state);
+        let queues = self.queue_limits.of(&live.row.namespace);
         // A panic leaves the state half changed; it is dropped below and read again from the store.
         let result = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::tests::perhaps_panic(&input);
-            run::apply(plan, state, input, now)
+            run::apply_within(plan, state, input, now, queues)
         }));
         match result {
             Ok(Ok(Some(transition))) => {
@@ -70,7 +76,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             spans::of_transition(&live.state, live.reference.trace, &transition, &mut live.attempts, into);
         }
         let mut effects = run::effects(&live.state, &transition);
-        let owes = !effects.is_empty();
+        let mut owes = !effects.is_empty();
         let before = effects.len();
         // Not published: it is started from memory, and the commit owes it to a later owner alone.
         effects.retain(|effect| *effect != run::effect::Effect::Continue);
@@ -83,6 +89,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             &self.tokens,
             self.building.publications(),
         );
+        if live.state.turned_in(&(transition.seq..=transition.seq)) && self.definitions.tells(&live.row.namespace) {
+            let into = self.building.publications();
+            owes |= lifecycle::tell(&live.state, &live.reference, &transition, into);
+        }
         self.building.count_publications(composed);
         let weight = json::weight(transition.body().as_bytes());
         let number = transition.seq;
@@ -103,12 +113,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
             owes,
         );
         live.touched_in = self.building.number;
+        let is_schedule = live.state.schedule().is_some();
         if number.is_multiple_of(self.config.snapshot_every)
             && !live.state.is_closed()
             && let Ok(body) = serde_json::to_string(&live.state)
         {
             self.live.weigh(run_id, json::weight(body.as_bytes()));
             self.building.snapshot(Snapshot { run_id, seq, body });
+            if is_schedule {
+                self.building.forget(Forgotten {
+                    retention_class,
+                    run_id,
+                    up_to: seq.saturating_sub(KEPT),
+                });
+            }
         } else {
             self.live.grow(run_id, weight);
         }
@@ -128,6 +146,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             status.clone_into(&mut row.status);
             changed = true;
         }
+        if state.has_migrated() && row.definition != *state.definition_hash() {
+            row.definition = state.definition_hash().clone();
+            row.version = i32::try_from(state.version()).unwrap_or(i32::MAX);
+            self.building.migrated(run_id, row.partition);
+            changed = true;
+        }
         let closes = row.closed_at.is_none() && state.closed_at().is_some();
         if closes {
             row.closed_at = state.closed_at();
@@ -135,6 +159,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);
+        }
+        if state.schedule().is_some() {
+            let said = schedule::row_attributes(state);
+            changed |= said != row.search_attributes;
+            row.search_attributes = said;
         }
         let wake = state.wake_at();
         // Lowered eagerly; raised only when the stored one has come due, or when the row is written anyway.
@@ -220,10 +249,25 @@ impl<S: Store, B: Bus> Loop<S, B> {
 fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
-            Event::TaskTimedOut { .. } | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::TaskTimedOut { .. }
+            | Event::TaskWithdrawn { .. }
+            | Event::ScheduleToClosePassed { .. }
+            | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::Schedule(event) => count_schedule(event),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}
         }
+    }
+}
+
+fn count_schedule(event: &ScheduleEvent) {
+    match event {
+        ScheduleEvent::Passed { missed, .. } if *missed > 0 => {
+            metrics::counter!(metric::SCHEDULE_MISSED).increment(u64::from(*missed));
+        }
+        ScheduleEvent::Started { .. } => metrics::counter!(metric::SCHEDULE_STARTED).increment(1),
+        ScheduleEvent::Skipped { .. } => metrics::counter!(metric::SCHEDULE_SKIPPED).increment(1),
+        _ => {}
     }
 }

@@ -10,7 +10,8 @@ use super::live::LiveRuns;
 use super::outgoing::Publication;
 use crate::bus::Outgoing;
 use crate::store::{
-    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Owed, OwedSpan, RunWrite, Snapshot,
+    Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Forgotten, Owed, OwedSpan, PermitId,
+    PermitWrite, RunWrite, Snapshot,
 };
 use crate::telemetry::span::Ended;
 
@@ -27,6 +28,8 @@ struct Touched {
     partition: i16,
     insert: bool,
     row_changed: bool,
+    /// It goes by another version of its definition.
+    migrated: bool,
     /// Transitions with effects.
     owed: Option<(i32, i32)>,
 }
@@ -52,6 +55,9 @@ pub(super) struct BatchBuilder {
     published: Vec<CommitId>,
     deferred: Vec<DeferredInput>,
     settled: Vec<DeferredId>,
+    forgotten: Vec<Forgotten>,
+    /// As the rows are to stand.
+    permits: BTreeMap<PermitId, Option<String>>,
     /// Of what has ended, where spans are exported.
     spans: Vec<Ended>,
 }
@@ -97,6 +103,8 @@ impl BatchBuilder {
             published: Vec::new(),
             deferred: Vec::new(),
             settled: Vec::new(),
+            forgotten: Vec::new(),
+            permits: BTreeMap::new(),
             spans: Vec::new(),
         }
     }
@@ -108,6 +116,7 @@ impl BatchBuilder {
             || !self.messages.is_empty()
             || !self.published.is_empty()
             || !self.settled.is_empty()
+            || !self.permits.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -145,6 +154,10 @@ impl BatchBuilder {
         self.touch(run_id, partition).row_changed = true;
     }
 
+    pub(super) fn migrated(&mut self, run_id: RunId, partition: i16) {
+        self.touch(run_id, partition).migrated = true;
+    }
+
     pub(super) fn inserted(&mut self, run_id: RunId, partition: i16) {
         self.touch(run_id, partition).insert = true;
     }
@@ -154,6 +167,7 @@ impl BatchBuilder {
             partition,
             insert: false,
             row_changed: false,
+            migrated: false,
             owed: None,
         })
     }
@@ -161,6 +175,11 @@ impl BatchBuilder {
     pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
         self.bytes += snapshot.body.len();
         self.snapshots.insert(snapshot.run_id, snapshot);
+    }
+
+    /// What the snapshot of a schedule has taken in.
+    pub(super) fn forget(&mut self, forgotten: Forgotten) {
+        self.forgotten.push(forgotten);
     }
 
     pub(super) fn cursor(&mut self, partition: i16, cursor: Cursor) {
@@ -176,6 +195,12 @@ impl BatchBuilder {
     /// A deferred input has taken effect, or has been refused.
     pub(super) fn settle(&mut self, id: DeferredId) {
         self.settled.push(id);
+    }
+
+    /// A row of a limiter; what is said last counts.
+    pub(super) fn permit(&mut self, write: PermitWrite) {
+        self.bytes += write.body.as_ref().map_or(0, String::len);
+        self.permits.insert(write.id, write.body);
     }
 
     pub(super) fn confirm(&mut self, confirm: Confirm) {
@@ -201,6 +226,7 @@ impl BatchBuilder {
         let mut runs = Vec::new();
         let mut spans = Vec::new();
         let mut partitions: BTreeSet<i16> = self.settled.iter().map(|id| id.partition).collect();
+        partitions.extend(self.permits.keys().map(|id| id.partition));
         for (run_id, touched) in &self.touched {
             partitions.insert(touched.partition);
             if let Some((first_seq, last_seq)) = touched.owed {
@@ -213,6 +239,8 @@ impl BatchBuilder {
             if let Some(live) = live.get(*run_id) {
                 if touched.insert {
                     runs.push(RunWrite::Insert(live.row.clone()));
+                } else if touched.migrated {
+                    runs.push(RunWrite::Migrate(live.row.clone()));
                 } else if touched.row_changed {
                     runs.push(RunWrite::Update(live.row.clone()));
                 }
@@ -243,6 +271,12 @@ impl BatchBuilder {
                 published: self.published,
                 deferred: self.deferred,
                 settled: self.settled,
+                forgotten: self.forgotten,
+                permits: self
+                    .permits
+                    .into_iter()
+                    .map(|(id, body)| PermitWrite { id, body })
+                    .collect(),
             }),
             outbound: Outbound {
                 confirms: self.confirms,

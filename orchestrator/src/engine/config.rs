@@ -51,7 +51,7 @@ pub struct EngineConfig {
     pub answer_prefixes: Vec<String>,
     /// Of runs that start here; what is absent is as by default.
     pub run_limits: RunLimits,
-    /// The largest input or result, in bytes, and never more than NATS's `max_payload` less 8 KiB. Default 1 MiB.
+    /// The largest input or result, in bytes, and never more than the bus takes. Default 2 MiB.
     pub max_body_bytes: usize,
 }
 
@@ -78,7 +78,7 @@ impl EngineConfig {
             deadline_page: 10_000,
             answer_prefixes: vec!["_INBOX.".to_owned()],
             run_limits: RunLimits::default(),
-            max_body_bytes: 1 << 20,
+            max_body_bytes: 2 << 20,
         }
     }
 }

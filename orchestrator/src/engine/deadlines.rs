@@ -19,6 +19,14 @@ use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{Due, DuePage, Store, StoreError};
 
+/// The store is asked for what is due so long before it is: an answer takes a while, and a round of the loop up to a half of
+/// that where nothing happens.
+const AHEAD_US: i64 = 1_000_000;
+
+fn ahead_of(at: Timestamp) -> Timestamp {
+    Timestamp(at.0.saturating_sub(AHEAD_US))
+}
+
 /// Alarms of the near future. Entries are not removed when a deadline moves or its run closes: what counts is the alarm
 /// that the run in memory knows of, or, for one that is not there, what is noted here.
 #[derive(Debug, Default)]
@@ -107,7 +115,7 @@ impl Alarms {
     }
 
     /// Runs that the store need not name again.
-    fn asleep(&self) -> usize {
+    pub(super) fn asleep(&self) -> usize {
         self.asleep.len()
     }
 
@@ -158,14 +166,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// What is due in a run happens, as far as the log has been read.
     pub(super) fn wake(&mut self, run_id: RunId) -> Applied {
         let now = self.clock.now();
-        let Some(live) = self.live.get_mut(run_id) else {
-            return Applied::Nothing;
-        };
-        let beats = std::mem::take(&mut live.beats);
-        for (task, at) in beats {
-            if let Applied::Panicked = self.apply(run_id, Input::TaskStarted { task, at }) {
-                return Applied::Panicked;
-            }
+        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+            return Applied::Panicked;
         }
         // What its queues have delivered is asked first: a task that may lie in its queue is not late.
         let Some(horizon) = self.horizon(run_id, now) else {
@@ -226,7 +228,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn let_sleep(&mut self, left: &Evicted) {
         if self.sleeps_enough() {
             self.scan_after = None;
-            self.scan_from = self.scan_from.min(left.wake_at);
+            self.scan_from = self.scan_from.min(ahead_of(left.wake_at));
         } else {
             self.alarms.sleep(left.wake_at, left.run_id, Some(left.partition));
         }
@@ -262,9 +264,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     return;
                 }
                 self.scan_after = last;
-                // The next page is asked for when the last of this one is reached; all of it anew after half the horizon.
+                // The next page is asked for a little before the last of this one is reached; all of it anew after half the
+                // horizon.
                 self.scan_from = match last {
-                    Some((at, _)) => at.min(until),
+                    Some((at, _)) => ahead_of(at).min(until),
                     None => now.plus(Span(self.config.deadline_horizon.0 / 2)),
                 };
             }

@@ -58,6 +58,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 None => self.open_run(&verb.namespace, &verb.workflow_id)?,
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
+            JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
             JobKind::Message(message) => match message.receiver() {
                 Some(run) => run,
                 None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
@@ -246,7 +247,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let ready = self.deferral.runs.iter().filter(|(_, held)| !held.queue.is_empty());
         let ready: Vec<(RunId, i16)> = ready.map(|(run, held)| (*run, held.partition)).collect();
         for (run, partition) in ready {
-            while self.partitions.serves(partition) && !self.batch_is_full() {
+            while self.partitions.knows_permits(partition) && !self.batch_is_full() {
                 let Some(held) = self.deferral.runs.get_mut(&run) else {
                     break;
                 };

@@ -1,17 +1,29 @@
 //! Compiled definitions, shared by the loop and its fetches: plans by hash, and the newest version of every name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::definition::{self, plan::Plan};
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
+use knarr_core::run::schedule;
 
+use super::queue_limits::{self, AllLimits};
 use crate::store::{Store, StoreError};
 
 /// Definitions known to this replica. Plans are immutable; what is newest is read again when the store's epoch moves.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Definitions {
     known: Mutex<Known>,
+    schedules: Arc<Plan>,
+}
+
+impl Default for Definitions {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            schedules: Arc::new(schedule::plan()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -20,7 +32,10 @@ struct Known {
     newest: HashMap<(Namespace, WorkflowName), DefinitionHash>,
     versions: HashMap<(Namespace, WorkflowName, u32), DefinitionHash>,
     namespaces: HashMap<Namespace, i16>,
+    /// Namespaces whose changes of status are published.
+    telling: HashSet<Namespace>,
     plans: HashMap<DefinitionHash, Arc<Plan>>,
+    queue_limits: Option<Arc<AllLimits>>,
 }
 
 impl Definitions {
@@ -29,12 +44,40 @@ impl Definitions {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether everything was read at this epoch of the store.
+    pub(super) fn knows(&self, epoch: i64) -> bool {
+        self.known().epoch == Some(epoch)
+    }
+
+    /// What operators allow queues, once it has been read; the same one until it changes.
+    pub(super) fn queue_limits(&self) -> Option<Arc<AllLimits>> {
+        self.known().queue_limits.clone()
+    }
+
     /// The retention class of a namespace, if it exists.
     pub(super) fn namespace(&self, namespace: &Namespace) -> Option<i16> {
         self.known().namespaces.get(namespace).copied()
     }
 
+    /// What schedules have in place of a definition; no name leads to it.
+    pub(super) fn of_schedules(&self) -> Arc<Plan> {
+        Arc::clone(&self.schedules)
+    }
+
+    /// Whether changes of the status of its runs are published.
+    pub(super) fn tells(&self, namespace: &Namespace) -> bool {
+        self.known().telling.contains(namespace)
+    }
+
+    /// What the last renewal of the lease said.
+    pub(super) fn set_telling(&self, telling: Vec<Namespace>) {
+        self.known().telling = telling.into_iter().collect();
+    }
+
     pub(super) fn plan(&self, hash: &DefinitionHash) -> Option<Arc<Plan>> {
+        if *hash == self.schedules.hash {
+            return Some(self.of_schedules());
+        }
         self.known().plans.get(hash).cloned()
     }
 
@@ -60,6 +103,7 @@ impl Definitions {
         }
         let heads = store.definition_heads().await?;
         let namespaces = store.namespaces().await?;
+        let queue_limits = queue_limits::read(store.queues().await?);
         let read_at = heads.definitions_epoch;
         for head in &heads.heads {
             self.load(store, &head.hash).await?;
@@ -74,6 +118,9 @@ impl Definitions {
             .into_iter()
             .map(|head| ((head.namespace, head.workflow), head.hash))
             .collect();
+        if known.queue_limits.as_deref() != Some(&queue_limits) {
+            known.queue_limits = Some(Arc::new(queue_limits));
+        }
         known.epoch = Some(read_at);
         Ok(())
     }

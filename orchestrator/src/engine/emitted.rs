@@ -31,17 +31,11 @@ pub(super) fn message(run: &RunRef, id: String, step: &str, to: &str, body: &Val
             return None;
         }
     };
-    let source = format!(
-        "/knarr/{}/{}/{}",
-        run.namespace.as_str(),
-        run.workflow.as_str(),
-        run.workflow_id_token
-    );
     let headers: Headers = [
         (header::NATS_MSG_ID, id.clone()),
         (header::CE_SPECVERSION, "1.0".to_owned()),
         (header::CE_ID, id),
-        (header::CE_SOURCE, source),
+        (header::CE_SOURCE, run.source()),
         (header::CE_TYPE, to.to_owned()),
         (header::CE_SUBJECT, step.to_owned()),
         (header::CE_DATACONTENTTYPE, "application/json".to_owned()),

@@ -166,18 +166,20 @@ pub(super) struct Read {
 pub(super) async fn load<S: Store>(store: &S, definitions: &Definitions, ids: &[RunId]) -> Result<Read, StoreError> {
     let mut found = Read::default();
     for stored in store.load_runs(ids).await? {
-        let Some(plan) = definitions.load(store, &stored.row.definition).await? else {
-            tracing::error!(run = %stored.row.run_id, "the definition of a stored run is missing");
-            found.unreadable.push(stored.row.run_id);
-            continue;
-        };
         match read(store, &stored).await? {
-            Ok(state) => found.runs.push(Loaded {
-                state,
-                plan,
-                weight: weight(&stored),
-                row: stored.row,
-            }),
+            // Of a run that has moved the events say by which it goes.
+            Ok(state) => match definitions.load(store, state.definition_hash()).await? {
+                Some(plan) => found.runs.push(Loaded {
+                    state,
+                    plan,
+                    weight: weight(&stored),
+                    row: stored.row,
+                }),
+                None => {
+                    tracing::error!(run = %stored.row.run_id, "the definition of a stored run is missing");
+                    found.unreadable.push(stored.row.run_id);
+                }
+            },
             Err(error) => {
                 tracing::error!(run = %stored.row.run_id, %error, "the history of a run cannot be read");
                 found.unreadable.push(stored.row.run_id);

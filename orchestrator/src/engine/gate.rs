@@ -129,7 +129,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn horizon(&self, run_id: RunId, now: Timestamp) -> Option<Horizon> {
         let live = self.live.get(run_id)?;
         let log_read_to = match self.partitions.get(live.row.partition) {
-            Some(partition) if partition.grace_until <= now && !partition.unknown_deferred => partition.read_to,
+            Some(partition)
+                if partition.grace_until <= now && !partition.unknown_deferred && !partition.unknown_permits =>
+            {
+                partition.read_to
+            }
             _ => Timestamp(i64::MIN),
         };
         let due = live.state.wake_at().unwrap_or(now);
@@ -150,6 +154,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Some(Horizon {
             log_read_to,
             delivered_to,
+            listening_since: self.listening_since(live.row.partition),
         })
     }
 

@@ -8,9 +8,11 @@ use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
+use knarr_core::schedule::Command;
 use knarr_core::time::Span;
 use serde_json::Value;
 
+use super::limits::{LimitRequest, LimiterKey};
 use super::refusal::Refusal;
 use crate::bus::inlet::Held;
 use crate::bus::{self, DirectMessage, LogMessage};
@@ -80,18 +82,39 @@ pub(super) enum JobKind {
     Result {
         run_id: RunId,
         task: TaskNo,
-        outcome: TaskOutcome,
+        outcome: HandedIn,
         letter: Option<Refusal>,
     },
     Beat {
         run_id: RunId,
         task: TaskNo,
-        running: Span,
+        said: BeatSaid,
+    },
+    /// A worker asks for a task that may run at most once.
+    Claim {
+        run_id: RunId,
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// A worker that promised to beat has not been heard of.
+    Silent {
+        run_id: RunId,
+        task: TaskNo,
+    },
+    /// Whether a task was taken out of its queue.
+    Withdrawn {
+        run_id: RunId,
+        task: TaskNo,
+        withdrawn: bool,
     },
     Verb(Box<VerbRequest>),
     Signal(Box<SignalRequest>),
+    Schedule(Box<ScheduleRequest>),
     /// Of another run.
     Message(Box<RunMessage>),
+    /// To a limiter.
+    Limit(Box<LimitRequest>),
+    LimiterWake(LimiterKey),
     /// A run has closed as continued as new: its successor is to be started, if it is not there. `commit` owes it.
     Continue {
         run_id: RunId,
@@ -126,6 +149,24 @@ pub(super) enum JobKind {
     /// The log lost something behind what came before in this queue.
     Gap(bus::LogGap),
     Refused(Refusal),
+}
+
+/// What a worker hands in.
+#[derive(Debug)]
+pub(super) enum HandedIn {
+    Outcome(TaskOutcome),
+    /// The outcome comes later; the message of the task is let go.
+    Later,
+}
+
+/// What a beat says.
+#[derive(Debug)]
+pub(super) struct BeatSaid {
+    /// How long the handler has been at work.
+    pub(super) running: Span,
+    /// When the next one comes, if the worker promises one.
+    pub(super) every: Option<Span>,
+    pub(super) details: Option<Arc<Value>>,
 }
 
 /// How a start treats earlier runs of its workflow id.
@@ -196,6 +237,17 @@ pub(super) struct SignalRequest {
     pub(super) start: Option<Box<StartRequest>>,
 }
 
+/// What is asked of a schedule.
+#[derive(Debug, Clone)]
+pub(super) struct ScheduleRequest {
+    pub(super) namespace: Namespace,
+    pub(super) workflow_id: WorkflowId,
+    pub(super) command: Command,
+    pub(super) operation: Operation,
+    pub(super) request_id: RequestId,
+    pub(super) answer_to: Option<Arc<str>>,
+}
+
 /// A message between runs; its token has been verified.
 #[derive(Debug, Clone)]
 pub(super) struct RunMessage {
@@ -218,4 +270,9 @@ pub(super) enum Verb {
         action: ParkedAction,
     },
     RaiseLimits(RunLimits),
+    /// To a version of the workflow, which has to be the run's.
+    Migrate {
+        workflow: WorkflowName,
+        version: u32,
+    },
 }

@@ -9,7 +9,7 @@ use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
 use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::run::limits::{Limit, RunLimits};
-use knarr_core::time::Span;
+use knarr_core::run::schedule::PREFIX;
 use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
 use knarr_schemas::header;
@@ -20,12 +20,11 @@ use super::config::EngineConfig;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb};
 use super::refusal::Refusal;
 use super::token::TokenKey;
-use super::too_large::HEADER_ROOM;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
 use crate::store::DeferredInput;
 
 /// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
-const MAX_TRACEPARENT: usize = 256;
+pub(super) const MAX_TRACEPARENT: usize = 256;
 
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
@@ -36,12 +35,12 @@ pub(super) struct JobReader {
 }
 
 impl JobReader {
-    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_payload: usize) -> Self {
+    pub(super) fn new(tokens: Arc<TokenKey>, config: &EngineConfig, max_body: usize) -> Self {
         Self {
             tokens,
             limits: json::Limits {
                 // What is taken has to fit into the messages that carry it on.
-                bytes: config.max_body_bytes.min(max_payload.saturating_sub(HEADER_ROOM)),
+                bytes: config.max_body_bytes.min(max_body),
                 ..json::Limits::default()
             },
             answer_prefixes: config.answer_prefixes.clone(),
@@ -74,12 +73,18 @@ impl JobReader {
                     namespace: Namespace::new(&namespace),
                     workflow: WorkflowName::new(&workflow),
                     version: version(headers)?,
-                    input: self.body(&message.payload)?,
+                    input: self.body(headers, &message.payload)?,
                     workflow_id: bus::header(headers, header::WORKFLOW_ID).map(str::to_owned),
                     message_id: bus::header(headers, header::NATS_MSG_ID).map(str::to_owned),
                     request_id: request_id(message)?,
                 })))
             }
+            LogSubject::Run(subject) if subject.workflow_id.starts_with(PREFIX) => match subject.verb {
+                "schedule" => self.schedule(&subject, message),
+                "message" => self.run_message(&subject, message),
+                "answer" => self.run_message_answer(&subject, message),
+                _ => Err(reserved("the workflow id", &subject.workflow_id)),
+            },
             LogSubject::Run(subject) => match subject.verb {
                 "start" => self
                     .start(&subject, message)
@@ -97,10 +102,11 @@ impl JobReader {
                 "terminate" => self.verb(&subject, message, Verb::Terminate),
                 "parked" => self.parked(&subject, message),
                 "limit" => {
-                    let body = self.body(&message.payload)?;
+                    let body = self.body(&message.headers, &message.payload)?;
                     let limits = raised(&body)?;
                     self.verb(&subject, message, Verb::RaiseLimits(limits))
                 }
+                "migrate" => self.migrate(&subject, message),
                 "signal" => self.signal(&subject, message),
                 "message" => self.run_message(&subject, message),
                 "answer" => self.run_message_answer(&subject, message),
@@ -122,21 +128,12 @@ impl JobReader {
             DirectKind::Result => self
                 .result(&message.headers, &message.payload, &message.namespace)
                 .unwrap_or_else(JobKind::Refused),
-            DirectKind::Beat => match self.task(&message.headers, &message.namespace) {
-                Ok((run_id, task)) => {
-                    let running = bus::header(&message.headers, header::RUNNING_MS).and_then(|ms| ms.parse().ok());
-                    JobKind::Beat {
-                        run_id,
-                        task,
-                        running: Span::from_millis(running.unwrap_or(0)),
-                    }
-                }
-                Err(refusal) => JobKind::Refused(refusal),
-            },
-            DirectKind::Claim => JobKind::Refused(Refusal::new(
-                &code::BAD_SUBJECT,
-                "claims are for activities that run at most once, which this version does not have",
-            )),
+            DirectKind::Beat => self
+                .beat(&message.headers, &message.payload, &message.namespace)
+                .unwrap_or_else(JobKind::Refused),
+            DirectKind::Claim => self
+                .claim(&message.headers, &message.namespace)
+                .unwrap_or_else(JobKind::Refused),
         };
         // Knarr publishes with its own rights: a worker must not be able to name any subject it likes.
         let confirm = bus::header(&message.headers, header::CONFIRM)
@@ -224,20 +221,27 @@ impl JobReader {
             workflow_id: WorkflowId::new(&subject.workflow_id),
             workflow: WorkflowName::new(&workflow),
             version: version(headers)?,
-            input: self.body(&message.payload)?,
+            input: self.body(headers, &message.payload)?,
             request_id: request_id(message)?,
             reuse,
             conflict,
             search_attributes,
             answer: self.answer(headers)?,
-            traceparent: bus::header(headers, header::TRACEPARENT)
-                .filter(|text| text.len() <= MAX_TRACEPARENT)
-                .map(Arc::from),
+            traceparent: traceparent(headers),
         })
     }
 
-    /// An empty body is `null`.
-    pub(super) fn body(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
+    /// An empty body is `null`. One that the bus could not fetch is told by the bus.
+    pub(super) fn body(&self, headers: &Headers, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
+        if bus::header(headers, header::BODY).is_some() {
+            let told = bus::header(headers, header::ERROR_CODE).and_then(code::lookup);
+            let why = bus::header(headers, header::ERROR_MESSAGE).unwrap_or(code::BODY_MISSING.cause);
+            return Err(Refusal::new(told.unwrap_or(&code::BODY_MISSING), why));
+        }
+        self.json(payload)
+    }
+
+    pub(super) fn json(&self, payload: &[u8]) -> Result<Arc<Value>, Refusal> {
         if payload.is_empty() {
             return Ok(Arc::new(Value::Null));
         }
@@ -329,6 +333,12 @@ pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal
     }
 }
 
+pub(super) fn traceparent(headers: &Headers) -> Option<Arc<str>> {
+    bus::header(headers, header::TRACEPARENT)
+        .filter(|text| text.len() <= MAX_TRACEPARENT)
+        .map(Arc::from)
+}
+
 /// What a `limit` asks for; a number beyond what can be counted is refused like any other that is too large.
 fn raised(body: &Value) -> Result<RunLimits, Refusal> {
     let asked: RaiseLimits = serde_json::from_value(body.clone()).map_err(|error| {
@@ -350,7 +360,7 @@ fn raised(body: &Value) -> Result<RunLimits, Refusal> {
     Ok(limits)
 }
 
-fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
+pub(super) fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
     match bus::header(headers, header::VERSION) {
         None => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
@@ -366,6 +376,7 @@ fn version(headers: &Headers) -> Result<Option<u32>, Refusal> {
 pub(super) fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
     let headers = &message.headers;
     match bus::header(headers, header::REQUEST_ID).or_else(|| bus::header(headers, header::NATS_MSG_ID)) {
+        Some(id) if id.starts_with(PREFIX) => Err(reserved("the request id", id)),
         Some(id) if id.len() <= 512 => Ok(RequestId::new(id)),
         Some(id) => Err(Refusal::new(
             &code::BAD_HEADER,
@@ -377,6 +388,28 @@ pub(super) fn request_id(message: &LogMessage) -> Result<RequestId, Refusal> {
             message.cursor.stream, message.cursor.sequence, message.cursor.at.0
         ))),
     }
+}
+
+/// Verbs other than start and signal are named again by a header, which a stored acknowledgement has not.
+pub(super) fn check_verb_header(said: &str, subject: &RunSubject<'_>, headers: &Headers) -> Result<(), Refusal> {
+    // As in the subject: one spelling in both places.
+    let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
+    let expected = format!("{said} {namespace}");
+    if bus::header(headers, header::VERB) != Some(&expected) {
+        return Err(Refusal::new(
+            &code::VERB_HEADER,
+            format!(
+                "the header `{}: {expected}` is missing or says something else",
+                header::VERB
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn reserved(what: &str, id: &str) -> Refusal {
+    let id = shorten(id, 256);
+    Refusal::new(&code::RESERVED_ID, format!("{what} `{id}` belongs to a schedule"))
 }
 
 fn code_of(kind: BadJsonKind) -> &'static Code {

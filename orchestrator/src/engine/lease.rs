@@ -59,6 +59,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.health.set_store(true);
                 self.cluster.format_level = share.format_level;
                 metrics::gauge!(crate::telemetry::metric::FORMAT_LEVEL).set(f64::from(share.format_level));
+                self.see_epoch(share.definitions_epoch);
+                // Before anything of what is new here is applied or published.
+                self.definitions.set_telling(share.telling);
                 self.gained(share.gained);
                 for commit in share.inherited {
                     self.offers.put(commit, Left::All);
@@ -89,11 +92,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 partition,
                 cursor,
                 deferred,
+                permits,
             } = owned;
             let reader = self.partitions.open(partition, cursor.clone(), grace_until);
             if let Some(opened) = self.partitions.get_mut(partition).filter(|_| deferred) {
                 opened.unknown_deferred = true;
                 self.ask_for_deferred(partition, reader);
+            }
+            if let Some(opened) = self.partitions.get_mut(partition).filter(|_| permits) {
+                opened.unknown_permits = true;
+                self.ask_for_permits(partition, reader);
             }
             let opening = Opening {
                 partition,
@@ -156,6 +164,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.gate.forget_partition(*partition);
             self.alarms.forget_partition(*partition);
             self.deferral.forget_partition(*partition);
+            self.limiters.forget_partition(*partition);
         }
         (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);

@@ -88,6 +88,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         loop {
             // Readers that close hand over what they have received.
             tokio::select! {
+                biased;
                 () = &mut publishing => break,
                 () = tokio::time::sleep_until(limit) => {
                     // The commit's row stays: whoever takes over publishes again.

@@ -9,6 +9,7 @@ use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
 use knarr_core::run::State;
 use knarr_core::time::Timestamp;
 
+use super::beats::Beat;
 use super::outgoing::RunRef;
 use super::warnings::Warned;
 use crate::store::RunRow;
@@ -28,8 +29,8 @@ pub(super) struct Live {
     pub(super) closed_in: u64,
     /// The earliest deadline the heap knows of for it.
     pub(super) alarm: Option<Timestamp>,
-    /// First beats of open tasks, by number, kept until a deadline asks.
-    pub(super) beats: Vec<(knarr_core::ids::TaskNo, Timestamp)>,
+    /// The last beats of open tasks, kept until somebody needs to know.
+    pub(super) beats: Vec<Beat>,
     /// Limits that were warned of.
     pub(super) warned: Warned,
     /// Attempts whose spans have begun; empty where no spans are exported.

@@ -7,7 +7,7 @@ use knarr_core::run::message::Body;
 use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
-use super::job::{Job, JobKind};
+use super::job::{Job, JobKind, Verb};
 use super::live::{IdKey, Live};
 use super::outgoing::RunRef;
 use super::refusal::Refusal;
@@ -64,6 +64,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     .filter(|run| !live.contains(*run))
             })
         };
+        if let JobKind::Verb(verb) = &job.kind
+            && let Verb::Migrate { workflow, version } = &verb.verb
+            && job.asked_in.is_none_or(|fetch| fetch > done)
+            && self
+                .definitions
+                .resolve(&verb.namespace, workflow, Some(*version))
+                .is_none()
+        {
+            wanted.version(&verb.namespace, workflow, *version);
+            job.asked_in = next;
+        }
         match &job.kind {
             JobKind::Start(start) => {
                 let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());
@@ -140,6 +151,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
             }
+            JobKind::Schedule(schedule) => {
+                let key: IdKey = (schedule.namespace.clone(), schedule.workflow_id.clone());
+                match open_run(&key) {
+                    Some(Some(run)) if deferral.holds(run) => {}
+                    Some(Some(run)) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    _ => {
+                        wanted.open_run(&key);
+                        wanted.id(&key, Some(&schedule.request_id));
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                }
+            }
             JobKind::Message(message) => {
                 let key = message.key();
                 let receiver = match message.receiver() {
@@ -179,6 +206,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Answered { run_id, .. }
             | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
+            | JobKind::Claim { run_id, .. }
+            | JobKind::Silent { run_id, .. }
+            | JobKind::Withdrawn { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
@@ -189,7 +219,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
             }
-            JobKind::Gap(_) | JobKind::Refused(_) => {}
+            JobKind::Gap(_) | JobKind::Refused(_) | JobKind::Limit(_) | JobKind::LimiterWake(_) => {}
         }
     }
 
@@ -247,6 +277,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         self.fetches_done = number;
+        self.learn_queue_limits();
         for (key, rows) in fetched.ids {
             self.live.learn(key, rows);
         }

@@ -17,6 +17,7 @@ use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
 use super::run_loop::Loop;
+use super::schedule::is_reserved;
 use crate::bus::Bus;
 use crate::store::Store;
 
@@ -106,6 +107,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(info) = self.live.ids.get(&key) else {
             return Step::Lacks(Box::new(job));
         };
+        if is_reserved(&request.workflow_id) {
+            let message = format!("the workflow id `{}` belongs to a schedule", request.workflow_id);
+            self.answer_message(request, &Answer::refused(Reason::NotStarted, &message));
+            return self.message_taken(&job);
+        }
+        if let Some(known) = info.newest().filter(|_| start.scheduled.is_some()) {
+            // Its workflow id says which occurrence it is, and that is started once.
+            let message = format!("the run {} has this workflow id", known.row.run_id);
+            self.answer_message(request, &Answer::refused(Reason::AlreadyStarted, &message));
+            return self.message_taken(&job);
+        }
         if let Some(open) = info.open() {
             let message = format!("the run {} with this workflow id is open", open.row.run_id);
             self.answer_message(request, &Answer::refused(Reason::IdTaken, &message));

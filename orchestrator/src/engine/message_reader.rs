@@ -11,7 +11,10 @@ use knarr_schemas::{code, header};
 use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
-use super::job_reader::{JobReader, operation, refuse_task_headers, request_id};
+use super::job_reader::{
+    JobReader, operation, refuse_control_characters, refuse_task_headers, request_id, traceparent,
+};
+use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
 use super::token::Signed;
 use crate::bus::{self, LogMessage};
@@ -20,11 +23,12 @@ impl JobReader {
     pub(super) fn signal(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<JobKind, Refusal> {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
+        refuse_control_characters(headers)?;
         let name = subject
             .name
             .and_then(|name| decode_token(name).ok())
             .ok_or_else(|| Refusal::new(&code::SIGNAL_NAME, "a signal's subject ends with `.signal.<name>`"))?;
-        let body = self.body(&message.payload)?;
+        let body = self.body(&message.headers, &message.payload)?;
         let namespace = Namespace::new(&subject.namespace);
         let workflow_id = WorkflowId::new(&subject.workflow_id);
         let start = match bus::header(headers, header::START_WORKFLOW) {
@@ -35,7 +39,7 @@ impl JobReader {
                 workflow: WorkflowName::new(workflow),
                 version: None,
                 input: match bus::header(headers, header::START_INPUT) {
-                    Some(input) => self.body(input.as_bytes())?,
+                    Some(input) => self.json(input.as_bytes())?,
                     None => Arc::clone(&body),
                 },
                 request_id: request_id(message)?,
@@ -43,7 +47,7 @@ impl JobReader {
                 conflict: Conflict::UseExisting,
                 search_attributes: BTreeMap::new(),
                 answer: None,
-                traceparent: bus::header(headers, header::TRACEPARENT).map(Arc::from),
+                traceparent: traceparent(headers),
             })),
         };
         Ok(JobKind::Signal(Box::new(SignalRequest {
@@ -61,14 +65,33 @@ impl JobReader {
         let body: RunMessageBody = self.signed(subject, message)?;
         let said: Body = serde_json::from_value(body.message)
             .map_err(|error| Refusal::new(&code::BAD_REQUEST, format!("a message between runs: {error}")))?;
+        let from = Sender {
+            run: RunId(body.from.run),
+            namespace: Namespace::new(&body.from.namespace),
+            workflow_id: WorkflowId::new(&body.from.workflow_id),
+        };
+        let (namespace, workflow_id) = (
+            Namespace::new(&subject.namespace),
+            WorkflowId::new(&subject.workflow_id),
+        );
+        let to_limiter = |from, said| {
+            Ok(JobKind::Limit(Box::new(LimitRequest {
+                namespace: namespace.clone(),
+                address: workflow_id.clone(),
+                from,
+                number: MessageNo(body.number),
+                said,
+            })))
+        };
+        let said = match said {
+            Body::Ask(ask) => return to_limiter(from, Said::Ask(ask)),
+            Body::Release { ask, .. } => return to_limiter(from, Said::Release(ask)),
+            said => said,
+        };
         Ok(JobKind::Message(Box::new(RunMessage {
-            namespace: Namespace::new(&subject.namespace),
-            workflow_id: WorkflowId::new(&subject.workflow_id),
-            from: Sender {
-                run: RunId(body.from.run),
-                namespace: Namespace::new(&body.from.namespace),
-                workflow_id: WorkflowId::new(&body.from.workflow_id),
-            },
+            namespace,
+            workflow_id,
+            from,
             number: MessageNo(body.number),
             to_run: body.to_run.map(RunId),
             body: said,

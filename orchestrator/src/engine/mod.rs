@@ -10,6 +10,7 @@
 
 mod apply;
 mod batch;
+mod beats;
 mod beside;
 mod clock;
 pub mod code;
@@ -29,6 +30,8 @@ mod job;
 mod job_reader;
 mod lease;
 mod leaving;
+mod lifecycle;
+mod limits;
 mod live;
 mod look_up;
 mod message;
@@ -40,6 +43,7 @@ mod partitions;
 mod perform;
 mod poison;
 mod publication;
+mod queue_limits;
 mod queues;
 mod readers;
 mod recovery;
@@ -48,6 +52,8 @@ mod replica;
 mod report;
 mod result;
 mod run_loop;
+mod schedule;
+mod schedule_reader;
 mod signal;
 mod spans;
 mod start;
@@ -57,6 +63,8 @@ mod unaskable;
 mod upkeep;
 mod verb;
 mod warnings;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! From an operator's message to a job.
 
-use knarr_core::ids::{Namespace, RunId, StepPath, WorkflowId};
+use knarr_core::ids::{Namespace, RunId, StepPath, WorkflowId, WorkflowName};
 use knarr_core::run::effect::Direction;
 use knarr_core::run::input::ParkedAction;
 use knarr_schemas::code;
@@ -9,7 +9,9 @@ use knarr_schemas::subject::RunSubject;
 use uuid::Uuid;
 
 use super::job::{JobKind, Verb, VerbRequest};
-use super::job_reader::{JobReader, operation, refuse_control_characters, refuse_task_headers};
+use super::job_reader::{
+    JobReader, check_verb_header, operation, refuse_control_characters, refuse_task_headers, version,
+};
 use super::refusal::Refusal;
 use crate::bus::{self, Headers, LogMessage};
 
@@ -50,7 +52,7 @@ impl JobReader {
                     ));
                 }
             };
-            let body = self.body(&message.payload)?;
+            let body = self.body(headers, &message.payload)?;
             let action = match name {
                 "edit" => ParkedAction::RetryWithInput(body),
                 "done" if body.is_null() => ParkedAction::MarkDone,
@@ -84,6 +86,30 @@ impl JobReader {
         })
     }
 
+    /// `migrate`, to the version of a workflow that the headers name.
+    pub(super) fn migrate(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<JobKind, Refusal> {
+        if subject.name.is_some() {
+            return Err(Refusal::new(
+                &code::BAD_SUBJECT,
+                "nothing may follow this verb in the subject",
+            ));
+        }
+        self.command(subject, message, subject.verb, |headers| {
+            let missing = |name: &str| Refusal::new(&code::BAD_HEADER, format!("`{name}` is missing"));
+            let workflow = bus::header(headers, header::WORKFLOW).ok_or_else(|| missing(header::WORKFLOW))?;
+            if let Err(error) = knarr_schemas::subject::encode_token(workflow) {
+                return Err(Refusal::new(
+                    &code::BAD_HEADER,
+                    format!("the name in `{}` {error}", header::WORKFLOW),
+                ));
+            }
+            Ok(Verb::Migrate {
+                workflow: WorkflowName::new(workflow),
+                version: version(headers)?.ok_or_else(|| missing(header::VERSION))?,
+            })
+        })
+    }
+
     /// Whatever operators ask: composed for this subject, for a run that is named or open.
     fn command(
         &self,
@@ -95,18 +121,7 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         refuse_control_characters(headers)?;
-        // As in the subject: one spelling in both places.
-        let namespace = knarr_schemas::subject::encode_token(&subject.namespace).unwrap_or_default();
-        let expected = format!("{said} {namespace}");
-        if bus::header(headers, header::VERB) != Some(&expected) {
-            return Err(Refusal::new(
-                &code::VERB_HEADER,
-                format!(
-                    "the header `{}: {expected}` is missing or says something else",
-                    header::VERB
-                ),
-            ));
-        }
+        check_verb_header(said, subject, headers)?;
         let run = match bus::header(headers, header::RUN_ID) {
             None => None,
             Some(text) => Some(

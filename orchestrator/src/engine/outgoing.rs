@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId, WorkflowName};
+use knarr_core::ids::{ActivityName, MessageNo, Namespace, QueueName, RunId, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
@@ -30,8 +30,10 @@ pub(super) struct RunRef {
     pub(super) workflow: WorkflowName,
     pub(super) run_id: RunId,
     run_id_text: String,
+    pub(super) workflow_id: WorkflowId,
     /// Percent-encoded: a header cannot hold every text.
     pub(super) workflow_id_token: String,
+    pub(super) version: u32,
     reply: String,
     direct: String,
     traceparent: Option<Arc<str>>,
@@ -48,12 +50,27 @@ impl RunRef {
             direct: subject::direct(namespace.as_str(), number).ok()?,
             namespace: namespace.clone(),
             workflow: state.workflow().clone(),
+            workflow_id: state.workflow_id().clone(),
+            version: state.version(),
             run_id: state.run_id(),
             run_id_text: state.run_id().to_string(),
             workflow_id_token: subject::encode_token(state.workflow_id().as_str()).ok()?.into_owned(),
             traceparent: state.traceparent().cloned(),
             trace: RunTrace::new(state.run_id(), state.traceparent().map(|text| &**text)),
         })
+    }
+}
+
+impl RunRef {
+    /// Of events.
+    pub(super) fn source(&self) -> String {
+        let Self {
+            namespace,
+            workflow,
+            workflow_id_token,
+            ..
+        } = self;
+        format!("/knarr/{namespace}/{workflow}/{workflow_id_token}")
     }
 }
 
@@ -68,6 +85,8 @@ pub(super) enum Publication {
     Message(Outgoing),
     /// Of the run's events.
     OfRun(RunId, Outgoing),
+    /// Not a message: a task is to be taken out of its queue.
+    Withdraw(Withdrawal),
     /// Not a message: the successor of a run that has closed is owed.
     Continue(RunId),
 }
@@ -77,9 +96,18 @@ impl Publication {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Message(message) | Self::OfRun(_, message) => message.payload.len(),
-            Self::Task { .. } | Self::Continue(_) => 0,
+            Self::Task { .. } | Self::Withdraw(_) | Self::Continue(_) => 0,
         }
     }
+}
+
+/// A task that nobody took in time.
+#[derive(Debug)]
+pub(super) struct Withdrawal {
+    pub(super) run: Arc<RunRef>,
+    pub(super) task: TaskNo,
+    pub(super) queue: QueueName,
+    pub(super) subject: String,
 }
 
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
@@ -99,6 +127,15 @@ pub(super) fn publications(
                     run: Arc::clone(run),
                     dispatch: Box::new(dispatch),
                 });
+            }
+            Effect::Withdraw { queue, activity, task } => {
+                let subject = task_subject(run, (&queue, &activity), task, true);
+                into.push(Publication::Withdraw(Withdrawal {
+                    run: Arc::clone(run),
+                    task,
+                    queue,
+                    subject,
+                }));
             }
             Effect::CancelTask { queue, task } => {
                 let token = tokens.issue(run.run_id, task, run.namespace.as_str());
@@ -153,17 +190,33 @@ fn run_message(
     to: &Recipient,
     said: &message::Body,
 ) -> Option<Outgoing> {
+    let from = Sender {
+        run: state.run_id(),
+        namespace: state.namespace().clone(),
+        workflow_id: state.workflow_id().clone(),
+    };
+    message_of(tokens, &from, number, (&to.workflow_id, to.run), said)
+}
+
+/// A message between runs, whoever composes it.
+pub(super) fn message_of(
+    tokens: &TokenKey,
+    from: &Sender,
+    number: MessageNo,
+    (to, to_run): (&WorkflowId, Option<RunId>),
+    said: &message::Body,
+) -> Option<Outgoing> {
     let body = RunMessage {
         from: SendingRun {
-            run: state.run_id().0,
-            namespace: state.namespace().to_string(),
-            workflow_id: state.workflow_id().to_string(),
+            run: from.run.0,
+            namespace: from.namespace.to_string(),
+            workflow_id: from.workflow_id.to_string(),
         },
         number: number.0,
-        to_run: to.run.map(|run| run.0),
+        to_run: to_run.map(|run| run.0),
         message: serde_json::to_value(said).ok()?,
     };
-    signed(tokens, "message", state.namespace(), &to.workflow_id, &body)
+    signed(tokens, "message", &from.namespace, to, &body)
 }
 
 /// The answer to a message of another run.
@@ -237,6 +290,15 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey, traced:
             deadline.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
         );
     }
+    if let Some(silence) = dispatch.heartbeat {
+        put(header::HEARTBEAT, silence.as_millis().to_string());
+    }
+    if let Some(details) = &dispatch.last_details {
+        put(header::LAST_DETAILS, ascii(details));
+    }
+    if dispatch.waits_cancelled {
+        put(header::CANCELLATION, "wait_cancelled".to_owned());
+    }
     put(header::REPLY, run.reply.clone());
     put(header::DIRECT, run.direct.clone());
     let attempt = traced.then(|| run.trace.traceparent(dispatch.task)).flatten();
@@ -244,11 +306,44 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey, traced:
         put(header::TRACEPARENT, traceparent);
     }
     Outgoing {
-        subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).unwrap_or_default(),
+        subject: task_subject(
+            run,
+            (&dispatch.queue, &dispatch.activity),
+            dispatch.task,
+            dispatch.withdrawable,
+        ),
         headers,
         payload: Bytes::from(serde_json::to_vec(&*dispatch.input).unwrap_or_default()),
         delivery: Delivery::Stream,
     }
+}
+
+/// One that may be taken out of its queue has a subject of its own.
+fn task_subject(run: &RunRef, to: (&QueueName, &ActivityName), task: TaskNo, withdrawable: bool) -> String {
+    let (namespace, queue, activity) = (run.namespace.as_str(), to.0.as_str(), to.1.as_str());
+    let subject = if withdrawable {
+        let place = format!("{}-{}", run.run_id_text, task.0);
+        subject::task_at(namespace, queue, activity, &place)
+    } else {
+        subject::task(namespace, queue, activity)
+    };
+    subject.unwrap_or_default()
+}
+
+/// JSON that fits into a header.
+fn ascii(value: &serde_json::Value) -> String {
+    let text = value.to_string();
+    if text.is_ascii() {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() * 2);
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii() => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    escaped
 }
 
 /// What somebody who waits for a run is told.
@@ -394,7 +489,9 @@ fn letter(namespace: Option<&str>, own: Headers, original: (&Headers, &Bytes), r
         (header::ERROR_REMEDY.into(), one_line(refusal.code.remedy)),
     ]);
     // The server's own headers would be acted upon again.
-    headers.extend(original.iter().filter(|(name, _)| !name.starts_with("Nats-")).cloned());
+    let own: Vec<_> = headers.iter().map(|(name, _)| Arc::clone(name)).collect();
+    let kept = |(name, _): &&(Arc<str>, String)| !name.starts_with("Nats-") && !own.contains(name);
+    headers.extend(original.iter().filter(kept).cloned());
     Outgoing {
         subject: subject::dead_letter(namespace, refusal.code.title),
         headers,

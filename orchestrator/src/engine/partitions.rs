@@ -25,6 +25,8 @@ pub(super) struct Partition {
     pub(super) grace_until: Timestamp,
     /// What of it is deferred is not known yet: nothing of it is performed before.
     pub(super) unknown_deferred: bool,
+    /// Neither before its limiters are there.
+    pub(super) unknown_permits: bool,
     /// It is being given away: nothing more of it is taken; released once this batch is committed.
     pub(super) leaving_after: Option<u64>,
 }
@@ -63,6 +65,15 @@ impl Partitions {
             .is_some_and(|partition| partition.leaving_after.is_none())
     }
 
+    /// Served, and its limiters are there.
+    pub(super) fn knows_permits(&self, number: i16) -> bool {
+        self.serves(number)
+            && self
+                .owned
+                .get(&number)
+                .is_some_and(|partition| !partition.unknown_permits)
+    }
+
     /// Takes a partition over from its committed cursor; answers the number of its new reader.
     pub(super) fn open(&mut self, number: i16, cursor: Cursor, grace_until: Timestamp) -> u64 {
         self.readers += 1;
@@ -77,6 +88,7 @@ impl Partitions {
                 read_to: Timestamp(i64::MIN),
                 grace_until,
                 unknown_deferred: false,
+                unknown_permits: false,
                 leaving_after: None,
             },
         );

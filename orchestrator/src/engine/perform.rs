@@ -1,20 +1,20 @@
 //! Performing jobs: what each kind needs before core can be asked, and what becomes of those whose run is not here.
 
-use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::ids::{Namespace, RunId, WorkflowId};
 use knarr_core::run::input::{Input, TaskOutcome};
-use knarr_core::time::Span;
-use knarr_schemas::body::BeatAnswer;
+use knarr_core::run::message::{Answer, Sender};
+use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
 use knarr_schemas::code;
+use knarr_schemas::subject::{LogSubject, parse_log_subject};
 
 use super::apply::Applied;
-use super::job::{Job, JobKind, Origin};
+use super::job::{HandedIn, Job, JobKind, Origin};
 use super::look_up::Absent;
 use super::outgoing;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
-use super::result;
 use super::run_loop::Loop;
-use crate::bus::Bus;
+use crate::bus::{Bus, LogMessage};
 use crate::store::Store;
 use crate::telemetry::metric;
 
@@ -62,9 +62,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let request = request.clone();
                 return self.signal(job, &request);
             }
+            JobKind::Schedule(request) => {
+                let request = request.clone();
+                return self.schedule(job, &request);
+            }
             JobKind::Message(request) => {
                 let request = request.clone();
                 return self.message(job, &request);
+            }
+            JobKind::Limit(request) => {
+                let request = request.clone();
+                return self.limit(&job, &request);
+            }
+            JobKind::LimiterWake(key) => {
+                let key = key.clone();
+                return self.limiter_wakes(&key);
             }
             JobKind::Continue { run_id, commit } => {
                 let (run_id, commit) = (*run_id, *commit);
@@ -73,6 +85,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Answered { run_id, .. }
             | JobKind::Result { run_id, .. }
             | JobKind::Beat { run_id, .. }
+            | JobKind::Claim { run_id, .. }
+            | JobKind::Silent { run_id, .. }
+            | JobKind::Withdrawn { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
@@ -130,20 +145,44 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result {
                 task, outcome, letter, ..
             } => {
-                count_result(&origin, &outcome);
-                let applied = self.apply(run_id, Input::TaskEnded { task, outcome });
+                let applied = match outcome {
+                    HandedIn::Outcome(outcome) => {
+                        count_result(&origin, &outcome);
+                        // What its heartbeats said is the next attempt's.
+                        if !matches!(outcome, TaskOutcome::Completed { .. })
+                            && matches!(self.hand_in_beats(run_id), Applied::Panicked)
+                        {
+                            return self.poison(poison);
+                        }
+                        self.apply(run_id, Input::TaskEnded { task, outcome })
+                    }
+                    HandedIn::Later => self.left(run_id, task),
+                };
                 if let (Some(refusal), Some(message)) = (letter, origin.message()) {
                     self.building.message(outgoing::dead_letter(message, &refusal));
                 }
                 applied
             }
-            JobKind::Beat { task, running, .. } => {
-                self.beat(&origin, run_id, task, running);
+            JobKind::Beat { task, said, .. } => {
+                self.beat(&origin, run_id, task, said);
                 return Step::Done;
             }
+            JobKind::Claim { task, by, .. } => {
+                let applied = self.claim(&origin, run_id, task, by);
+                self.building.inputs += 1;
+                return match applied {
+                    Applied::Panicked => self.poison(poison),
+                    _ => Step::Done,
+                };
+            }
+            JobKind::Silent { task, .. } => self.silent(run_id, task),
+            JobKind::Withdrawn { task, withdrawn, .. } => self.apply(run_id, Input::Withdrawn { task, withdrawn }),
             JobKind::Wake { .. } => self.wake(run_id),
             JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
-            JobKind::TaskLost { task, .. } => self.apply(run_id, Input::TaskLost { task }),
+            JobKind::TaskLost { task, .. } => match self.hand_in_beats(run_id) {
+                Applied::Panicked => Applied::Panicked,
+                _ => self.apply(run_id, Input::TaskLost { task }),
+            },
             JobKind::Held {
                 task, in_doubt, commit, ..
             } => {
@@ -181,11 +220,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     false => self.settle_held(*commit),
                 }
             }
-            JobKind::Beat { .. } => self.answer_beat(&job.origin, BeatAnswer::Gone),
+            JobKind::Beat { .. } => self.answer_worker(&job.origin, &BeatAnswer::Gone),
+            JobKind::Claim { .. } => self.answer_worker(&job.origin, &ClaimAnswer::Gone),
             JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),
             JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
-            // A sender that does not exist any more needs no answer.
-            JobKind::Answered { .. } => self.taken(&job.origin, None),
+            // A sender that does not exist any more needs no answer, and no permit.
+            JobKind::Answered { number, answer, .. } => {
+                if let (Answer::Granted { limit }, Some(from)) =
+                    (answer, job.origin.message().and_then(|it| sender(run_id, it)))
+                {
+                    self.give_back_for(from, *number, limit.clone());
+                }
+                self.taken(&job.origin, None);
+            }
             // The log is read by whoever owns the run.
             _ => self.turn_away(job),
         }
@@ -211,34 +258,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
             _ => self.turn_away(job),
         }
     }
+}
 
-    fn beat(&mut self, origin: &Origin, run_id: RunId, task: TaskNo, running: Span) {
-        let began = result::began(self.clock.now(), running);
-        let answer = match self.live.get_mut(run_id) {
-            None => BeatAnswer::Gone,
-            Some(live) if !live.state.is_open(task) => BeatAnswer::Gone,
-            Some(live) => {
-                if !live.beats.iter().any(|(known, _)| *known == task) {
-                    live.beats.push((task, began));
-                }
-                if live.state.is_unwanted(task) {
-                    BeatAnswer::Cancel
-                } else {
-                    BeatAnswer::Ok
-                }
-            }
-        };
-        self.answer_beat(origin, answer);
-    }
-
-    fn answer_beat(&mut self, origin: &Origin, answer: BeatAnswer) {
-        if let Origin::Direct {
-            confirm: Some(inbox), ..
-        } = origin
-        {
-            let body = serde_json::to_vec(&answer).unwrap_or_default();
-            self.building.answer(outgoing::core(inbox.clone(), body));
-        }
+/// The run that an answer was sent to.
+fn sender(run: RunId, answer: &LogMessage) -> Option<Sender> {
+    match parse_log_subject(&answer.subject).ok()? {
+        LogSubject::Run(subject) => Some(Sender {
+            run,
+            namespace: Namespace::new(&subject.namespace),
+            workflow_id: WorkflowId::new(&subject.workflow_id),
+        }),
+        LogSubject::UnkeyedStart { .. } => None,
     }
 }
 

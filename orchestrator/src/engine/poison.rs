@@ -43,13 +43,15 @@ impl PoisonKey {
                 partition: message.partition,
                 no: *no,
             })),
-            // A beat does not reach core.
+            // A beat reaches core with a deadline, or with the result after it.
             (Origin::Direct { .. }, JobKind::Beat { .. }) => None,
             (Origin::Direct { token, .. }, _) => Some(Self::Task { token: token.clone() }),
             (
                 Origin::Internal,
                 JobKind::Wake { run_id }
                 | JobKind::TaskLost { run_id, .. }
+                | JobKind::Silent { run_id, .. }
+                | JobKind::Withdrawn { run_id, .. }
                 | JobKind::Continue { run_id, .. }
                 | JobKind::Held { run_id, .. }
                 | JobKind::Unpublishable { run_id, .. },
@@ -95,13 +97,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Answered { run_id, .. }
             | JobKind::Wake { run_id }
             | JobKind::TaskLost { run_id, .. }
+            | JobKind::Claim { run_id, .. }
+            | JobKind::Silent { run_id, .. }
+            | JobKind::Withdrawn { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => Some(*run_id),
             JobKind::Verb(request) if request.run.is_some() => request.run,
-            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Message(_) => {
+            JobKind::Verb(_) | JobKind::Signal(_) | JobKind::Schedule(_) | JobKind::Message(_) => {
                 let key = match &job.kind {
                     JobKind::Verb(request) => (request.namespace.clone(), request.workflow_id.clone()),
                     JobKind::Signal(request) => (request.namespace.clone(), request.workflow_id.clone()),
+                    JobKind::Schedule(request) => (request.namespace.clone(), request.workflow_id.clone()),
                     JobKind::Message(request) => request.key(),
                     _ => return Step::Done,
                 };

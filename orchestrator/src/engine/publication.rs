@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use knarr_core::ids::{Namespace, RunId, TaskNo};
-use knarr_core::run;
+use knarr_core::run::{self, Transition};
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +23,9 @@ use super::code;
 use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch;
+use super::lifecycle;
 use super::offers::{Left, Unreadable};
-use super::outgoing::{self, Publication, RunRef};
+use super::outgoing::{self, Publication, RunRef, Withdrawal};
 use super::token::TokenKey;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing, PublishError};
@@ -34,6 +36,8 @@ use crate::telemetry::span::SpanSink;
 /// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
 const ROUNDS: u32 = 6;
 
+/// Tasks of a commit that are taken out of their queues at a time.
+const WITHDRAWN_ABREAST: usize = 16;
 /// What is loaded to be offered again at any moment, over all commits, in bytes; a run that is larger is loaded by itself.
 pub(super) const LOADED_TO_OFFER: usize = 16 << 20;
 /// What is loaded and offered in one go.
@@ -53,6 +57,8 @@ pub(super) struct Published {
     pub(super) missing: HashSet<Namespace>,
     /// Runs whose successors are owed.
     pub(super) continues: Vec<RunId>,
+    /// Tasks that were to be taken out of their queues, and whether they were.
+    pub(super) withdrawn: Vec<(RunId, TaskNo, bool)>,
     /// Runs that could not be read before, and whose they are: what they owe has gone out late.
     pub(super) readable: Vec<(RunId, Namespace)>,
 }
@@ -85,14 +91,15 @@ impl Published {
             left,
             missing: HashSet::new(),
             continues: Vec::new(),
+            withdrawn: Vec::new(),
             readable: Vec::new(),
         }
     }
 }
 
-/// What transitions have emitted, as far as it can be read.
-struct Emitted {
-    effects: Vec<run::effect::Effect>,
+/// Transitions, as far as they can be read.
+struct History {
+    transitions: Vec<Transition>,
     whole: bool,
 }
 
@@ -140,9 +147,11 @@ impl<B: Bus> Publisher<B> {
         let messages = messages.chain(outbound.answers).chain(outbound.messages);
         offers.extend(messages.map(Publication::Message));
         let mut continues = Vec::new();
+        let mut withdrawals = Vec::new();
         for publication in outbound.publications {
             match publication {
                 Publication::Continue(run_id) => continues.push(run_id),
+                Publication::Withdraw(withdrawal) => withdrawals.push(withdrawal),
                 other => offers.push(other),
             }
         }
@@ -156,6 +165,7 @@ impl<B: Bus> Publisher<B> {
             left: Left::Nothing,
             missing: HashSet::new(),
             continues,
+            withdrawn: Vec::new(),
             readable: Vec::new(),
         };
         let mut pause = Duration::from_millis(50);
@@ -230,14 +240,38 @@ impl<B: Bus> Publisher<B> {
                 round -= 1;
             } else if !offers.is_empty() && round < rounds {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => return None,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause *= 2;
             }
         }
+        self.withdraw(withdrawals, &mut published).await;
         failpoint::pass(Stage::Published);
         Some(published)
+    }
+
+    /// Takes tasks out of their queues. Where a queue does not answer, it is asked again with the commit.
+    async fn withdraw(&self, withdrawals: Vec<Withdrawal>, published: &mut Published) {
+        let asked = withdrawals.into_iter().map(async |withdrawal| {
+            let Withdrawal {
+                run, queue, subject, ..
+            } = &withdrawal;
+            let withdrawn = self.bus.withdraw(&run.namespace, queue, subject).await;
+            (withdrawal, withdrawn)
+        });
+        let mut answers = futures_util::stream::iter(asked).buffer_unordered(WITHDRAWN_ABREAST);
+        while let Some((withdrawal, withdrawn)) = answers.next().await {
+            let (run_id, task) = (withdrawal.run.run_id, withdrawal.task);
+            match withdrawn {
+                Ok(withdrawn) => published.withdrawn.push((run_id, task, withdrawn)),
+                Err(error) => {
+                    tracing::debug!(%error, "a task is taken out of its queue later");
+                    published.left.add_runs([run_id]);
+                }
+            }
+        }
     }
 
     /// `None` for what is no message; none of these is among the offers.
@@ -245,19 +279,20 @@ impl<B: Bus> Publisher<B> {
         Some(match offer {
             Publication::Message(message) | Publication::OfRun(_, message) => message.clone(),
             Publication::Task { run, dispatch } => outgoing::task(run, dispatch, &self.tokens, self.spans.is_some()),
-            Publication::Continue(_) => return None,
+            Publication::Continue(_) | Publication::Withdraw(_) => return None,
         })
     }
 
-    /// What transitions have emitted is not part of the state: they are read. `None` if the engine stopped first.
-    async fn emitted<S: Store>(
+    /// What transitions have emitted, and what they said of a change of status, is not part of the state: they are read. `None`
+    /// if the engine stopped first.
+    async fn transitions<S: Store>(
         &self,
         store: &S,
         run_id: RunId,
         span: std::ops::RangeInclusive<u32>,
-    ) -> Option<Emitted> {
-        let mut emitted = Emitted {
-            effects: Vec::new(),
+    ) -> Option<History> {
+        let mut history = History {
+            transitions: Vec::new(),
             whole: true,
         };
         let mut after = i32::try_from(*span.start()).unwrap_or(i32::MAX).saturating_sub(1);
@@ -265,8 +300,9 @@ impl<B: Bus> Publisher<B> {
             let rows = match store.history(run_id, after, HISTORY_LIMIT).await {
                 Ok(rows) => rows,
                 Err(error) => {
-                    tracing::warn!(%error, "what a run has emitted cannot be read yet");
+                    tracing::warn!(%error, "what a run has emitted or become cannot be read yet");
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return None,
                         () = tokio::time::sleep(Duration::from_millis(200)) => continue,
                     }
@@ -276,19 +312,19 @@ impl<B: Bus> Publisher<B> {
             for row in rows {
                 let seq = u32::try_from(row.seq).unwrap_or(u32::MAX);
                 if seq > *span.end() {
-                    return Some(emitted);
+                    return Some(history);
                 }
                 after = row.seq;
                 match fetch::transition(&row) {
-                    Ok(transition) => emitted.effects.extend(run::emissions(&transition)),
+                    Ok(transition) => history.transitions.push(transition),
                     Err(error) => {
                         tracing::error!(run = %run_id, %error, "the history of a run cannot be read");
-                        emitted.whole = false;
+                        history.whole = false;
                     }
                 }
             }
             if !full {
-                return Some(emitted);
+                return Some(history);
             }
         }
     }
@@ -331,10 +367,13 @@ impl<B: Bus> Publisher<B> {
                 let first = u32::try_from(span.first_seq).unwrap_or(0);
                 let last = u32::try_from(span.last_seq).unwrap_or(0);
                 let mut effects = run::effects_still_wanted(&run.state, first, last);
-                if run.state.emitted_in(first..=last) {
-                    let emitted = self.emitted(store, run_id, first..=last).await?;
-                    effects.extend(emitted.effects);
-                    if !emitted.whole {
+                let tells = definitions.tells(run.state.namespace()) && run.state.turned_in(&(first..=last));
+                let mut transitions = Vec::new();
+                if tells || run.state.emitted_in(first..=last) {
+                    let history = self.transitions(store, run_id, first..=last).await?;
+                    transitions = history.transitions;
+                    effects.extend(transitions.iter().flat_map(run::emissions));
+                    if !history.whole {
                         unreadable.runs.insert(run_id);
                         if before.runs.contains(&run_id) {
                             // What there is of it has gone out.
@@ -346,6 +385,11 @@ impl<B: Bus> Publisher<B> {
                     readable.push((run_id, run.row.namespace.clone()));
                 }
                 if let Some(reference) = RunRef::new(&run.state, run.row.partition) {
+                    if tells {
+                        for transition in &transitions {
+                            lifecycle::tell(&run.state, &reference, transition, &mut outbound.publications);
+                        }
+                    }
                     let reference = Arc::new(reference);
                     outgoing::publications(
                         &run.state,
@@ -405,6 +449,7 @@ impl<B: Bus> Publisher<B> {
                 Err(error) => {
                     tracing::warn!(%error, "what a commit owes cannot be loaded yet");
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return None,
                         () = tokio::time::sleep(Duration::from_millis(200)) => {}
                     }
@@ -429,6 +474,7 @@ fn left(offers: &[Publication]) -> Left {
         match offer {
             Publication::Task { run, .. } => left.add_task(run.run_id, &run.namespace),
             Publication::OfRun(run_id, _) | Publication::Continue(run_id) => left.add_runs([*run_id]),
+            Publication::Withdraw(withdrawal) => left.add_runs([withdrawal.run.run_id]),
             Publication::Message(message) if message.delivery == Delivery::Stream => left.add_messages(),
             Publication::Message(_) => return Left::All,
         }

@@ -41,7 +41,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetches_done = self.fetches;
         self.fetch_after = None;
         self.deferral = Deferral::default();
+        self.limiters.clear();
         self.alarms.clear();
+        self.pulses.clear();
         self.gate = Gate::default();
         self.scanning = false;
         self.scan_after = None;

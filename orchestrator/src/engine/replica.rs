@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use knarr_core::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::BatchBuilder;
+use super::beats::Pulses;
 use super::clock::Clock;
 use super::config::EngineConfig;
 use super::deadlines::Alarms;
@@ -19,10 +21,12 @@ use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
 use super::job_reader::JobReader;
+use super::limits::Limiters;
 use super::live::LiveRuns;
 use super::offers::Offers;
 use super::partitions::Partitions;
 use super::publication::{LOADED_TO_OFFER, Publisher};
+use super::queue_limits::{self, KnownLimits};
 use super::readers::Readers;
 use super::run_loop::Loop;
 use super::token::TokenKey;
@@ -101,6 +105,20 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let cluster = self.store.prepare(self.config.partitions).await?;
         self.bus.prepare(cluster.id, cluster.partitions).await?;
         let session = self.store.open_session(&self.config.replica).await?;
+        // Nothing may go out before it is known what may.
+        let queue_limits = loop {
+            match self.store.queues().await {
+                Ok(rows) => break queue_limits::read(rows),
+                Err(error @ StoreError::Unavailable(_)) => {
+                    tracing::warn!(%error, "limits of queues cannot be read yet")
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        };
         let clock = Clock::new(self.store.now().await?, Instant::now());
         let tokens = Arc::new(TokenKey::new(&cluster.secret));
         let (intake, incoming) = mpsc::channel(self.config.intake);
@@ -115,7 +133,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             upkeep,
         ));
         let run_loop = Loop {
-            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_payload()),
+            reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_body()),
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),
@@ -124,6 +142,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
                 loads: Arc::new(Semaphore::new(LOADED_TO_OFFER)),
             },
             alarms: Alarms::new(self.config.deadline_horizon),
+            pulses: Pulses::default(),
             config: self.config,
             store: self.store,
             bus: self.bus,
@@ -148,6 +167,8 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetch_after: None,
             fetching_since: Instant::now(),
             deferral: Deferral::default(),
+            limiters: Limiters::default(),
+            queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
             building: BatchBuilder::new(1),
             committing: None,

@@ -13,7 +13,8 @@ use super::publication::Published;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{
-    CommitError, CommitId, DeferredInput, DeferredName, Due, OwnedPartition, Session, Share, Store, StoreError,
+    CommitError, CommitId, DeferredInput, DeferredName, Due, OwnedPartition, PermitRow, Session, Share, Store,
+    StoreError,
 };
 
 /// What happened beside the loop. `life` tells what belongs to a state that has since been dropped.
@@ -81,6 +82,13 @@ pub(super) enum Done {
         partition: i16,
         reader: u64,
         names: Option<Vec<DeferredName>>,
+    },
+    /// What limiters of a partition that was taken over are made of; nothing if that could not be found out.
+    PermitsFound {
+        life: u64,
+        partition: i16,
+        reader: u64,
+        rows: Option<Vec<PermitRow>>,
     },
     /// It ended without having recovered.
     RecoveryLost {
@@ -158,6 +166,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 reader,
                 names,
             } if life == self.life => self.deferred_found(partition, reader, names),
+            Done::PermitsFound {
+                life,
+                partition,
+                reader,
+                rows,
+            } if life == self.life => self.permits_found(partition, reader, rows),
             Done::Over(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}

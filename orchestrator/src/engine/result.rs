@@ -6,13 +6,17 @@ use knarr_core::definition::duration;
 use knarr_core::ids::{RunId, TaskNo};
 use knarr_core::run::error_type;
 use knarr_core::run::input::{TaskOutcome, WorkerError};
+use knarr_core::run::limits::MAX_DETAILS_BYTES;
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::{code, header};
 
-use super::job::JobKind;
+use super::job::{BeatSaid, HandedIn, JobKind};
 use super::job_reader::{JobReader, storable};
 use super::refusal::Refusal;
 use crate::bus::{self, Headers};
+
+/// Longest name of a claimant.
+const MAX_CLAIM_BYTES: usize = 128;
 
 impl JobReader {
     pub(super) fn task(&self, headers: &Headers, namespace: &str) -> Result<(RunId, TaskNo), Refusal> {
@@ -32,6 +36,14 @@ impl JobReader {
 
     pub(super) fn result(&self, headers: &Headers, payload: &[u8], namespace: &str) -> Result<JobKind, Refusal> {
         let (run_id, task) = self.task(headers, namespace)?;
+        if bus::header(headers, header::OUTCOME) == Some("later") {
+            return Ok(JobKind::Result {
+                run_id,
+                task,
+                outcome: HandedIn::Later,
+                letter: None,
+            });
+        }
         let (outcome, letter) = match self.outcome(headers, payload) {
             Ok(outcome) => (outcome, None),
             // The worker did something and said so unreadably: whether it is done cannot be known.
@@ -54,9 +66,45 @@ impl JobReader {
         Ok(JobKind::Result {
             run_id,
             task,
-            outcome,
+            outcome: HandedIn::Outcome(outcome),
             letter,
         })
+    }
+
+    pub(super) fn beat(&self, headers: &Headers, payload: &[u8], namespace: &str) -> Result<JobKind, Refusal> {
+        let (run_id, task) = self.task(headers, namespace)?;
+        let millis = |name| {
+            let millis = bus::header(headers, name).and_then(|ms| ms.parse().ok());
+            millis.map(Span::from_millis)
+        };
+        if payload.len() > MAX_DETAILS_BYTES {
+            let problem = format!("{} bytes of details are more than {MAX_DETAILS_BYTES}", payload.len());
+            return Err(Refusal::new(&code::DETAILS_TOO_LARGE, problem));
+        }
+        let details = match payload {
+            [] => None,
+            payload => Some(self.json(payload)?),
+        };
+        let said = BeatSaid {
+            running: millis(header::RUNNING_MS).unwrap_or_default(),
+            every: millis(header::BEAT_EVERY_MS),
+            details,
+        };
+        Ok(JobKind::Beat { run_id, task, said })
+    }
+
+    pub(super) fn claim(&self, headers: &Headers, namespace: &str) -> Result<JobKind, Refusal> {
+        let (run_id, task) = self.task(headers, namespace)?;
+        let by = bus::header(headers, header::CLAIM).unwrap_or_default();
+        if by.is_empty() || by.len() > MAX_CLAIM_BYTES || by.contains(|c: char| c.is_control()) {
+            let problem = format!(
+                "`{}` names the claimant, in 1 to {MAX_CLAIM_BYTES} bytes",
+                header::CLAIM
+            );
+            return Err(Refusal::new(&code::BAD_HEADER, problem));
+        }
+        let by = Arc::from(by);
+        Ok(JobKind::Claim { run_id, task, by })
     }
 
     fn outcome(&self, headers: &Headers, payload: &[u8]) -> Result<TaskOutcome, Refusal> {
@@ -87,7 +135,7 @@ impl JobReader {
         };
         match bus::header(headers, header::OUTCOME).unwrap_or("completed") {
             "completed" => Ok(TaskOutcome::Completed {
-                output: self.body(payload)?,
+                output: self.body(headers, payload)?,
             }),
             "failed" => Ok(TaskOutcome::Failed(error("failed")?)),
             "unknown" => Ok(TaskOutcome::Unknown(error("unknown")?)),

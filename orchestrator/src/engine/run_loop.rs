@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::{BatchBuilder, SealedBatch};
+use super::beats::Pulses;
 use super::clock::Clock;
 use super::commit::HeldCommit;
 use super::config::EngineConfig;
@@ -23,6 +24,7 @@ use super::fetch::Wanted;
 use super::gate::Gate;
 use super::job::Job;
 use super::job_reader::JobReader;
+use super::limits::Limiters;
 use super::live::LiveRuns;
 use super::look_up::Absent;
 use super::offers::Offers;
@@ -30,6 +32,7 @@ use super::partitions::Partitions;
 use super::perform::Step;
 use super::poison::PoisonKey;
 use super::publication::Publisher;
+use super::queue_limits::KnownLimits;
 use super::readers::Readers;
 use super::replica::Health;
 use super::report::Done;
@@ -80,7 +83,11 @@ pub(super) struct Loop<S, B> {
     pub(super) committed: u64,
     /// Runs whose inputs are deferred.
     pub(super) deferral: Deferral,
+    pub(super) limiters: Limiters,
+    pub(super) queue_limits: KnownLimits,
     pub(super) alarms: Alarms,
+    /// Of workers that promised to be heard of.
+    pub(super) pulses: Pulses,
     pub(super) gate: Gate,
     pub(super) scanning: bool,
     /// The newest reader when the scan under way was asked.
@@ -191,6 +198,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             live_bytes: self.live.bytes(),
             intake: self.room.in_use(),
             publishing_bytes: self.publishing_bytes,
+            asleep: self.alarms.asleep(),
         });
         self.send_on();
         if self.recovering {
@@ -198,6 +206,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if !self.stopping {
             self.ring();
+            self.ring_limiters();
+            self.listen();
             self.tend_gate();
             self.tend_deferral();
             self.perform_all();
@@ -235,7 +245,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return None;
         }
         let now = tokio::time::Instant::now();
-        let mut next = self.alarms.next().map(|at| now + self.clock.until(at));
+        let alarms = [self.alarms.next(), self.limiters.next(), self.pulses.next()];
+        let mut next = alarms.into_iter().flatten().min().map(|at| now + self.clock.until(at));
         let mut sooner = |at: Option<tokio::time::Instant>| {
             if let Some(at) = at {
                 next = Some(next.map_or(at, |known: tokio::time::Instant| known.min(at)));
@@ -288,7 +299,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let Some(owned) = self.partitions.get_mut(partition) else {
                 break;
             };
-            if owned.unknown_deferred || owned.blocked_in.is_some_and(|blocked| blocked >= number) {
+            let unknown = owned.unknown_deferred || owned.unknown_permits;
+            if unknown || owned.blocked_in.is_some_and(|blocked| blocked >= number) {
                 break;
             }
             owned.blocked_in = None;

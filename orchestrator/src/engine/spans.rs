@@ -72,6 +72,8 @@ pub(super) fn of_transition(
             Event::TaskUnknown { task, error } => end(*task, "unknown", Some(said(error))),
             Event::TaskTimedOut { task, error } => end(*task, "timed_out", Some(said(error))),
             Event::TaskLost { task, error } => end(*task, "lost", Some(said(error))),
+            Event::TaskWithdrawn { task, error } => end(*task, "withdrawn", Some(said(error))),
+            Event::TaskAbandoned { task } => end(*task, "abandoned", None),
             Event::TaskCancelled { task } => end(*task, "cancelled", None),
             Event::TaskDeferred { task, .. } => end(*task, "retry_later", None),
             _ => {}

@@ -28,6 +28,7 @@ use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
+use super::schedule;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing};
 use crate::store::{RunRow, Store};
@@ -233,8 +234,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
+        let queues = self.queue_limits.of(&key.0);
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
-            run::start_within(self.config.run_limits, plan, start, now)
+            run::start_within(self.config.run_limits, plan, start, now, queues)
         })) else {
             return Ok(false);
         };
@@ -258,7 +260,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             closed_at: None,
             wake_at: None,
             request_id,
-            search_attributes: attributes(state.search_attributes()),
+            search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
         };
         let number = self.building.number;
@@ -269,7 +271,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .insert(run_id, Live::new(state, Arc::clone(plan), Arc::new(reference), row, 0));
         self.building.inserted(run_id, partition);
         self.record(run_id, transition, now);
-        metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
+        if !schedule::is_reserved(&key.1) {
+            metrics::counter!(crate::telemetry::metric::RUNS_STARTED).increment(1);
+        }
         Ok(true)
     }
 
@@ -354,7 +358,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             delivery: Delivery::Stream,
         };
         match (forwarded.size(), self.bus.max_payload()) {
-            (bytes, most) if bytes > most => Err(too_large::refusal(bytes, most)),
+            // A larger body travels beside its message.
+            (bytes, most) if bytes > most && forwarded.payload.len() <= subject::MAX_INLINE_BYTES => {
+                Err(too_large::refusal(bytes, most))
+            }
             _ => Ok(forwarded),
         }
     }
@@ -404,7 +411,7 @@ fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, S
 
 /// A UUIDv7 of this moment, by the database's clock. Microseconds stand where the format leaves room for a counter, so
 /// that of two runs the later one has the greater id.
-fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
+pub(super) fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
     let mut bytes = [0; 10];
     // Where the system has no randomness the nil bytes remain; the primary key is the net.
     let _ = random.fill(&mut bytes);

@@ -10,9 +10,6 @@ use knarr_schemas::{code, header, subject};
 use super::refusal::Refusal;
 use crate::bus::{Delivery, Headers, Outgoing};
 
-/// Subject and headers that Knarr adds to a message of somebody else's.
-pub(super) const HEADER_ROOM: usize = 8 << 10;
-
 /// Headers of a dead letter that stay, whatever else has to go.
 const KEPT: [&str; 7] = [
     header::NATS_MSG_ID,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 
-use super::job::JobKind;
+use super::job::{JobKind, Verb};
 use crate::store::{Found, FoundRun, Store, StoreError};
 
 /// A workflow id, with a request id of which it is to be known what it started.
@@ -37,10 +37,23 @@ impl Unaskable {
                 let id = (start.namespace.clone(), start.workflow_id.clone(), request);
                 self.ids.contains(&id) || version(&start.namespace, &start.workflow, start.version)
             }
+            JobKind::Schedule(asked) => {
+                let request = Some(asked.request_id.clone());
+                let (namespace, id) = (asked.namespace.clone(), asked.workflow_id.clone());
+                self.ids.contains(&(namespace.clone(), id.clone(), request))
+                    || self.ids.contains(&(namespace, id, None))
+            }
             JobKind::UnkeyedStart(start) => version(&start.namespace, &start.workflow, start.version),
             JobKind::Verb(verb) => {
                 let id = (verb.namespace.clone(), verb.workflow_id.clone(), None);
-                self.ids.contains(&id)
+                let of_target = match &verb.verb {
+                    Verb::Migrate {
+                        workflow,
+                        version: number,
+                    } => version(&verb.namespace, workflow, Some(*number)),
+                    _ => false,
+                };
+                self.ids.contains(&id) || of_target
             }
             _ => false,
         }

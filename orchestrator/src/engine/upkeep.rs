@@ -39,6 +39,7 @@ pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: Canc
         upkeep.make_queues().await;
         upkeep.make_partitions().await;
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }

@@ -3,8 +3,12 @@
 //! A run is named where the open one is not meant or need not be: by commands in bulk, and for a child that has closed and
 //! undoes itself for its parent, whose workflow id is free.
 
+use std::sync::Arc;
+
+use knarr_core::definition::plan::Plan;
 use knarr_core::ids::RunId;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, ParkedAction};
+use knarr_core::run::migrate::Target;
 use knarr_schemas::body::AnswerStage;
 use knarr_schemas::code;
 
@@ -21,8 +25,8 @@ use crate::bus::Bus;
 use crate::store::Store;
 use crate::telemetry::metric;
 
-/// From here on what operators can say of an output is read by every replica.
-const LEVEL_OF_OUTPUTS: i32 = 2;
+/// From here on every replica can read an output that an operator gave, and that a run has moved to another version.
+const LEVEL_OF_OPERATORS: i32 = 2;
 
 impl Verb {
     /// What it is counted as.
@@ -37,6 +41,7 @@ impl Verb {
                 ParkedAction::MarkDone | ParkedAction::MarkDoneWithOutput(_) => "done",
                 ParkedAction::Skip => "skip",
             },
+            Self::Migrate { .. } => "migrate",
         }
     }
 
@@ -47,7 +52,8 @@ impl Verb {
             | Self::Parked {
                 action: ParkedAction::MarkDoneWithOutput(_),
                 ..
-            } => LEVEL_OF_OUTPUTS,
+            }
+            | Self::Migrate { .. } => LEVEL_OF_OPERATORS,
             _ => 1,
         }
     }
@@ -55,13 +61,31 @@ impl Verb {
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn verb(&mut self, job: Job, request: &VerbRequest) -> Step {
+        let target = match &request.verb {
+            Verb::Migrate { workflow, version } => {
+                match self.definitions.resolve(&request.namespace, workflow, Some(*version)) {
+                    Some(plan) => Some(plan),
+                    None if !self.was_looked_up(&job) => return Step::Lacks(Box::new(job)),
+                    None => {
+                        let message = format!(
+                            "`{workflow}` is not registered in `{}` in version {version}",
+                            request.namespace
+                        );
+                        self.refuse(&job.origin, &Refusal::new(&code::UNKNOWN_VERSION, message));
+                        self.building.inputs += 1;
+                        return Step::Done;
+                    }
+                }
+            }
+            Verb::Cancel | Verb::Terminate | Verb::RaiseLimits(_) | Verb::Parked { .. } => None,
+        };
         match request.run {
-            Some(run_id) => self.verb_to_run(job, request, run_id),
-            None => self.verb_to_open(job, request),
+            Some(run_id) => self.verb_to_run(job, request, target, run_id),
+            None => self.verb_to_open(job, request, target),
         }
     }
 
-    fn verb_to_open(&mut self, job: Job, request: &VerbRequest) -> Step {
+    fn verb_to_open(&mut self, job: Job, request: &VerbRequest, target: Option<Arc<Plan>>) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         if !self.live.ids.contains_key(&key) {
             return Step::Lacks(Box::new(job));
@@ -78,10 +102,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.contains(open) {
             return self.await_open(job, open);
         }
-        self.operate(&job, request, open)
+        self.operate(&job, request, target, open)
     }
 
-    fn verb_to_run(&mut self, job: Job, request: &VerbRequest, run_id: RunId) -> Step {
+    fn verb_to_run(&mut self, job: Job, request: &VerbRequest, target: Option<Arc<Plan>>, run_id: RunId) -> Step {
         let unknown = || {
             let message = format!(
                 "no run in `{}` has the workflow id `{}` and the run id {run_id}",
@@ -96,7 +120,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             (Some(live), _) => {
                 let is_meant = live.row.namespace == request.namespace && live.row.workflow_id == request.workflow_id;
                 if is_meant {
-                    return self.operate(&job, request, run_id);
+                    return self.operate(&job, request, target, run_id);
                 }
                 unknown()
             }
@@ -106,7 +130,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
-    fn operate(&mut self, job: &Job, request: &VerbRequest, run_id: RunId) -> Step {
+    fn operate(&mut self, job: &Job, request: &VerbRequest, target: Option<Arc<Plan>>, run_id: RunId) -> Step {
         self.building.inputs += 1;
         if request.verb.format_level() > self.cluster.format_level {
             let refusal = Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause);
@@ -131,6 +155,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 action: action.clone(),
                 operation,
             },
+            Verb::Migrate { .. } => match &target {
+                Some(plan) => Input::Migrate {
+                    to: Target(Arc::clone(plan)),
+                    operation,
+                },
+                // It was resolved before.
+                None => return Step::Done,
+            },
         };
         let applied = self.apply(run_id, input);
         if !matches!(applied, Applied::Changed) {
@@ -139,6 +171,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match applied {
             Applied::Changed | Applied::Nothing => {
                 if matches!(applied, Applied::Changed) {
+                    if let (Some(plan), Some(live)) = (target, self.live.get_mut(run_id)) {
+                        live.plan = plan;
+                    }
                     metrics::counter!(metric::OPERATOR_ACTIONS, "action" => request.verb.name()).increment(1);
                 }
                 if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(run_id)) {

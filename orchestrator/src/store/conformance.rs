@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
-use knarr_core::time::Timestamp;
+use knarr_core::ids::{DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::limit::{Ask, Bound, LimitKind, LimitName, Permit, Row};
+use knarr_core::run::message::Sender;
+use knarr_core::time::{Span, Timestamp};
 use uuid::Uuid;
 
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DeferredId, DeferredInput,
-    DefinitionFilter, DuePage, FORMAT_LEVEL, NamespaceRow, Owed, OwedSpan, Registered, RunFilter, RunRow, RunWrite,
-    Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion, DeferredId,
+    DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, Forgotten, NamespaceRow, Owed, OwedSpan,
+    PermitId, PermitRow, PermitWrite, QueueRate, QueueRow, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot,
+    Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -26,6 +29,7 @@ pub(crate) struct Dump {
     pub(crate) events: Vec<Append>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) deferred: Vec<DeferredInput>,
+    pub(crate) permits: Vec<PermitRow>,
     pub(crate) definitions: Vec<StoredDefinition>,
     pub(crate) definitions_epoch: i64,
     pub(crate) namespaces: Vec<(String, i16)>,
@@ -203,8 +207,12 @@ conformance!(
     loading_starts_at_the_snapshot,
     due_runs_come_earliest_first,
     lists_go_by_keyset,
+    schedules_are_listed_by_themselves,
+    an_occurrence_is_started_once,
+    what_a_snapshot_of_a_schedule_has_taken_in_may_go,
     definitions_never_change,
     namespaces_exist_once,
+    who_keeps_a_lease_hears_whose_events_are_on,
     a_lapsed_session_is_taken_over_as_a_whole,
     a_lapsed_owner_may_renew,
     a_restarted_replica_inherits_at_once,
@@ -217,6 +225,9 @@ conformance!(
     the_format_level_follows_the_oldest_session,
     deferred_inputs_stay_until_they_are_settled,
     a_batch_with_deferred_inputs_is_there_as_a_whole,
+    rows_of_limiters_are_written_with_their_batch_or_not_at_all,
+    what_is_said_of_a_queue_replaces_what_was_and_raises_the_epoch,
+    limits_in_use_are_counted,
     sizes_are_those_of_what_is_loaded,
 );
 
@@ -387,9 +398,23 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
     expected.search_attributes = Some("{}".to_owned());
     assert_eq!(rig.dump(|_| 0).await.runs[0], expected);
 
+    // One that moves writes its version, too.
+    let mut moved = expected.clone();
+    moved.version = 7;
+    moved.definition = DefinitionHash("h7".into());
+    moved.workflow = WorkflowName::new("other");
+    let batch = Batch {
+        runs: vec![RunWrite::Migrate(moved)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    expected.version = 7;
+    expected.definition = DefinitionHash("h7".into());
+    assert_eq!(rig.dump(|_| 0).await.runs[0], expected);
+
     // Nothing at all is a batch as well.
     commit(store, &mut session, &Batch::default()).await;
-    assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 3);
+    assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 4);
     assert_eq!(rig.dump(|_| 0).await.commits.len(), 1);
 }
 
@@ -643,6 +668,7 @@ async fn limits_of_values_are_accepted(rig: impl Rig) {
         .create_namespace(&NamespaceRow {
             name: Namespace::new("late"),
             retention_class: 7,
+            events: false,
         })
         .await
         .unwrap();
@@ -922,6 +948,144 @@ async fn lists_go_by_keyset(rig: impl Rig) {
     assert_eq!(store.count_parked().await.unwrap(), 2);
 }
 
+fn schedule(n: u64, name: &str) -> RunRow {
+    let mut row = run(n, &format!("$schedule/{name}"));
+    row.workflow = WorkflowName::new("$schedule");
+    row
+}
+
+async fn schedules_are_listed_by_themselves(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let mut elsewhere = schedule(4, "a");
+    elsewhere.namespace = Namespace::new("other");
+    let mut parked = schedule(6, "p");
+    parked.status = "parked".to_owned();
+    let rows = [
+        schedule(1, "b"),
+        schedule(2, "a"),
+        closed(schedule(3, "c"), 9),
+        elsewhere,
+        run(5, "order-1"),
+        parked,
+    ];
+    commit(store, &mut session, &inserts(rows)).await;
+    let default = Namespace::new("default");
+    let listed = async |after: Option<&str>, limit| -> Vec<RunId> {
+        let after = after.map(WorkflowId::new);
+        let rows = store.list_schedules(&default, after.as_ref(), limit).await.unwrap();
+        rows.iter().map(|row| row.run_id).collect()
+    };
+    assert_eq!(listed(None, 10).await, [2, 1, 6].map(run_id));
+    assert_eq!(listed(None, 1).await, [run_id(2)]);
+    assert_eq!(listed(None, 0).await, []);
+    assert_eq!(listed(Some("$schedule/a"), 10).await, [1, 6].map(run_id));
+    let runs = async |filter: RunFilter| -> Vec<RunId> {
+        let rows = store.list_runs(&default, &filter).await.unwrap();
+        rows.iter().map(|row| row.run_id).collect()
+    };
+    let all = RunFilter {
+        limit: 10,
+        ..RunFilter::default()
+    };
+    assert_eq!(runs(all.clone()).await, [run_id(5)]);
+    let of_status = RunFilter {
+        status: Some("parked".to_owned()),
+        ..all.clone()
+    };
+    assert_eq!(runs(of_status).await, []);
+    let by_workflow = RunFilter {
+        workflow: Some(WorkflowName::new("$schedule")),
+        ..all.clone()
+    };
+    assert_eq!(runs(by_workflow).await, [6, 3, 2, 1].map(run_id));
+    let by_id = RunFilter {
+        workflow_id: Some(WorkflowId::new("$schedule/a")),
+        ..all
+    };
+    assert_eq!(runs(by_id).await, [run_id(2)]);
+}
+
+async fn an_occurrence_is_started_once(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let occurrence = |n, id: &str, request: &str| {
+        let mut row = run(n, id);
+        row.request_id = Some(RequestId::new(request));
+        row
+    };
+    let first = closed(occurrence(1, "nightly-1", "$schedule/s/1"), 5);
+    commit(store, &mut session, &inserts([first])).await;
+    // Whatever its workflow id and its run, and though the first has closed.
+    let again = inserts([occurrence(2, "other", "$schedule/s/1")]);
+    let refused = commit_error(store, &session, &again).await;
+    assert!(matches!(refused, CommitError::BadData(_)), "{refused}");
+    let twice = inserts([
+        occurrence(3, "nightly-2", "$schedule/s/2"),
+        occurrence(4, "nightly-2b", "$schedule/s/2"),
+    ]);
+    assert!(matches!(
+        commit_error(store, &session, &twice).await,
+        CommitError::BadData(_)
+    ));
+    let next = inserts([
+        occurrence(5, "nightly-2", "$schedule/s/2"),
+        // The requests of others may repeat.
+        occurrence(6, "x", "q"),
+        occurrence(7, "y", "q"),
+    ]);
+    commit(store, &mut session, &next).await;
+}
+
+async fn what_a_snapshot_of_a_schedule_has_taken_in_may_go(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let batch = Batch {
+        appends: (1..=5)
+            .map(|seq| append(1, seq, "[]"))
+            .chain([append(2, 1, "[]")])
+            .collect(),
+        ..inserts([schedule(1, "a"), run(2, "order-1")])
+    };
+    commit(store, &mut session, &batch).await;
+    let forgets = Batch {
+        appends: vec![append(1, 6, "[]")],
+        snapshots: vec![Snapshot {
+            run_id: run_id(1),
+            seq: 6,
+            body: "{}".to_owned(),
+        }],
+        forgotten: vec![Forgotten {
+            retention_class: 0,
+            run_id: run_id(1),
+            up_to: 4,
+        }],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &forgets).await;
+    let left = store.history(run_id(1), 0, 10).await.unwrap();
+    assert_eq!(left.iter().map(|transition| transition.seq).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(store.history(run_id(2), 0, 10).await.unwrap().len(), 1);
+    let loaded = store.load_runs(&[run_id(1)]).await.unwrap();
+    assert_eq!(loaded[0].snapshot.as_ref().unwrap().seq, 6);
+    assert_eq!(loaded[0].transitions, []);
+    // Fenced off, it forgets nothing.
+    let stale = Session {
+        batch_no: session.batch_no + 7,
+        ..session
+    };
+    let all = Batch {
+        forgotten: vec![Forgotten {
+            retention_class: 0,
+            run_id: run_id(2),
+            up_to: 9,
+        }],
+        ..Batch::default()
+    };
+    assert!(matches!(commit_error(store, &stale, &all).await, CommitError::Fenced));
+    assert_eq!(store.history(run_id(2), 0, 10).await.unwrap().len(), 1);
+}
+
 pub(crate) fn definition(workflow: &str, version: i32, hash: &str) -> StoredDefinition {
     StoredDefinition {
         namespace: Namespace::new("default"),
@@ -972,6 +1136,52 @@ async fn definitions_never_change(rig: impl Rig) {
     assert_eq!(heads, [("a", 3, "h3"), ("b", 10, "h10")]);
 
     let (default, b) = (Namespace::new("default"), WorkflowName::new("b"));
+    let version = |version| DefaultVersion {
+        version,
+        at: Timestamp(1_700_000_000_000_002),
+        by: Some("ann".to_owned()),
+        reason: None,
+    };
+    let head = async || {
+        let heads = store.definition_heads().await.unwrap();
+        let head = heads.heads.iter().find(|head| head.workflow == b).unwrap();
+        (head.version, heads.definitions_epoch)
+    };
+    let marked = async || -> Vec<i32> {
+        let filter = DefinitionFilter {
+            limit: 9,
+            ..DefinitionFilter::default()
+        };
+        let rows = store.list_definitions(&default, &filter).await.unwrap();
+        rows.iter().filter(|row| row.default).map(|row| row.version).collect()
+    };
+    assert!(
+        store
+            .set_default_version(&default, &b, Some(&version(9)))
+            .await
+            .unwrap()
+    );
+    assert_eq!((head().await, marked().await), ((9, start + 5), vec![9]));
+    assert!(
+        !store
+            .set_default_version(&default, &b, Some(&version(2)))
+            .await
+            .unwrap()
+    );
+    assert_eq!(head().await, (9, start + 5));
+    assert!(
+        store
+            .set_default_version(&default, &b, Some(&version(1)))
+            .await
+            .unwrap()
+    );
+    assert_eq!((head().await, marked().await), ((1, start + 6), vec![1]));
+    for _ in 0..2 {
+        assert!(store.set_default_version(&default, &b, None).await.unwrap());
+        assert_eq!((head().await, marked().await), ((10, start + 7), vec![]));
+    }
+    let nobody = WorkflowName::new("nobody");
+    assert!(!store.set_default_version(&default, &nobody, None).await.unwrap());
     let newest = store.definition(&default, &b, None).await.unwrap().unwrap();
     assert_eq!(*newest, definition("b", 10, "h10"));
     let ninth = store.definition(&default, &b, Some(9)).await.unwrap().unwrap();
@@ -1017,6 +1227,7 @@ async fn namespaces_exist_once(rig: impl Rig) {
     let row = |name: &str, retention_class| NamespaceRow {
         name: Namespace::new(name),
         retention_class,
+        events: EVENTS_BY_DEFAULT,
     };
     assert!(store.create_namespace(&row("shop", 2)).await.unwrap());
     assert!(!store.create_namespace(&row("shop", 3)).await.unwrap());
@@ -1026,6 +1237,28 @@ async fn namespaces_exist_once(rig: impl Rig) {
         Err(StoreError::Rejected(_))
     ));
     assert_eq!(store.namespaces().await.unwrap(), [row("default", 0), row("shop", 2)]);
+}
+
+async fn who_keeps_a_lease_hears_whose_events_are_on(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    let shop = NamespaceRow {
+        name: Namespace::new("shop"),
+        retention_class: 0,
+        events: true,
+    };
+    store.create_namespace(&shop).await.unwrap();
+    let default = Namespace::new("default");
+    for on in [false, true] {
+        assert!(store.set_events(&default, on).await.unwrap());
+        assert!(!store.set_events(&Namespace::new("nowhere"), on).await.unwrap());
+        assert_eq!(store.namespaces().await.unwrap()[0].events, on);
+        let telling = store.keep(&session, &[]).await.unwrap().telling;
+        let expected = [default.clone(), shop.name.clone()];
+        assert_eq!(telling, expected[usize::from(!on)..]);
+    }
+    store.set_events(&shop.name, false).await.unwrap();
+    assert_eq!(store.keep(&session, &[]).await.unwrap().telling, [default]);
 }
 
 async fn a_lapsed_session_is_taken_over_as_a_whole(rig: impl Rig) {
@@ -1402,6 +1635,182 @@ async fn a_batch_with_deferred_inputs_is_there_as_a_whole(rig: impl Rig) {
     assert_eq!(rig.dump(|_| 0).await, before);
     commit(store, &mut session, &good).await;
     assert_eq!(rig.dump(|_| 0).await.deferred, [deferred(1, 2, 7)]);
+}
+
+pub(crate) fn permit(partition: i16, limiter: &str, no: i64, body: Option<&str>) -> PermitWrite {
+    PermitWrite {
+        id: PermitId {
+            partition,
+            namespace: Namespace::new("default"),
+            limiter: limiter.to_owned(),
+            no,
+        },
+        body: body.map(str::to_owned),
+    }
+}
+
+async fn rows_of_limiters_are_written_with_their_batch_or_not_at_all(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let elsewhere = |mut write: PermitWrite| {
+        write.id.namespace = Namespace::new("other");
+        write
+    };
+    let first = Batch {
+        partitions: vec![1, 2],
+        permits: vec![
+            permit(1, "limit-a", 0, Some("0")),
+            permit(1, "limit-a", 1, Some("1")),
+            elsewhere(permit(1, "limit-a", 1, Some("other"))),
+            permit(2, "limit-b", 7, Some("7")),
+            // Nothing there is nothing to remove.
+            permit(2, "limit-b", 8, None),
+        ],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &first).await;
+    let owned = store.cursors(&session).await.unwrap();
+    let flags: Vec<bool> = owned.iter().map(|owned| owned.permits).collect();
+    assert_eq!(flags, [false, true, true, false, false]);
+    let bodies = async |partition| {
+        let rows = store.permits(partition).await.unwrap();
+        rows.into_iter()
+            .map(|row| format!("{} {} {}", row.id.namespace, row.id.no, row.body))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(1).await, ["default 0 0", "default 1 1", "other 1 other"]);
+    assert_eq!(bodies(2).await, ["default 7 7"]);
+
+    let before = rig.dump(|_| 0).await;
+    let good = Batch {
+        permits: vec![
+            permit(1, "limit-a", 1, Some("one")),
+            permit(1, "limit-a", 0, None),
+            permit(2, "limit-b", 7, None),
+        ],
+        appends: vec![append(1, 1, "[]")],
+        ..inserts([run(1, "one")])
+    };
+    for bad in [
+        permit(1, "limit-a", -1, Some("1")),
+        permit(1, "limit-a", 2, Some("a\0b")),
+        permit(1, "limit\0a", 2, Some("1")),
+        permit(1, "limit-a", 1, Some("again")),
+    ] {
+        let mut batch = good.clone();
+        batch.permits.push(bad);
+        let error = commit_error(store, &session, &batch).await;
+        assert!(matches!(error, CommitError::BadData(_)), "{error:?} {batch:?}");
+        assert_eq!(rig.dump(|_| 0).await, before);
+    }
+    let old = Session {
+        batch_no: session.batch_no - 1,
+        ..session
+    };
+    assert!(matches!(commit_error(store, &old, &good).await, CommitError::Fenced));
+    assert_eq!(rig.dump(|_| 0).await, before);
+    commit(store, &mut session, &good).await;
+    assert_eq!(bodies(1).await, ["default 1 one", "other 1 other"]);
+    assert_eq!(bodies(2).await, Vec::<String>::new());
+}
+
+async fn what_is_said_of_a_queue_replaces_what_was_and_raises_the_epoch(rig: impl Rig) {
+    let store = rig.store();
+    let session = owner(store, "a").await;
+    let namespace = NamespaceRow {
+        name: Namespace::new("default"),
+        retention_class: 0,
+        events: EVENTS_BY_DEFAULT,
+    };
+    store.create_namespace(&namespace).await.unwrap();
+    let row = |namespace: &str, queue: &str, max_concurrent, rate: Option<(i32, u64)>| QueueRow {
+        namespace: Namespace::new(namespace),
+        queue: QueueName::new(queue),
+        max_concurrent,
+        rate: rate.map(|(limit, per)| QueueRate { limit, per: Span(per) }),
+    };
+    let epoch = async || store.keep(&session, &[]).await.unwrap().definitions_epoch;
+    let before = epoch().await;
+    let both = row("default", "orders", Some(10), Some((50, 1_000_000)));
+    store.set_queue(&both).await.unwrap();
+    let other = row("default", "mail", None, Some((1, 3_600_000_000)));
+    store.set_queue(&other).await.unwrap();
+    assert_eq!(store.queues().await.unwrap(), [other.clone(), both]);
+    let one = row("default", "orders", Some(3), None);
+    store.set_queue(&one).await.unwrap();
+    assert_eq!(store.queues().await.unwrap(), [other.clone(), one]);
+    store.set_queue(&row("default", "orders", None, None)).await.unwrap();
+    store.set_queue(&row("default", "never", None, None)).await.unwrap();
+    assert_eq!(store.queues().await.unwrap(), std::slice::from_ref(&other));
+    assert_eq!(epoch().await, before + 5);
+    for bad in [
+        row("nowhere", "orders", Some(1), None),
+        row("default", "orders", Some(0), None),
+        row("default", "orders", None, Some((0, 1))),
+        row("default", "orders", None, Some((1, 0))),
+        row("default", "", Some(1), None),
+    ] {
+        let error = store.set_queue(&bad).await.unwrap_err();
+        assert!(matches!(error, StoreError::Rejected(_)), "{error:?} {bad:?}");
+    }
+    assert_eq!(store.queues().await.unwrap(), [other]);
+    assert_eq!(epoch().await, before + 5);
+}
+
+async fn limits_in_use_are_counted(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let name = |key: &str| LimitName {
+        kind: LimitKind::Activity,
+        of: "charge".into(),
+        key: key.into(),
+    };
+    let row = |key: &str, no: i64, asked_at: i64, granted: bool| {
+        let permit = Row::Permit(Permit {
+            from: Sender {
+                run: run_id(no.unsigned_abs()),
+                namespace: Namespace::new("default"),
+                workflow_id: WorkflowId::new("w"),
+            },
+            number: MessageNo(1),
+            ask: Ask {
+                limit: name(key),
+                bound: Bound::Concurrent(1),
+                step: "a".into(),
+                direction: Default::default(),
+                priority: 3,
+                fairness_key: "".into(),
+            },
+            turn: 1,
+            asked_at: Timestamp(asked_at),
+            granted_at: granted.then_some(Timestamp(asked_at)),
+        });
+        permit_row(name(key).address().as_str(), no, &permit.to_json())
+    };
+    let pace = permit_row(name("x").address().as_str(), 0, &Row::Pace(Timestamp(9)).to_json());
+    let batch = Batch {
+        partitions: vec![1],
+        permits: vec![
+            row("x", 1, 10, true),
+            row("x", 2, 20, true),
+            row("y", 1, 40, false),
+            row("y", 2, 30, false),
+            pace,
+        ],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    let uses = store.limits_in_use(&Namespace::new("default")).await.unwrap();
+    let uses: Vec<_> = uses
+        .iter()
+        .map(|used| (&*used.limit.key, used.held, used.waiting, used.since))
+        .collect();
+    assert_eq!(uses, [("y", 0, 2, Some(Timestamp(30))), ("x", 2, 0, None)]);
+    assert_eq!(store.limits_in_use(&Namespace::new("other")).await.unwrap(), []);
+}
+
+fn permit_row(limiter: &str, no: i64, body: &str) -> PermitWrite {
+    permit(1, limiter, no, Some(body))
 }
 
 async fn sizes_are_those_of_what_is_loaded(rig: impl Rig) {

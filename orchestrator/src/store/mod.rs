@@ -7,8 +7,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
-use knarr_core::time::Timestamp;
+use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::limit::LimitName;
+use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::code::{Code, split_id};
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ pub struct Cluster {
 ///
 /// | level | what it brought |
 /// |---|---|
-/// | 2 | the output of a step that an operator marked as done; limits that an operator raised |
+/// | 2 | the output of a step that an operator marked as done; limits that an operator raised; runs that have moved to another version |
 pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
@@ -108,26 +109,36 @@ pub enum RunWrite {
     Insert(RunRow),
     /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome.
     Update(RunRow),
+    /// The same, and version and definition: the run has moved to another one.
+    Migrate(RunRow),
 }
 
 impl RunWrite {
     pub fn row(&self) -> &RunRow {
         match self {
-            Self::Insert(row) | Self::Update(row) => row,
+            Self::Insert(row) | Self::Update(row) | Self::Migrate(row) => row,
         }
     }
 
     pub fn as_insert(&self) -> Option<&RunRow> {
         match self {
             Self::Insert(row) => Some(row),
-            Self::Update(_) => None,
+            Self::Update(_) | Self::Migrate(_) => None,
         }
     }
 
     pub fn as_update(&self) -> Option<&RunRow> {
         match self {
-            Self::Update(row) => Some(row),
+            Self::Update(row) | Self::Migrate(row) => Some(row),
             Self::Insert(_) => None,
+        }
+    }
+
+    /// The row of a run that has moved.
+    pub fn as_migration(&self) -> Option<&RunRow> {
+        match self {
+            Self::Migrate(row) => Some(row),
+            Self::Insert(_) | Self::Update(_) => None,
         }
     }
 }
@@ -185,6 +196,58 @@ pub struct DeferredId {
     pub no: i64,
 }
 
+/// A row of a limiter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermitRow {
+    pub id: PermitId,
+    /// UTF-8 JSON.
+    pub body: String,
+}
+
+/// Names one row of `permits`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PermitId {
+    pub partition: i16,
+    pub namespace: Namespace,
+    /// The limiter's address.
+    pub limiter: String,
+    /// Within the limiter.
+    pub no: i64,
+}
+
+/// A row of a limiter as it is to stand after the batch; `None` = it is not there. At most one write a row and batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermitWrite {
+    pub id: PermitId,
+    pub body: Option<String>,
+}
+
+/// What an operator allows a queue; neither = nothing is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRow {
+    pub namespace: Namespace,
+    pub queue: QueueName,
+    pub max_concurrent: Option<i32>,
+    pub rate: Option<QueueRate>,
+}
+
+/// So many in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRate {
+    pub limit: i32,
+    pub per: Span,
+}
+
+/// How much of a limit is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitUse {
+    pub limit: LimitName,
+    pub held: i64,
+    pub waiting: i64,
+    /// Since when the first of those waits.
+    pub since: Option<Timestamp>,
+}
+
 /// The state of a run after `seq`, so that loading it does not fold every event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -192,6 +255,15 @@ pub struct Snapshot {
     pub seq: i32,
     /// UTF-8 JSON of the core's state.
     pub body: String,
+}
+
+/// Transitions of a schedule that a snapshot in the same batch has taken in, and nobody needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    pub retention_class: i16,
+    pub run_id: RunId,
+    /// This one and all before it.
+    pub up_to: i32,
 }
 
 /// What a batch still owes the outside until its publications are acknowledged: stored as one row of `commits`.
@@ -238,6 +310,8 @@ pub struct Batch {
     pub deferred: Vec<DeferredInput>,
     /// Deferred inputs of earlier batches that this one applies: their rows go, and must be there.
     pub settled: Vec<DeferredId>,
+    pub forgotten: Vec<Forgotten>,
+    pub permits: Vec<PermitWrite>,
 }
 
 impl Batch {
@@ -308,6 +382,8 @@ pub struct OwnedPartition {
     pub cursor: Cursor,
     /// Inputs of it wait in the store for their runs.
     pub deferred: bool,
+    /// It has limiters.
+    pub permits: bool,
 }
 
 /// How much there is of a run to be loaded: its snapshot, and the transitions after it.
@@ -329,6 +405,10 @@ pub struct Share {
     pub live_sessions: usize,
     /// The cluster's format level, as it is now.
     pub format_level: i32,
+    /// When it is not the one known, definitions, namespaces and limits of queues are to be read again.
+    pub definitions_epoch: i64,
+    /// Namespaces whose changes of status are published, in their order.
+    pub telling: Vec<Namespace>,
     /// The store's clock at the end of this round.
     pub now: Timestamp,
     /// Rows of `commits` taken over from a dead session in this round: their effects are to be published again.
@@ -362,11 +442,11 @@ pub struct FoundRun {
 pub struct Found {
     /// In no particular order, each run once.
     pub runs: Vec<FoundRun>,
-    /// Grows with every registration; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
+    /// Grows with every registration and every limit of a queue; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
     pub definitions_epoch: i64,
 }
 
-/// The newest version of a definition.
+/// The version of a definition that a start takes which names none: the newest, or the one an operator has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionHead {
     pub namespace: Namespace,
@@ -375,7 +455,16 @@ pub struct DefinitionHead {
     pub hash: DefinitionHash,
 }
 
-/// The newest version of every definition, and the epoch they were read at.
+/// What operators have said of a definition's versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultVersion {
+    pub version: i32,
+    pub at: Timestamp,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// The head of every definition, and the epoch they were read at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DefinitionHeads {
     pub definitions_epoch: i64,
@@ -403,6 +492,8 @@ pub struct DefinitionRow {
     pub version: i32,
     pub hash: DefinitionHash,
     pub registered_at: Timestamp,
+    /// An operator has set it for starts that name no version.
+    pub default: bool,
 }
 
 /// Which definitions a list shows; by name and version, by keyset.
@@ -431,9 +522,14 @@ pub enum Registered {
 pub struct NamespaceRow {
     pub name: Namespace,
     pub retention_class: i16,
+    /// Whether changes of the status of its runs are published.
+    pub events: bool,
 }
 
-/// Which runs a list shows; newest first, by keyset.
+/// What a namespace does about changes of status where nobody has said.
+pub const EVENTS_BY_DEFAULT: bool = false;
+
+/// Which runs a list shows; newest first, by keyset. Schedules are not among them, unless by their workflow or id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     pub workflow: Option<WorkflowName>,
@@ -565,6 +661,19 @@ pub trait Store: Send + Sync + 'static {
         after: i64,
     ) -> impl Future<Output = Result<Vec<DeferredInput>, StoreError>> + Send;
 
+    /// The rows of every limiter of a partition.
+    fn permits(&self, partition: i16) -> impl Future<Output = Result<Vec<PermitRow>, StoreError>> + Send;
+
+    /// Says what a queue may, instead of what was said before. The namespace has to be there.
+    fn set_queue(&self, row: &QueueRow) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The queues of all namespaces of which something is said.
+    fn queues(&self) -> impl Future<Output = Result<Vec<QueueRow>, StoreError>> + Send;
+
+    /// The limits of a namespace that somebody has a permit of or waits for, at most [`LIST_LIMIT`], those with most waiting
+    /// first.
+    fn limits_in_use(&self, namespace: &Namespace) -> impl Future<Output = Result<Vec<LimitUse>, StoreError>> + Send;
+
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
         &self,
@@ -577,13 +686,21 @@ pub trait Store: Send + Sync + 'static {
     /// `page.until`: earliest first, then by id. What it costs depends on the page alone.
     fn due(&self, partitions: &[i16], page: DuePage) -> impl Future<Output = Result<Due, StoreError>> + Send;
 
-    /// The newest version of every definition in every namespace.
+    /// The version of every definition, in every namespace, that a start takes which names none.
     fn definition_heads(&self) -> impl Future<Output = Result<DefinitionHeads, StoreError>> + Send;
 
     fn register_definition(
         &self,
         definition: &StoredDefinition,
     ) -> impl Future<Output = Result<Registered, StoreError>> + Send;
+
+    /// Sets the version that starts take which name none; `None` = the newest again. `false` if it is not registered.
+    fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// By version, or the newest.
     fn definition(
@@ -613,6 +730,10 @@ pub trait Store: Send + Sync + 'static {
     /// `false` if it exists already.
     fn create_namespace(&self, namespace: &NamespaceRow) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// Switches the events of a namespace on or off; every replica hears of it when it next keeps its lease. `false` if there
+    /// is no such namespace.
+    fn set_events(&self, namespace: &Namespace, events: bool) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     fn namespaces(&self) -> impl Future<Output = Result<Vec<NamespaceRow>, StoreError>> + Send;
 
     /// Runs whose status is `parked`, in all namespaces, up to [`COUNT_LIMIT`].
@@ -622,5 +743,14 @@ pub trait Store: Send + Sync + 'static {
         &self,
         namespace: &Namespace,
         filter: &RunFilter,
+    ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The schedules of a namespace that are not deleted, by workflow id, those behind `after`; at most `limit` (capped at
+    /// [`LIST_LIMIT`]).
+    fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
     ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
 }

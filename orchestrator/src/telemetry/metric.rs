@@ -50,6 +50,9 @@ metrics_table! {
     RESULTS = "knarr_results_total", Kind::Counter, Count, ["inlet", "outcome"], "Results of tasks taken, by `inlet` (direct or log) and `outcome`.";
     TIMEOUTS = "knarr_timeouts_total", Kind::Counter, Count, [], "Attempts that ended because a deadline passed.";
     UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
+    SCHEDULE_STARTED = "knarr_schedule_started_total", Kind::Counter, Count, [], "Occurrences of schedules that were started.";
+    SCHEDULE_SKIPPED = "knarr_schedule_skipped_total", Kind::Counter, Count, [], "Occurrences of schedules that were skipped, by overlap policy or for want of room.";
+    SCHEDULE_MISSED = "knarr_schedule_missed_catchup_window_total", Kind::Counter, Count, [], "Occurrences of schedules that could not be started within the catch-up window.";
     LIMIT_WARNINGS = "knarr_limit_warnings_total", Kind::Counter, Count, ["limit"], "Runs that have a fifth of what they may have, by `limit` (events, history_bytes, pending or payload).";
     LIMIT_PARKED = "knarr_limit_parked_total", Kind::Counter, Count, ["limit"], "Runs and steps that wait for an operator because of a `limit`.";
     REJECTED = "knarr_rejected_total", Kind::Counter, Count, ["code"], "Messages and calls refused, by `code`.";
@@ -60,9 +63,11 @@ metrics_table! {
     STARTS_THROTTLED = "knarr_starts_throttled_total", Kind::Counter, Count, [], "Times the log began to refuse starts, of all namespaces or some, to keep room for results.";
     LOG_GAP_MESSAGES = "knarr_log_gap_messages_total", Kind::Counter, Count, [], "Messages the log is known to have lost, where the range is known.";
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
+    PERMITS_GRANTED = "knarr_permits_granted_total", Kind::Counter, Count, [], "Tasks that a limit let go out.";
+    PERMIT_WAIT_SECONDS = "knarr_permit_wait_seconds", Kind::Histogram(SECONDS), Seconds, [], "How long tasks waited at their limit.";
     OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
-    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done or skip.";
+    OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done, skip or migrate.";
     RUNS_PARKED = "knarr_runs_parked", Kind::Gauge, Count, [], "Runs of the cluster that wait for an operator; up to 100,000, and the same on every replica.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";

@@ -1,11 +1,15 @@
 //! What a handler knows about its task.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use knarr_schemas::header;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ActivityError;
@@ -23,7 +27,63 @@ pub(crate) struct TaskInfo {
     pub(crate) delivery: u32,
     pub(crate) cancelled: CancellationToken,
     pub(crate) beat_asked: AtomicBool,
+    pub(crate) progress: Progress,
 }
+
+/// How far the handler says that it is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    /// Details, as JSON, that no beat has carried yet.
+    unsent: Option<Bytes>,
+    /// Everything that was said, where a test wants to know.
+    recorded: Option<Vec<Option<Bytes>>>,
+}
+
+impl Progress {
+    pub(crate) fn recording() -> Self {
+        let recorded = Some(Vec::new());
+        let unsent = None;
+        Self {
+            said: Mutex::new(Said { unsent, recorded }),
+        }
+    }
+
+    /// A poisoned lock is as good as any: nothing in here can panic halfway.
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, details: Option<Bytes>) {
+        let mut said = self.said();
+        if let Some(recorded) = &mut said.recorded {
+            recorded.push(details.clone());
+        }
+        if details.is_some() {
+            said.unsent = details;
+        }
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.said().unsent.is_some()
+    }
+
+    /// What the next beat carries.
+    pub(crate) fn take(&self) -> Option<Bytes> {
+        self.said().unsent.take()
+    }
+
+    pub(crate) fn recorded(&self) -> Vec<Option<Bytes>> {
+        self.said().recorded.clone().unwrap_or_default()
+    }
+}
+
+/// Largest details of a heartbeat, as JSON, in bytes.
+const MAX_DETAILS_BYTES: usize = 2 * 1024;
 
 impl TaskInfo {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -115,6 +175,35 @@ impl Context {
         parse_time(self.0.header(header::DEADLINE)?)
     }
 
+    /// How long the worker may be silent, where the activity has a `heartbeat`. The worker beats by itself as often as that
+    /// needs.
+    pub fn heartbeat_timeout(&self) -> Option<Duration> {
+        millis(self.0.header(header::HEARTBEAT)?)
+    }
+
+    /// How long this attempt may take; then the handler is dropped.
+    pub fn start_to_close(&self) -> Option<Duration> {
+        millis(self.0.header(header::START_TO_CLOSE)?)
+    }
+
+    /// What the attempts before said last by [`heartbeat_with`](Self::heartbeat_with); `None` if they said nothing, or
+    /// something else than a `T`.
+    pub fn last_details<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.0.header(header::LAST_DETAILS)?).ok()
+    }
+
+    /// The name and proof of this task, by which a [`LaterTask`](crate::LaterTask) finishes it. Whoever has it can.
+    pub fn token(&self) -> &str {
+        &self.0.token
+    }
+
+    /// To be returned by a handler that has begun something whose end somebody else will learn of: the task is let go of,
+    /// and whoever keeps its [`token`](Self::token) says later how it ended, by a [`LaterTask`](crate::LaterTask), the
+    /// command `knarr activity`, or the API. Start-to-close and `heartbeat` go on meanwhile.
+    pub fn complete_later(&self) -> ActivityError {
+        ActivityError::later()
+    }
+
     /// W3C trace context of the run.
     pub fn traceparent(&self) -> Option<&str> {
         self.0.header(header::TRACEPARENT)
@@ -129,8 +218,36 @@ impl Context {
     /// Asks for a heartbeat within 100 ms, so that a cancellation is learned of soon. Not needed to stay alive: while a
     /// handler runs, a beat is sent after one second and then every five, and the task's lease is kept.
     pub fn heartbeat(&self) {
+        self.0.progress.say(None);
         self.0.beat_asked.store(true, Ordering::Relaxed);
     }
+
+    /// Says how far the work is. What was said last goes out with the next beat, within a second; it is what
+    /// [`last_details`](Self::last_details) gives the next attempt, should there be one.
+    ///
+    /// # Errors
+    /// When the details are no JSON, or more than 2 KiB of it: they travel in a header.
+    pub fn heartbeat_with(&self, details: &impl Serialize) -> Result<(), DetailsError> {
+        let details = serde_json::to_vec(details)?;
+        if details.len() > MAX_DETAILS_BYTES {
+            return Err(DetailsError::TooLarge(details.len()));
+        }
+        self.0.progress.say(Some(Bytes::from(details)));
+        Ok(())
+    }
+}
+
+/// Details that cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DetailsError {
+    #[error("the details of a heartbeat are no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0} bytes of details are more than 2048")]
+    TooLarge(usize),
+}
+
+pub(crate) fn millis(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_millis)
 }
 
 pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {

@@ -68,6 +68,12 @@ async fn stop_handlers(flight: &Flight) {
             given_back.push(entry.ack.clone());
             false
         }
+        // Whatever is granted from here on is given to nobody, and ends unknown.
+        State::Claiming { .. } => {
+            flight.slot_free();
+            given_back.push(entry.ack.clone());
+            false
+        }
         State::HandedIn { .. } => true,
     });
     tracing::warn!(

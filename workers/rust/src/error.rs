@@ -26,6 +26,8 @@ pub(crate) enum ErrorKind {
     Unknown,
     Cancelled,
     RetryLater,
+    /// Somebody else says how it ended.
+    Later,
 }
 
 impl ErrorKind {
@@ -35,6 +37,7 @@ impl ErrorKind {
             Self::Unknown => "unknown",
             Self::Cancelled => "cancelled",
             Self::RetryLater => "retry_later",
+            Self::Later => "later",
         }
     }
 }
@@ -81,6 +84,10 @@ impl ActivityError {
             retry_after: Some(after),
             ..Self::new(ErrorKind::RetryLater, "retry_later", "still running")
         }
+    }
+
+    pub(crate) fn later() -> Self {
+        Self::new(ErrorKind::Later, "later", "finished from elsewhere")
     }
 
     /// Asserts that no attempt of this task, not just this one, has had an effect: lifts an earlier *unknown*.

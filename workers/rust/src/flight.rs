@@ -22,7 +22,9 @@ use tokio::task::AbortHandle;
 
 use crate::context::TaskInfo;
 use crate::error::ActivityError;
+use crate::handler::Handler;
 use crate::outcome::Outcome;
+use crate::sweep::beat;
 
 pub(crate) const ACK: Bytes = Bytes::from_static(b"+ACK");
 pub(crate) const NAK: Bytes = Bytes::from_static(b"-NAK");
@@ -52,10 +54,21 @@ pub(crate) struct Entry {
 
 #[derive(Debug)]
 pub(crate) enum State {
+    /// Of a task that may run at most once: its handler is called when that is granted.
+    Claiming {
+        /// The same in every repeat.
+        by: String,
+        sent: Instant,
+        handler: HeldBack,
+    },
     Running {
         abort: AbortHandle,
         began: Instant,
         next_beat: Instant,
+        /// How often the worker promises to beat.
+        every: Duration,
+        /// When it did last, or began.
+        beaten: Instant,
         /// Start-to-close.
         ends: Option<Instant>,
     },
@@ -65,6 +78,18 @@ pub(crate) enum State {
         sent: Instant,
         times: u32,
     },
+}
+
+/// A handler with its input, not called yet.
+pub(crate) struct HeldBack {
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) input: Bytes,
+}
+
+impl std::fmt::Debug for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeldBack")
+    }
 }
 
 /// What the parts of a worker share.
@@ -171,6 +196,14 @@ impl Flight {
 
     /// The handler is done: its result goes out, and waits in the table for its confirmation.
     pub(crate) async fn hand_in(&self, task: &Arc<TaskInfo>, outcome: Outcome) {
+        // Before the outcome that another attempt may follow.
+        if matches!(outcome, Outcome::Error(_)) && task.progress.is_unsent() && self.is_connected() {
+            let began = match self.entries().get(&task.token).map(|entry| &entry.state) {
+                Some(State::Running { began, .. }) => *began,
+                _ => Instant::now(),
+            };
+            beat(self, task, began.elapsed(), None).await;
+        }
         let way = if task.header(header::DIRECT).is_some() {
             Way::Direct
         } else {
@@ -200,11 +233,11 @@ impl Flight {
             tracing::debug!(token = &*task.token, "a result was not published: {error}");
             return;
         }
-        // The work is done, so this is no failure; but another attempt would answer as much again.
+        // The work is done, so this is no failure; but another attempt would answer as much again. By this type the step
+        // waits for an operator, like one whose result the orchestrator finds too large.
         let size = outcome.body().len();
         tracing::error!(size, "a result is larger than the server takes");
-        let too_large =
-            ActivityError::unknown("result_too_large", format!("the result of {size} bytes cannot be sent"));
+        let too_large = ActivityError::unknown("limit", format!("the result of {size} bytes cannot be sent"));
         let outcome = Outcome::Error(Box::new(too_large.non_retryable()));
         if let Some(Entry {
             state: State::HandedIn { outcome: kept, .. },

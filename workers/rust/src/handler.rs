@@ -5,17 +5,25 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use knarr_schemas::header;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
+use crate::body::{self, BodyError};
 use crate::context::{Context, TaskInfo};
 use crate::error::ActivityError;
 use crate::flight::Flight;
 use crate::outcome::Outcome;
+
+/// More than any orchestrator takes, so that what it sent is read.
+const MOST_INPUT_BYTES: usize = 16 << 20;
+/// With the pauses between them, six seconds.
+const STORE_TRIES: u32 = 6;
 
 /// A handler with its types erased. It spawns by itself, so that an activity costs one allocation for its future.
 pub(crate) trait Handler: Send + Sync {
@@ -54,30 +62,95 @@ where
 {
     fn spawn(self: Arc<Self>, flight: Arc<Flight>, task: Arc<TaskInfo>, input: Bytes) -> AbortHandle {
         flight.slot_taken();
+        let handling = Arc::clone(&flight);
         let slot = Slot(flight);
         let run = async move {
-            let handler = async {
-                let output = match decode(&input) {
-                    Ok(input) => (self.call)(Context(Arc::clone(&task)), input).await?,
-                    Err(reason) => return Err(task.refused("bad_input", reason).non_retryable()),
-                };
-                encode(&output)
+            let input = match task.header(header::BODY) {
+                None => Ok(input),
+                Some(object) => fetch(&handling.client, &task, object).await,
             };
-            let outcome = match AssertUnwindSafe(handler).catch_unwind().await {
-                Ok(Ok(output)) => Outcome::Completed(output),
-                Ok(Err(error)) => Outcome::Error(Box::new(error)),
-                Err(panic) => {
-                    let message = panic_message(panic.as_ref());
-                    tracing::error!(
-                        activity = task.header(knarr_schemas::header::ACTIVITY),
-                        "a handler panicked: {message}"
-                    );
-                    Outcome::Error(Box::new(ActivityError::unknown("panic", message)))
+            let outcome = match input {
+                Ok(input) => outcome(&self.call, &task, &input).await,
+                Err(error) => Outcome::Error(Box::new(error)),
+            };
+            let outcome = match outcome {
+                Outcome::Completed(output) if output.len() > body::MAX_INLINE_BYTES => {
+                    store(&handling.client, &task, output).await
                 }
+                outcome => outcome,
             };
             slot.0.hand_in(&task, outcome).await;
         };
         tokio::spawn(run).abort_handle()
+    }
+}
+
+/// The input that is an object. A later attempt brings another one, should this have gone.
+async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Result<Bytes, ActivityError> {
+    let namespace = task.header(header::NAMESPACE).unwrap_or_default();
+    let digest = task.header(header::BODY_DIGEST);
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match body::get(client, namespace, object, digest, MOST_INPUT_BYTES).await {
+            Ok(input) => return Ok(input),
+            // Start-to-close ends this, should nothing else do so.
+            Err(BodyError::Unavailable(problem)) => {
+                tracing::debug!("a task's input is not there yet: {problem}");
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(Duration::from_secs(5));
+            }
+            Err(error) => return Err(task.refused("body_missing", error.to_string())),
+        }
+    }
+}
+
+/// An output that is too large for its message; where it cannot be stored it is tried in the message all the same.
+async fn store(client: &async_nats::Client, task: &TaskInfo, output: Bytes) -> Outcome {
+    let namespace = task.header(header::NAMESPACE).unwrap_or_default();
+    let mut pause = Duration::from_millis(100);
+    for _ in 0..STORE_TRIES {
+        match body::put(client, namespace, &output).await {
+            Ok(reference) => return Outcome::Stored(reference),
+            Err(BodyError::Unavailable(problem)) => {
+                tracing::debug!("a result is not stored yet: {problem}");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(error) => {
+                tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
+                break;
+            }
+        }
+    }
+    Outcome::Completed(output)
+}
+
+/// What becomes of a task whose handler is called with this input, JSON.
+pub(crate) async fn outcome<F, I, O, Fut>(call: &F, task: &Arc<TaskInfo>, input: &[u8]) -> Outcome
+where
+    F: Fn(Context, I) -> Fut,
+    Fut: Future<Output = Result<O, ActivityError>>,
+    I: DeserializeOwned,
+    O: Serialize,
+{
+    let handler = async {
+        let output = match decode(input) {
+            Ok(input) => call(Context(Arc::clone(task)), input).await?,
+            Err(reason) => return Err(task.refused("bad_input", reason).non_retryable()),
+        };
+        encode(&output)
+    };
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(Ok(output)) => Outcome::Completed(output),
+        Ok(Err(error)) => Outcome::Error(Box::new(error)),
+        Err(panic) => {
+            let message = panic_message(panic.as_ref());
+            tracing::error!(
+                activity = task.header(header::ACTIVITY),
+                "a handler panicked: {message}"
+            );
+            Outcome::Error(Box::new(ActivityError::unknown("panic", message)))
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use knarr_schemas::code;
 use serde::Deserialize;
 
 use crate::flight::{Flight, State, Way};
+use crate::task::claimed;
 
 /// [`knarr_schemas::body::Confirmation`], read without copying the tokens.
 #[derive(Deserialize)]
@@ -49,7 +50,9 @@ pub(crate) async fn read_inbox(flight: Arc<Flight>, mut inbox: Subscriber) {
             // The stream is not there just now; the sweep repeats.
             ("l", token) if nobody => tracing::debug!(token, "the log is not there to take a result"),
             ("l", token) => stored(&flight, token, &message).await,
-            ("b", _) if nobody => {}
+            // The sweep asks again: without an owner nothing is granted.
+            ("b" | "k", _) if nobody => {}
+            ("k", token) => claim_answered(&flight, token, &message).await,
             ("b", token) => beat_answered(&flight, token, &message),
             // Whoever answers one result at its reply subject confirms it just as well.
             ("c" | "r", _) => confirmed(&flight, &message).await,
@@ -125,6 +128,13 @@ fn beat_answered(flight: &Flight, token: &str, message: &Message) {
         Ok(BeatAnswer::Ok) => {}
         Ok(BeatAnswer::Cancel | BeatAnswer::Gone) => cancel(flight, token),
         Err(error) => tracing::warn!("the answer to a beat cannot be read: {error}"),
+    }
+}
+
+async fn claim_answered(flight: &Arc<Flight>, token: &str, message: &Message) {
+    match serde_json::from_slice(&message.payload) {
+        Ok(answer) => claimed(flight, token, answer).await,
+        Err(_) => confirmed(flight, message).await,
     }
 }
 

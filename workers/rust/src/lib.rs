@@ -32,7 +32,16 @@
 //! - No more tasks are taken than there are free slots, and no more results wait for confirmation than allowed.
 //! - A panic or an error that the handler did not call *failed* is *unknown*: the step will be undone if the run fails.
 //!
-//! Not here: retries, backoff and timeouts between attempts (the orchestrator's), and claims for at-most-once activities.
+//! - A task of a single attempt (`maximum_attempts: 1`) is claimed before its handler is called, and a claim is granted once:
+//!   such a handler runs *at most once*, and a worker that dies in it leaves the step unknown.
+//!
+//! While a handler runs the worker beats for it: after a second, then every five, or as often as the activity's `heartbeat`
+//! asks for. A worker that has missed three beats is taken for lost, long before its timeout. [`Context::heartbeat_with`] says
+//! how far the work is, which the next attempt finds in [`Context::last_details`]. A handler that cannot wait for the end of
+//! what it has begun returns [`Context::complete_later`]; whoever knows the end says so by a [`LaterTask`]. [`testing`] calls
+//! handlers without any server.
+//!
+//! Not here: retries, backoff and timeouts between attempts, which are the orchestrator's.
 
 mod connect;
 mod context;
@@ -41,17 +50,21 @@ mod error;
 mod flight;
 mod handler;
 mod inbox;
+mod later;
 mod outcome;
 mod pull;
 mod sweep;
 mod task;
+pub mod testing;
 mod worker;
 
 pub mod barrier;
+pub mod body;
 pub mod order_services;
 
 pub use connect::{ConnectError, connect, connect_options};
-pub use context::{Context, Direction};
+pub use context::{Context, DetailsError, Direction};
 pub use error::ActivityError;
+pub use later::{LaterError, LaterTask};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::{BuildError, RunError, Worker, WorkerBuilder};

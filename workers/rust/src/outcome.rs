@@ -6,7 +6,8 @@ use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use knarr_schemas::header;
 
-use crate::error::ActivityError;
+use crate::body::Reference;
+use crate::error::{ActivityError, ErrorKind};
 
 /// Longest error message and type that are sent, in bytes; what is longer is cut.
 const MAX_MESSAGE_BYTES: usize = 2048;
@@ -17,6 +18,8 @@ const MAX_TYPE_BYTES: usize = 128;
 pub(crate) enum Outcome {
     /// The output, as JSON.
     Completed(Bytes),
+    /// The output is an object.
+    Stored(Reference),
     Error(Box<ActivityError>),
 }
 
@@ -24,15 +27,27 @@ impl Outcome {
     pub(crate) fn body(&self) -> Bytes {
         match self {
             Self::Completed(output) => output.clone(),
-            Self::Error(_) => Bytes::new(),
+            Self::Stored(_) | Self::Error(_) => Bytes::new(),
         }
     }
 
     /// Adds the headers that say what happened; *completed* needs none.
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
-        let Self::Error(error) = self else { return };
         let mut put = |name: &'static str, value: &str| headers.insert(HeaderName::from_static(name), value);
+        let error = match self {
+            Self::Completed(_) => return,
+            Self::Stored(reference) => {
+                for (name, value) in reference.headers() {
+                    put(name, &value);
+                }
+                return;
+            }
+            Self::Error(error) => error,
+        };
         put(header::OUTCOME, error.kind.as_str());
+        if error.kind == ErrorKind::Later {
+            return;
+        }
         put(header::ERROR_TYPE, &header_text(&error.error_type, MAX_TYPE_BYTES));
         put(header::ERROR_MESSAGE, &header_text(&error.message, MAX_MESSAGE_BYTES));
         if !error.retryable {

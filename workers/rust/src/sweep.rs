@@ -11,12 +11,16 @@ use bytes::Bytes;
 use knarr_schemas::header;
 use tokio::time::MissedTickBehavior;
 
-use crate::context::TaskInfo;
+use crate::context::{TaskInfo, millis};
 use crate::flight::{ACK, Flight, IN_PROGRESS, State, Way};
 use crate::outcome::Outcome;
 
 const TICK: Duration = Duration::from_millis(100);
 const BEAT: Duration = Duration::from_secs(5);
+/// Details go out no more often than that.
+const DETAILS: Duration = Duration::from_secs(1);
+/// A claim that is not answered is repeated after that.
+pub(crate) const CLAIM: Duration = Duration::from_secs(1);
 /// How long a confirmation may take before the result is handed in again.
 const CONFIRM: Duration = Duration::from_secs(1);
 /// So often a result is offered to the owner; then it goes to the log.
@@ -24,7 +28,9 @@ const DIRECT_TIMES: u32 = 2;
 
 enum Due {
     Lease(Subject),
-    Beat(Arc<TaskInfo>, Duration),
+    /// How long the handler has been at work, and when the next beat comes.
+    Beat(Arc<TaskInfo>, Duration, Duration),
+    Claim(Arc<TaskInfo>, String),
     Repeat(Arc<TaskInfo>, Outcome, Way),
     /// Start-to-close is over and the handler has been stopped.
     Expired(Arc<TaskInfo>, Subject),
@@ -54,18 +60,28 @@ fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
                 abort,
                 began,
                 next_beat,
+                every,
+                beaten,
                 ends,
             } => {
-                if ends.is_some_and(|end| end <= now) {
+                if ends.is_some_and(|end| end <= now) && !takes_its_time(&entry.task) {
                     abort.abort();
                     entry.task.cancelled.cancel();
                     due.push(Due::Expired(Arc::clone(&entry.task), entry.ack.clone()));
                     return false;
                 }
                 let asked = entry.task.beat_asked.swap(false, Ordering::Relaxed);
-                if connected && (asked || *next_beat <= now) {
-                    *next_beat = now + BEAT;
-                    due.push(Due::Beat(Arc::clone(&entry.task), now - *began));
+                let told = now - *beaten >= DETAILS && entry.task.progress.is_unsent();
+                if connected && (asked || told || *next_beat <= now) {
+                    *next_beat = now + *every;
+                    *beaten = now;
+                    due.push(Due::Beat(Arc::clone(&entry.task), now - *began, *every));
+                }
+            }
+            State::Claiming { by, sent, .. } => {
+                if connected && now - *sent >= CLAIM {
+                    *sent = now;
+                    due.push(Due::Claim(Arc::clone(&entry.task), by.clone()));
                 }
             }
             State::HandedIn {
@@ -95,7 +111,8 @@ fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
 async fn act(flight: &Flight, due: Due) {
     match due {
         Due::Lease(ack) => flight.tell(ack, IN_PROGRESS).await,
-        Due::Beat(task, running) => beat(flight, &task, running).await,
+        Due::Beat(task, running, every) => beat(flight, &task, running, Some(every)).await,
+        Due::Claim(task, by) => claim(flight, &task, &by).await,
         Due::Repeat(task, outcome, way) => {
             tracing::debug!(
                 token = &*task.token,
@@ -119,7 +136,36 @@ async fn act(flight: &Flight, due: Due) {
     }
 }
 
-async fn beat(flight: &Flight, task: &TaskInfo, running: Duration) {
+/// Whether a handler that was asked to stop is waited for, whatever its start-to-close.
+fn takes_its_time(task: &TaskInfo) -> bool {
+    task.cancelled.is_cancelled() && task.header(header::CANCELLATION) == Some("wait_cancelled")
+}
+
+/// How often the worker of a task beats: often enough to be missed in time by nobody.
+pub(crate) fn beat_every(task: &TaskInfo) -> Duration {
+    let asked = task.header(header::HEARTBEAT).and_then(millis);
+    asked.map_or(BEAT, |silence| (silence / 3).clamp(TICK, BEAT))
+}
+
+/// Asks for a task that may run at most once.
+pub(crate) async fn claim(flight: &Flight, task: &TaskInfo, by: &str) {
+    let direct = task.header(header::DIRECT).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static(header::TOKEN), &*task.token);
+    headers.insert(HeaderName::from_static(header::CLAIM), by);
+    let claim = flight.client.publish_with_reply_and_headers(
+        format!("{direct}.claim"),
+        format!("{}.k.{}", flight.inbox, task.token),
+        headers,
+        Bytes::new(),
+    );
+    if let Some(Err(error)) = flight.offer(claim).await {
+        tracing::debug!("a claim was not sent: {error}");
+    }
+}
+
+/// `every` promises the next one.
+pub(crate) async fn beat(flight: &Flight, task: &TaskInfo, running: Duration, every: Option<Duration>) {
     let Some(direct) = task.header(header::DIRECT) else {
         return;
     };
@@ -129,11 +175,15 @@ async fn beat(flight: &Flight, task: &TaskInfo, running: Duration) {
         HeaderName::from_static(header::RUNNING_MS),
         running.as_millis().to_string(),
     );
+    if let Some(every) = every {
+        let every = every.as_millis().to_string();
+        headers.insert(HeaderName::from_static(header::BEAT_EVERY_MS), every);
+    }
     let beat = flight.client.publish_with_reply_and_headers(
         format!("{direct}.beat"),
         format!("{}.b.{}", flight.inbox, task.token),
         headers,
-        Bytes::new(),
+        task.progress.take().unwrap_or_default(),
     );
     if let Some(Err(error)) = flight.offer(beat).await {
         tracing::debug!("a beat was not sent: {error}");

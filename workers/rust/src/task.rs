@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use chrono::Utc;
+use knarr_schemas::body::ClaimAnswer;
 use knarr_schemas::header;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{TaskInfo, parse_time};
-use crate::flight::{ACK, Entry, Flight, State, TERM_NOT_A_TASK, Way};
+use crate::context::{Progress, TaskInfo, parse_time};
+use crate::error::ActivityError;
+use crate::flight::{ACK, Entry, Flight, HeldBack, State, TERM_NOT_A_TASK, Way};
 use crate::handler::Handler;
 use crate::outcome::Outcome;
+use crate::sweep::{beat_every, claim};
 
 pub(crate) type Handlers = HashMap<String, Arc<dyn Handler>>;
 
@@ -46,6 +49,9 @@ pub(crate) async fn accept(flight: &Arc<Flight>, handlers: &Handlers, message: M
     }
     let activity = task.header(header::ACTIVITY).unwrap_or_default();
     match handlers.get(activity) {
+        Some(handler) if task.header(header::MAX_ATTEMPTS) == Some("1") && task.header(header::DIRECT).is_some() => {
+            ask_for(flight, handler, task, ack, message.payload).await;
+        }
         Some(handler) => start(flight, handler, task, ack, message.payload),
         None => refuse_unknown_activity(flight, task, ack).await,
     }
@@ -68,6 +74,7 @@ fn read(headers: HeaderMap, ack: &str) -> Option<Arc<TaskInfo>> {
         headers,
         cancelled: CancellationToken::new(),
         beat_asked: AtomicBool::new(false),
+        progress: Progress::default(),
     }))
 }
 
@@ -95,7 +102,70 @@ fn is_late(task: &TaskInfo) -> bool {
         .is_some_and(|deadline| deadline <= Utc::now())
 }
 
+/// The handler of a task that may run at most once is not called before that is granted.
+async fn ask_for(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, ack: Subject, input: Bytes) {
+    // Unique, which is all that it has to be.
+    let by = flight.client.new_inbox();
+    flight.slot_taken();
+    let now = Instant::now();
+    let handler = HeldBack {
+        handler: Arc::clone(handler),
+        input,
+    };
+    let entry = Entry {
+        task: Arc::clone(&task),
+        ack,
+        leased: now,
+        state: State::Claiming {
+            by: by.clone(),
+            sent: now,
+            handler,
+        },
+    };
+    flight.entries().insert(Arc::clone(&task.token), entry);
+    claim(flight, &task, &by).await;
+}
+
+/// What the owner says to a claim.
+pub(crate) async fn claimed(flight: &Arc<Flight>, token: &str, answer: ClaimAnswer) {
+    let entry = {
+        let mut entries = flight.entries();
+        match entries.get(token).map(|entry| &entry.state) {
+            Some(State::Claiming { .. }) => entries.remove(token),
+            // It was answered before.
+            _ => None,
+        }
+    };
+    let Some(Entry {
+        task,
+        ack,
+        state: State::Claiming { handler, .. },
+        ..
+    }) = entry
+    else {
+        return;
+    };
+    match answer {
+        ClaimAnswer::Granted => {
+            start(flight, &handler.handler, task, ack, handler.input);
+            // The handler has taken its own.
+            flight.slot_free();
+        }
+        ClaimAnswer::Cancel => {
+            flight.slot_free();
+            hand_in(flight, task, ack, ActivityError::cancelled()).await;
+        }
+        ClaimAnswer::Taken | ClaimAnswer::Gone => {
+            tracing::debug!(token, ?answer, "a task is not this worker's to do");
+            flight.slot_free();
+            flight.tell(ack, ACK).await;
+            flight.left();
+        }
+    }
+}
+
 fn start(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, ack: Subject, input: Bytes) {
+    let every = beat_every(&task);
     let began = Instant::now();
     let ends = task
         .header(header::START_TO_CLOSE)
@@ -114,7 +184,9 @@ fn start(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, 
             state: State::Running {
                 abort,
                 began,
-                next_beat: began + FIRST_BEAT,
+                next_beat: began + FIRST_BEAT.min(every),
+                every,
+                beaten: began,
                 ends,
             },
         },
@@ -129,6 +201,11 @@ async fn refuse_unknown_activity(flight: &Flight, task: Arc<TaskInfo>, ack: Subj
         "activity_not_registered",
         format!("a worker of the queue does not have the activity `{activity}`"),
     );
+    hand_in(flight, task, ack, error).await;
+}
+
+/// Of a task whose handler was not called.
+async fn hand_in(flight: &Flight, task: Arc<TaskInfo>, ack: Subject, error: ActivityError) {
     let now = Instant::now();
     let outcome = Outcome::Error(Box::new(error));
     flight.entries().insert(

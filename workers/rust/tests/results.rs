@@ -159,15 +159,7 @@ async fn each_way_to_end_says_what_is_known() {
             None,
             Some("250ms"),
         ),
-        (
-            "pay",
-            r#""large""#,
-            "unknown",
-            "result_too_large",
-            Some("false"),
-            None,
-            None,
-        ),
+        ("pay", r#""large""#, "unknown", "limit", Some("false"), None, None),
         (
             "pay",
             r#"{"no":"text"}"#,

@@ -72,12 +72,13 @@ codes! {
     RACING = "KN0159", "Steps that run side by side set the same variable.", "Let the loop `collect` its results, use a variable for each branch, or say `max_concurrency: 1`.";
     TOO_NEW = "KN0160", "The stored definition uses a newer expression language than this version knows.", "Upgrade this replica.";
     LOSING_PIVOT = "KN0161", "A pivot stands in a branch of a `parallel` that does not wait for all.", "Put the pivot after the `parallel`, or let all branches join.";
-    NOT_AT_MOST_ONCE = "KN0162", "`maximum_attempts: 1` bounds attempts, not deliveries: a task is delivered again when its worker dies.", "Let the handler do its work once for an idempotency key, or say `read_only: true` where doing it twice does no harm.";
+    TIMEOUT_IDLE = "KN0163", "A timeout comes to nothing, because a shorter one ends first.", "Make it shorter than the other one, or remove it.";
+    ENDLESS_CANCELLATION = "KN0164", "A step with `cancellation: wait_cancelled` may be waited for without end.", "Give it a `heartbeat` or a `schedule_to_close`, or take `try_cancel`.";
 }
 
 /// The definitions in a page, without their indentation.
 #[cfg(test)]
-pub(super) fn examples(page: &str) -> Vec<String> {
+pub(crate) fn examples(page: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let mut open = false;
     for line in page.lines() {

@@ -16,12 +16,12 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "output",
         "search_attributes",
         "timeout",
+        "schedule",
         "expr_version",
     ],
 )
 .later(&[
     "triggers",
-    "schedule",
     "signals",
     "updates",
     "queries",
@@ -30,17 +30,33 @@ pub(super) const DOCUMENT: Keys = Keys::new(
     "priority",
 ]);
 
-pub(super) const DEFAULTS: Keys =
-    Keys::new("`defaults`", &["queue", "start_to_close", "retry", "compensate"]).later(&[
-        "heartbeat",
+pub(super) const DEFAULTS: Keys = Keys::new(
+    "`defaults`",
+    &[
+        "queue",
+        "start_to_close",
         "schedule_to_start",
         "schedule_to_close",
-        "priority",
-        "concurrency",
-    ]);
+        "heartbeat",
+        "cancellation",
+        "retry",
+        "compensate",
+    ],
+)
+.later(&["priority", "concurrency"]);
 
-pub(super) const DEFAULT_UNDO: Keys = Keys::new("`defaults.compensate`", &["queue", "start_to_close", "retry"])
-    .later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
+pub(super) const DEFAULT_UNDO: Keys = Keys::new(
+    "`defaults.compensate`",
+    &[
+        "queue",
+        "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+        "retry",
+    ],
+)
+.later(&["on_exhausted"]);
 
 pub(super) const COMPENSATION: Keys = Keys::new("`compensation`", &["order", "on_exhausted"]);
 
@@ -68,29 +84,30 @@ pub(super) const STEP: Keys = Keys::new(
         "queue",
         "retry",
         "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+        "cancellation",
         "compensate",
         "no_undo",
         "read_only",
         "pivot",
         "on_failure",
         "compensate_on_failure",
+        "concurrency",
+        "rate",
+        "priority",
+        "fairness_key",
         "on_timeout",
     ],
 )
-.later(&[
-    "schedule_to_start",
-    "schedule_to_close",
-    "heartbeat",
-    "priority",
-    "concurrency",
-    "max_concurrent",
-    "rate",
-    "cancellation",
-])
-.misplaced(&[(
-    "steps",
-    "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
-)]);
+.misplaced(&[
+    (
+        "steps",
+        "it belongs under the step's kind, as in `scope: { steps: [ … ] }`",
+    ),
+    ("max_concurrent", "write `concurrency: { limit: 10 }`"),
+]);
 
 /// The keys of which a step has exactly one.
 pub(super) const KINDS: &[&str] = &[
@@ -118,21 +135,42 @@ pub(super) const BESIDE_ACTIVITY: &[&str] = &[
     "queue",
     "retry",
     "start_to_close",
+    "schedule_to_start",
+    "schedule_to_close",
+    "heartbeat",
+    "cancellation",
     "compensate",
     "no_undo",
     "read_only",
     "pivot",
     "on_failure",
     "compensate_on_failure",
+    "concurrency",
+    "rate",
+    "priority",
+    "fairness_key",
 ];
+
+pub(super) const CONCURRENCY: Keys = Keys::new("`concurrency`", &["limit", "key"]);
+
+pub(super) const RATE: Keys = Keys::new("`rate`", &["limit", "per", "key"]);
 
 pub(super) const BESIDE_WAIT_FOR: &[&str] = &["on_timeout"];
 
 pub(super) const COMPENSATE: Keys = Keys::new(
     "`compensate`",
-    &["activity", "input", "queue", "retry", "start_to_close"],
+    &[
+        "activity",
+        "input",
+        "queue",
+        "retry",
+        "start_to_close",
+        "schedule_to_start",
+        "schedule_to_close",
+        "heartbeat",
+    ],
 )
-.later(&["heartbeat", "schedule_to_start", "schedule_to_close", "on_exhausted"]);
+.later(&["on_exhausted"]);
 
 pub(super) const RETRY: Keys = Keys::new(
     "`retry`",
@@ -177,3 +215,69 @@ pub(super) const WORKFLOW: Keys = Keys::new(
 pub(super) const EMIT: Keys = Keys::new("`emit`", &["subject", "body"]);
 
 pub(super) const FAIL: Keys = Keys::new("`fail`", &["type", "message"]);
+
+pub(super) const SCHEDULE: Keys = Keys::new(
+    "`schedule`",
+    &[
+        "cron",
+        "every",
+        "calendars",
+        "exclude",
+        "zone",
+        "start_at",
+        "end_at",
+        "jitter",
+        "dst",
+        "input",
+        "overlap",
+        "catch_up_window",
+        "pause_on_failure",
+        "note",
+        "actions",
+        "paused",
+    ],
+)
+.misplaced(&[("workflow", "the schedule of a definition starts that definition")]);
+
+/// Of a document of its own.
+pub(super) const SCHEDULE_DOCUMENT: Keys = Keys::new(
+    "a schedule",
+    &[
+        "schedule",
+        "workflow",
+        "version",
+        "cron",
+        "every",
+        "calendars",
+        "exclude",
+        "zone",
+        "start_at",
+        "end_at",
+        "jitter",
+        "dst",
+        "input",
+        "overlap",
+        "catch_up_window",
+        "pause_on_failure",
+        "note",
+        "actions",
+        "paused",
+    ],
+);
+
+pub(super) const EVERY: Keys = Keys::new("an interval", &["every", "phase"]);
+
+pub(super) const DST: Keys = Keys::new("`dst`", &["gap", "overlap"]);
+
+pub(super) const CALENDAR: Keys = Keys::new(
+    "a calendar",
+    &[
+        "second",
+        "minute",
+        "hour",
+        "day_of_month",
+        "month",
+        "day_of_week",
+        "year",
+    ],
+);

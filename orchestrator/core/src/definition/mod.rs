@@ -37,6 +37,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::DefinitionHash;
+use crate::schedule::Spec;
 use diagnostic::{Diagnostic, Severity};
 use plan::Plan;
 
@@ -83,6 +84,31 @@ pub fn read(text: &str, files: &dyn Fn(&str) -> Result<String, String>) -> Resul
         Err(bad) => {
             findings.push(Diagnostic::error(code::SYNTAX, tree.span, bad.0));
             Err(in_order(findings))
+        }
+    }
+}
+
+/// Reads the document of a schedule: its name, where it gives one, and what it says; or everything that is wrong with it.
+pub fn read_schedule(text: &str) -> Result<(Option<String>, Spec), Vec<Diagnostic>> {
+    let tree = yaml::parse(text).map_err(|finding| vec![finding])?;
+    let mut findings = Vec::new();
+    match read::schedule(&tree, &mut findings) {
+        Some((id, Some(spec))) if findings.is_empty() => Ok((id, spec)),
+        _ => Err(in_order(findings)),
+    }
+}
+
+/// Rebuilds a schedule from its canonical form, or reads one that came over the wire.
+pub fn from_schedule_json(json: &serde_json::Value) -> Result<Spec, String> {
+    let tree = tree::Node::from_json(json);
+    let mut findings = Vec::new();
+    match read::schedule(&tree, &mut findings) {
+        Some((_, Some(spec))) if findings.is_empty() => Ok(spec),
+        _ => {
+            let first = findings
+                .first()
+                .map(|finding| format!("{}: {}", finding.code.code, finding.message));
+            Err(first.unwrap_or_else(|| "it is no schedule".to_owned()))
         }
     }
 }

@@ -5,8 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
+use crate::limit::Rate;
+use crate::schedule::Spec;
 use crate::time::Span;
 
 /// A definition, ready to run.
@@ -28,6 +32,8 @@ pub struct Plan {
     /// Of the whole run, from its start.
     pub timeout: Option<Span>,
     pub compensation: CompensationPolicy,
+    /// When it is started by itself.
+    pub schedule: Option<Spec>,
 }
 
 /// How a failed run is undone (`compensation:`).
@@ -250,6 +256,56 @@ pub struct Activity {
     pub compensate_on_failure: bool,
     /// Once it has completed, the run only goes forward (SEMANTICS §2.7).
     pub pivot: bool,
+    /// What its tasks wait for beside a worker; `None` = nothing, and they cost nothing for it.
+    pub limiting: Option<Box<Limiting>>,
+    pub cancellation: Cancellation,
+}
+
+/// Limits over all runs, workers and replicas; an undo is under those of its step.
+#[derive(Debug, Default)]
+pub struct Limiting {
+    /// So many tasks at a time.
+    pub concurrency: Option<Limited<u32>>,
+    pub rate: Option<Limited<Rate>>,
+    /// From 1, the most important, to 5.
+    pub priority: Option<u8>,
+    /// Those who wait are served key by key; where it is not given the key of a limit takes its place.
+    pub fairness_key: Option<Template>,
+}
+
+#[derive(Debug)]
+pub struct Limited<T> {
+    pub to: T,
+    /// One limit for each of its values; `None` = one for all.
+    pub key: Option<Template>,
+}
+
+/// What becomes of a task under way when its step is not wanted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancellation {
+    /// Its worker is asked to stop, and waited for within the task's own timeouts.
+    #[default]
+    TryCancel,
+    /// Its worker is asked to stop, and waited for until it says how the task ended, or is lost: start-to-close does not end
+    /// the wait, `heartbeat` and `schedule_to_close` do.
+    WaitCancelled,
+    /// Its worker is neither asked to stop nor waited for; what it may have done counts as unknown, and is undone.
+    Abandon,
+}
+
+/// Timeouts of an activity beside start-to-close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Of a task, until a worker takes it. Not retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_start: Option<Span>,
+    /// Of all attempts together, with the pauses between them. Not retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_close: Option<Span>,
+    /// Of a worker's silence. Retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Span>,
 }
 
 /// What a task says to a worker, forwards or as an undo.
@@ -260,6 +316,7 @@ pub struct Call {
     /// `null` where the definition gives none.
     pub input: Option<Template>,
     pub start_to_close: Span,
+    pub timeouts: Timeouts,
     pub retry: RetryPolicy,
 }
 

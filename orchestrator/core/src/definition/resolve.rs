@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::code;
 use super::diagnostic::{Diagnostic, Severity};
 use super::model::{Attempts, Call, CallFields, Definition, RetryFields, Settings, StepKind, Undo};
-use super::plan::RetryPolicy;
+use super::plan::{Cancellation, RetryPolicy, Timeouts};
 use super::tree::Place;
 use crate::ids::QueueName;
 use crate::time::Span;
@@ -21,9 +21,9 @@ const UNDO_MAXIMUM_ATTEMPTS: u32 = 10;
 
 pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
     let none = CallFields::default();
-    let (call_defaults, undo_defaults) = match &definition.defaults {
-        Some(defaults) => (&defaults.call, &defaults.undo),
-        None => (&none, &none),
+    let (call_defaults, undo_defaults, cancellation) = match &definition.defaults {
+        Some(defaults) => (&defaults.call, &defaults.undo, defaults.cancellation),
+        None => (&none, &none, None),
     };
     let has_defaults = definition.defaults.is_some();
     let mut assumed: Option<(Place, Vec<String>)> = None;
@@ -41,7 +41,10 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
                 return;
             }
         };
+        let timeouts = timeouts([&call.fields, call_defaults]);
         let start_to_close = first([&call.fields, call_defaults], |f| f.start_to_close.as_ref()).copied();
+        // What all attempts may take, each may.
+        let start_to_close = start_to_close.or(timeouts.schedule_to_close);
         if start_to_close.is_none() {
             if has_defaults {
                 let message = format!("the step `{}` has no `start_to_close`", step.id.text);
@@ -53,13 +56,42 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
                     .push(step.id.text.clone());
             }
         }
-        let settings = Settings {
+        let mut settings = Settings {
             queue,
             start_to_close: start_to_close.unwrap_or(START_TO_CLOSE),
+            timeouts,
             retry: retry([&call.fields.retry, &call_defaults.retry], None),
         };
+        let mut contradicts = |message: String| {
+            found.push(Diagnostic::error(code::TIMEOUT_IDLE, step.id.place.clone(), message));
+        };
         if let Undo::Compensate(undo) = &mut activity.undo {
-            undo.settings = Some(undo_settings(undo, undo_defaults, &settings));
+            let mut of_undo = undo_settings(undo, undo_defaults, &settings);
+            let what = format!("the undo of `{}`", step.id.text);
+            agree(&undo.fields, &mut of_undo, &what, &mut contradicts);
+            undo.settings = Some(of_undo);
+        }
+        agree(
+            &call.fields,
+            &mut settings,
+            &format!("`{}`", step.id.text),
+            &mut contradicts,
+        );
+        let said = activity.cancellation;
+        // What cannot be said of a pivot is not meant for it where it stands under `defaults`.
+        let general = cancellation.filter(|it| !(activity.pivot && *it == Cancellation::Abandon));
+        activity.cancellation = said.or(general);
+        let bounded = settings.timeouts.heartbeat.or(settings.timeouts.schedule_to_close);
+        if activity.cancellation == Some(Cancellation::WaitCancelled) && bounded.is_none() {
+            let message = format!(
+                "nothing ends the wait for `{}` once it has been cancelled",
+                step.id.text
+            );
+            found.push(Diagnostic::error(
+                code::ENDLESS_CANCELLATION,
+                step.id.place.clone(),
+                message,
+            ));
         }
         call.settings = Some(settings);
     });
@@ -73,6 +105,48 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Timeouts of which the shorter makes the longer idle: an error where the step itself says the longer; what comes from
+/// `defaults` is fitted to the step.
+fn agree(own: &CallFields, settings: &mut Settings, what: &str, contradicts: &mut impl FnMut(String)) {
+    let mut idle = |longer: &str, shorter: &str| {
+        contradicts(format!("`{longer}` of {what} comes to nothing: `{shorter}` ends first"));
+    };
+    let timeouts = &mut settings.timeouts;
+    if let Some(all) = timeouts.schedule_to_close {
+        if all < settings.start_to_close {
+            if own.start_to_close.is_some() {
+                idle("start_to_close", "schedule_to_close");
+            }
+            settings.start_to_close = all;
+        }
+        if timeouts.schedule_to_start.is_some_and(|start| start >= all) {
+            if own.timeouts.schedule_to_start.is_some() {
+                idle("schedule_to_start", "schedule_to_close");
+            }
+            timeouts.schedule_to_start = None;
+        }
+    }
+    if timeouts
+        .heartbeat
+        .is_some_and(|silence| silence >= settings.start_to_close)
+    {
+        if own.timeouts.heartbeat.is_some() {
+            idle("heartbeat", "start_to_close");
+        }
+        timeouts.heartbeat = None;
+    }
+}
+
+/// One by one: what the step does not say it takes from `defaults`.
+fn timeouts(sources: [&CallFields; 2]) -> Timeouts {
+    let of = |field: fn(&Timeouts) -> Option<Span>| sources.into_iter().find_map(|fields| field(&fields.timeouts));
+    Timeouts {
+        schedule_to_start: of(|it| it.schedule_to_start),
+        schedule_to_close: of(|it| it.schedule_to_close),
+        heartbeat: of(|it| it.heartbeat),
+    }
+}
+
 /// An undo goes to its step's queue and has its step's timeout unless something else is said; its retries are its own.
 fn undo_settings(undo: &Call, defaults: &CallFields, step: &Settings) -> Settings {
     let sources = [&undo.fields, defaults];
@@ -81,6 +155,7 @@ fn undo_settings(undo: &Call, defaults: &CallFields, step: &Settings) -> Setting
         start_to_close: first(sources, |f| f.start_to_close.as_ref())
             .copied()
             .unwrap_or(step.start_to_close),
+        timeouts: timeouts(sources),
         retry: retry(
             [&undo.fields.retry, &defaults.retry],
             Some((UNDO_MAXIMUM_INTERVAL, UNDO_MAXIMUM_ATTEMPTS)),

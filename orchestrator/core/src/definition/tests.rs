@@ -8,10 +8,12 @@ use super::*;
 use crate::expression::Scope;
 use crate::time::Span;
 
+mod activities;
 mod flow;
 mod json_schema;
 mod kinds;
 mod saga;
+mod schedule;
 pub(crate) mod soundness;
 
 const ORDER: &str = r#"
@@ -239,12 +241,32 @@ fn one_finding_each() {
             "KN0104 a step has no key `actvity` | actvity",
         ),
         (
-            &step("{ activity: y, heartbeat: 5s }"),
-            "KN0105 `heartbeat` is not supported by this version | heartbeat",
+            &step("{ activity: y, read_only: true, rate: 5 }"),
+            "KN0103 `rate` must be a mapping, not a number | 5",
         ),
         (
-            &step("{ activity: y, priority: 1 }"),
-            "KN0105 `priority` is not supported by this version | priority",
+            &step("{ activity: y, read_only: true, priority: 6 }"),
+            "KN0111 `priority` must be a whole number from 1 to 5, not 6 | 6",
+        ),
+        (
+            &step("{ activity: y, read_only: true, max_concurrent: 3 }"),
+            "KN0104 a step has no key `max_concurrent` | max_concurrent",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { key: input.a } }"),
+            "KN0106 `concurrency` has no `limit` | concurrency",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { limit: 0 } }"),
+            "KN0111 `limit` must be a whole number from 1 to 1000000, not 0 | 0",
+        ),
+        (
+            &step("{ activity: y, read_only: true, concurrency: { limit: 1, key: steps.c.id } }"),
+            "KN0122 there is no step `c` | steps.c.id",
+        ),
+        (
+            &step("{ activity: y, read_only: true, rate: { limit: 1000000, per: 500ms } }"),
+            "KN0111 a rate is one in a microsecond at most | per",
         ),
         ("workflow: w\nversion: 1\n", "KN0106 the definition has no `steps` | "),
         (
@@ -438,8 +460,8 @@ fn one_finding_each() {
             "KN0121 there is no `vars` here | vars.y",
         ),
         (
-            &(step("{ activity: y }") + "schedule: daily\n"),
-            "KN0105 `schedule` is not supported by this version | schedule",
+            &(step("{ activity: y }") + "triggers: []\n"),
+            "KN0105 `triggers` is not supported by this version | triggers",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),
@@ -466,8 +488,28 @@ fn one_finding_each() {
             "KN0151 `b` is retried without limit: the saga may never get to compensate | b",
         ),
         (
-            &step("{ activity: y, no_undo: it is cheap, retry: { maximum_attempts: 1 } }"),
-            "KN0162 `b` has one attempt, whose task is still delivered again when its worker dies | b",
+            &step("{ activity: y, start_to_close: 10s, schedule_to_close: 9s }"),
+            "KN0163 `start_to_close` of `b` comes to nothing: `schedule_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, heartbeat: 5s }"),
+            "KN0163 `heartbeat` of `b` comes to nothing: `start_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, schedule_to_start: 1m, schedule_to_close: 1m }"),
+            "KN0163 `schedule_to_start` of `b` comes to nothing: `schedule_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, compensate: { activity: z, heartbeat: 7s } }"),
+            "KN0163 `heartbeat` of the undo of `b` comes to nothing: `start_to_close` ends first | b",
+        ),
+        (
+            &step("{ activity: y, cancellation: wait_cancelled }"),
+            "KN0164 nothing ends the wait for `b` once it has been cancelled | b",
+        ),
+        (
+            &step("{ activity: y, cancellation: abandon, pivot: true }"),
+            "KN0113 `cancellation` contradicts `pivot` | cancellation",
         ),
     ] {
         let found = findings(text);

@@ -19,7 +19,11 @@ impl World<'_> {
             Body::Cancel { .. } => self.stop_child(number, &to, Status::Cancelled),
             Body::Terminate { .. } => self.stop_child(number, &to, Status::Terminated),
             Body::Undo { .. } => self.undo_child(number, &to),
-            Body::ChildClosed(_) | Body::Signal { .. } => {
+            Body::Ask(ask) => {
+                let limit = ask.limit.clone();
+                self.send(Span::ZERO, Delivery::Answer(number, Answer::Granted { limit }));
+            }
+            Body::ChildClosed(_) | Body::Signal { .. } | Body::Release { .. } => {
                 self.send(Span::ZERO, Delivery::Answer(number, Answer::Accepted))
             }
         }

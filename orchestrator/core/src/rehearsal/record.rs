@@ -93,7 +93,9 @@ impl Record {
                 if !self.steps.contains(&name) {
                     self.steps.push(name.clone());
                 }
-                self.tasks.insert(scheduled.task, name.clone());
+                if scheduled.task != TaskNo::NONE {
+                    self.tasks.insert(scheduled.task, name.clone());
+                }
                 format!("{name} begins ({})", scheduled.activity)
             }
             Event::TaskOpened {
@@ -103,13 +105,20 @@ impl Record {
                 attempt,
             } => {
                 let name = task_name(*direction, step);
+                let first = self.tasks.values().all(|known| *known != name);
                 self.tasks.insert(*task, name.clone());
+                // It has waited for a permit, which nobody else has here.
+                if first {
+                    return None;
+                }
                 format!("{name} again, attempt {attempt}")
             }
             Event::UndoScheduled { step, task, .. } => {
                 let name = task_name(Direction::Undo, step);
                 self.undo(step);
-                self.tasks.insert(*task, name.clone());
+                if *task != TaskNo::NONE {
+                    self.tasks.insert(*task, name.clone());
+                }
                 format!("{name} begins")
             }
             Event::ChildUndoSent { step, .. } => {
@@ -128,6 +137,11 @@ impl Record {
             Event::TaskUnknown { task, error } => format!("{} ended unknown: {}", self.name(*task), words(error)),
             Event::TaskTimedOut { task, .. } => format!("{} timed out", self.name(*task)),
             Event::TaskLost { task, .. } => format!("{} was lost", self.name(*task)),
+            Event::TaskWithdrawn { task, .. } => format!("nobody took {} in time", self.name(*task)),
+            Event::TaskAbandoned { task } => format!("{} is not waited for", self.name(*task)),
+            Event::ScheduleToClosePassed { step, direction, .. } => {
+                format!("{} is past its schedule-to-close", task_name(*direction, step))
+            }
             Event::TaskCancelled { task } => format!("{} stopped as it was asked to", self.name(*task)),
             Event::TaskDeferred { task, until } => {
                 format!("{} asks to be asked again in {}", self.name(*task), span(at, *until))
@@ -173,6 +187,7 @@ impl Record {
             Event::RunCompleted { .. } => "the run has completed".to_owned(),
             Event::RunClosed { status } => format!("the run is closed: {status}"),
             Event::RunTerminated { .. } => "the run is terminated".to_owned(),
+            Event::Schedule(_) => "the schedule goes on".to_owned(),
             Event::RunContinued { .. } => "the run continues as a new one".to_owned(),
             _ => return None,
         })

@@ -74,7 +74,7 @@ pub(super) fn outcome(mock: &Mock, dispatch: &Dispatch) -> Result<Option<TaskOut
             not_done: false,
             retry_after: None,
         }),
-        Outcome::Timeout => return Ok(None),
+        Outcome::Timeout | Outcome::NotTaken => return Ok(None),
         Outcome::RetryLater { after } => TaskOutcome::RetryLater { after: *after },
     }))
 }

@@ -1,6 +1,6 @@
 //! The world around a run: what comes to it, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,12 +10,12 @@ use super::record::{Record, task_name};
 use super::report::{CaseReport, Deviation};
 use super::workers;
 use crate::definition::plan::Plan;
-use crate::definition::test_file::{Case, External, ExternalKind, code};
+use crate::definition::test_file::{Case, External, ExternalKind, Outcome, code};
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
 use crate::run::effect::{Dispatch, Effect};
-use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome};
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome};
 use crate::run::message::{Answer, Body, ChildClosed, Sender, StartChild};
-use crate::run::{self, Known, State, Transition};
+use crate::run::{self, State, Transition};
 use crate::time::{Span, Timestamp};
 
 /// Things that happen in one case.
@@ -67,6 +67,8 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
 /// On its way to the run.
 pub(super) enum Delivery<'c> {
     Outcome(TaskNo, TaskOutcome),
+    /// Its queue gives a task back.
+    Withdrawn(TaskNo),
     Answer(MessageNo, Answer),
     Child(Sender, ChildClosed),
     External(&'c External),
@@ -83,6 +85,8 @@ pub(super) struct World<'c> {
     /// How often something was called, by name.
     calls: BTreeMap<String, usize>,
     pub(super) children: BTreeMap<RunId, StartChild>,
+    /// Tasks that lie in their queue for good.
+    not_taken: BTreeSet<TaskNo>,
     record: Record,
     history: Vec<Transition>,
     problems: Vec<Deviation>,
@@ -111,6 +115,7 @@ impl<'c> World<'c> {
             sent: 0,
             calls: BTreeMap::new(),
             children: BTreeMap::new(),
+            not_taken: BTreeSet::new(),
             record: Record::from(case.start),
             history: Vec::new(),
             problems: Vec::new(),
@@ -170,6 +175,7 @@ impl<'c> World<'c> {
     fn deliver(&mut self, delivery: Delivery<'c>) {
         match delivery {
             Delivery::Outcome(task, outcome) => self.apply(Input::TaskEnded { task, outcome }),
+            Delivery::Withdrawn(task) => self.apply(Input::Withdrawn { task, withdrawn: true }),
             Delivery::Answer(number, answer) => self.apply(Input::MessageAnswered { number, answer }),
             Delivery::Child(from, closed) => {
                 let number = self.call(format!("messages of {}", from.run));
@@ -203,15 +209,30 @@ impl<'c> World<'c> {
         let overdue: Vec<_> = self
             .state
             .open_tasks()
-            .filter(|view| view.open.known == Known::Offered && view.open.due <= self.now)
+            .filter(|view| view.execution.due() <= self.now && !self.not_taken.contains(&view.open.task))
             .map(|view| (view.open.task, view.open.opened_at))
             .collect();
-        for (task, at) in overdue {
-            self.apply(Input::TaskStarted { task, at });
+        for (task, began) in overdue {
+            let answers = |delivery: &Delivery<'_>| matches!(delivery, Delivery::Outcome(of, _) if *of == task);
+            // Who is going to answer is at work until then, and says so.
+            if self.coming.values().any(answers) {
+                let (at, details) = (self.now, None);
+                let beat = Beat { began, at, details };
+                self.apply(Input::Heartbeat { task, beat });
+            } else {
+                self.apply(Input::TaskStarted { task, at: began });
+            }
         }
+        let not_taken = self
+            .state
+            .open_tasks()
+            .filter(|view| self.not_taken.contains(&view.open.task));
         self.apply(Input::Wake(Horizon {
             log_read_to: self.now,
-            delivered_to: BTreeMap::new(),
+            delivered_to: not_taken
+                .map(|view| (view.execution.queue.clone(), Timestamp(i64::MIN)))
+                .collect(),
+            listening_since: Timestamp::default(),
         }));
         self.state.seq() > before
     }
@@ -224,6 +245,7 @@ impl<'c> World<'c> {
             match effect {
                 Effect::Dispatch(dispatch) => self.dispatched(&dispatch),
                 Effect::CancelTask { task, .. } => self.asked_to_stop(task),
+                Effect::Withdraw { task, .. } => self.send(Span::ZERO, Delivery::Withdrawn(task)),
                 Effect::Send { number, to, body } => self.message(number, to, &body),
                 Effect::Emit { .. } | Effect::Answer { .. } | Effect::AnswerMessage { .. } | Effect::Continue => {}
             }
@@ -244,7 +266,15 @@ impl<'c> World<'c> {
         };
         match workers::outcome(mock, dispatch) {
             Ok(Some(outcome)) => self.send(mock.after, Delivery::Outcome(dispatch.task, outcome)),
-            Ok(None) => {}
+            Ok(None) if matches!(mock.outcome, Outcome::NotTaken) && !dispatch.withdrawable => {
+                let what = format!("`{name}` is not taken, and nothing says how long it may wait");
+                self.problem(code::NO_MOCK, what);
+            }
+            Ok(None) => {
+                if matches!(mock.outcome, Outcome::NotTaken) {
+                    self.not_taken.insert(dispatch.task);
+                }
+            }
             Err(problem) => self.problem(code::NO_MOCK, format!("`{name}`: {problem}")),
         }
     }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use crate::ids::{QueueName, TaskNo};
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
-use crate::run::input::{Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
-use crate::run::message::{Body, ChildClosed};
-use crate::run::{Event, Failure, State, Status, Transition};
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
+use crate::run::message::{Answer, Body, ChildClosed};
+use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -33,6 +33,30 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         parent: birth.parent.clone(),
         continues: birth.continues.clone(),
     }
+}
+
+/// The queues that were limited then, as far as that made a difference: by then something has asked for their permits.
+pub(super) fn queues(transition: &Transition) -> QueueLimits {
+    let mut queues = QueueLimits::new();
+    let mut limited = |queue: &QueueName, limit: TaskLimit| {
+        let limits = queues.entry(queue.clone()).or_default();
+        if limits.iter().all(|known| known.name != limit.name) {
+            limits.push(limit);
+        }
+    };
+    for event in &transition.events {
+        if let Event::MessageSent(sent) = event
+            && let Body::Ask(ask) = &*sent.body
+            && ask.limit.kind.is_of_queue()
+        {
+            let limit = TaskLimit {
+                name: ask.limit.clone(),
+                bound: ask.bound,
+            };
+            limited(&QueueName::new(&ask.limit.of), limit);
+        }
+    }
+    queues
 }
 
 pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
@@ -72,8 +96,28 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             vec![later(asked), later(None)]
         }
         Event::LateResult(late) => vec![ended(late.task, late_outcome(late))],
-        Event::TaskLost { task, .. } => vec![Input::TaskLost { task: *task }],
-        Event::TaskStarted { task, at } => vec![Input::TaskStarted { task: *task, at: *at }],
+        Event::TaskLost { task, .. } => {
+            let mut inputs = vec![Input::TaskLost { task: *task }];
+            inputs.extend(wakes(before, transition));
+            inputs
+        }
+        Event::TaskStarted { task, at } => match events.get(1) {
+            Some(heard @ Event::HeartbeatTaken { .. }) => beat(heard, *at).into_iter().collect(),
+            _ => vec![Input::TaskStarted { task: *task, at: *at }],
+        },
+        Event::HeartbeatTaken { at, .. } => {
+            let mut inputs: Vec<Input> = beat(first, *at).into_iter().collect();
+            inputs.extend(wakes(before, transition));
+            inputs
+        }
+        Event::WorkerSilent { task } => vec![Input::WorkerSilent { task: *task }],
+        Event::TaskClaimed { task, by } => vec![Input::TaskClaimed {
+            task: *task,
+            by: by.clone(),
+        }],
+        Event::TaskLeft { task } => vec![Input::TaskLeft { task: *task }],
+        Event::TaskWithdrawn { task, .. } => withdrawn(before, transition, *task, true),
+        Event::TaskTimedOut { task, .. } => withdrawn(before, transition, *task, false),
         Event::DispatchHeld { task, in_doubt, .. } => vec![Input::DispatchHeld {
             task: *task,
             in_doubt: *in_doubt,
@@ -82,7 +126,9 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         | Event::TaskOffered { .. }
         | Event::TaskDelivered { .. }
         | Event::DeadlineDeferred { .. }
-        | Event::TaskTimedOut { .. }
+        | Event::WithdrawalRequested { .. }
+        | Event::ScheduleToClosePassed { .. }
+        | Event::TimeoutVoided { .. }
         | Event::SignalTimedOut { .. }
         | Event::RunTimedOut { .. }
         | Event::MessageOffered { .. }
@@ -103,6 +149,15 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             number: *number,
             answer: answer.clone(),
         }],
+        // What was granted is not needed any more.
+        Event::MessageSent(sent) => match &*sent.body {
+            Body::Release { limit, ask } => vec![Input::MessageAnswered {
+                number: *ask,
+                answer: Answer::Granted { limit: limit.clone() },
+            }],
+            // Another attempt asks for its permit.
+            _ => wakes(before, transition),
+        },
         Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
             limits: *limits,
             operation: operation.clone(),
@@ -190,13 +245,45 @@ fn late_outcome(late: &LateResult) -> TaskOutcome {
     }
 }
 
+fn beat(heard: &Event, began: Timestamp) -> Option<Input> {
+    let Event::HeartbeatTaken { task, at, details } = heard else {
+        return None;
+    };
+    let beat = Beat {
+        began,
+        at: *at,
+        details: details.clone(),
+    };
+    Some(Input::Heartbeat { task: *task, beat })
+}
+
+/// A task in its queue ended by what the queue said, every other one by a wake-up.
+fn withdrawn(before: &State, transition: &Transition, task: TaskNo, withdrawn: bool) -> Vec<Input> {
+    let mut views = before.open_tasks();
+    let asked = views.any(|view| view.open.task == task && view.open.withdrawn_for.is_some());
+    if asked {
+        vec![Input::Withdrawn { task, withdrawn }]
+    } else {
+        wakes(before, transition)
+    }
+}
+
+/// A heartbeat that was too long ago was not heard for lack of a listener, if it was counted anew.
+fn listening_since(transition: &Transition) -> Timestamp {
+    let heard = transition.events.iter().find_map(|event| match event {
+        Event::HeartbeatTaken { at, .. } => Some(*at),
+        _ => None,
+    });
+    heard.unwrap_or_default()
+}
+
 /// A wake-up knows how far the log was read, and of some queues how far they had delivered.
 fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
     let mut delivered_to: BTreeMap<QueueName, Timestamp> = BTreeMap::new();
     for event in &transition.events {
         let (task, to) = match event {
             Event::TaskDelivered { task } => (task, transition.at),
-            Event::DeadlineDeferred { task, .. } => (task, Timestamp(0)),
+            Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, Timestamp(0)),
             _ => continue,
         };
         if let Some(view) = before.open_tasks().find(|view| view.open.task == *task) {
@@ -207,6 +294,7 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
         Input::Wake(Horizon {
             log_read_to,
             delivered_to: delivered_to.clone(),
+            listening_since: listening_since(transition),
         })
     };
     vec![wake(transition.at), wake(Timestamp(0))]

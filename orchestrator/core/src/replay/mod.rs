@@ -20,9 +20,11 @@ mod report;
 pub use read::{BadHistory, History, read};
 pub use report::{Definition, Difference, Report};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::definition::plan::Plan;
+use crate::ids::DefinitionHash;
 use crate::run::event::RunStarted;
 use crate::run::{self, Event, State, Transition, evolve};
 
@@ -33,11 +35,20 @@ mod tests;
 pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHistory> {
     let (first, rest) = history.transitions.split_first().ok_or(BadHistory::Empty)?;
     let mut state = State::born(first).ok_or(BadHistory::NoBirth)?;
-    let mut report = Report::of(&state, plan);
-    if let Some(plan) = plan {
+    let mut hashes: BTreeSet<&DefinitionHash> = definitions(history).collect();
+    hashes.insert(state.definition_hash());
+    let is_one = plan.is_some_and(|plan| hashes.contains(&plan.hash));
+    // A run that has moved to another version was decided by each in its time.
+    let decides = |by: &DefinitionHash| plan.filter(|plan| plan.hash == *by || !is_one);
+    let mut report = Report::of(&state, plan, is_one);
+    if plan.is_some() && decides(state.definition_hash()).is_none() {
+        report.folded_only += 1;
+    }
+    if let Some(plan) = decides(state.definition_hash()) {
         let again = match first.events.first() {
             Some(Event::RunStarted(birth)) => {
-                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at);
+                let queues = inverse::queues(first);
+                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at, &queues);
                 vec![decided.map(|(state, transition)| (state, Some(born_alike(transition, birth))))]
             }
             _ => Vec::new(),
@@ -58,17 +69,31 @@ pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHisto
         let before = state.clone();
         evolve(&mut state, transition);
         report.count(transition);
-        if let Some(plan) = plan {
+        if plan.is_some() && decides(before.definition_hash()).is_none() {
+            report.folded_only += 1;
+        }
+        if let Some(plan) = decides(before.definition_hash()) {
+            let queues = inverse::queues(transition);
             let inputs = inverse::inputs(&before, transition);
             let again = inputs.into_iter().map(|input| {
                 let mut state = before.clone();
-                words(run::apply(plan, &mut state, input, transition.at).map(|decided| (state, decided)))
+                let decided = run::apply_within(plan, &mut state, input, transition.at, &queues);
+                words(decided.map(|decided| (state, decided)))
             });
             report.judge(transition, again, &state);
         }
     }
     report.ended(&state, history);
     Ok(report)
+}
+
+/// Those that the run has moved to.
+fn definitions(history: &History) -> impl Iterator<Item = &DefinitionHash> {
+    let events = history.transitions.iter().flat_map(|transition| &transition.events);
+    events.filter_map(|event| match event {
+        Event::RunMigrated { definition, .. } => Some(definition),
+        _ => None,
+    })
 }
 
 /// That it was another definition is told once, and is no difference.

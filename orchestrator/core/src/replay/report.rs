@@ -32,7 +32,7 @@ pub struct Report {
 #[serde(rename_all = "snake_case")]
 pub enum Definition {
     NotGiven,
-    /// The one the run began with.
+    /// The one the run began with, or one it has moved to.
     Same,
     /// Another one: differences say what it would have done.
     Other,
@@ -52,7 +52,8 @@ pub struct Difference {
 }
 
 impl Report {
-    pub(super) fn of(state: &State, plan: Option<&Plan>) -> Self {
+    /// `is_one`: the plan is one that the run went by.
+    pub(super) fn of(state: &State, plan: Option<&Plan>, is_one: bool) -> Self {
         Self {
             transitions: 0,
             events: 0,
@@ -61,7 +62,7 @@ impl Report {
             version: state.version(),
             definition: match plan {
                 None => Definition::NotGiven,
-                Some(plan) if plan.hash == *state.definition_hash() => Definition::Same,
+                Some(_) if is_one => Definition::Same,
                 Some(_) => Definition::Other,
             },
             same: 0,

@@ -2,7 +2,7 @@
 //!
 //! | what | then |
 //! |---|---|
-//! | entered | its input is evaluated; dispatched, with its ledger entry |
+//! | entered | its input is evaluated; dispatched, with its ledger entry, or [`super::permit`] has it wait |
 //! | its task has ended | [`super::attempt`] says whether the step has |
 //! | completed | its undo is prepared; a pivot makes the run go forward only |
 //! | failed, unknown, cancelled | [`super::tree::step_failed`]: undone if it may have been done, and the container is told |
@@ -12,8 +12,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::decider::Decider;
+use super::effect::Direction;
 use super::event::{ActivityScheduled, Event, UndoCall};
-use super::{blocked, compensation, tree};
+use super::{blocked, compensation, permit, tree};
 use crate::definition::plan::{Activity, NodeId, Undo};
 use crate::ids::{StepPath, TaskNo};
 
@@ -37,16 +38,27 @@ pub(super) fn schedule(d: &mut Decider<'_>, node: NodeId, path: StepPath, activi
         }),
         Undo::ReadOnly | Undo::None { .. } => None,
     };
+    let limits = match permit::limits(d, &path, activity) {
+        Ok(limits) => limits,
+        Err(error) => return tree::fail(d, node, path, error),
+    };
+    let waits = permit::have_tasks_wait(d, limits.as_deref(), &call.queue);
     d.emit(Event::ActivityScheduled(Box::new(ActivityScheduled {
-        step: path,
-        task: d.state.next_task(),
+        step: path.clone(),
+        task: permit::first_task(d.state, waits),
         activity: call.activity.clone(),
         queue: call.queue.clone(),
         input,
         start_to_close: call.start_to_close,
+        timeouts: call.timeouts,
+        cancellation: activity.cancellation,
         max_attempts: call.retry.maximum_attempts,
         undo,
+        limits,
     })));
+    if waits {
+        permit::open(d, &path, Direction::Do);
+    }
 }
 
 pub(super) fn completed(d: &mut Decider<'_>, step: StepPath, task: TaskNo, output: Arc<Value>) {

@@ -9,33 +9,47 @@ use serde_json::Value;
 
 use super::decider::{Decider, Work};
 use super::event::{Event, RunStarted, Transition};
+use super::failure::Failure;
 use super::input::{Input, Rejected, Start, TaskOutcome};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
+use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{answer, attempt, cancel, deadline, held, late, message, outbox, parked, raise, search_attribute, signal};
+use super::{
+    answer, attempt, cancel, deadline, heartbeat, held, late, message, migrate, outbox, parked, permit, raise,
+    schedule, search_attribute, signal, withdrawal,
+};
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Timestamp;
 
-/// Begins a run: validates, and takes the first steps.
+/// Begins a run where no queue is limited.
 pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
-    start_within(RunLimits::default(), plan, start, at)
+    start_within(RunLimits::default(), plan, start, at, &permit::UNLIMITED)
 }
 
-/// The same, with limits of its own.
+/// Begins a run with limits of its own: validates, and takes the first steps.
 pub fn start_within(
     limits: RunLimits,
     plan: &Plan,
     start: Start,
     at: Timestamp,
+    queues: &QueueLimits,
 ) -> Result<(State, Transition), Rejected> {
+    let schedule = match plan.workflow.as_str() == schedule::WORKFLOW {
+        true => Some(schedule::of_start(&start)?),
+        false => None,
+    };
     let birth = Arc::new(RunStarted {
         limits,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
-    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth));
+    if let Some((spec, version)) = schedule {
+        let transition = schedule::begin(plan, &mut state, birth, spec, version);
+        return Ok((state, transition));
+    }
+    let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth), queues);
     d.push(Work::Enter {
         node: plan.root,
         path: StepPath::new(""),
@@ -79,19 +93,55 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
     Ok(birth)
 }
 
-/// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
+/// Applies one input where no queue is limited.
 pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Result<Option<Transition>, Rejected> {
-    let mut d = Decider::new(plan, state, at);
+    apply_within(plan, state, input, at, &permit::UNLIMITED)
+}
+
+/// Applies one input. `None`: it changed nothing (a duplicate, or nothing was due).
+pub fn apply_within(
+    plan: &Plan,
+    state: &mut State,
+    input: Input,
+    at: Timestamp,
+    queues: &QueueLimits,
+) -> Result<Option<Transition>, Rejected> {
+    let mut d = Decider::new(plan, state, at, queues);
+    if d.state.schedule.is_some() {
+        schedule::apply(&mut d, input)?;
+        return Ok(d.finish());
+    }
     match input {
         Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
         Input::TaskStarted { task, at } => {
             known(&d, task)?;
-            deadline::task_started(&mut d, task, at);
+            heartbeat::task_started(&mut d, task, at);
+        }
+        Input::Heartbeat { task, beat } => {
+            known(&d, task)?;
+            heartbeat::beat(&mut d, task, beat);
+        }
+        Input::WorkerSilent { task } => {
+            known(&d, task)?;
+            heartbeat::silent(&mut d, task);
+        }
+        Input::TaskClaimed { task, by } => {
+            known(&d, task)?;
+            heartbeat::claimed(&mut d, task, by);
+        }
+        Input::TaskLeft { task } => {
+            known(&d, task)?;
+            heartbeat::left(&mut d, task);
+        }
+        Input::Withdrawn { task, withdrawn } => {
+            known(&d, task)?;
+            withdrawal::answered(&mut d, task, withdrawn);
         }
         Input::TaskLost { task } => {
             known(&d, task)?;
             if takes_results(&d) {
-                attempt::lost(&mut d, task);
+                attempt::lost(&mut d, task, Failure::lost());
+                d.settle();
             }
         }
         Input::DispatchHeld { task, in_doubt } => {
@@ -117,7 +167,9 @@ pub fn apply(plan: &Plan, state: &mut State, input: Input, at: Timestamp) -> Res
             operation,
         } => parked::act(&mut d, step, direction, action, operation)?,
         Input::RaiseLimits { limits, operation } => raise::raise(&mut d, limits, operation)?,
+        Input::Migrate { to, operation } => migrate::migrate(&mut d, &to.0, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
+        Input::Schedule { .. } => return Err(Rejected::Schedule("the run is no schedule".to_owned())),
     }
     Ok(d.finish())
 }

@@ -6,6 +6,7 @@
 //! | failed | kept; lifted by *not done* | retry, else the step failed (or is unknown), the undo is parked |
 //! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
 //! | cancelled | kept | like failed |
+//! | schedule-to-start, schedule-to-close | kept if the task was taken out of its queue, else set | no retry |
 //! | retry later | kept | asked again as the same attempt; what was halted takes it as unknown, because it still runs somewhere |
 //!
 //! What was halted makes no further forward attempts; a pivot that may have been done makes them for ever
@@ -73,37 +74,60 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
     d.settle();
 }
 
-/// The server gave up delivering an open task.
-pub(super) fn lost(d: &mut Decider<'_>, task: TaskNo) {
+/// Nobody will answer an open task any more, as far as anybody can tell.
+pub(super) fn lost(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
     silent(
         d,
         task,
-        |task, error| Event::TaskLost { task, error },
-        |_| Failure::lost(),
+        Event::TaskLost { task, error },
+        Ended::SILENT,
+        StepOutcome::Unknown,
     );
-    d.settle();
 }
 
-/// An open task is past its start-to-close.
-pub(super) fn timed_out(d: &mut Decider<'_>, task: TaskNo) {
+/// An open task is past its start-to-close, or its worker was silent for too long.
+pub(super) fn timed_out(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
     silent(
         d,
         task,
-        |task, error| Event::TaskTimedOut { task, error },
-        Failure::start_to_close,
+        Event::TaskTimedOut { task, error },
+        Ended::SILENT,
+        StepOutcome::Unknown,
     );
 }
 
-fn silent(d: &mut Decider<'_>, task: TaskNo, event: fn(TaskNo, Failure) -> Event, error: fn(Span) -> Failure) {
+/// An open task is past a timeout that is not retried.
+pub(super) fn expired(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
+    silent(
+        d,
+        task,
+        Event::TaskTimedOut { task, error },
+        Ended::FINAL,
+        StepOutcome::Unknown,
+    );
+}
+
+/// The same of one that no worker has had.
+pub(super) fn withdrawn(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
+    silent(
+        d,
+        task,
+        Event::TaskWithdrawn { task, error },
+        Ended::FINAL,
+        StepOutcome::Failed,
+    );
+}
+
+fn silent(d: &mut Decider<'_>, task: TaskNo, event: Event, ended: Ended<'_>, otherwise: StepOutcome) {
     let Some(view) = d.state.open_task(task) else {
         return;
     };
-    let (step, direction, limit) = (view.step.clone(), view.direction, view.execution.start_to_close);
+    let (step, direction) = (view.step.clone(), view.direction);
     let Some(call) = d.call(&step, direction) else {
         return;
     };
-    d.emit(event(task, error(limit)));
-    retry_or_give_up(d, (step, direction), call, Ended::SILENT, StepOutcome::Unknown);
+    d.emit(event);
+    retry_or_give_up(d, (step, direction), call, ended, otherwise);
 }
 
 fn ask_again(
@@ -140,6 +164,8 @@ fn retry_or_give_up(
     let seed = seed(d, &step, direction);
     let attempt = seed.attempt;
     let pause = retry::pause(&call.retry, seed, ended).filter(|_| goes_on);
+    let pause =
+        pause.filter(|pause| ended.regardless != Regardless::No || ends_before_close(d, &step, direction, *pause));
     match pause {
         Some(pause) => d.emit(Event::RetryScheduled {
             at: d.at.plus(pause),
@@ -151,7 +177,14 @@ fn retry_or_give_up(
     }
 }
 
-fn regardless(d: &mut Decider<'_>, step: &StepPath, direction: Direction) -> Regardless {
+/// Whether another attempt after this pause begins within schedule-to-close.
+fn ends_before_close(d: &Decider<'_>, step: &StepPath, direction: Direction, pause: Span) -> bool {
+    let execution = d.state.executions(direction).get(step);
+    let close_by = execution.and_then(|execution| execution.close_by);
+    close_by.is_none_or(|by| d.at.plus(pause) < by)
+}
+
+pub(super) fn regardless(d: &mut Decider<'_>, step: &StepPath, direction: Direction) -> Regardless {
     match direction {
         Direction::Undo => Regardless::No,
         Direction::Do => d.activity(step).map_or(Regardless::No, |(node, activity)| {

@@ -38,6 +38,10 @@ impl State {
             Limit::Pending => self.pending() as u64,
         };
         let limits = raised.or(self.birth.limits).or(RunLimits::DEFAULT);
+        if self.schedule.is_some() {
+            // It goes on for ever, and what has passed is not kept.
+            return Usage { used, limit: u64::MAX };
+        }
         Usage {
             used,
             limit: limits.get(limit).unwrap_or(u64::MAX),

@@ -16,14 +16,16 @@ use super::open::{Child, Open};
 use super::path::is_within;
 use super::state::{Closed, Heard, Phase, State, Step, Stop, Task, Waiter, Why};
 use super::status::Status;
+use crate::definition::plan::{Cancellation, Timeouts};
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// An execution before its first task.
 pub(super) fn unopened(
     call: (&ActivityName, &QueueName, &Arc<Value>),
-    start_to_close: Span,
+    (start_to_close, timeouts): (Span, Timeouts),
     max_attempts: Option<u32>,
+    at: Timestamp,
 ) -> Execution {
     let (activity, queue, input) = call;
     Execution {
@@ -37,7 +39,12 @@ pub(super) fn unopened(
         deferred: false,
         succeeded_late: false,
         last_error: None,
+        limits: None,
         wait: Wait::Decision,
+        timeouts,
+        cancellation: Cancellation::default(),
+        close_by: timeouts.schedule_to_close.map(|span| at.plus(span)),
+        details: None,
     }
 }
 
@@ -49,19 +56,33 @@ pub(super) fn offered(task: TaskNo, seq: u32, at: Timestamp, execution: &Executi
         offer: 0,
         known: Known::Offered,
         in_doubt: false,
-        due: at.plus(execution.start_to_close),
+        due: at.plus(execution.first_look()),
+        start_by: execution.timeouts.schedule_to_start.map(|span| at.plus(span)),
+        beat_by: None,
+        silent_at: None,
+        later: false,
+        claimed: None,
+        withdrawn_for: None,
     })
 }
 
 impl State {
     pub(super) fn schedule_do(&mut self, scheduled: &ActivityScheduled, seq: u32, at: Timestamp) {
         let call = (&scheduled.activity, &scheduled.queue, &scheduled.input);
-        let mut execution = unopened(call, scheduled.start_to_close, scheduled.max_attempts);
-        execution.wait = offered(scheduled.task, seq, at, &execution);
+        let timeouts = (scheduled.start_to_close, scheduled.timeouts);
+        let mut execution = unopened(call, timeouts, scheduled.max_attempts, at);
+        execution.cancellation = scheduled.cancellation;
+        execution.limits.clone_from(&scheduled.limits);
+        if scheduled.task != TaskNo::NONE {
+            execution.wait = offered(scheduled.task, seq, at, &execution);
+            self.add_task(scheduled.task, &scheduled.step, Direction::Do);
+        }
         self.doing.insert(scheduled.step.clone(), execution);
-        self.add_task(scheduled.task, &scheduled.step, Direction::Do);
         if let Some(undo) = &scheduled.undo {
             self.add_entry(&scheduled.step, Some(undo.clone()), None);
+            if let Some(entry) = self.entry_mut(&scheduled.step) {
+                entry.limits.clone_from(&scheduled.limits);
+            }
         }
     }
 
@@ -81,6 +102,7 @@ impl State {
             step: step.clone(),
             undo,
             child,
+            limits: None,
             input: Arc::default(),
             state: UndoState::Dormant,
             resumed: false,
@@ -130,10 +152,19 @@ impl State {
             }
             return;
         };
-        let Body::StartChild(start) = &*pending.body else {
-            return;
+        let start = match &*pending.body {
+            Body::StartChild(start) => start,
+            Body::Ask(ask) => return self.permit_granted(number, ask),
+            _ => return,
         };
+        if let Some(schedule) = &mut self.schedule {
+            if *answer == Answer::Accepted {
+                schedule.accepted(start.run_id);
+            }
+            return;
+        }
         match answer {
+            Answer::Granted { .. } => {}
             Answer::Accepted => {
                 if let Some(Open::Child(child)) = self.open.get_mut(&start.step)
                     && child.message == number
@@ -179,6 +210,7 @@ impl State {
             step: step.clone(),
             direction,
             heard: Heard::Nothing,
+            abandoned: false,
         });
     }
 
@@ -195,13 +227,49 @@ impl State {
         }
     }
 
-    /// Start-to-close counts from `began`.
+    /// Start-to-close and the silence of its worker count from `began`.
     pub(super) fn found(&mut self, task: TaskNo, known: Known, began: Timestamp) {
-        let start_to_close = self.open_task(task).map(|view| view.execution.start_to_close);
+        let Some((start_to_close, heartbeat)) = self.limits_of(task) else {
+            return;
+        };
         self.with_open_task(task, |open| {
             open.known = known;
-            open.due = began.plus(start_to_close.unwrap_or_default());
+            open.due = began.plus(start_to_close);
+            open.beat_by = heartbeat.map(|silence| began.plus(silence));
         });
+    }
+
+    /// Start-to-close and heartbeat timeout of an open task.
+    fn limits_of(&self, task: TaskNo) -> Option<(Span, Option<Span>)> {
+        let execution = self.open_task(task)?.execution;
+        Some((execution.start_to_close, execution.timeouts.heartbeat))
+    }
+
+    /// Its worker was heard of.
+    pub(super) fn beaten(&mut self, task: TaskNo, at: Timestamp, details: Option<&Arc<Value>>) {
+        let Some((_, heartbeat)) = self.limits_of(task) else {
+            return;
+        };
+        self.with_execution_of(task, |execution| {
+            if let Some(details) = details {
+                execution.details = Some(Arc::clone(details));
+            }
+        });
+        self.with_open_task(task, |open| {
+            open.beat_by = heartbeat.map(|silence| at.plus(silence));
+            open.silent_at = None;
+        });
+    }
+
+    pub(super) fn with_execution_of(&mut self, task: TaskNo, change: impl FnOnce(&mut Execution)) {
+        let Some((step, direction)) = self.task(task).map(|task| (task.step.clone(), task.direction)) else {
+            return;
+        };
+        if let Some(execution) = self.executions_mut(direction).get_mut(&step)
+            && execution.open_task_mut(task).is_some()
+        {
+            change(execution);
+        }
     }
 
     /// Notes what a worker said and names the activity, if the task was still open.

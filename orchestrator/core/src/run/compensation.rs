@@ -39,7 +39,7 @@ use super::open::Open;
 use super::path::{is_within, name_of};
 use super::state::{Phase, State, Why};
 use super::status::Status;
-use super::{parallel, savepoint, tree, workflow};
+use super::{parallel, permit, savepoint, tree, workflow};
 use crate::definition::plan::{Call, NodeKind, OnExhausted, Plan, UndoOrder};
 use crate::expression::Template;
 use crate::ids::StepPath;
@@ -331,12 +331,18 @@ fn dispatch(d: &mut Decider<'_>, step: StepPath) {
     let Some(call) = d.call(&step, Direction::Undo) else {
         return;
     };
+    let limits = d.state.entry(&step).and_then(|entry| entry.limits.as_deref());
+    let waits = permit::have_tasks_wait(d, limits, &call.queue);
     d.emit(Event::UndoScheduled {
-        step,
-        task: d.state.next_task(),
+        step: step.clone(),
+        task: permit::first_task(d.state, waits),
         start_to_close: call.start_to_close,
+        timeouts: call.timeouts,
         max_attempts: call.retry.maximum_attempts,
     });
+    if waits {
+        permit::open(d, &step, Direction::Undo);
+    }
 }
 
 fn close(d: &mut Decider<'_>) {

@@ -2,28 +2,34 @@
 //!
 //! | what | due | fires only if |
 //! |---|---|---|
-//! | pause between attempts | its end | – |
+//! | pause between attempts | its end | – ; what is limited asks for a permit then |
 //! | held dispatch | the end of its pause | – |
-//! | task, nobody known to have it | start-to-close after it was offered | never: once it is known how far its queue has delivered, start-to-close counts from now, or it is looked at again later |
-//! | task, delivered or begun | start-to-close after that | the log has been read that far |
+//! | task, nobody known to have it | start-to-close, or `heartbeat`, after it was offered | never: once it is known how far its queue has delivered, both count from now, or it is looked at again later |
+//! | the same task, past `schedule_to_start` or `schedule_to_close` | from its first offer, from the step's first task | its queue is known not to have delivered it: it is taken out ([`super::withdrawal`]) |
+//! | task, delivered or begun | start-to-close after that; not while `wait_cancelled` waits | the log has been read that far |
+//! | the same task, no heartbeat | after the last one | the log has been read that far, and beats have been listened to for as long |
+//! | the same task, past `schedule_to_close` | from the step's first task | the log has been read that far |
+//! | step between attempts, past `schedule_to_close` | from its first task | – |
 //! | `wait` | its moment | – |
 //! | timeout of a `wait_for` | from its beginning | the log has been read that far |
 //! | timeout of the run | from its start | the log has been read that far |
 //! | message without an answer | the end of its pause | – ; also in a run that is closed or parked |
 //!
-//! A deadline that must wait for its horizon stays due: `wake_at` lies in the past until then.
+//! A deadline that must wait for its horizon stays due: `wake_at` lies in the past until then. Schedule-to-start and
+//! schedule-to-close end a step for good; where a step only goes forward ([`super::pivot`]) they are void.
 
 use super::decider::Decider;
 use super::effect::Direction;
-use super::event::Event;
-use super::execution::{Known, OpenTask, Wait};
+use super::event::{Event, StepOutcome};
+use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
 use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::open::Open;
 use super::state::Why;
-use super::{attempt, outbox, pivot, stop, timer, tree, wait_for};
-use crate::ids::{MessageNo, StepPath, TaskNo};
+use super::{attempt, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
+use crate::definition::plan::Cancellation;
+use crate::ids::{MessageNo, StepPath};
 use crate::time::{Span, Timestamp};
 
 /// Something that may be due.
@@ -47,6 +53,12 @@ pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
         }
         d.settle();
     }
+}
+
+/// Messages whose answer has not come in time, by number.
+pub(super) fn messages_due(d: &Decider<'_>) -> Vec<MessageNo> {
+    let pending = d.state.mail.outbox.iter().filter(|(_, pending)| pending.due <= d.at);
+    pending.map(|(number, _)| *number).collect()
 }
 
 fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
@@ -110,62 +122,163 @@ fn execution_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, hor
     if d.state.is_closed() || execution.due() > d.at {
         return;
     }
+    let past_close = execution.close_by.is_some_and(|by| by <= d.at);
     match &execution.wait {
-        Wait::Until(_) => d.emit(Event::TaskOpened {
-            task: d.state.next_task(),
-            step: step.clone(),
-            direction,
-            attempt: execution.attempt,
-        }),
+        Wait::Until(_) | Wait::Permit(_) if past_close => close_passed(d, step, direction),
+        Wait::Until(_) => permit::open(d, step, direction),
+        Wait::Task(open) if open.withdrawn_for.is_some() => {
+            let task = open.task;
+            withdrawal::ask_again(d, task);
+        }
         Wait::Task(open) => match open.known {
-            Known::Held => d.emit(Event::TaskOffered {
-                task: open.task,
-                offer: open.offer.saturating_add(1),
-            }),
-            Known::Offered => {
-                // Where nothing is known of the queue, it stays due until something is.
-                if let Some(delivered_to) = horizon.delivered_to.get(&execution.queue) {
-                    let event = find(open, *delivered_to, execution.start_to_close, d.at);
-                    d.emit(event);
-                }
-            }
-            Known::Delivered | Known::Started => {
-                if horizon.log_read_to >= open.due {
-                    attempt::timed_out(d, open.task);
-                }
-            }
+            Known::Held => held_due(d, step, direction),
+            Known::Offered => offered_due(d, step, direction, horizon),
+            Known::Delivered | Known::Started => taken_due(d, step, direction, horizon),
         },
-        Wait::Decision => {}
+        // The end of time does not come.
+        Wait::Permit(_) | Wait::Decision => {}
     }
 }
 
-/// What the queue's horizon says of a task that nobody is known to have.
-fn find(open: &OpenTask, delivered_to: Timestamp, start_to_close: Span, now: Timestamp) -> Event {
+/// The task is not out.
+fn held_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
+    let Some((execution, open)) = with_task(d, step, direction) else {
+        return;
+    };
+    let (task, offer) = (open.task, open.offer.saturating_add(1));
+    match execution.unstarted(open, d.at) {
+        Some(_) if is_void(d, step, direction) => void(d, step),
+        Some(timeout) => withdrawal::of_held(d, task, timeout),
+        None => d.emit(Event::TaskOffered { task, offer }),
+    }
+}
+
+/// Nobody is known to have the task.
+fn offered_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon: &Horizon) {
+    let Some((execution, open)) = with_task(d, step, direction) else {
+        return;
+    };
+    // Where nothing is known of the queue, it stays due until something is.
+    let Some(delivered_to) = horizon.delivered_to.get(&execution.queue).copied() else {
+        return;
+    };
     let task = open.task;
     if delivered_to >= open.opened_at {
-        return Event::TaskDelivered { task };
+        d.emit(Event::TaskDelivered { task });
+        return execution_due(d, step, direction, horizon);
     }
-    // Looked at again after as long as it has waited, so that a long backlog costs few looks, but not too late.
-    let shortest = start_to_close.max(HELD_PAUSE_FIRST);
+    let again = look_again(open, execution.first_look(), d.at);
+    match execution.unstarted(open, d.at) {
+        Some(_) if is_void(d, step, direction) => void(d, step),
+        Some(timeout) => withdrawal::request(d, task, timeout),
+        None => d.emit(again),
+    }
+}
+
+/// What is due first of a task that a worker has, or may have.
+fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon: &Horizon) {
+    let Some((execution, open)) = with_task(d, step, direction) else {
+        return;
+    };
+    let task = open.task;
+    let (timeouts, start_to_close) = (execution.timeouts, execution.start_to_close);
+    let dues = [
+        (execution.close_by, Due::Close),
+        (open.beat_by, Due::Beat),
+        (open.silent_at, Due::Lost),
+        (Some(open.due), Due::Start),
+    ];
+    let dues = dues.into_iter().filter_map(|(by, what)| Some((by?, what)));
+    let Some((due, what)) = dues.min_by_key(|(by, _)| *by) else {
+        return;
+    };
+    if due > d.at || horizon.log_read_to < due {
+        return;
+    }
+    match what {
+        Due::Close if is_void(d, step, direction) => void(d, step),
+        Due::Close => {
+            let limit = timeouts.schedule_to_close.unwrap_or_default();
+            attempt::expired(d, task, Failure::schedule_to_close(limit));
+        }
+        Due::Beat => {
+            let silence = timeouts.heartbeat.unwrap_or_default();
+            if horizon.listening_since.plus(silence) > d.at {
+                // Nobody was there to hear it.
+                let at = horizon.listening_since;
+                d.emit(Event::HeartbeatTaken {
+                    task,
+                    at,
+                    details: None,
+                });
+            } else {
+                attempt::timed_out(d, task, Failure::heartbeat(silence));
+            }
+        }
+        Due::Lost => attempt::lost(d, task, Failure::silent()),
+        Due::Start if waits_for_word(d, step, direction) => d.emit(Event::DeadlineDeferred {
+            task,
+            until: d.at.plus(start_to_close.max(HELD_PAUSE_FIRST)),
+        }),
+        Due::Start => attempt::timed_out(d, task, Failure::start_to_close(start_to_close)),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Close,
+    Beat,
+    Lost,
+    Start,
+}
+
+fn with_task<'d>(d: &'d Decider<'_>, step: &StepPath, direction: Direction) -> Option<(&'d Execution, &'d OpenTask)> {
+    let execution = d.state.executions(direction).get(step)?;
+    Some((execution, execution.open_task()?))
+}
+
+/// Whether nothing but the worker's word, or its loss, ends the wait for a task that was asked to stop.
+fn waits_for_word(d: &Decider<'_>, step: &StepPath, direction: Direction) -> bool {
+    with_task(d, step, direction).is_some_and(|(execution, open)| {
+        execution.cancellation == Cancellation::WaitCancelled && !open.later && d.state.is_unwanted(open.task)
+    })
+}
+
+/// Whether a step cannot be ended by a timeout.
+fn is_void(d: &mut Decider<'_>, step: &StepPath, direction: Direction) -> bool {
+    attempt::regardless(d, step, direction) != retry::Regardless::No
+}
+
+fn void(d: &mut Decider<'_>, step: &StepPath) {
+    d.emit(Event::TimeoutVoided { step: step.clone() });
+}
+
+/// Only a worker that asked for more time brings a pause past schedule-to-close.
+fn close_passed(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
+    if is_void(d, step, direction) {
+        return void(d, step);
+    }
+    let limit = d
+        .state
+        .executions(direction)
+        .get(step)
+        .and_then(|execution| execution.timeouts.schedule_to_close);
+    d.emit(Event::ScheduleToClosePassed {
+        step: step.clone(),
+        direction,
+        error: Failure::schedule_to_close(limit.unwrap_or_default()),
+    });
+    attempt::give_up(d, step.clone(), direction, StepOutcome::Failed);
+}
+
+/// When a task that is known to be in its queue is looked at again: after as long as it has waited, so that a long backlog
+/// costs few looks, but not too late.
+fn look_again(open: &OpenTask, first: Span, now: Timestamp) -> Event {
+    let shortest = first.max(HELD_PAUSE_FIRST);
     let longest = shortest.max(UNDELIVERED_PAUSE_LONGEST);
     let pause = now.since(open.opened_at).clamp(shortest, longest);
     Event::DeadlineDeferred {
-        task,
+        task: open.task,
         until: now.plus(pause),
-    }
-}
-
-/// A beat. Recorded only where it decides something: the deadline that was provisional has come.
-pub(super) fn task_started(d: &mut Decider<'_>, task: TaskNo, began: Timestamp) {
-    if d.state.parked.is_some() || d.state.is_closed() {
-        return;
-    }
-    let Some(open) = d.state.open_task(task).map(|view| view.open) else {
-        return;
-    };
-    if open.known != Known::Started && open.due <= d.at {
-        // Workers' clocks are not ours.
-        let at = began.max(open.opened_at).min(d.at);
-        d.emit(Event::TaskStarted { task, at });
     }
 }

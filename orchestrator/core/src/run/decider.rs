@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome, Transition};
 use super::failure::Failure;
+use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{blocked, child, compensation, ending, event, evolve, pivot, tree, workflow};
+use super::{blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -27,6 +28,8 @@ pub(super) struct Decider<'a> {
     pub(super) state: &'a mut State,
     /// Of the transition being made.
     pub(super) at: Timestamp,
+    /// Of the run's namespace.
+    pub(super) queues: &'a QueueLimits,
     seq: u32,
     events: Vec<Event>,
     /// How many of them have been measured, and what they come to.
@@ -55,9 +58,10 @@ pub enum End {
 
 impl<'a> Decider<'a> {
     /// Time never goes back for a run.
-    pub(super) fn new(plan: &'a Plan, state: &'a mut State, at: Timestamp) -> Self {
+    pub(super) fn new(plan: &'a Plan, state: &'a mut State, at: Timestamp, queues: &'a QueueLimits) -> Self {
         Self {
             plan,
+            queues,
             at: at.max(state.at),
             seq: state.seq.saturating_add(1),
             events: Vec::with_capacity(4),
@@ -68,11 +72,12 @@ impl<'a> Decider<'a> {
     }
 
     /// Goes on with the birth of a run, which the state was made of.
-    pub(super) fn of_birth(plan: &'a Plan, state: &'a mut State, birth: Event) -> Self {
+    pub(super) fn of_birth(plan: &'a Plan, state: &'a mut State, birth: Event, queues: &'a QueueLimits) -> Self {
         let mut events = Vec::with_capacity(4);
         events.push(birth);
         Self {
             plan,
+            queues,
             at: state.at,
             seq: state.seq,
             events,
@@ -171,6 +176,7 @@ impl<'a> Decider<'a> {
             workflow::parent_closed(&mut self);
             child::tell_parent(&mut self);
         }
+        permit::give_back(&mut self);
         let mut body = event::text_of(&self.events);
         if blocked::park_if_full(&mut self, body.len() as u64) {
             body = event::text_of(&self.events);

@@ -12,6 +12,7 @@ use super::keys::idempotency_key;
 use super::message::{Answer, Body, Recipient, Sender};
 use super::state::{OpenTaskView, State};
 use super::status::Status;
+use crate::definition::plan::Cancellation;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
 use crate::time::{Span, Timestamp};
@@ -19,6 +20,12 @@ use crate::time::{Span, Timestamp};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     Dispatch(Dispatch),
+    /// Take a task out of its queue, if it was never delivered, and say so ([`Input::Withdrawn`](super::input::Input::Withdrawn)).
+    Withdraw {
+        queue: QueueName,
+        activity: ActivityName,
+        task: TaskNo,
+    },
     /// Tell workers of a queue that a task is no longer wanted.
     CancelTask {
         queue: QueueName,
@@ -71,6 +78,14 @@ pub struct Dispatch {
     pub start_to_close: Span,
     /// Absolute, where one applies (the run's timeout, say).
     pub deadline: Option<Timestamp>,
+    /// How long the worker may be silent, if it is to beat.
+    pub heartbeat: Option<Span>,
+    /// What the heartbeats of earlier attempts said last.
+    pub last_details: Option<Arc<Value>>,
+    /// It may have to be taken out of its queue again, and so has a place of its own there.
+    pub withdrawable: bool,
+    /// Once it is cancelled it may take as long as it needs.
+    pub waits_cancelled: bool,
     /// Counts offers of the same attempt after a full stream refused it; part of the message id.
     pub offer: u32,
 }
@@ -101,6 +116,7 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             Event::TaskOpened { task, .. } | Event::TaskOffered { task, .. } | Event::UndoScheduled { task, .. } => {
                 dispatch(state, *task, &mut effects);
             }
+            Event::WithdrawalRequested { task, .. } => withdraw(state, *task, &mut effects),
             Event::RunFailed { .. }
             | Event::RunTimedOut { .. }
             | Event::CancelRequested { .. }
@@ -160,7 +176,9 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     for view in state.open_tasks() {
         let held = view.open.known == Known::Held;
         // Also in a run that stops: what never went out would be waited for in vain. Its cancellation follows.
-        if span.contains(&view.open.seq) && !held {
+        if span.contains(&view.open.seq) && view.open.withdrawn_for.is_some() {
+            withdraw(state, view.open.task, &mut effects);
+        } else if span.contains(&view.open.seq) && !held {
             effects.push(Effect::Dispatch(of_view(state, &view)));
         }
     }
@@ -238,6 +256,16 @@ fn dispatch(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
     }
 }
 
+fn withdraw(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
+    if let Some(view) = state.open_task(task).filter(|_| !state.is_closed()) {
+        effects.push(Effect::Withdraw {
+            queue: view.execution.queue.clone(),
+            activity: view.execution.activity.clone(),
+            task,
+        });
+    }
+}
+
 fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
     let OpenTaskView {
         step,
@@ -260,7 +288,14 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
         deadline: state
             .birth
             .timeout_at
-            .filter(|_| direction == Direction::Do && state.can_time_out()),
+            .filter(|_| direction == Direction::Do && state.can_time_out())
+            .into_iter()
+            .chain(execution.close_by)
+            .min(),
+        heartbeat: execution.timeouts.heartbeat,
+        last_details: execution.details.clone(),
+        withdrawable: open.start_by.is_some() || execution.close_by.is_some(),
+        waits_cancelled: execution.cancellation == Cancellation::WaitCancelled,
         offer: open.offer,
     }
 }

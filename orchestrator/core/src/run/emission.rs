@@ -34,12 +34,14 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, emit: &Em
     }
 }
 
-/// Knarr publishes with its own rights: its own subjects and the server's are nobody else's to write to.
+/// Knarr publishes with its own rights: its own subjects, the server's, and those on which answers are awaited are nobody else's
+/// to write to.
 fn subject(value: &Value) -> Result<String, Failure> {
     let Value::String(subject) = value else {
         return Err(Failure::new(error_type::EXPRESSION, "the subject is not a text"));
     };
-    let reserved = subject.starts_with('$') || subject.split('.').next() == Some("knarr");
+    let first = subject.split('.').next().unwrap_or_default();
+    let reserved = subject.starts_with('$') || first.eq_ignore_ascii_case("knarr") || first.starts_with("_INBOX");
     let token = |token: &str| {
         !token.is_empty()
             && !token
@@ -71,6 +73,8 @@ mod tests {
             "a.",
             "knarr",
             "knarr.in.1",
+            "Knarr.in.1",
+            "_INBOX.a.b",
             "$SYS.x",
             "$JS",
             "a b",

@@ -12,19 +12,23 @@ use serde_json::Value;
 
 use super::decider::End;
 use super::effect::Direction;
+use super::execution::Unstarted;
 use super::failure::Failure;
 use super::input::{AnswerRequest, Operation};
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Recipient, Sender};
 use super::open::Exit;
+use super::permit::TaskLimits;
 use super::request::Requests;
 use super::signal::Signal;
 use super::state::Why;
 use super::status::Status;
+use crate::definition::plan::{Cancellation, Timeouts};
 use crate::ids::{
     ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
     WorkflowName,
 };
+use crate::schedule::state::ScheduleEvent;
 use crate::time::{Span, Timestamp};
 
 /// One applied input.
@@ -240,7 +244,7 @@ pub enum Event {
     },
     /// A forward activity and its first task; with it comes its ledger entry, where there is an undo.
     ActivityScheduled(Box<ActivityScheduled>),
-    /// A further attempt of a do or an undo, under the same key.
+    /// A further attempt of a do or an undo, under the same key, or the first one that waited for a permit.
     TaskOpened {
         task: TaskNo,
         step: StepPath,
@@ -274,6 +278,55 @@ pub enum Event {
     DeadlineDeferred {
         task: TaskNo,
         until: Timestamp,
+    },
+    /// The last heartbeat, where something is decided by it; the next has to come within its timeout after `at`.
+    HeartbeatTaken {
+        task: TaskNo,
+        at: Timestamp,
+        /// Absent = none, or those that are known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        details: Option<Arc<Value>>,
+    },
+    /// The task's worker was not heard of as long as it had promised: lost, unless the log says otherwise.
+    WorkerSilent {
+        task: TaskNo,
+    },
+    /// The task is a worker's for good, whatever becomes of its message; start-to-close counts from this transition.
+    TaskClaimed {
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// The task's worker has let go of its message and will say later how it ended; start-to-close counts from this
+    /// transition, if it was not known before that the worker had begun.
+    TaskLeft {
+        task: TaskNo,
+    },
+    /// Nobody has taken the task in time: it is to be taken out of its queue.
+    WithdrawalRequested {
+        task: TaskNo,
+        timeout: Unstarted,
+        /// Asked again then.
+        until: Timestamp,
+    },
+    /// The task is out of its queue, and no worker has had it: surely not done by this attempt.
+    TaskWithdrawn {
+        task: TaskNo,
+        error: Failure,
+    },
+    /// Schedule-to-close has ended between two attempts.
+    ScheduleToClosePassed {
+        step: StepPath,
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+        error: Failure,
+    },
+    /// The step only goes forward: the timeout does not end it.
+    TimeoutVoided {
+        step: StepPath,
+    },
+    /// The step is not waited for any more, and its worker is not asked to stop.
+    TaskAbandoned {
+        task: TaskNo,
     },
     TaskCompleted {
         task: TaskNo,
@@ -337,8 +390,11 @@ pub enum Event {
     /// The undo's first task, or the first one after an operator's retry.
     UndoScheduled {
         step: StepPath,
+        /// 0 = it waits for a permit, and is opened by `task_opened`.
         task: TaskNo,
         start_to_close: Span,
+        #[serde(default, skip_serializing_if = "is_default")]
+        timeouts: Timeouts,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_attempts: Option<u32>,
     },
@@ -392,6 +448,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
+    /// From here on the run goes by another version of its definition.
+    RunMigrated {
+        version: u32,
+        definition: DefinitionHash,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
     /// Somebody else waits for the run.
     Awaited(AnswerRequest),
     /// A worker answered a task that was closed. Refused for the state; a success may still have to be undone, which the
@@ -431,6 +494,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
+    /// Of a run that is a schedule.
+    Schedule(Box<ScheduleEvent>),
     /// Closed as continued as new; the successor starts with this.
     RunContinued {
         successor: RunId,
@@ -516,17 +581,24 @@ pub struct SignalReceived {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActivityScheduled {
     pub step: StepPath,
+    /// 0 = it waits for a permit, and is opened by `task_opened`.
     pub task: TaskNo,
     pub activity: ActivityName,
     pub queue: QueueName,
     #[serde(default, skip_serializing_if = "is_null")]
     pub input: Arc<Value>,
     pub start_to_close: Span,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cancellation: Cancellation,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// The ledger entry. Its key is [`super::keys::idempotency_key`] of run and step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoCall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<TaskLimits>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

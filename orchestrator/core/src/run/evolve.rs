@@ -14,11 +14,15 @@ use super::input::{AnswerOn, AnswerRequest};
 use super::ledger::UndoState;
 use super::mail::{Pending, Taken};
 use super::message::Body;
+use super::migrate::Migrated;
 use super::open::{Loop, Open, ParkedCall, Stopped};
 use super::request::Verb;
 use super::signal::Signal;
 use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
+use super::turn;
+use crate::ids::TaskNo;
+use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 /// Brings the state from one transition to the next.
@@ -36,6 +40,7 @@ pub(super) fn conclude(state: &mut State, transition: &Transition) {
     let events = u32::try_from(transition.events.len()).unwrap_or(u32::MAX);
     state.events = state.events.saturating_add(events);
     state.history_bytes = state.history_bytes.saturating_add(transition.body().len() as u64);
+    turn::note(state);
 }
 
 impl State {
@@ -71,6 +76,7 @@ impl State {
             taken: Default::default(),
             signals: Default::default(),
             mail: Default::default(),
+            permits: Default::default(),
             open: Default::default(),
             loops: Default::default(),
             blocked: Default::default(),
@@ -83,8 +89,11 @@ impl State {
             history_limit: None,
             pending_limit: None,
             emitted: Vec::new(),
+            turns: Vec::new(),
             reopened: None,
             parked_at: None,
+            schedule: None,
+            migrated: None,
         };
         if let Some(answer) = &birth.answer {
             state.add_waiter(answer, seq);
@@ -296,18 +305,76 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             open.due = *until;
         }),
         Event::TaskOffered { task, offer } => {
-            let start_to_close = state.open_task(*task).map(|view| view.execution.start_to_close);
+            let look = state.open_task(*task).map(|view| view.execution.first_look());
             state.with_open_task(*task, |open| {
                 open.seq = seq;
                 open.offer = *offer;
                 open.known = Known::Offered;
                 open.opened_at = at;
-                open.due = at.plus(start_to_close.unwrap_or_default());
+                open.due = at.plus(look.unwrap_or_default());
             });
         }
         Event::TaskStarted { task, at: began } => state.found(*task, Known::Started, *began),
         Event::TaskDelivered { task } => state.found(*task, Known::Delivered, at),
         Event::DeadlineDeferred { task, until } => state.with_open_task(*task, |open| open.due = *until),
+        Event::HeartbeatTaken { task, at, details } => state.beaten(*task, *at, details.as_ref()),
+        Event::WorkerSilent { task } => {
+            // It had begun, whatever was known of that.
+            if state
+                .open_task(*task)
+                .is_some_and(|view| view.open.known != Known::Started)
+            {
+                state.found(*task, Known::Started, at);
+            }
+            state.with_open_task(*task, |open| open.silent_at = Some(at));
+        }
+        Event::TaskClaimed { task, by } => {
+            state.found(*task, Known::Started, at);
+            state.with_open_task(*task, |open| open.claimed = Some(by.clone()));
+        }
+        Event::TaskLeft { task } => {
+            if state
+                .open_task(*task)
+                .is_some_and(|view| view.open.known != Known::Started)
+            {
+                state.found(*task, Known::Started, at);
+            }
+            state.with_open_task(*task, |open| {
+                open.later = true;
+                open.silent_at = None;
+            });
+        }
+        Event::WithdrawalRequested { task, timeout, until } => state.with_open_task(*task, |open| {
+            open.seq = seq;
+            open.withdrawn_for = Some(*timeout);
+            open.due = *until;
+        }),
+        Event::TaskWithdrawn { task, error } => {
+            // What was refused in doubt may be somewhere all the same.
+            let in_doubt = state.open_task(*task).is_some_and(|view| view.open.in_doubt);
+            state.end_attempt(*task, Heard::Nothing, error, |execution| execution.unknown |= in_doubt);
+        }
+        Event::ScheduleToClosePassed { step, direction, error } => {
+            if let Some(execution) = state.executions_mut(*direction).get_mut(step) {
+                execution.last_error = Some(error.clone());
+                execution.close_by = None;
+            }
+        }
+        Event::TimeoutVoided { step } => {
+            if let Some(execution) = state.doing.get_mut(step) {
+                execution.close_by = None;
+                if let Wait::Task(open) = &mut execution.wait {
+                    open.start_by = None;
+                }
+            }
+        }
+        Event::TaskAbandoned { task } => {
+            if let Some(abandoned) = state.task_mut(*task) {
+                abandoned.abandoned = true;
+            }
+            let error = Failure::abandoned();
+            state.end_attempt(*task, Heard::Nothing, &error, |execution| execution.unknown = true);
+        }
         Event::TaskCompleted { task, output } => {
             if let Some((step, direction)) = state.close_task(*task, Heard::Success) {
                 state.executions_mut(direction).remove(&step);
@@ -381,16 +448,20 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             step,
             task,
             start_to_close,
+            timeouts,
             max_attempts,
         } => {
             if let Some(entry) = state.entry_mut(step) {
                 entry.state = UndoState::Running;
                 let Some(undo) = &entry.undo else { return };
                 let call = (&undo.activity, &undo.queue, &entry.input);
-                let mut execution = unopened(call, *start_to_close, *max_attempts);
-                execution.wait = offered(*task, seq, at, &execution);
+                let mut execution = unopened(call, (*start_to_close, *timeouts), *max_attempts, at);
+                execution.limits.clone_from(&entry.limits);
+                if *task != TaskNo::NONE {
+                    execution.wait = offered(*task, seq, at, &execution);
+                    state.add_task(*task, step, Direction::Undo);
+                }
                 state.undoing.insert(step.clone(), execution);
-                state.add_task(*task, step, Direction::Undo);
             }
         }
         Event::UndoParked { step, error } => {
@@ -448,6 +519,17 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.history_limit = limits.history_bytes.or(state.history_limit);
             state.pending_limit = limits.pending.or(state.pending_limit);
         }
+        Event::RunMigrated {
+            version,
+            definition,
+            operation,
+        } => {
+            state.taken.remember(Verb::Migrate, operation);
+            state.migrated = Some(Box::new(Migrated {
+                version: *version,
+                definition: definition.clone(),
+            }));
+        }
         Event::Awaited(request) => state.add_waiter(request, seq),
         Event::LateResult(late) => state.hear_late(late.task, late.outcome),
         Event::MessageSent(sent) => {
@@ -460,8 +542,11 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 offers: 0,
             };
             state.mail.outbox.insert(sent.number, pending);
-            if let Body::StartChild(start) = &*sent.body {
-                state.child_sent(sent.number, &sent.to, start);
+            match &*sent.body {
+                Body::StartChild(start) => state.child_sent(sent.number, &sent.to, start),
+                Body::Ask(ask) => state.permit_asked(sent.number, ask),
+                Body::Release { ask, .. } => state.permit_released(*ask, at),
+                _ => {}
             }
         }
         Event::MessageOffered { number, due } => {
@@ -472,6 +557,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::MessageAnswered { number, answer } => state.message_answered(*number, answer),
+        // A schedule knows its runs, of which it has one answer for every repeat.
+        Event::MessageTaken(_) if state.schedule.is_some() => {}
         Event::MessageTaken(message) => {
             let taken = Taken {
                 namespace: message.from.namespace.clone(),
@@ -498,6 +585,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 state.phase = Phase::Stopping(Stop { why, error, seq });
             }
         }
+        Event::Schedule(event) => Schedule::evolve(&mut state.schedule, at, event),
         Event::RunContinued { successor, input } => {
             state.parked = None;
             state.phase = Phase::Closed(Closed {

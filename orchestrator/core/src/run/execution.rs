@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::failure::Failure;
-use crate::ids::{ActivityName, QueueName, TaskNo};
+use super::permit::TaskLimits;
+use crate::definition::plan::{Cancellation, Timeouts};
+use crate::ids::{ActivityName, MessageNo, QueueName, TaskNo};
 use crate::time::{Span, Timestamp};
 
 /// Everything a task says is kept here, so that a dispatch is a function of the state alone.
@@ -27,7 +29,20 @@ pub struct Execution {
     /// A closed attempt was answered *completed*: no assertion of a later one can undo that knowledge.
     pub succeeded_late: bool,
     pub last_error: Option<Failure>,
+    /// What has a task of it wait for a permit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<TaskLimits>>,
     pub wait: Wait,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub cancellation: Cancellation,
+    /// The end of schedule-to-close, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_by: Option<Timestamp>,
+    /// What the last heartbeat that is stored said of the work's progress; the next attempt is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Arc<Value>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +51,8 @@ pub enum Wait {
     Task(OpenTask),
     /// The next task is opened then.
     Until(Timestamp),
+    /// The next task is opened when that message, which asks for a permit, has been answered.
+    Permit(MessageNo),
     /// An attempt has ended and what follows is decided in the same transition; never seen between transitions.
     Decision,
 }
@@ -55,6 +72,32 @@ pub struct OpenTask {
     pub in_doubt: bool,
     /// When the task is looked at: its timeout, or where `known` says less, the moment to find out more.
     pub due: Timestamp,
+    /// The end of schedule-to-start, which matters while nobody is known to have the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by: Option<Timestamp>,
+    /// The next heartbeat has to come by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beat_by: Option<Timestamp>,
+    /// When its worker had not been heard of as long as it had promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_at: Option<Timestamp>,
+    /// Its worker has let go of the message and finishes the task from wherever it likes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub later: bool,
+    /// Who has claimed it, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Arc<str>>,
+    /// It is being taken out of its queue, for this timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn_for: Option<Unstarted>,
+}
+
+/// A timeout that a task may meet in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unstarted {
+    ScheduleToStart,
+    ScheduleToClose,
 }
 
 /// What is known about a task's whereabouts.
@@ -71,11 +114,22 @@ pub enum Known {
     Started,
 }
 
+impl OpenTask {
+    fn due(&self) -> Timestamp {
+        let by = match self.known {
+            Known::Offered | Known::Held => self.start_by,
+            Known::Delivered | Known::Started => self.beat_by,
+        };
+        let dues = by.into_iter().chain(self.silent_at);
+        dues.fold(self.due, Timestamp::min)
+    }
+}
+
 impl Execution {
     pub fn open_task(&self) -> Option<&OpenTask> {
         match &self.wait {
             Wait::Task(open) => Some(open),
-            Wait::Until(_) | Wait::Decision => None,
+            Wait::Until(_) | Wait::Permit(_) | Wait::Decision => None,
         }
     }
 
@@ -87,12 +141,30 @@ impl Execution {
     }
 
     /// When this execution has to be looked at.
-    pub(super) fn due(&self) -> Timestamp {
-        match &self.wait {
-            Wait::Task(open) => open.due,
+    pub fn due(&self) -> Timestamp {
+        let due = match &self.wait {
+            Wait::Task(open) if open.withdrawn_for.is_some() => return open.due,
+            Wait::Task(open) => open.due(),
             Wait::Until(at) => *at,
-            Wait::Decision => Timestamp::MAX,
-        }
+            // Something else than time is waited for.
+            Wait::Permit(_) => Timestamp::MAX,
+            Wait::Decision => return Timestamp::MAX,
+        };
+        self.close_by.map_or(due, |by| by.min(due))
+    }
+
+    /// How soon a task is looked at of which nothing is known.
+    pub(super) fn first_look(&self) -> Span {
+        let silence = self.timeouts.heartbeat.unwrap_or(self.start_to_close);
+        silence.min(self.start_to_close)
+    }
+
+    /// The timeout that a task meets in its queue at that time.
+    pub(super) fn unstarted(&self, open: &OpenTask, at: Timestamp) -> Option<Unstarted> {
+        let start = open.start_by.map(|by| (by, Unstarted::ScheduleToStart));
+        let close = self.close_by.map(|by| (by, Unstarted::ScheduleToClose));
+        let due = start.into_iter().chain(close).filter(|(by, _)| *by <= at);
+        due.min_by_key(|(by, _)| *by).map(|(_, timeout)| timeout)
     }
 
     /// Whether the activity may have been done, should it end now without success.

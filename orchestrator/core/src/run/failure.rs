@@ -12,7 +12,7 @@ use crate::time::Span;
 
 /// Error types that Knarr itself gives; every other one is a worker's.
 pub mod error_type {
-    /// An attempt ran longer than its start-to-close, or the run longer than its timeout.
+    /// A timeout of the activity, or of the run, has passed.
     pub const TIMEOUT: &str = "timeout";
     /// The server gave up delivering a task.
     pub const LOST: &str = "lost";
@@ -81,6 +81,27 @@ impl Failure {
         )
     }
 
+    pub(super) fn heartbeat(limit: Span) -> Self {
+        Self::new(
+            error_type::TIMEOUT,
+            &format!("no heartbeat for {} ms", limit.as_millis()),
+        )
+    }
+
+    pub(super) fn schedule_to_start(limit: Span) -> Self {
+        Self::new(
+            error_type::TIMEOUT,
+            &format!("no worker took the task within {} ms", limit.as_millis()),
+        )
+    }
+
+    pub(super) fn schedule_to_close(limit: Span) -> Self {
+        Self::new(
+            error_type::TIMEOUT,
+            &format!("not done within {} ms of being scheduled", limit.as_millis()),
+        )
+    }
+
     pub(super) fn run_timeout(limit: Span) -> Self {
         Self::new(
             error_type::TIMEOUT,
@@ -93,6 +114,17 @@ impl Failure {
             error_type::LOST,
             "the task was delivered several times and never answered",
         )
+    }
+
+    pub(super) fn silent() -> Self {
+        Self::new(
+            error_type::LOST,
+            "the worker that had the task was not heard of any more",
+        )
+    }
+
+    pub(super) fn abandoned() -> Self {
+        Self::cancelled("the run goes on without the step; what its worker does is not known")
     }
 
     pub(super) fn cancelled(message: &str) -> Self {

@@ -15,7 +15,15 @@ use serde::ser::{
 };
 
 /// Fields that say when, in which order, or under which number.
-const SKIPPED: &[&str] = &["run", "run_id", "message_no", "last_error", "number", "workflow_id"];
+const SKIPPED: &[&str] = &[
+    "run",
+    "run_id",
+    "message_no",
+    "last_error",
+    "number",
+    "workflow_id",
+    "turns",
+];
 /// Whole numbers that decide something.
 const COUNTED: &[&str] = &["begun", "ended", "last"];
 

@@ -2,8 +2,9 @@
 //!
 //! | what is under way in the region | then |
 //! |---|---|
-//! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts |
-//! | an activity between attempts, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
+//! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts; with `cancellation: wait_cancelled` until it answers or is lost |
+//! | the same with `cancellation: abandon` | ends at once, as unknown |
+//! | an activity between attempts, waiting for a permit, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
 //! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |
 //! | a child | as its `parent_close` says: told to cancel or to terminate and waited for, or left alone |
 //! | a scope or losers being undone | goes on to its end |
@@ -22,7 +23,8 @@ use super::open::Open;
 use super::path::{around, is_within};
 use super::state::State;
 use super::{attempt, pivot, tree, workflow};
-use crate::ids::StepPath;
+use crate::definition::plan::Cancellation;
+use crate::ids::{StepPath, TaskNo};
 
 pub(super) fn halt(d: &mut Decider<'_>, region: &StepPath) {
     let within = |path: &&StepPath| is_within(path.as_str(), region.as_str()) && d.state.is_halted(path);
@@ -42,7 +44,10 @@ pub(super) fn halt(d: &mut Decider<'_>, region: &StepPath) {
         .filter(within)
         .cloned()
         .collect();
-    for (step, outcome) in at_rest {
+    for (step, (outcome, abandoned)) in at_rest {
+        if let Some(task) = abandoned {
+            d.emit(Event::TaskAbandoned { task });
+        }
         attempt::give_up(d, step, Direction::Do, outcome);
     }
     for step in waiting {
@@ -71,12 +76,17 @@ pub(super) fn cancelled(d: &mut Decider<'_>, step: StepPath) {
     });
 }
 
-/// What a step ends as if it is stopped now; `None` while a worker may hold its task.
-fn at_rest(execution: &Execution) -> Option<StepOutcome> {
+/// What a step ends as if it is stopped now, with the task that a worker is left alone with; `None` while a worker is to be
+/// waited for.
+fn at_rest(execution: &Execution) -> Option<(StepOutcome, Option<TaskNo>)> {
     match &execution.wait {
-        Wait::Task(open) if open.known == Known::Held => Some(StepOutcome::Cancelled),
+        Wait::Task(open) if open.known == Known::Held => Some((StepOutcome::Cancelled, None)),
+        Wait::Task(open) if execution.cancellation == Cancellation::Abandon => {
+            Some((StepOutcome::Unknown, Some(open.task)))
+        }
         Wait::Task(_) => None,
-        Wait::Until(_) | Wait::Decision => Some(StepOutcome::Failed),
+        Wait::Permit(_) if execution.last_error.is_none() => Some((StepOutcome::Cancelled, None)),
+        Wait::Until(_) | Wait::Permit(_) | Wait::Decision => Some((StepOutcome::Failed, None)),
     }
 }
 

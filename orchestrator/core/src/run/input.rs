@@ -10,7 +10,9 @@ use super::effect::Direction;
 use super::event::Continues;
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
+use super::migrate::Target;
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
+use crate::schedule::Command;
 use crate::time::{Span, Timestamp};
 
 /// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
@@ -59,6 +61,29 @@ pub enum Input {
         task: TaskNo,
         at: Timestamp,
     },
+    /// A worker's last beat, where somebody may need to know.
+    Heartbeat {
+        task: TaskNo,
+        beat: Beat,
+    },
+    /// A worker that beats was not heard of as long as it had promised.
+    WorkerSilent {
+        task: TaskNo,
+    },
+    /// A worker wants a task for itself; `by` is its own, and the same when it asks again.
+    TaskClaimed {
+        task: TaskNo,
+        by: Arc<str>,
+    },
+    /// A worker lets go of a task's message, and finishes the task later.
+    TaskLeft {
+        task: TaskNo,
+    },
+    /// Whether a task was taken out of its queue without having been delivered.
+    Withdrawn {
+        task: TaskNo,
+        withdrawn: bool,
+    },
     /// The server gave up delivering a task (its workers keep dying): the attempt ends unknown.
     TaskLost {
         task: TaskNo,
@@ -101,15 +126,37 @@ pub enum Input {
         action: ParkedAction,
         operation: Operation,
     },
+    /// Of a run that is a schedule; a repeat of its request id changes nothing.
+    Schedule {
+        command: Box<Command>,
+        operation: Operation,
+    },
     /// An operator lets the run have more of something.
     RaiseLimits {
         limits: RunLimits,
+        operation: Operation,
+    },
+    /// An operator has the run go on with another version of its definition. It is given as the plan of the inputs that
+    /// follow.
+    Migrate {
+        to: Target,
         operation: Operation,
     },
     /// The shell could not take or store an input of this run; it is parked for an operator instead of being retried for ever.
     Park {
         reason: Arc<str>,
     },
+}
+
+/// What a worker says of itself while it works.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beat {
+    /// When its handler began.
+    pub began: Timestamp,
+    /// When it was last heard of.
+    pub at: Timestamp,
+    /// How far the work is, in the worker's own terms.
+    pub details: Option<Arc<Value>>,
 }
 
 /// How far the outside world is known to have been read, so that a timeout cannot overtake a result.
@@ -120,6 +167,8 @@ pub struct Horizon {
     /// For each queue asked about: tasks published up to here have been delivered to a worker. A queue that is not named
     /// was not asked about: what is due of its tasks stays due until it is.
     pub delivered_to: BTreeMap<QueueName, Timestamp>,
+    /// Beats have been heard since then without a break.
+    pub listening_since: Timestamp,
 }
 
 /// Who asked for something, and why; recorded.
@@ -199,8 +248,14 @@ pub enum Rejected {
     TooManyWaiters,
     #[error("the run has completed its pivot and only goes forward")]
     PastPivot,
+    #[error("the schedule exists, and says something else")]
+    ScheduleExists,
+    #[error("{0}")]
+    Schedule(String),
     #[error("{0}")]
     Limit(String),
+    #[error("the run cannot move to that version: {0}")]
+    CannotMigrate(String),
     #[error("the task {0} was never given out by this run")]
     UnknownTask(u32),
     #[error("{0}")]

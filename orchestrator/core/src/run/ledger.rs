@@ -1,7 +1,8 @@
 //! What has to be undone if the run fails: one entry per dispatched step that has an undo, and per child, in the
 //! order of dispatch.
 //!
-//! **Invariant:** an entry is made by the event that opens the step's first task, so it is durable before the task goes out.
+//! **Invariant:** an entry is made by the event that opens the step's first task, or asks for a permit for it, so it is durable before
+//! the task goes out.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::event::UndoCall;
 use super::failure::Failure;
+use super::permit::TaskLimits;
 use crate::ids::{MessageNo, RunId, StepPath, WorkflowId, WorkflowName};
 use crate::time::Timestamp;
 
@@ -21,6 +23,9 @@ pub struct LedgerEntry {
     pub undo: Option<UndoCall>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<ChildToUndo>,
+    /// Those of the step, which its undo is under as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<TaskLimits>>,
     /// `null` until it has been evaluated.
     #[serde(default)]
     pub input: Arc<Value>,

@@ -18,6 +18,10 @@ pub const MAX_SEARCH_ATTRIBUTE_BYTES: usize = 2 * 1024;
 /// First and longest pause before a task that a full stream refused is offered again.
 pub const HELD_PAUSE_FIRST: Span = Span::from_millis(250);
 pub const HELD_PAUSE_LONGEST: Span = Span::from_secs(5);
+/// After so long a queue that has not said what became of a task to be taken out of it is asked again.
+pub const WITHDRAWAL_PAUSE: Span = Span::from_secs(30);
+/// Largest details of a heartbeat, as JSON, in bytes: they travel in a header.
+pub const MAX_DETAILS_BYTES: usize = 2 * 1024;
 /// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit).
 pub const UNDELIVERED_PAUSE_LONGEST: Span = Span::from_secs(60);
 

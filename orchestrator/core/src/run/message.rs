@@ -11,6 +11,7 @@
 //! | `cancel`, `terminate` | any run | as an operator's | closed; past its pivot |
 //! | `undo` | a child that has closed | it runs its ledger backwards and closes again; one that has undone itself says so again | open; terminated; past its pivot |
 //! | `signal` | any open run | buffered | closed; the buffer is full |
+//! | `ask`, `release` | a limiter ([`crate::limit`]), which is no run | granted, when there is room; given back | – |
 //!
 //! # What the shell does
 //!
@@ -60,8 +61,10 @@ use super::failure::Failure;
 use super::input::{Operation, Rejected, Start};
 use super::state::State;
 use super::status::Status;
-use super::{cancel, signal, workflow};
+use super::{cancel, schedule, signal, workflow};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, WorkflowId, WorkflowName};
+use crate::limit::{Ask, LimitName};
+use crate::time::Timestamp;
 
 #[cfg(doc)]
 use super::{effect::Effect, input::Input};
@@ -106,6 +109,13 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "super::event::is_null")]
         body: Arc<Value>,
     },
+    /// To a limiter, which answers when it grants.
+    Ask(Box<Ask>),
+    /// To a limiter: what that message asked for is not needed any more.
+    Release {
+        limit: LimitName,
+        ask: MessageNo,
+    },
 }
 
 /// The recipient is the child's workflow id; the sender is the parent.
@@ -126,6 +136,18 @@ pub struct StartChild {
     /// The parent does not hear of the child's end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// The parent is a schedule, and the child an occurrence of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<ScheduledBy>,
+}
+
+/// Which occurrence of its schedule a run is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledBy {
+    pub nominal_time: Timestamp,
+    /// The number of the trigger, where it was not due by the calendar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<u32>,
 }
 
 /// What the parent does about a child that is open when the parent closes.
@@ -162,6 +184,10 @@ pub enum Answer {
         reason: Refusal,
         message: Arc<str>,
     },
+    /// Of a limiter: the task may go out.
+    Granted {
+        limit: LimitName,
+    },
 }
 
 /// Stable names.
@@ -176,6 +202,9 @@ pub enum Refusal {
     UnknownWorkflow,
     /// The start was rejected, for its input for example. Said by the shell.
     NotStarted,
+    /// A run of that workflow id has been started before, and the occurrence of a schedule is started once. Said by the
+    /// shell.
+    AlreadyStarted,
     Closed,
     /// The run has completed its pivot and only goes forward.
     PastPivot,
@@ -192,6 +221,7 @@ impl Refusal {
             Self::IdTaken => "id_taken",
             Self::UnknownWorkflow => "unknown_workflow",
             Self::NotStarted => "not_started",
+            Self::AlreadyStarted => "already_started",
             Self::Closed => "closed",
             Self::PastPivot => "past_pivot",
             Self::Open => "open",
@@ -222,6 +252,9 @@ pub struct Parent {
     pub child: RunId,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// The parent is a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<ScheduledBy>,
 }
 
 /// The start that a `start_child` message asks for; the recipient's workflow id is the child's.
@@ -231,7 +264,7 @@ pub fn child_start(from: &Sender, number: MessageNo, workflow_id: &WorkflowId, b
         namespace: from.namespace.clone(),
         workflow_id: workflow_id.clone(),
         input: Arc::clone(&body.input),
-        request_id: None,
+        request_id: body.scheduled.as_ref().map(|by| schedule::request_id(from.run, by)),
         search_attributes: std::collections::BTreeMap::new(),
         answer: None,
         traceparent: None,
@@ -243,6 +276,7 @@ pub fn child_start(from: &Sender, number: MessageNo, workflow_id: &WorkflowId, b
             message: number,
             child: body.run_id,
             detached: body.detached,
+            scheduled: body.scheduled.clone(),
         })),
         continues: None,
     }
@@ -256,6 +290,10 @@ impl State {
         }
         if self.started_by(from, number) {
             return Some(Answer::Accepted);
+        }
+        if self.schedule.is_some() {
+            // It was told of the end of a run, and knows, or has nothing to do with it any more.
+            return self.parked.is_none().then_some(Answer::Accepted);
         }
         let closed = self.closed()?;
         (closed.status != Status::ContinuedAsNew)
@@ -285,6 +323,8 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
     match body {
         // Another run has this workflow id: the shell refuses by itself, and asks here only by mistake.
         Body::StartChild(_) => {}
+        // A limiter takes them.
+        Body::Ask(_) | Body::Release { .. } => {}
         Body::ChildClosed(closed) => {
             take(d, from.clone(), number, Answer::Accepted);
             workflow::closed(d, from, closed);

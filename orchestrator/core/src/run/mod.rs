@@ -8,10 +8,13 @@
 //! [`for_each`], [`while_loop`], [`switch`], [`try_catch`], [`savepoint`]. [`activity`], [`set`], [`timer`], [`wait_for`],
 //! [`workflow`], [`emission`] and [`ending`] are leaves. [`attempt`] ends attempts, [`retry`] says when the next is made,
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
-//! [`compensation`] undoes, [`deadline`] fires what is due, [`blocked`] holds limits that pause, and [`raise`] lifts them. [`message`] and [`outbox`] are
+//! [`compensation`] undoes, [`deadline`] fires what is due, [`heartbeat`] hears of workers, [`withdrawal`]
+//! takes back what nobody took, [`blocked`] holds limits that pause, and [`raise`] lifts them,
+//! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]). [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, and [`parked_item`] lists what
-//! operators are asked about. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
+//! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, [`turn`] says how the status has
+//! changed, and [`parked_item`] lists what operators are asked about; [`migrate`] moves a
+//! run to another version of its definition. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
 //! **Invariants:** `fold(evolve, events) == state` after every transition; effects are a function of the state and its
@@ -40,6 +43,7 @@ mod failure;
 mod fingerprint;
 mod for_each;
 mod halt;
+mod heartbeat;
 mod held;
 pub mod input;
 mod keys;
@@ -48,17 +52,20 @@ mod ledger;
 pub mod limits;
 mod mail;
 pub mod message;
+pub mod migrate;
 mod open;
 mod outbox;
 mod parallel;
 mod parked;
 mod parked_item;
 mod path;
+mod permit;
 mod pivot;
 mod raise;
 pub mod request;
 mod retry;
 mod savepoint;
+pub mod schedule;
 mod scope;
 pub mod search_attribute;
 mod sequence;
@@ -71,25 +78,29 @@ mod switch;
 mod timer;
 mod tree;
 mod try_catch;
+mod turn;
 mod wait_for;
 mod while_loop;
+mod withdrawal;
 mod workflow;
 
 #[cfg(test)]
 mod tests;
 
-pub use apply::{apply, start, start_within};
+pub use apply::{apply, apply_within, start, start_within};
 pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};
 pub use event::{Event, Transition};
 pub use evolve::evolve;
-pub use execution::{Execution, Known, OpenTask, Wait};
+pub use execution::{Execution, Known, OpenTask, Unstarted, Wait};
 pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
 pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
+pub use permit::{QueueLimits, TaskLimit, TaskLimits};
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;
+pub use turn::{Turn, turns};

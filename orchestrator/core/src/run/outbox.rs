@@ -6,6 +6,7 @@
 //! | wake, due | pending | sent again; the pause doubles up to five minutes |
 //! | answered | pending | gone; a refusal of a start ends the step, one of an undo parks it |
 //! | accepted | a start that was refused | its run is told to cancel |
+//! | granted | an ask that was taken back | given back ([`super::permit`]) |
 //! | answered | not pending | nothing |
 //!
 //! Neither the end of the run nor its being parked stops a message from being offered: what was sent is owed.
@@ -17,7 +18,7 @@ use super::event::{Event, MessageSent};
 use super::input::Operation;
 use super::limits::{MESSAGE_PAUSE_FIRST, MESSAGE_PAUSE_LONGEST};
 use super::message::{Answer, Body, Recipient};
-use super::workflow;
+use super::{permit, workflow};
 use crate::ids::MessageNo;
 use crate::time::Span;
 
@@ -47,16 +48,24 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
     if d.state.parked.is_some() && matches!(*body, Body::StartChild(_) | Body::Undo { .. }) {
         return;
     }
+    // Nothing else means that there is room.
+    if matches!(*body, Body::Ask(_)) && !matches!(answer, Answer::Granted { .. }) {
+        return;
+    }
     d.emit(Event::MessageAnswered {
         number,
         answer: answer.clone(),
     });
+    permit::answered(d, number, &body);
     workflow::answered(d, number, &to, &body, &answer);
     d.settle();
 }
 
 /// A start that was refused was offered once more before the refusal came, and that offer has started a run nobody waits for.
 fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
+    if let Answer::Granted { limit } = answer {
+        return permit::not_needed(d, number, limit);
+    }
     let refused = d.state.mail.refused.get(&number).filter(|refused| !refused.started);
     let Some(to) = refused.map(|refused| refused.to.clone()) else {
         return;

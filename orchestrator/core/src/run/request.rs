@@ -30,6 +30,7 @@ pub enum Verb {
     MarkDone,
     Skip,
     RaiseLimits,
+    Migrate,
 }
 
 impl Verb {
@@ -50,7 +51,7 @@ impl Verb {
 
     /// Whether earlier versions kept its requests in one set with those of other verbs.
     fn was_shared(self) -> bool {
-        !matches!(self, Self::Cancel | Self::Terminate | Self::RaiseLimits)
+        !matches!(self, Self::Cancel | Self::Terminate | Self::RaiseLimits | Self::Migrate)
     }
 }
 

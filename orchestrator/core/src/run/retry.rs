@@ -34,6 +34,12 @@ impl Ended<'_> {
         retry_after: None,
         regardless: Regardless::No,
     };
+
+    /// The same, and no other attempt can change it.
+    pub(super) const FINAL: Self = Self {
+        retryable: false,
+        ..Self::SILENT
+    };
 }
 
 /// Which attempt of what; the source of the jitter, so that a decision can be repeated and runs still spread out.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::open::Open;
 use super::path::{around, iteration, last_segment, name_of};
 use super::state::{State, Step};
-use super::{blocked, tree};
+use super::{blocked, schedule, tree};
 use crate::definition::plan::{Node, NodeId, NodeKind, Plan};
 use crate::expression::{ExpressionError, Scope, Template};
 use crate::ids::StepPath;
@@ -94,6 +94,7 @@ impl<'a> RunScope<'a> {
             "workflow_id": self.state.workflow_id().as_str(),
             "attempt": 1,
             "started_at": self.state.started_at().to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+            "scheduled_at": schedule::scheduled_at(self.state),
         })
     }
 

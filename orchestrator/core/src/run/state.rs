@@ -17,13 +17,16 @@ use super::failure::Failure;
 use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
+use super::migrate::Migrated;
 use super::open::{Exit, Loop, Open};
+use super::permit::Permit;
 use super::request::Requests;
 use super::signal::Signal;
 use super::status::Status;
 use crate::ids::{
     DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
 };
+use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct State {
     pub(super) signals: Signals,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
+    /// Granted to tasks of this run, by the message that asked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) permits: BTreeMap<MessageNo, Permit>,
     /// Steps under way that are no activities, and have something to remember.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) open: BTreeMap<StepPath, Open>,
@@ -85,12 +91,21 @@ pub struct State {
     /// Transitions that emitted something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) emitted: Vec<u32>,
+    /// Changes of the status between the start and the end: transition, and the status after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) turns: Vec<(u32, Status)>,
     /// How a run ended that was then told by its parent to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reopened: Option<Box<Closed>>,
     /// When the run as a whole was parked, now or the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parked_at: Option<Timestamp>,
+    /// Of a run that is a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) schedule: Option<Box<Schedule>>,
+    /// The version it goes by, where that is not the one it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) migrated: Option<Box<Migrated>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -171,6 +186,9 @@ pub(super) struct Task {
     pub(super) step: StepPath,
     pub(super) direction: Direction,
     pub(super) heard: Heard,
+    /// Its worker may go on with it, though nobody waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) abandoned: bool,
 }
 
 /// What workers have said of a task so far.
@@ -257,12 +275,21 @@ impl State {
         &self.birth.workflow
     }
 
+    /// The one it goes by.
     pub fn version(&self) -> u32 {
-        self.birth.version
+        self.migrated.as_ref().map_or(self.birth.version, |to| to.version)
     }
 
+    /// Of the definition it goes by.
     pub fn definition_hash(&self) -> &DefinitionHash {
-        &self.birth.definition
+        self.migrated
+            .as_ref()
+            .map_or(&self.birth.definition, |to| &to.definition)
+    }
+
+    /// Whether it goes by another version than the one it began with.
+    pub fn has_migrated(&self) -> bool {
+        self.migrated.is_some()
     }
 
     pub fn input(&self) -> &Arc<Value> {
@@ -428,6 +455,16 @@ impl State {
         !self.is_closed() && self.open_task(task).is_some()
     }
 
+    /// Who has claimed an open task.
+    pub fn claimed_by(&self, task: TaskNo) -> Option<&Arc<str>> {
+        self.open_task(task)?.open.claimed.as_ref()
+    }
+
+    /// Whether the worker of a task that nobody waits for is left alone.
+    pub fn is_abandoned(&self, task: TaskNo) -> bool {
+        self.task(task).is_some_and(|task| task.abandoned)
+    }
+
     /// Whether workers are asked to stop this task: a forward one of a run that stops, or any that is no longer open.
     pub fn is_unwanted(&self, task: TaskNo) -> bool {
         if self.is_closed() {
@@ -494,8 +531,10 @@ impl State {
             _ => None,
         });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
-        let deadlines = timeout.into_iter().chain(executions).chain(waits);
-        deadlines.filter(|due| *due > at).chain(messages).min()
+        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
+        let deadlines = timeout.into_iter().chain(executions).chain(waits).chain(schedule);
+        let ahead = |due: &Timestamp| *due > at && *due < Timestamp::MAX;
+        deadlines.filter(ahead).chain(messages).min()
     }
 
     /// Signals that no step has taken, in the order of their coming.
@@ -544,7 +583,8 @@ impl State {
             return queues;
         }
         for view in self.open_tasks() {
-            let undecided = view.open.known == Known::Offered && view.open.due <= now;
+            let undecided =
+                view.open.known == Known::Offered && view.open.withdrawn_for.is_none() && view.execution.due() <= now;
             if undecided && !queues.contains(&view.execution.queue) {
                 queues.push(view.execution.queue.clone());
             }
@@ -620,7 +660,7 @@ impl State {
                         open,
                         execution,
                     }),
-                    Wait::Until(_) | Wait::Decision => None,
+                    Wait::Until(_) | Wait::Permit(_) | Wait::Decision => None,
                 })
         };
         of(Direction::Do).chain(of(Direction::Undo))

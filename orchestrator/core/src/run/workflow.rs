@@ -57,6 +57,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &C
                     ParentClose::Abandon => OnParentClose::Abandon,
                 },
                 detached: child.detached,
+                scheduled: None,
             };
             outbox::send(d, to, Body::StartChild(body));
         }

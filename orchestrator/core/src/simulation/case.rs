@@ -92,7 +92,7 @@ impl Fate {
 
     /// From bytes, as many things happen as there are bytes for.
     pub fn draw(words: &mut Words) -> Self {
-        let temper = words.below(16);
+        let temper = words.below(256);
         let input = words.below(0x1000);
         let mut left = 10 + words.below(246);
         let mut ops = Vec::with_capacity(left as usize);

@@ -242,7 +242,8 @@ fn mend_in(body: &mut Body, id: &str, finding: &str) {
                 activity.compensate_on_failure = false;
             }
             Kind::Activity(activity) if activity.pivot => activity.pivot = false,
-            _ if step.condition.is_some() => step.condition = None,
+            // Without its condition a run would continue for ever.
+            kind if step.condition.is_some() && *kind != Kind::ContinueAsNew => step.condition = None,
             kind if alone => *kind = Kind::Set("1"),
             _ => removed = Some(index),
         }
@@ -267,7 +268,7 @@ fn smaller_bodies(body: &Body) -> Vec<Body> {
         }
         let mut inner = step.clone();
         bodies.extend(inner.kind.bodies_mut().into_iter().map(|inner| with(inner.clone())));
-        if step.condition.is_some() {
+        if step.condition.is_some() && step.kind != Kind::ContinueAsNew {
             bodies.push(with(vec![Step {
                 condition: None,
                 ..step.clone()

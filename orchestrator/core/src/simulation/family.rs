@@ -13,6 +13,7 @@ use crate::run::effect::Effect;
 use crate::run::input::{
     AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
 };
+use crate::run::limits::RunLimits;
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender, StartChild, child_start};
 use crate::run::{Status, UndoState};
 use crate::time::{Span, Timestamp};
@@ -31,6 +32,8 @@ struct Temper {
     fails_in: u32,
     loses: bool,
     operators: bool,
+    /// Small ones, that a run of a few steps reaches.
+    limits: RunLimits,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl<'p> World<'p> {
                 fails_in: [1_000, 12, 5, 2][temper as usize % 4],
                 loses: temper & 4 > 0,
                 operators: temper & 8 > 0,
+                limits: limits(temper / 16),
             },
             last: None,
             strangers: 0,
@@ -93,7 +97,7 @@ impl<'p> World<'p> {
 
     fn open(&mut self, played: &'p Played, start: Start) -> bool {
         self.inputs += 1;
-        let Ok((run, effects)) = Watched::start(played, start, self.now) else {
+        let Ok((run, effects)) = Watched::start(played, start, self.temper.limits, self.now) else {
             return false;
         };
         self.runs.push(run);
@@ -110,7 +114,11 @@ impl<'p> World<'p> {
                 }
                 Effect::AnswerMessage { to, number, answer } => self.log.push(Parcel::Answer(to, number, answer)),
                 Effect::Continue => self.succeed(index),
-                Effect::Dispatch(_) | Effect::CancelTask { .. } | Effect::Answer { .. } | Effect::Emit { .. } => {}
+                Effect::Dispatch(_)
+                | Effect::Withdraw { .. }
+                | Effect::CancelTask { .. }
+                | Effect::Answer { .. }
+                | Effect::Emit { .. } => {}
             }
         }
     }
@@ -369,6 +377,7 @@ impl<'p> World<'p> {
         let horizon = Horizon {
             log_read_to: behind,
             delivered_to: delivered.map(|queue| (queue.into(), behind)).collect(),
+            listening_since: behind,
         };
         self.apply(index, Input::Wake(horizon));
     }
@@ -406,6 +415,14 @@ impl<'p> World<'p> {
                     AnswerOn::Closed
                 },
             }),
+            56 if how.is_multiple_of(3) => Input::RaiseLimits {
+                limits: RunLimits {
+                    events: Some(30 + which % 300),
+                    history_bytes: None,
+                    pending: Some(1 + which % 8),
+                },
+                operation: request("raise"),
+            },
             55 if how.is_multiple_of(5) => Input::Terminate(request("terminate")),
             55 if how % 5 == 1 => Input::Park {
                 reason: "broken".into(),
@@ -480,6 +497,7 @@ impl<'p> World<'p> {
             Input::TaskEnded { .. } | Input::Message { .. } | Input::MessageAnswered { .. } => true,
             Input::Signal { operation, .. }
             | Input::Parked { operation, .. }
+            | Input::RaiseLimits { operation, .. }
             | Input::Cancel(operation)
             | Input::Terminate(operation) => operation.request_id.is_some(),
             _ => false,
@@ -595,6 +613,22 @@ fn resume() -> Input {
         step: StepPath::new(""),
         action: ParkedAction::Retry,
         operation: Operation::default(),
+    }
+}
+
+/// One in four cases has some.
+fn limits(which: u32) -> RunLimits {
+    match which % 4 {
+        1 => RunLimits {
+            events: Some(10 + which * 3),
+            history_bytes: None,
+            pending: Some(1 + which % 3),
+        },
+        2 => RunLimits {
+            history_bytes: Some(1_500 + u64::from(which) * 100),
+            ..RunLimits::default()
+        },
+        _ => RunLimits::default(),
     }
 }
 

@@ -174,7 +174,10 @@ impl Told {
     pub fn take(&mut self, transition: &Transition) {
         for event in &transition.events {
             self.clock.check(event, transition.at);
-            if let Event::TaskTimedOut { task, .. } = event {
+            // The other timeouts count from elsewhere.
+            if let Event::TaskTimedOut { task, error } = event
+                && error.message.ends_with("of being taken")
+            {
                 self.clock.timed_out(*task, &self.tasks[task], transition.at);
             }
             self.event(event);
@@ -243,6 +246,8 @@ impl Told {
             | Event::TaskCancelled { task }
             | Event::TaskDeferred { task, .. }
             | Event::TaskTimedOut { task, .. }
+            | Event::TaskWithdrawn { task, .. }
+            | Event::TaskAbandoned { task }
             | Event::TaskLost { task, .. } => told.task_ended(*task),
             Event::ChildEnded(ended) => {
                 told.ended(&ended.step);
@@ -396,7 +401,10 @@ impl Clock {
                 }
             }
             Event::TaskStarted { task, at } => drop(self.began.insert(*task, *at)),
-            Event::TaskDelivered { task } => drop(self.began.insert(*task, at)),
+            Event::TaskDelivered { task } | Event::TaskClaimed { task, .. } => drop(self.began.insert(*task, at)),
+            Event::TaskLeft { task } | Event::WorkerSilent { task } => {
+                self.began.entry(*task).or_insert(at);
+            }
             _ => {}
         }
     }

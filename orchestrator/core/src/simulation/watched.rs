@@ -8,9 +8,11 @@ use crate::definition::plan::{NodeKind, Plan, Undo};
 use crate::ids::{ActivityName, RunId, StepPath};
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::input::{Horizon, Input, Rejected, Start};
+use crate::run::limits::RunLimits;
 use crate::run::message::{Body, Sender};
 use crate::run::{
-    self, Event, Known, State, Status, Transition, UndoState, effects, effects_still_wanted, idempotency_key,
+    self, Event, Known, QueueLimits, State, Status, Transition, UndoState, effects, effects_still_wanted,
+    idempotency_key,
 };
 use crate::time::Timestamp;
 
@@ -62,8 +64,13 @@ fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
 }
 
 impl<'p> Watched<'p> {
-    pub(super) fn start(played: &'p Played, start: Start, now: Timestamp) -> Result<(Self, Vec<Effect>), Rejected> {
-        let (state, transition) = run::start(&played.plan, start, now)?;
+    pub(super) fn start(
+        played: &'p Played,
+        start: Start,
+        limits: RunLimits,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<Effect>), Rejected> {
+        let (state, transition) = run::start_within(limits, &played.plan, start, now, &QueueLimits::default())?;
         let body = serde_json::to_string(&transition.events).unwrap();
         let birth = stored(transition.seq, transition.at, &body);
         let mut watched = Self {
@@ -217,7 +224,10 @@ impl<'p> Watched<'p> {
         let seq = self.state.seq();
         let all = effects_still_wanted(&self.state, 1, seq);
         let count = |is: fn(&Effect) -> bool| all.iter().filter(|effect| is(effect)).count();
-        let open = self.state.open_tasks().filter(|view| view.open.known != Known::Held);
+        let open = self
+            .state
+            .open_tasks()
+            .filter(|view| view.open.known != Known::Held && view.open.withdrawn_for.is_none());
         assert_eq!(count(|effect| matches!(effect, Effect::Dispatch(_))), open.count());
         let pending = self.state.unanswered().count();
         assert_eq!(count(|effect| matches!(effect, Effect::Send { .. })), pending);
@@ -300,5 +310,6 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
     Input::Wake(Horizon {
         log_read_to: now,
         delivered_to: ["main", "other"].into_iter().map(|queue| (queue.into(), now)).collect(),
+        listening_since: Timestamp::default(),
     })
 }

@@ -6,7 +6,7 @@
 //! | an input, an output, a body, what a loop collects | reads each step and variable that it reads unguarded, and nothing of them |
 //! | a `set` | its constant, else an opaque value, after the same reading |
 //! | `wait`, timeouts | kept, and never due before they are chosen to be |
-//! | start-to-close | so long that no task is ever late |
+//! | start-to-close, and the other timeouts of activities | so long that no task is ever late: how they end an attempt is explored as its outcome |
 //! | `match` of a signal, ids, search attributes, schemas, the run's timeout | left out |
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use super::{MAX_ITEMS, MAX_ITERATIONS};
 use crate::definition::duration;
 use crate::definition::plan::{
     Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Node, NodeId, NodeKind, Parallel, Plan,
-    RetryPolicy, Savepoint, Try, Undo, Wait, WaitFor, While,
+    RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
 use crate::expression::{Expression, ExpressionError, Reference, Segment, Template};
 use crate::time::Span;
@@ -48,6 +48,7 @@ impl Model {
             search_attributes: Default::default(),
             timeout: None,
             compensation: original.compensation,
+            schedule: None,
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);
@@ -221,8 +222,18 @@ impl Maker<'_> {
 }
 
 fn activity(activity: &Activity) -> Result<Activity, ExpressionError> {
+    let limiting = activity.limiting.as_deref();
+    let keys = limiting.map_or([None; 3], |it| {
+        let concurrency = it.concurrency.as_ref().and_then(|it| it.key.as_ref());
+        let rate = it.rate.as_ref().and_then(|it| it.key.as_ref());
+        [concurrency, rate, it.fairness_key.as_ref()]
+    });
+    let [first, second, third] = keys;
     Ok(Activity {
-        call: call(&activity.call)?,
+        call: Call {
+            input: reading_all([activity.call.input.as_ref(), first, second, third])?,
+            ..call(&activity.call)?
+        },
         undo: match &activity.undo {
             Undo::Compensate(undo) => Undo::Compensate(call(undo)?),
             Undo::ReadOnly => Undo::ReadOnly,
@@ -231,6 +242,9 @@ fn activity(activity: &Activity) -> Result<Activity, ExpressionError> {
         on_failure: activity.on_failure,
         compensate_on_failure: activity.compensate_on_failure,
         pivot: activity.pivot,
+        // Whoever waits for a permit gets it, sooner or later.
+        limiting: None,
+        cancellation: activity.cancellation,
     })
 }
 
@@ -240,6 +254,7 @@ fn call(call: &Call) -> Result<Call, ExpressionError> {
         queue: call.queue.clone(),
         input: reading(call.input.as_ref())?,
         start_to_close: duration::MAX,
+        timeouts: Timeouts::default(),
         retry: RetryPolicy {
             non_retryable: Vec::new(),
             ..call.retry.clone()

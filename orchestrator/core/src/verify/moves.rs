@@ -10,6 +10,7 @@ use crate::run::effect::Direction;
 use crate::run::input::{Horizon, Input, Operation, Rejected, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender};
 use crate::run::{self, Failure, OpenChild, Passing, State, Status, Transition, error_type};
+use crate::time::Timestamp;
 
 /// An error type that no `try` names.
 const ANY: &str = "any_error";
@@ -53,6 +54,7 @@ impl Move {
                 Input::Wake(Horizon {
                     log_read_to: at,
                     delivered_to: BTreeMap::new(),
+                    listening_since: Timestamp::default(),
                 })
             }
         };

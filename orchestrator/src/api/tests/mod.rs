@@ -42,6 +42,8 @@ struct World {
     session: Mutex<Session>,
     operations: Arc<Operations<MemoryStore>>,
     told: Arc<Mutex<Vec<Told>>>,
+    /// What schedules were told.
+    scheduled: Arc<Mutex<Vec<(String, ScheduleRequest)>>>,
 }
 
 type Told = (String, Vec<QueueSettings>);
@@ -54,15 +56,22 @@ impl World {
         store.keep(&session, &[]).await.unwrap();
         let told: Arc<Mutex<Vec<_>>> = Arc::default();
         let record = Arc::clone(&told);
+        let asked: Arc<Mutex<Vec<(String, ScheduleRequest)>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let scheduled: OnScheduled = Arc::new(move |_, name, request| {
+            noted.lock().unwrap().push((name, request));
+            Box::pin(async { Ok(()) })
+        });
         let hook: OnRegistered = Arc::new(move |namespace, queues| {
             record.lock().unwrap().push((namespace.to_string(), queues));
             async { Ok(()) }.boxed()
         });
         Self {
-            operations: Arc::new(Operations::new(Arc::clone(&store), hook)),
+            operations: Arc::new(Operations::new(Arc::clone(&store), hook, scheduled)),
             store,
             session: Mutex::new(session),
             told,
+            scheduled: asked,
         }
     }
 

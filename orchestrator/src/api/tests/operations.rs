@@ -1,8 +1,11 @@
 use std::time::Duration;
 
 use knarr_schemas::api::{
-    FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, ShowDefinition, ShowHistory,
+    CreateNamespace, FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, SetNamespace,
+    ShowDefinition, ShowHistory,
 };
+
+use knarr_schemas::body::ScheduleVerb;
 
 use super::*;
 use crate::api::namespaces::MOST_NAMESPACES;
@@ -224,8 +227,23 @@ async fn a_run_is_described_while_it_runs_and_after_it_was_undone() {
         .unwrap();
     assert_eq!(same, description);
     // A run id of another namespace tells nothing.
-    let namespace = world.operations.create_namespace(&"other".into()).await.unwrap();
-    assert!(namespace.created);
+    let namespace = world
+        .operations
+        .create_namespace(&"other".into(), CreateNamespace::default())
+        .await
+        .unwrap();
+    assert!(namespace.created && namespace.events.is_some());
+    for on in [true, false] {
+        let set = SetNamespace { events: Some(on) };
+        let set = world.operations.set_namespace(&"other".into(), set).await.unwrap();
+        assert_eq!((set.created, set.events), (false, Some(on)));
+        let again = CreateNamespace { events: Some(!on) };
+        let there = world.operations.create_namespace(&"other".into(), again).await.unwrap();
+        assert_eq!(there.events, Some(on), "it is left as it is");
+    }
+    let nowhere = SetNamespace { events: Some(true) };
+    let nowhere = world.operations.set_namespace(&"nowhere".into(), nowhere).await;
+    assert_eq!(nowhere.unwrap_err().body.code, "KN0205");
     let other = world.operations.show_run(&"other".into(), &run_id, BUDGET).await;
     assert_eq!(other.unwrap_err().body.code, "KN0211");
 }
@@ -344,7 +362,7 @@ async fn namespaces_are_created_up_to_their_limit() {
     let create = async |n: usize| {
         world
             .operations
-            .create_namespace(&Namespace::new(&format!("ns{n}")))
+            .create_namespace(&Namespace::new(&format!("ns{n}")), CreateNamespace::default())
             .await
     };
     // `default` is there already.
@@ -374,4 +392,33 @@ fn queues_that_cannot_be_set_up_are_told_apart_from_a_definition_that_is_not_reg
             "{refusal:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
+    let world = World::new().await;
+    let text = |version, schedule: &str| {
+        format!("workflow: tick\nversion: {version}\n{schedule}steps: [ {{ a: {{ set: {{ x: 1 }} }} }} ]\n")
+    };
+    let told = |world: &World| std::mem::take(&mut *world.scheduled.lock().unwrap());
+    // Nothing is said where there is nothing to say.
+    world.register(&text(1, "")).await;
+    assert_eq!(told(&world), []);
+    world.register(&text(3, "schedule: '@daily'\n")).await;
+    let [(name, request)] = &told(&world)[..] else { panic!() };
+    assert_eq!(
+        (name.as_str(), request.ask, request.version),
+        ("tick", ScheduleVerb::Define, Some(3))
+    );
+    let document = request.schedule.as_ref().unwrap();
+    assert_eq!(
+        (&document["workflow"], &document["cron"]),
+        (&json!("tick"), &json!(["@daily"]))
+    );
+    // Registering it again says it again: what was missed is mended.
+    world.register(&text(3, "schedule: '@daily'\n")).await;
+    assert_eq!(told(&world).len(), 1);
+    // An older version does not speak any more.
+    world.register(&text(2, "schedule: '@hourly'\n")).await;
+    assert_eq!(told(&world), []);
 }

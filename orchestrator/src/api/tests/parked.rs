@@ -2,7 +2,7 @@
 
 use knarr_core::ids::StepPath;
 use knarr_core::run::input::{Operation, ParkedAction};
-use knarr_schemas::api::{ListParked, ParkedKind, ParkedPage, RunName};
+use knarr_schemas::api::{CreateNamespace, ListParked, ParkedKind, ParkedPage, RunName};
 
 use super::*;
 
@@ -228,7 +228,11 @@ async fn all_filters_have_to_fit() {
     let refused = world.operations.list_parked(&"default".into(), &unknown, BUDGET).await;
     assert_eq!(refused.unwrap_err().body.code, "KN0211");
     // A run of another namespace is none.
-    world.operations.create_namespace(&"other".into()).await.unwrap();
+    world
+        .operations
+        .create_namespace(&"other".into(), CreateNamespace::default())
+        .await
+        .unwrap();
     let elsewhere = run(RunName::RunId(Uuid::from_u128(3)));
     let refused = world.operations.list_parked(&"other".into(), &elsewhere, BUDGET).await;
     assert_eq!(refused.unwrap_err().body.code, "KN0211");

@@ -126,6 +126,7 @@ async fn read(inner: Arc<Inner>, key: OpenKey, into: Inlet) {
         let next = inner.state().step(key);
         let Some((incoming, cursor)) = next else {
             tokio::select! {
+                biased;
                 changed = changed.changed() => if changed.is_err() { return },
                 () = into.closed() => return,
             }
@@ -281,6 +282,15 @@ impl Bus for MemoryBus {
         let oldest = tasks.oldest_undelivered(queue.as_str());
         let now = (self.inner.clock)();
         Ok(oldest.map_or(Undelivered::Nothing, |at| Undelivered::For(now.since(at))))
+    }
+
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        let mut state = self.inner.state();
+        if !state.connected {
+            return Err(BusError::Unavailable("not connected".to_owned()));
+        }
+        let tasks = state.tasks.get_mut(namespace.as_str());
+        Ok(tasks.is_some_and(|tasks| tasks.withdraw(queue.as_str(), subject)))
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

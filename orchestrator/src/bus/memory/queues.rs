@@ -76,6 +76,20 @@ impl Tasks {
         pulled
     }
 
+    /// Takes out what lies there under that subject, if none of it was ever delivered.
+    pub(super) fn withdraw(&mut self, queue: &str, subject: &str) -> bool {
+        let Some(waiting) = self.waiting.get_mut(queue) else {
+            return false;
+        };
+        let under_way = self.delivered.values().any(|(_, task)| task.subject == subject);
+        let mut there = waiting.iter().filter(|task| task.subject == subject).peekable();
+        if under_way || there.peek().is_none() || there.any(|task| task.deliveries > 0) {
+            return false;
+        }
+        waiting.retain(|task| task.subject != subject);
+        true
+    }
+
     /// `false` if there is no such delivered task any more.
     pub(super) fn acknowledge(&mut self, sequence: u64) -> bool {
         self.delivered.remove(&sequence).is_some()

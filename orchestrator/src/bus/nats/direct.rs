@@ -16,12 +16,16 @@ use std::time::Duration;
 use async_nats::Message;
 use futures_util::StreamExt as _;
 use knarr_schemas::subject;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Shared, header_map};
+use super::{Shared, bodies, header_map};
 use crate::bus::inlet::Inlet;
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{BusError, DirectKind, DirectMessage};
+
+/// Results whose bodies are being fetched at a time.
+const MOST_FETCHED: usize = 32;
 
 /// Not connected, the end of what was received is not heard of.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
@@ -33,7 +37,9 @@ pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> R
         .subscribe(format!("knarr.direct.*.{partition}.*"))
         .await
         .map_err(|error| BusError::Unavailable(error.to_string()))?;
+    let owner = Arc::clone(shared);
     Ok(TaskHandle::spawn_with(|stop| async move {
+        let mut fetching = JoinSet::new();
         let mut ends: Option<Instant> = None;
         loop {
             let message = tokio::select! {
@@ -49,11 +55,34 @@ pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> R
                 }
                 () = tokio::time::sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => return,
             };
-            let Some(message) = message else { return };
-            let Some(direct) = read(partition, message) else {
+            let Some(message) = message else {
+                // These were received as well. One whose body does not come in time is handed in again by its worker.
+                let fetched = async { while fetching.join_next().await.is_some() {} };
+                let _ = tokio::time::timeout(DRAIN_WITHIN, fetched).await;
+                return;
+            };
+            let Some(mut direct) = read(partition, message) else {
                 metrics::counter!("knarr_bus_malformed_direct_messages_total").increment(1);
                 continue;
             };
+            if bodies::is_elsewhere(&direct.headers) {
+                // Beside the others, which are not to wait for it; its worker does, and repeats itself if this ends first.
+                let (shared, into) = (Arc::clone(&owner), into.clone());
+                fetching.spawn(async move {
+                    let payload = std::mem::take(&mut direct.payload);
+                    let whose = bodies::Whose::of_direct(&direct.namespace);
+                    let fetched = bodies::fetch(&shared, &whose, &mut direct.headers, payload);
+                    direct.payload = fetched.await;
+                    // Nobody takes it any more: the worker goes by the log.
+                    let _ = into.offer(direct);
+                });
+                while fetching.len() >= MOST_FETCHED || fetching.try_join_next().is_some() {
+                    if fetching.len() >= MOST_FETCHED {
+                        fetching.join_next().await;
+                    }
+                }
+                continue;
+            }
             if into.offer(direct).is_err() {
                 return;
             }

@@ -58,6 +58,9 @@ static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
         name::ORIGINAL_HEADERS,
         name::ORIGINAL_BYTES,
         name::NATS_MSG_ID,
+        name::BODY,
+        name::BODY_DIGEST,
+        name::BODY_SIZE,
         "Knarr-Confirm",
         "Nats-Expected-Stream",
     ]

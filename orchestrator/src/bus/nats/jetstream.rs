@@ -104,6 +104,7 @@ pub(super) struct ConsumerInfo {
     pub(super) num_pending: u64,
     /// The server's clock when it answered.
     pub(super) ts: Option<DateTime<Utc>>,
+    pub(super) created: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Deserialize)]

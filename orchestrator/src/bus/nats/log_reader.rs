@@ -18,12 +18,13 @@ use knarr_schemas::subject::LOG_STREAM;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::bodies::Whose;
 use super::connection::Link;
 use super::header_block::{self, HeaderBlock};
 use super::jetstream::{ApiError, MessageQuery, StoredMessage, code};
 use super::log_position::{Located, locate};
 use super::pull::{Pull, Pulled};
-use super::{Shared, header_map};
+use super::{Shared, bodies, header_map};
 use crate::bus::inlet::{Closed, Inlet};
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{Incoming, LogGap, LogMessage};
@@ -193,9 +194,18 @@ impl LogReader {
         sequence: u64,
         at: Timestamp,
         subject: String,
-        headers: HeaderBlock,
-        payload: Bytes,
+        mut headers: HeaderBlock,
+        mut payload: Bytes,
     ) -> Result<(), Closed> {
+        if bodies::is_elsewhere(&headers.headers)
+            && let Some(whose) = Whose::of_log(&subject)
+        {
+            let fetching = bodies::fetch(&self.shared, &whose, &mut headers.headers, payload);
+            payload = tokio::select! {
+                fetched = fetching => fetched,
+                () = self.into.closed() => return Err(Closed),
+            };
+        }
         self.cursor.sequence = sequence;
         self.cursor.at = at;
         self.handed_over_at = Instant::now();

@@ -7,6 +7,7 @@
 //! with it is to check that the stream is still the one it was made on.
 
 mod advisories;
+mod bodies;
 mod connection;
 mod creds_file;
 mod delivered;
@@ -29,6 +30,7 @@ mod supervisor;
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod withdrawal;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,6 +158,10 @@ impl Bus for NatsBus {
         self.shared.js.client().max_payload()
     }
 
+    fn max_body(&self) -> usize {
+        bodies::MAX_BODY_BYTES
+    }
+
     async fn prepare(&self, cluster: Uuid, partitions: u16) -> Result<(), BusError> {
         self.shared.streams.prepare(cluster, partitions).await?;
         self.shared.advisories.begin();
@@ -208,7 +214,26 @@ impl Bus for NatsBus {
         delivered::undelivered(&self.shared.js, namespace, queue).await
     }
 
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        withdrawal::withdraw(&self.shared.js, namespace, queue, subject).await
+    }
+
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
-        self.publisher.publish(messages).await
+        if !bodies::any_large(&messages) {
+            return self.publisher.publish(messages).await;
+        }
+        let put = bodies::put_all(&self.shared, messages).await;
+        let mut outcomes: Vec<Result<(), PublishError>> = Vec::with_capacity(put.len());
+        let mut ready = Vec::with_capacity(put.len());
+        for message in put {
+            outcomes.push(message.map(|message| ready.push(message)));
+        }
+        let mut published = self.publisher.publish(ready).await.into_iter();
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+            if let Some(result) = published.next() {
+                *outcome = result;
+            }
+        }
+        outcomes
     }
 }

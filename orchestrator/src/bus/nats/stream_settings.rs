@@ -47,6 +47,8 @@ pub struct StreamSettings {
     pub log_max_bytes: Setting<u64>,
     /// At this size a namespace's task stream refuses new tasks.
     pub task_max_bytes: Setting<u64>,
+    /// At this size a namespace's bucket of large bodies refuses new ones.
+    pub bucket_max_bytes: Setting<u64>,
     /// At this size the oldest dead letters go.
     pub dlq_max_bytes: Setting<u64>,
     /// At this size the oldest events go; `None` = events are not kept (and publishing them finds no stream).
@@ -60,6 +62,7 @@ impl Default for StreamSettings {
             storage: Setting::AtFirst(Storage::File),
             log_max_bytes: Setting::AtFirst(1 << 30),
             task_max_bytes: Setting::AtFirst(1 << 30),
+            bucket_max_bytes: Setting::AtFirst(512 << 20),
             dlq_max_bytes: Setting::AtFirst(256 << 20),
             events_max_bytes: Some(Setting::AtFirst(256 << 20)),
         }

@@ -43,6 +43,9 @@ const ADVISORY_MAX_BYTES: u64 = 16 << 20;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Longer than a message waits to be taken; a task that waits longer is offered with another object.
+const BODY_AGE_MS: u64 = 3 * DAY_MS;
+
 #[derive(Debug)]
 pub(super) struct Streams {
     js: JetStream,
@@ -231,6 +234,18 @@ impl Streams {
             "allow_direct": true,
         });
         self.put_stream(&self.sized(config, self.settings.task_max_bytes), missing)
+            .await?;
+        let bucket = subject::body_bucket(namespace.as_str())
+            .map_err(|error| BusError::Misconfigured(format!("the namespace {namespace:?} {error}")))?;
+        // As NATS makes an object store.
+        let config = json!({
+            "name": format!("OBJ_{bucket}"),
+            "subjects": [format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+            "retention": "limits", "discard": "new", "max_consumers": -1,
+            "max_age": nanos(BODY_AGE_MS),
+            "allow_rollup_hdrs": true, "allow_direct": true,
+        });
+        self.put_stream(&self.sized(config, self.settings.bucket_max_bytes), missing)
             .await?;
         for settings in queues {
             let (name, filter) = queue_names(namespace, &settings.queue)?;

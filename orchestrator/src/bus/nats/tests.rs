@@ -646,8 +646,14 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
         subject: subject::task("b", "q", "act").unwrap(),
         ..task(0)
     });
+    let large = Bytes::from(vec![0; 2 << 20]);
     messages.push(Outgoing {
-        payload: Bytes::from(vec![0; 2 << 20]),
+        payload: large.clone(),
+        ..task(0)
+    });
+    messages.push(Outgoing {
+        subject: subject::dead_letter(Some("a"), "poison"),
+        payload: large,
         ..task(0)
     });
     let outcomes = bus.publish(messages).await;
@@ -664,7 +670,9 @@ async fn a_full_stream_refuses_and_the_others_go_on() {
         outcomes[51],
         Err(PublishError::Unacknowledged(_) | PublishError::NoStream)
     ));
-    assert!(matches!(outcomes[52], Err(PublishError::Refused(_))));
+    // Its body has room beside the stream that has none for it.
+    assert_eq!(outcomes[52], Err(PublishError::Full));
+    assert!(matches!(outcomes[53], Err(PublishError::Refused(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -814,6 +822,40 @@ async fn how_far_a_queue_was_delivered_is_known_by_time() {
     assert!(matches!(undelivered().await, Undelivered::For(_)));
     assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
     assert_eq!(undelivered().await, Undelivered::Nothing);
+}
+
+/// At its own place, found in a backlog, and only where nobody has had it.
+#[tokio::test]
+async fn a_task_is_taken_out_of_its_queue_if_nobody_has_had_it() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    let withdraw = async |subject: &str| bus.withdraw(&namespace, &queue, subject).await.unwrap();
+    let at = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
+    assert!(!withdraw(&at("r-1")).await, "there is no queue");
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let placed = |place: &str| Outgoing {
+        subject: at(place),
+        ..a_task(place, 0)
+    };
+    let mut backlog: Vec<_> = (0..50).map(|n| a_task(&format!("b{n}"), 0)).collect();
+    backlog.insert(0, placed("r-1"));
+    backlog.push(placed("r-2"));
+    backlog.push(placed("r-3"));
+    assert!(all_ok(&bus.publish(backlog).await));
+    assert!(withdraw(&at("r-2")).await);
+    assert!(!withdraw(&at("r-2")).await, "it is gone");
+    // Delivered and not acknowledged.
+    assert_eq!(pull_tasks(&bus.client(), 1, false).await, 1);
+    assert!(!withdraw(&at("r-1")).await);
+    assert!(withdraw(&at("r-3")).await);
+    let info = bus.shared.js.stream("KNARR_TASKS_a").await.unwrap();
+    assert_eq!(info.state.last_seq, 53);
+    assert_eq!(
+        pull_tasks(&bus.client(), 60, true).await,
+        51,
+        "the others are where they were, and the one that was given back"
+    );
 }
 
 #[tokio::test]

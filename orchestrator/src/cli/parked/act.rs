@@ -220,6 +220,7 @@ fn command(action: &Action, entry: &ParkedEntry, args: &ActArgs, request_id: &st
         request_id: bulk::request_id_of(request_id, &[&run, kind, &entry.step]),
         by: Some(args.bulk.by()),
         reason: args.bulk.reason.clone(),
+        ..OperatorCommand::default()
     };
     let named = Named {
         workflow_id: entry.workflow_id.clone(),

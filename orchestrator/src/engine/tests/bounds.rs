@@ -128,3 +128,43 @@ async fn runs_leave_the_memory_by_their_weight() {
         replica.stop().await;
     }
 }
+
+const SLEEP: &str = r#"
+workflow: sleep
+version: 1
+steps:
+  - sleep: { wait: 10s }
+"#;
+
+/// Whatever has come due meanwhile, so much of it is taken into memory at once and no more; all of it wakes, whether its runs
+/// are found by a new owner or had to leave the memory of the old one.
+#[tokio::test(start_paused = true)]
+async fn deadlines_are_taken_page_by_page() {
+    for dies in [true, false] {
+        let mut world = World::new(114).await;
+        world.config.deadline_page = 3;
+        world.config.live_runs = 2;
+        world.config.batch_inputs = 4;
+        world.register(SLEEP).await;
+        let mut replica = world.replica("r0");
+        for n in 0..100 {
+            let subject = subject::start("default", &format!("s-{n}"), "sleep").unwrap();
+            world.publish(&subject, &[], json!({})).await;
+        }
+        world.until("started", |world| world.rows().len() == 100).await;
+        if dies {
+            replica.kill();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            super::most_kept();
+            replica = world.replica("r1");
+        }
+        world
+            .within(Duration::from_secs(60), "awake", |world| world.closed() == 100)
+            .await;
+        let most = super::most_kept();
+        // Four pages, and the one that was under way.
+        assert!(most.asleep >= 3 && most.asleep <= 15, "{most:?}");
+        world.quiet().await;
+        replica.stop().await;
+    }
+}

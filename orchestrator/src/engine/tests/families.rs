@@ -45,7 +45,7 @@ async fn start(world: &World, workflow: &str, id: &str, input: serde_json::Value
 #[tokio::test(start_paused = true)]
 async fn a_child_completes_for_its_parent_and_is_undone_with_it() {
     for (seed, undone) in [(120, false), (121, true)] {
-        for dies_at in [0, 40, 60, 80, 100, 130, 160] {
+        for dies_at in [0, 52, 72, 92, 112, 142, 172] {
             let mut world = World::new(seed).await;
             world.register(PARENT).await;
             world.work(Arc::new(move |task| match task.activity {
@@ -98,11 +98,11 @@ async fn a_run_continues_as_new_and_loses_no_signal() {
         (None, 0),
         (Some(CommitFault::LostBefore), 0),
         (Some(CommitFault::LostAfter), 0),
-        (None, 45),
-        (None, 60),
-        (None, 75),
-        (None, 90),
-        (None, 120),
+        (None, 57),
+        (None, 72),
+        (None, 87),
+        (None, 102),
+        (None, 132),
     ] {
         let mut world = World::new(122).await;
         world.register(LOOP).await;

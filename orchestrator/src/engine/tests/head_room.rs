@@ -19,6 +19,7 @@ async fn results_find_room_in_a_log_full_of_starts() {
     let row = NamespaceRow {
         name: Namespace::new("quiet"),
         retention_class: 0,
+        events: false,
     };
     world.store.create_namespace(&row).await.unwrap();
     let replica = world.replica("r0");

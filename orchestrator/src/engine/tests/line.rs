@@ -126,6 +126,10 @@ impl Line {
         *self.stalls_until.lock().unwrap() = Some(tokio::time::Instant::now() + time);
     }
 
+    pub(super) fn crossings(&self) -> u64 {
+        self.crossings.load(Ordering::SeqCst)
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
@@ -338,6 +342,22 @@ impl Store for LineStore {
         self.line.read(self.store.deferred(partition, run, after)).await
     }
 
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        self.line.read(self.store.permits(partition)).await
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.store.set_queue(row).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        self.line.read(self.store.queues()).await
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        self.store.limits_in_use(namespace).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let mut history = self.line.read(self.store.history(run, after, limit)).await?;
         self.line.spoil(run, &mut history);
@@ -355,6 +375,15 @@ impl Store for LineStore {
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
         self.store.register_definition(definition).await
+    }
+
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.store.set_default_version(namespace, workflow, default).await
     }
 
     async fn definition(
@@ -388,6 +417,10 @@ impl Store for LineStore {
         self.store.create_namespace(namespace).await
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        self.store.set_events(namespace, events).await
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.line.read(self.store.namespaces()).await
     }
@@ -398,6 +431,15 @@ impl Store for LineStore {
 
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.store.list_runs(namespace, filter).await
+    }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.store.list_schedules(namespace, after, limit).await
     }
 }
 
@@ -460,6 +502,13 @@ impl Bus for LineBus {
     async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
         self.line.cross().await;
         self.bus.keep_head_room(namespaces).await
+    }
+
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+        self.line.cross().await;
+        let withdrawn = self.bus.withdraw(namespace, queue, subject).await;
+        self.line.cross().await;
+        withdrawn
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
@@ -525,8 +574,10 @@ impl LineBus {
         } else if let Ok(confirmation) = serde_json::from_slice::<body::Confirmation>(&message.payload) {
             for result in confirmation.results.iter().filter(|result| result.refused.is_none()) {
                 let token = knarr_schemas::token::TaskToken::decode(&result.token).unwrap();
+                let left = |view: knarr_core::run::OpenTaskView<'_>| view.open.task.0 == token.task && view.open.later;
                 if let Some(state) = state_of(&self.truth, RunId(token.run_id)).await
                     && state.is_open(TaskNo(token.task))
+                    && !state.open_tasks().any(left)
                     && state.parked_reason().is_none()
                 {
                     self.line.crime(format!(
@@ -571,10 +622,13 @@ pub(super) async fn events_of(store: &MemoryStore, run: RunId) -> Vec<Event> {
     transitions.into_iter().flat_map(read).collect()
 }
 
-/// The committed state of a run, folded from its first event.
+/// The committed state of a run, folded from its first event, or of a schedule, whose first events are not kept.
 pub(super) async fn state_of(store: &MemoryStore, run: RunId) -> Option<State> {
     let mut stored = store.load_runs(&[run]).await.ok()?.pop()?;
-    stored.snapshot = None;
-    stored.transitions = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
+    let whole = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
+    if whole.first().is_some_and(|first| first.seq == 1) {
+        stored.snapshot = None;
+        stored.transitions = whole;
+    }
     Some(fetch::rebuild(&stored).unwrap())
 }

@@ -2,22 +2,27 @@
 //!
 //! Every replica reaches both by a [`line`] that delays, loses and cuts; [`world`] plays workers and services and says what
 //! must hold in the end. A seed fixes the faults; run ids and the order of hash maps are not under it, so a seed that fails
-//! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario instead of a few, and
-//! `KNARR_SIM_SEED=S` that one alone.
+//! may need a few repeats. `KNARR_SIM_SEEDS=N` runs N seeds of the random scenario ([`random`]) instead of a few, and
+//! `KNARR_SIM_SEED=S` that one alone. [`sim`] does the same for definitions of every kind.
 
+mod activities;
 mod bounds;
 mod deferral;
 mod families;
 mod head_room;
+mod lifecycle;
 mod limits;
 mod line;
 mod memory;
 mod messages;
 mod operators;
+mod permits;
 mod random;
 mod robustness;
 mod scenarios;
+mod schedules;
 mod scripts;
+mod sim;
 mod timeouts;
 mod upgrade;
 mod world;
@@ -31,7 +36,7 @@ use crate::bus::inlet::InUse;
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
-    static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0 }) };
+    static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
 }
 
 /// What a loop keeps in memory at one moment.
@@ -41,6 +46,7 @@ pub(super) struct Kept {
     pub(super) live_bytes: usize,
     pub(super) intake: InUse,
     pub(super) publishing_bytes: usize,
+    pub(super) asleep: usize,
 }
 
 /// Counts rounds of all loops of this test, and notes how many runs the last one had in memory and the most that any kept.
@@ -56,6 +62,7 @@ pub(super) fn turned(now: Kept) {
             direct: most.intake.direct.max(now.intake.direct),
         },
         publishing_bytes: most.publishing_bytes.max(now.publishing_bytes),
+        asleep: most.asleep.max(now.asleep),
     });
 }
 
@@ -67,6 +74,7 @@ fn most_kept() -> Kept {
         live_bytes: 0,
         intake: InUse::default(),
         publishing_bytes: 0,
+        asleep: 0,
     });
     most
 }

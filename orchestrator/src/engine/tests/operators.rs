@@ -304,3 +304,77 @@ async fn an_output_waits_for_the_end_of_an_upgrade() {
     assert_eq!(refused(&answer), Some("KN0257"), "of an undo");
     new.stop().await;
 }
+
+/// A run waits for its signal while it moves; the next owner knows by which version it goes.
+#[tokio::test(start_paused = true)]
+async fn a_run_moves_and_its_next_owner_goes_on_with_the_version_it_moved_to() {
+    let waiting = |version: u32, undo: &str, more: &str| {
+        format!(
+            "workflow: sale\nversion: {version}\ndefaults: {{ queue: orders, start_to_close: 5s, retry: {{ maximum_attempts: 1 }} }}\n\
+             steps:\n  - pay: {{ activity: process-payment, compensate: {undo} }}\n  - go: {{ wait_for: {{ signal: go, timeout: 1h }} }}\n{more}"
+        )
+    };
+    let mut world = World::new(214).await;
+    let old = world.replica("r0");
+    world.work(Arc::new(|_| done()));
+    world.register(&waiting(1, "refund-payment", "")).await;
+    let start = subject::start("default", "s-1", "sale").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    world
+        .register(&waiting(
+            2,
+            "refund-payment",
+            "  - mail: { activity: mail, no_undo: it is read }\n",
+        ))
+        .await;
+    world.register(&waiting(3, "other-refund", "")).await;
+    let migrate = async |headers: &[(&str, &str)]| {
+        let mut inbox = world.bus.subscribe("_INBOX.ann");
+        let mut all = vec![(names::VERB, "migrate default"), (names::REPLY_TO, "_INBOX.ann")];
+        all.extend_from_slice(headers);
+        world
+            .publish(
+                &subject::run_verb("default", "s-1", "migrate").unwrap(),
+                &all,
+                Value::Null,
+            )
+            .await;
+        world.answer(&mut inbox).await
+    };
+    let sale = (names::WORKFLOW, "sale");
+    for (headers, code) in [
+        (vec![sale], "KN0222"),
+        (vec![(names::VERSION, "2")], "KN0222"),
+        (vec![sale, (names::VERSION, "x")], "KN0222"),
+        (vec![sale, (names::VERSION, "9")], "KN0207"),
+        (vec![(names::WORKFLOW, "nothing"), (names::VERSION, "2")], "KN0207"),
+        (vec![(names::WORKFLOW, "order"), (names::VERSION, "1")], "KN0259"),
+        (vec![sale, (names::VERSION, "3")], "KN0259"),
+    ] {
+        assert_eq!(refused(&migrate(&headers).await), Some(code), "{headers:?}");
+    }
+    let to = [sale, (names::VERSION, "2"), (names::REQUEST_ID, "m-1")];
+    for _ in 0..2 {
+        assert_eq!(migrate(&to).await.stage, AnswerStage::Accepted);
+    }
+    let row = world.rows_of("s-1").remove(0);
+    assert_eq!(row.version, 2);
+    assert_eq!(row.definition, *world.state(row.run_id).await.definition_hash());
+    let events = world.events(row.run_id).await;
+    let moves = events.iter().filter(|event| matches!(event, Event::RunMigrated { .. }));
+    assert_eq!(moves.count(), 1, "the repeat is none");
+    old.kill();
+    let new = world.replica("r1");
+    let go = subject::signal("default", "s-1", "go").unwrap();
+    world.publish(&go, &[], Value::Null).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    assert_eq!(world.statuses()["s-1"], "completed");
+    let events = world.events(row.run_id).await;
+    let mails = events
+        .iter()
+        .filter(|event| matches!(event, Event::ActivityScheduled(scheduled) if scheduled.step.as_str() == "mail"));
+    assert_eq!(mails.count(), 1);
+    world.quiet().await;
+    new.stop().await;
+}

@@ -88,6 +88,7 @@ pub(super) fn failed() -> Act {
 pub(super) struct Delivery<'a> {
     pub(super) workflow_id: &'a str,
     pub(super) activity: &'a str,
+    pub(super) step: &'a str,
     pub(super) attempt: u32,
     pub(super) deliveries: u32,
     pub(super) random: &'a Random,
@@ -155,6 +156,8 @@ pub(super) struct World {
     longest_wait: Arc<AtomicU64>,
     /// How far the bus's clock is ahead of the store's, in microseconds.
     pub(super) bus_ahead: Arc<AtomicI64>,
+    /// How far the store's clock has leapt, in microseconds.
+    leapt: Arc<AtomicI64>,
     alive: CancellationToken,
 }
 
@@ -181,6 +184,7 @@ impl World {
         let clock = move || Timestamp(EPOCH + i64::try_from(began.elapsed().as_micros()).unwrap());
         let bus_ahead = Arc::new(AtomicI64::new(0));
         let ahead = Arc::clone(&bus_ahead);
+        let leapt = Arc::new(AtomicI64::new(0));
         let bus = MemoryBus::with_clock(move || Timestamp(clock().0 + ahead.load(Ordering::SeqCst)));
         store.set_now(clock());
         let mut config = EngineConfig::new("r0");
@@ -197,6 +201,7 @@ impl World {
             reads_format: level,
             longest_wait: Arc::default(),
             bus_ahead,
+            leapt: Arc::clone(&leapt),
             alive: CancellationToken::new(),
         };
         let cluster = world.store.prepare(3).await.unwrap();
@@ -205,7 +210,7 @@ impl World {
         let (alive, ticking) = (world.alive.clone(), world.store.clone());
         tokio::spawn(async move {
             while !alive.is_cancelled() {
-                ticking.set_now(clock());
+                ticking.set_now(Timestamp(clock().0 + leapt.load(Ordering::SeqCst)));
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
@@ -221,6 +226,7 @@ impl World {
         let row = NamespaceRow {
             name: namespace.clone(),
             retention_class: 1,
+            events: false,
         };
         self.store.create_namespace(&row).await.unwrap();
         let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();
@@ -234,11 +240,13 @@ impl World {
             registered_at: Timestamp(EPOCH),
         };
         self.store.register_definition(&definition).await.unwrap();
-        let settings = QueueSettings {
-            queue: QueueName::new("orders"),
+        let queues = checked.plan.queues().into_iter().chain([QueueName::new("orders")]);
+        let settings = queues.map(|queue| QueueSettings {
+            queue,
             ack_wait: Duration::from_secs(30),
-        };
-        self.bus.ensure_queues(&namespace, &[settings]).await.unwrap();
+        });
+        let settings: Vec<_> = settings.collect();
+        self.bus.ensure_queues(&namespace, &settings).await.unwrap();
     }
 
     /// Starts a replica; one that dies at a crossing of its line does so by itself.
@@ -292,8 +300,12 @@ impl World {
         self.longest_wait = Arc::clone(longest);
     }
 
-    /// A pool of workers that pull everything and behave as the script says.
+    /// A pool of workers that pull everything of the queue `orders` and behave as the script says.
     pub(super) fn work(&self, script: Script) {
+        self.work_at("orders", script);
+    }
+
+    pub(super) fn work_at(&self, queue: &'static str, script: Script) {
         let longest_wait = Arc::clone(&self.longest_wait);
         let (bus, effects, random, alive) = (
             self.bus.clone(),
@@ -302,7 +314,7 @@ impl World {
             self.alive.clone(),
         );
         tokio::spawn(async move {
-            while let Some(tasks) = alive.run_until_cancelled(bus.next_tasks("default", "orders", 10)).await {
+            while let Some(tasks) = alive.run_until_cancelled(bus.next_tasks("default", queue, 10)).await {
                 for task in tasks {
                     let act = {
                         let text = |name| header(&task.headers, name).unwrap();
@@ -310,6 +322,7 @@ impl World {
                         script(&Delivery {
                             workflow_id: &id,
                             activity: text(names::ACTIVITY),
+                            step: text(names::STEP),
                             attempt: text(names::ATTEMPT).parse().unwrap(),
                             deliveries: task.deliveries,
                             random: &random,
@@ -395,6 +408,29 @@ impl World {
 
     pub(super) async fn events(&self, run: RunId) -> Vec<Event> {
         events_of(&self.store, run).await
+    }
+
+    /// The database's clock leaps, by so many milliseconds.
+    pub(super) fn leap(&self, ms: i64) {
+        self.leapt.fetch_add(ms * 1_000, Ordering::SeqCst);
+    }
+
+    /// And NATS's with it.
+    pub(super) fn leap_together(&self, ms: i64) {
+        self.leap(ms);
+        self.bus_ahead.fetch_add(ms * 1_000, Ordering::SeqCst);
+    }
+
+    /// What was done and undone of each step of a run.
+    pub(super) fn effects_of(&self, run: RunId) -> Vec<(String, BTreeSet<&'static str>)> {
+        let effects = self.effects.lock().unwrap();
+        let of = effects.iter().filter(|((id, _), _)| *id == run.to_string());
+        of.map(|((_, step), seen)| (step.clone(), seen.clone())).collect()
+    }
+
+    /// How often store and bus were called, by all replicas there were.
+    pub(super) fn calls(&self) -> u64 {
+        self.lines.iter().map(|line| line.crossings()).sum()
     }
 
     /// Waits, in the world's time, until something holds.

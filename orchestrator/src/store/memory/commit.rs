@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knarr_core::ids::{Namespace, RunId, WorkflowId};
+use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::run::schedule::PREFIX;
 use knarr_core::time::Timestamp;
 use serde_json::Value;
 
 use super::lease::LEASE;
 use super::state::{CommitRow, State};
 use crate::store::{
-    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, OPEN_STATUSES, RunRow, RunWrite, Session,
-    UNDONE_LATER_STATUSES,
+    Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, Forgotten, OPEN_STATUSES, PermitWrite,
+    RunRow, RunWrite, Session, UNDONE_LATER_STATUSES,
 };
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -40,6 +41,7 @@ impl State {
         self.check_deferred(batch)?;
         self.check_runs(batch)?;
         self.check_appends(batch)?;
+        check_permits(batch)?;
         self.apply(session, batch);
         Ok(())
     }
@@ -76,6 +78,12 @@ impl State {
             }
             if row.retention_class < 0 || row.partition < 0 {
                 return refuse("a retention class or partition is negative");
+            }
+        }
+        let mut occurrences: BTreeSet<&RequestId> = self.runs.values().filter_map(occurrence).collect();
+        for row in batch.runs.iter().filter_map(RunWrite::as_insert) {
+            if occurrence(row).is_some_and(|request| !occurrences.insert(request)) {
+                return refuse("the occurrence of a schedule has been started");
             }
         }
         let mut open: BTreeSet<(&Namespace, &WorkflowId)> = self
@@ -138,13 +146,18 @@ impl State {
                 RunWrite::Insert(row) => {
                     self.runs.insert(row.run_id, row.clone());
                 }
-                RunWrite::Update(row) => {
+                RunWrite::Update(row) | RunWrite::Migrate(row) => {
+                    let migration = write.as_migration();
                     if let Some(there) = self.runs.get_mut(&row.run_id) {
                         there.status.clone_from(&row.status);
                         there.closed_at = row.closed_at;
                         there.wake_at = row.wake_at;
                         there.search_attributes.clone_from(&row.search_attributes);
                         there.outcome.clone_from(&row.outcome);
+                        if let Some(to) = migration {
+                            there.version = to.version;
+                            there.definition = to.definition.clone();
+                        }
                     }
                 }
             }
@@ -168,12 +181,27 @@ impl State {
                 self.snapshots.insert(snapshot.run_id, snapshot.clone());
             }
         }
+        for Forgotten {
+            retention_class,
+            run_id,
+            up_to,
+        } in &batch.forgotten
+        {
+            self.events
+                .retain(|(class, run, seq), _| (class, run) != (retention_class, run_id) || seq > up_to);
+        }
         for id in &batch.settled {
             self.deferred.remove(id);
         }
         let deferred = batch.deferred.iter();
         self.deferred
             .extend(deferred.map(|input| (id_of(input), input.clone())));
+        for write in &batch.permits {
+            match &write.body {
+                Some(body) => self.permits.insert(write.id.clone(), body.clone()),
+                None => self.permits.remove(&write.id),
+            };
+        }
         // Before this batch's own row is there: nobody can have published it yet.
         self.forget_published(session.id, &batch.published);
         if !batch.owed.is_empty() {
@@ -190,11 +218,26 @@ impl State {
     }
 }
 
+/// The request of a run that is an occurrence of a schedule.
+fn occurrence(row: &RunRow) -> Option<&RequestId> {
+    row.request_id.as_ref().filter(|id| id.as_str().starts_with(PREFIX))
+}
+
 fn id_of(input: &DeferredInput) -> DeferredId {
     DeferredId {
         partition: input.partition,
         no: input.no,
     }
+}
+
+fn check_permits(batch: &Batch) -> Result<(), CommitError> {
+    let mut written = BTreeSet::new();
+    for PermitWrite { id, body } in &batch.permits {
+        if body.is_some() && (id.no < 0 || id.partition < 0) || !written.insert(id) {
+            return refuse("a permit is numbered wrongly or there are two of one number");
+        }
+    }
+    Ok(())
 }
 
 /// What the server refuses when it reads the parameters.
@@ -211,9 +254,11 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
             &row.definition.0,
         ];
         let written = matches!(write, RunWrite::Insert(_));
+        let definition = write.as_migration().map(|row| &*row.definition.0);
         ids.into_iter()
             .chain(row.request_id.as_ref().map(|id| id.as_str()))
             .filter(move |_| written)
+            .chain(definition)
             .chain([row.status.as_str()])
             .chain(row.search_attributes.as_deref())
             .chain(row.outcome.as_deref())
@@ -226,6 +271,10 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
         .chain(batch.deferred.iter().flat_map(|input| {
             let texts = [&input.cursor.stream, &input.subject, &input.headers];
             texts.map(String::as_str)
+        }))
+        .chain(batch.permits.iter().flat_map(|write| {
+            let id = [write.id.namespace.as_str(), &write.id.limiter];
+            id.into_iter().chain(write.body.as_deref())
         }));
     if texts.any(|text| text.contains('\0')) {
         return refuse("a text contains the character zero");

@@ -8,8 +8,8 @@ use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
 use super::runs::readable;
 use super::state::State;
 use crate::store::{
-    DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow, Registered, StoreError,
-    StoredDefinition,
+    DefaultVersion, DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow,
+    Registered, StoreError, StoredDefinition,
 };
 
 impl State {
@@ -17,6 +17,10 @@ impl State {
         let mut heads: BTreeMap<(&Namespace, &WorkflowName), DefinitionHead> = BTreeMap::new();
         // In the order of versions, so that the newest stays.
         for ((namespace, workflow, version), definition) in &self.definitions {
+            let set = self.default_versions.get(&(namespace.clone(), workflow.clone()));
+            if set.is_some_and(|set| set.version != *version) {
+                continue;
+            }
             heads.insert(
                 (namespace, workflow),
                 DefinitionHead {
@@ -65,6 +69,39 @@ impl State {
         self.definitions.insert(key, Arc::new(definition.clone()));
         self.definitions_epoch += 1;
         Ok(Registered::New)
+    }
+
+    pub(super) fn set_default_version(
+        &mut self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        let told = default
+            .iter()
+            .flat_map(|default| default.by.iter().chain(&default.reason));
+        readable(
+            [namespace.as_str(), workflow.as_str()]
+                .into_iter()
+                .chain(told.map(String::as_str)),
+        )?;
+        let key = (namespace.clone(), workflow.clone());
+        let Some(default) = default else {
+            if self.default_versions.remove(&key).is_some() {
+                self.definitions_epoch += 1;
+            }
+            let mut definitions = self.definitions.keys();
+            return Ok(definitions.any(|(of, name, _)| of == namespace && name == workflow));
+        };
+        if !self
+            .definitions
+            .contains_key(&(namespace.clone(), workflow.clone(), default.version))
+        {
+            return Ok(false);
+        }
+        self.default_versions.insert(key, default.clone());
+        self.definitions_epoch += 1;
+        Ok(true)
     }
 
     pub(super) fn definition(
@@ -118,6 +155,10 @@ impl State {
                 version: there.version,
                 hash: there.hash.clone(),
                 registered_at: there.registered_at,
+                default: self
+                    .default_versions
+                    .get(&(there.namespace.clone(), there.workflow.clone()))
+                    .is_some_and(|set| set.version == there.version),
             })
             .collect())
     }
@@ -148,19 +189,16 @@ impl State {
         if self.namespaces.contains_key(&namespace.name) {
             return Ok(false);
         }
-        self.namespaces
-            .insert(namespace.name.clone(), namespace.retention_class);
+        self.namespaces.insert(namespace.name.clone(), namespace.clone());
         Ok(true)
     }
 
+    pub(super) fn set_events(&mut self, namespace: &Namespace, events: bool) -> bool {
+        let row = self.namespaces.get_mut(namespace);
+        row.map(|row| row.events = events).is_some()
+    }
+
     pub(super) fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
-        Ok(self
-            .namespaces
-            .iter()
-            .map(|(name, retention_class)| NamespaceRow {
-                name: name.clone(),
-                retention_class: *retention_class,
-            })
-            .collect())
+        Ok(self.namespaces.values().cloned().collect())
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use crate::store::conformance::{CommitDump, Dump, PartitionDump, SessionDump};
-use crate::store::{Append, StoredDefinition, StoredTransition};
+use crate::store::{Append, PermitRow, StoredDefinition, StoredTransition};
 
 impl MemoryStore {
     pub(crate) fn partition_of(&self, run: RunId) -> Option<i16> {
@@ -61,6 +61,14 @@ impl MemoryStore {
                 .collect(),
             snapshots: state.snapshots.values().cloned().collect(),
             deferred: state.deferred.values().cloned().collect(),
+            permits: state
+                .permits
+                .iter()
+                .map(|(id, body)| PermitRow {
+                    id: id.clone(),
+                    body: body.clone(),
+                })
+                .collect(),
             definitions: state
                 .definitions
                 .values()
@@ -70,7 +78,7 @@ impl MemoryStore {
             namespaces: state
                 .namespaces
                 .iter()
-                .map(|(name, class)| (name.to_string(), *class))
+                .map(|(name, row)| (name.to_string(), row.retention_class))
                 .collect(),
         }
         .normalised()

@@ -7,7 +7,10 @@ use knarr_core::time::{Span, Timestamp};
 use uuid::Uuid;
 
 use super::state::{PartitionRow, SessionRow, State};
-use crate::store::{Cluster, CommitId, InheritedCommit, OwnedPartition, Session, Share, StoreError, fair_share};
+use crate::store::{
+    Cluster, CommitId, EVENTS_BY_DEFAULT, InheritedCommit, NamespaceRow, OwnedPartition, Session, Share, StoreError,
+    fair_share,
+};
 
 /// As in production.
 pub(super) const LEASE: Span = Span::from_millis(1_500);
@@ -31,7 +34,12 @@ impl State {
         self.partitions = (0..=last)
             .map(|partition| (partition, PartitionRow::default()))
             .collect();
-        self.namespaces.insert(Namespace::new("default"), 0);
+        let namespace = NamespaceRow {
+            name: Namespace::new("default"),
+            retention_class: 0,
+            events: EVENTS_BY_DEFAULT,
+        };
+        self.namespaces.insert(namespace.name.clone(), namespace);
         self.cluster = Some(cluster.clone());
         Ok(cluster)
     }
@@ -101,7 +109,9 @@ impl State {
         if let (Some(cluster), Some(all_read)) = (&mut self.cluster, all_read) {
             cluster.format_level = cluster.format_level.max(all_read);
         }
-        let format_level = self.format_level();
+        let (format_level, definitions_epoch) = (self.format_level(), self.definitions_epoch);
+        let telling = self.namespaces.values().filter(|row| row.events);
+        let telling = telling.map(|row| row.name.clone()).collect();
         let row = self.session(session)?;
         let partitions = owned.iter().map(|owned| owned.partition).collect();
         let commits = inherited.iter().copied().collect();
@@ -111,6 +121,8 @@ impl State {
             surplus: owned.len().saturating_sub(share),
             live_sessions,
             format_level,
+            definitions_epoch,
+            telling,
             now: self.now,
             gained: owned
                 .into_iter()
@@ -194,6 +206,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition),
             })
             .collect())
     }
@@ -239,6 +252,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition),
             })
             .collect()
     }

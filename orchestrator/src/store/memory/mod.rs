@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow,
+    OwnedPartition, PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError,
+    StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -22,6 +23,7 @@ mod definitions;
 #[cfg(test)]
 mod dump;
 mod lease;
+mod queues;
 mod runs;
 mod state;
 
@@ -213,6 +215,22 @@ impl Store for MemoryStore {
         self.available()?.deferred(partition, run, after)
     }
 
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        Ok(self.available()?.permits(partition))
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.available()?.set_queue(row)
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        Ok(self.available()?.queues())
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        Ok(self.available()?.limits_in_use(namespace))
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         self.available()?.history(run, after, limit)
     }
@@ -227,6 +245,15 @@ impl Store for MemoryStore {
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
         self.available()?.register_definition(definition)
+    }
+
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.available()?.set_default_version(namespace, workflow, default)
     }
 
     async fn definition(
@@ -258,6 +285,10 @@ impl Store for MemoryStore {
         self.available()?.create_namespace(namespace)
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        Ok(self.available()?.set_events(namespace, events))
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.available()?.namespaces()
     }
@@ -268,5 +299,14 @@ impl Store for MemoryStore {
 
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.available()?.list_runs(namespace, filter)
+    }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.available()?.list_schedules(namespace, after, limit)
     }
 }

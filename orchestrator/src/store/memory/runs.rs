@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::run::schedule::WORKFLOW;
 use knarr_core::time::Timestamp;
 
 use super::state::State;
 use crate::store::{
     COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT,
-    RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
+    PermitRow, RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -95,6 +96,15 @@ impl State {
             .collect())
     }
 
+    pub(super) fn permits(&self, partition: i16) -> Vec<PermitRow> {
+        let rows = self.permits.iter().filter(|(id, _)| id.partition == partition);
+        rows.map(|(id, body)| PermitRow {
+            id: id.clone(),
+            body: body.clone(),
+        })
+        .collect()
+    }
+
     pub(super) fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let Some(row) = self.runs.get(&run) else {
             return Ok(Vec::new());
@@ -138,11 +148,9 @@ impl State {
             .values()
             .rev()
             .filter(|row| row.namespace == *namespace)
-            .filter(|row| {
-                filter
-                    .workflow
-                    .as_ref()
-                    .is_none_or(|workflow| row.workflow == *workflow)
+            .filter(|row| match &filter.workflow {
+                Some(workflow) => row.workflow == *workflow,
+                None => row.workflow.as_str() != WORKFLOW || filter.workflow_id.is_some(),
             })
             .filter(|row| filter.workflow_id.as_ref().is_none_or(|id| row.workflow_id == *id))
             .filter(|row| filter.status.as_ref().is_none_or(|status| row.status == *status))
@@ -150,6 +158,24 @@ impl State {
             .take(filter.limit.min(LIST_LIMIT) as usize)
             .cloned()
             .collect())
+    }
+
+    pub(super) fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        readable([namespace.as_str(), after.map_or("", |id| id.as_str())])?;
+        let open = self.runs.values().filter(|row| row.closed_at.is_none());
+        let mut rows: Vec<RunRow> = open
+            .filter(|row| row.namespace == *namespace && row.workflow.as_str() == WORKFLOW)
+            .filter(|row| after.is_none_or(|after| row.workflow_id > *after))
+            .cloned()
+            .collect();
+        rows.sort_by(|a, b| a.workflow_id.cmp(&b.workflow_id));
+        rows.truncate(limit.min(LIST_LIMIT) as usize);
+        Ok(rows)
     }
 
     fn transitions<'a>(&'a self, row: &RunRow, after: i32) -> impl Iterator<Item = StoredTransition> + use<'a> {

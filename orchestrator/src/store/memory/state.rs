@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use knarr_core::ids::{Namespace, RunId, WorkflowName};
+use knarr_core::ids::{Namespace, QueueName, RunId, WorkflowName};
 use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::CommitFault;
-use crate::store::{Cluster, CommitId, Cursor, DeferredId, DeferredInput, Owed, RunRow, Snapshot, StoredDefinition};
+use crate::store::{
+    Cluster, CommitId, Cursor, DefaultVersion, DeferredId, DeferredInput, NamespaceRow, Owed, PermitId, QueueRow,
+    RunRow, Snapshot, StoredDefinition,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -19,9 +22,11 @@ pub(super) struct State {
     /// Who holds the session lock of a replica name.
     pub(super) locks: BTreeMap<String, u64>,
     pub(super) cluster: Option<Cluster>,
-    pub(super) namespaces: BTreeMap<Namespace, i16>,
+    pub(super) namespaces: BTreeMap<Namespace, NamespaceRow>,
     pub(super) definitions: BTreeMap<(Namespace, WorkflowName, i32), Arc<StoredDefinition>>,
+    pub(super) default_versions: BTreeMap<(Namespace, WorkflowName), DefaultVersion>,
     pub(super) definitions_epoch: i64,
+    pub(super) queues: BTreeMap<(Namespace, QueueName), QueueRow>,
     pub(super) sessions_opened: u64,
     pub(super) sessions: BTreeMap<Uuid, SessionRow>,
     pub(super) partitions: BTreeMap<i16, PartitionRow>,
@@ -30,6 +35,7 @@ pub(super) struct State {
     pub(super) events: BTreeMap<(i16, RunId, i32), (Timestamp, String)>,
     pub(super) snapshots: BTreeMap<RunId, Snapshot>,
     pub(super) deferred: BTreeMap<DeferredId, DeferredInput>,
+    pub(super) permits: BTreeMap<PermitId, String>,
 }
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! The group commit: one statement, one round trip, all or nothing; with deferred inputs, a transaction of three.
+//! The group commit: one statement, one round trip, all or nothing; with deferred inputs, permits or something to
+//! forget, a transaction of a few.
 //!
 //! **Invariant:** every part joins on the fence, the one row of `sessions` that still has the epoch and batch number the
 //! caller believes in. Without that row nothing is written. A partition that is not the session's, or an update of a run
@@ -14,11 +15,11 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::postgres::{PgBindIterExt, PgConnection};
 
-use super::deferred;
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore, milliseconds, within};
-use crate::store::{Batch, CommitError, RunWrite, Session, StoreError};
+use super::{deferred, permits};
+use crate::store::{Batch, CommitError, Forgotten, RunWrite, Session, StoreError};
 
 /// The server goes on with a commit so much longer than it is waited for: to end it at the same moment would make outcomes
 /// unknown that are about to be known.
@@ -65,20 +66,20 @@ impl PostgresStore {
     }
 }
 
-/// What is deferred and settled, which is rare, goes beside the statement and in its transaction: the statement of every
-/// other batch need not carry it.
+/// What is deferred, settled and forgotten, which is rare, and what limiters are made of go beside the statement and in its
+/// transaction: the statement of every other batch need not carry it.
 async fn write(
     connection: &mut PgConnection,
     session: &Session,
     batch: &Batch,
     lease_us: i64,
 ) -> Result<(), CommitError> {
-    if !batch.defers() {
+    if !batch.defers() && batch.forgotten.is_empty() && batch.permits.is_empty() {
         return execute(connection, session, batch, lease_us).await;
     }
     let mut transaction = connection.begin().await.map_err(to_commit_error)?;
     let written = match execute(&mut transaction, session, batch, lease_us).await {
-        Ok(()) => deferred::change(&mut transaction, batch).await,
+        Ok(()) => beside(&mut transaction, batch).await,
         Err(error) => Err(error),
     };
     match written {
@@ -89,6 +90,33 @@ async fn write(
             Err(error)
         }
     }
+}
+
+async fn beside(connection: &mut PgConnection, batch: &Batch) -> Result<(), CommitError> {
+    if batch.defers() {
+        deferred::change(connection, batch).await?;
+    }
+    forget(connection, &batch.forgotten).await?;
+    permits::write(connection, batch).await
+}
+
+/// What a schedule has been through grows without end, and its snapshot holds what is left of it.
+async fn forget(connection: &mut PgConnection, forgotten: &[Forgotten]) -> Result<(), CommitError> {
+    if forgotten.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "delete from events e
+         using unnest($1::smallint[], $2::uuid[], $3::integer[]) as f (retention_class, run_id, up_to)
+         where e.retention_class = f.retention_class and e.run_id = f.run_id and e.seq <= f.up_to",
+        forgotten.iter().map(|one| one.retention_class).bind_iter() as _,
+        forgotten.iter().map(|one| one.run_id.0).bind_iter() as _,
+        forgotten.iter().map(|one| one.up_to).bind_iter() as _,
+    )
+    .execute(connection)
+    .await
+    .map_err(to_commit_error)?;
+    Ok(())
 }
 
 async fn execute(
@@ -114,9 +142,12 @@ async fn execute(
         // Not by the statement.
         deferred: _,
         settled: _,
+        forgotten: _,
+        permits: _,
     } = batch;
     let inserts = || runs.iter().filter_map(RunWrite::as_insert);
     let updates = || runs.iter().filter_map(RunWrite::as_update);
+    let updating = || runs.iter().filter(|write| write.as_update().is_some());
 
     // Updates come before inserts, so that a run may close and another open under its workflow id in one batch.
     let mut first_of_id = HashMap::new();
@@ -143,9 +174,11 @@ async fn execute(
         ), updated as (
             update runs r
             set status = u.status, closed_at = u.closed_at, wake_at = u.wake_at,
-                search_attributes = u.search_attributes::jsonb, outcome = u.outcome
-            from fence, unnest($10::uuid[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[])
-                as u (run_id, status, closed_at, wake_at, search_attributes, outcome)
+                search_attributes = u.search_attributes::jsonb, outcome = u.outcome,
+                version = coalesce(u.version, r.version), definition = coalesce(u.definition, r.definition)
+            from fence, unnest($10::uuid[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[],
+                               $46::integer[], $47::text[])
+                as u (run_id, status, closed_at, wake_at, search_attributes, outcome, version, definition)
             where r.run_id = u.run_id
             returning 1
         ), inserted as (
@@ -242,6 +275,8 @@ async fn execute(
         published.iter().map(|id| id.batch_no).bind_iter() as _,
         partitions,
         &again,
+        updating().map(|write| write.as_migration().map(|row| row.version)).bind_iter() as _,
+        updating().map(|write| write.as_migration().map(|row| &*row.definition.0)).bind_iter() as _,
     )
     .fetch_one(connection)
     .await

@@ -20,7 +20,8 @@ impl PostgresStore {
         let rows = sqlx::query_as!(
             Row,
             r#"select p.partition, p.cursor_seq, p.cursor_at as "cursor_at!: At", p.cursor_stream,
-                      exists (select from deferred d where d.partition = p.partition) as "deferred!"
+                      exists (select from deferred d where d.partition = p.partition) as "deferred!",
+                      exists (select from permits r where r.partition = p.partition) as "permits!"
                from partitions p order by p.partition"#
         )
         .fetch_all(&mut *connection)
@@ -36,7 +37,8 @@ pub(super) async fn owned(connection: &mut PgConnection, session: &Session) -> R
         Row,
         r#"select p.partition as "partition!", p.cursor_seq as "cursor_seq!", p.cursor_at as "cursor_at!: At",
                   p.cursor_stream as "cursor_stream!",
-                  exists (select from deferred d where d.partition = p.partition) as "deferred!"
+                  exists (select from deferred d where d.partition = p.partition) as "deferred!",
+                  exists (select from permits r where r.partition = p.partition) as "permits!"
            from partitions p join sessions s on s.id = p.owner
            where s.id = $1 and s.epoch = $2
            order by p.partition"#,
@@ -55,6 +57,7 @@ struct Row {
     cursor_at: At,
     cursor_stream: String,
     deferred: bool,
+    permits: bool,
 }
 
 impl From<Row> for OwnedPartition {
@@ -68,6 +71,7 @@ impl From<Row> for OwnedPartition {
                 stream: row.cursor_stream,
             },
             deferred: row.deferred,
+            permits: row.permits,
         }
     }
 }

@@ -9,8 +9,8 @@ use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow, Registered, StoreError,
-    StoredDefinition,
+    DefaultVersion, DefinitionFilter, DefinitionHead, DefinitionHeads, DefinitionRow, LIST_LIMIT, NamespaceRow,
+    Registered, StoreError, StoredDefinition,
 };
 
 /// As the checked queries find it.
@@ -47,8 +47,11 @@ impl PostgresStore {
             select c.definitions_epoch as "definitions_epoch!", d.namespace as "namespace?", d.workflow as "workflow?", d.version as "version?",
                    d.hash as "hash?"
             from cluster c left join (
-                select distinct on (namespace, workflow) namespace, workflow, version, hash from definitions
-                order by namespace, workflow, version desc
+                select distinct on (v.namespace, v.workflow) v.namespace, v.workflow, v.version, v.hash
+                from definitions v
+                left join definition_defaults s
+                    on s.namespace = v.namespace and s.workflow = v.workflow and s.version = v.version
+                order by v.namespace, v.workflow, (s.version is not null) desc, v.version desc
             ) d on true
             order by d.namespace, d.workflow
             "#
@@ -118,6 +121,49 @@ impl PostgresStore {
         })
     }
 
+    /// The epoch moves with it, so that every replica reads the heads again.
+    pub(super) async fn set_default(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let known = sqlx::query_scalar!(
+            r#"
+            with known as (
+                select from definitions
+                where namespace = $1 and workflow = $2 and ($3::integer is null or version = $3) limit 1
+            ), changed as (
+                insert into definition_defaults (namespace, workflow, version, set_at, set_by, reason)
+                select $1, $2, $3, $4, $5, $6 from known where $3::integer is not null
+                on conflict (namespace, workflow) do update
+                set version = excluded.version, set_at = excluded.set_at, set_by = excluded.set_by, reason = excluded.reason
+                returning 1
+            ), gone as (
+                delete from definition_defaults
+                where namespace = $1 and workflow = $2 and $3::integer is null
+                returning 1
+            ), told as (
+                update cluster set definitions_epoch = definitions_epoch + 1
+                where exists (select from changed) or exists (select from gone)
+            )
+            select exists (select from known) as "known!"
+            "#,
+            namespace.as_str(),
+            workflow.as_str(),
+            default.map(|default| default.version),
+            default.map(|default| At(default.at)) as _,
+            default.and_then(|default| default.by.as_deref()),
+            default.and_then(|default| default.reason.as_deref()),
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(known)
+    }
+
     pub(super) async fn definition_by_name(
         &self,
         namespace: &Namespace,
@@ -176,11 +222,14 @@ impl PostgresStore {
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
-            select workflow as "workflow!", version as "version!", hash as "hash!", registered_at as "registered_at!: At"
-            from definitions
-            where namespace = $1 and ($2::text is null or workflow = $2)
-                and ($3::text is null or (workflow, version) > ($3, $4))
-            order by namespace, workflow, version limit $5
+            select d.workflow as "workflow!", d.version as "version!", d.hash as "hash!",
+                   d.registered_at as "registered_at!: At", s.version is not null as "default!"
+            from definitions d
+            left join definition_defaults s
+                on s.namespace = d.namespace and s.workflow = d.workflow and s.version = d.version
+            where d.namespace = $1 and ($2::text is null or d.workflow = $2)
+                and ($3::text is null or (d.workflow, d.version) > ($3, $4))
+            order by d.namespace, d.workflow, d.version limit $5
             "#,
             namespace.as_str(),
             filter.workflow.as_ref().map(WorkflowName::as_str),
@@ -199,6 +248,7 @@ impl PostgresStore {
                 version: record.version,
                 hash: DefinitionHash(record.hash.into()),
                 registered_at: record.registered_at.0,
+                default: record.default,
             })
             .collect())
     }
@@ -222,9 +272,10 @@ impl PostgresStore {
     pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
         let mut connection = self.reads.take().await?;
         let created = sqlx::query!(
-            "insert into namespaces (name, retention_class) values ($1, $2) on conflict do nothing",
+            "insert into namespaces (name, retention_class, events) values ($1, $2, $3) on conflict do nothing",
             namespace.name.as_str(),
             namespace.retention_class,
+            namespace.events,
         )
         .execute(&mut *connection)
         .await
@@ -238,10 +289,25 @@ impl PostgresStore {
         Ok(true)
     }
 
+    pub(super) async fn switch_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let switched = sqlx::query!(
+            "update namespaces set events = $2 where name = $1",
+            namespace.as_str(),
+            events,
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(switched.rows_affected() > 0)
+    }
+
     pub(super) async fn all_namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
-            r#"select name as "name!", retention_class as "retention_class!" from namespaces order by name"#
+            r#"select name as "name!", retention_class as "retention_class!", events as "events!"
+               from namespaces order by name"#
         )
         .fetch_all(&mut *connection)
         .await
@@ -252,6 +318,7 @@ impl PostgresStore {
             .map(|record| NamespaceRow {
                 name: Namespace::new(&record.name),
                 retention_class: record.retention_class,
+                events: record.events,
             })
             .collect())
     }

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
+use knarr_core::ids::Namespace;
 use knarr_core::time::{Span, Timestamp};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -41,6 +42,8 @@ impl PostgresStore {
         let kept = keep(&mut connection, session, published, &self.config, &mut lease.watched).await;
         let Kept {
             format_level,
+            definitions_epoch,
+            telling,
             now,
             live,
             share,
@@ -76,6 +79,8 @@ impl PostgresStore {
             surplus,
             live_sessions: live,
             format_level,
+            definitions_epoch,
+            telling,
             now,
             inherited,
         })
@@ -112,6 +117,8 @@ impl PostgresStore {
 /// What a round of keeping found, before it is compared with what the owner knows.
 struct Kept {
     format_level: i32,
+    definitions_epoch: i64,
+    telling: Vec<Namespace>,
     now: Timestamp,
     live: usize,
     share: usize,
@@ -148,6 +155,8 @@ async fn keep(
                   array(select claimed_by is not distinct from $1 from sessions where id <> $1 order by id)
                       as "inherited!",
                   (select format_level from cluster) as "format_level!",
+                  (select definitions_epoch from cluster) as "definitions_epoch!",
+                  array(select name from namespaces where events order by name) as "telling!",
                   (select min(reads_format) from sessions) as "all_read!",
                   clock_timestamp() as "now!: At""#,
         session.id,
@@ -196,6 +205,8 @@ async fn keep(
     let since = Span(u64::try_from(answered.elapsed().as_micros()).unwrap_or(u64::MAX));
     Ok(Kept {
         format_level,
+        definitions_epoch: state.definitions_epoch,
+        telling: state.telling.iter().map(|name| Namespace::new(name)).collect(),
         now: state.now.0.plus(since),
         live,
         share,

@@ -36,7 +36,7 @@ impl PostgresStore {
                    r.outcome as "outcome?"
             from runs r
             where r.namespace collate "POSIX" = $1
-                and ($2::text is null or r.workflow = $2)
+                and ($2::text is null and r.workflow <> '$schedule' or r.workflow = $2)
                 and ($3::text is null or r.status = $3)
                 and ($4::uuid is null or r.run_id < $4)
             order by r.run_id desc limit $5
@@ -139,7 +139,7 @@ impl PostgresStore {
                    r.outcome as "outcome?"
             from runs r
             where r.namespace = $1 and r.status = $2 and r.status not in ('running', 'completed')
-                and ($3::text is null or r.workflow = $3)
+                and ($3::text is null and r.workflow <> '$schedule' or r.workflow = $3)
                 and ($4::uuid is null or r.run_id < $4)
             order by r.namespace desc, r.status desc, r.run_id desc limit $5
             "#,
@@ -148,6 +148,37 @@ impl PostgresStore {
             filter.workflow.as_ref().map(WorkflowName::as_str),
             filter.before.map(|run| run.0),
             i64::from(filter.limit),
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(records.into_iter().map(|record| run_row!(record)).collect())
+    }
+
+    pub(super) async fn schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        let mut connection = self.people.take().await?;
+        let records = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?"
+            from runs r
+            where r.namespace = $1 and r.workflow = '$schedule' and r.closed_at is null
+                and ($2::text is null or r.workflow_id > $2)
+            order by r.namespace, r.workflow_id limit $3
+            "#,
+            namespace.as_str(),
+            after.map(WorkflowId::as_str),
+            i64::from(limit.min(LIST_LIMIT)),
         )
         .fetch_all(&mut *connection)
         .await

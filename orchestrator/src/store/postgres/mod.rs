@@ -22,9 +22,10 @@ use tokio::sync::Mutex;
 use self::pool::Pool;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DeferredInput, DeferredName, DefinitionFilter, DefinitionHeads,
-    DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, NamespaceRow, OwnedPartition, Registered,
-    RunFilter, RunRow, RunSize, Session, Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
+    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow,
+    OwnedPartition, PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError,
+    StoredDefinition, StoredRun, StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -37,7 +38,9 @@ mod format;
 mod lease;
 mod lists;
 mod owed;
+mod permits;
 mod pool;
+mod queues;
 mod runs;
 mod schema;
 mod session;
@@ -303,6 +306,23 @@ impl Store for PostgresStore {
         self.answered(self.deferred_inputs(partition, run, after)).await
     }
 
+    async fn permits(&self, partition: i16) -> Result<Vec<PermitRow>, StoreError> {
+        // There may be as many as a large run has transitions.
+        within(self.patience * LOADS, self.permits_of(partition)).await
+    }
+
+    async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
+        self.answered(self.say_of_queue(row)).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        self.answered(self.all_queues()).await
+    }
+
+    async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
+        self.answered(self.used_limits(namespace)).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         self.answered(self.transitions(run, after, limit)).await
     }
@@ -317,6 +337,15 @@ impl Store for PostgresStore {
 
     async fn register_definition(&self, definition: &StoredDefinition) -> Result<Registered, StoreError> {
         self.answered(self.register(definition)).await
+    }
+
+    async fn set_default_version(
+        &self,
+        namespace: &Namespace,
+        workflow: &WorkflowName,
+        default: Option<&DefaultVersion>,
+    ) -> Result<bool, StoreError> {
+        self.answered(self.set_default(namespace, workflow, default)).await
     }
 
     async fn definition(
@@ -349,6 +378,10 @@ impl Store for PostgresStore {
         self.answered(self.add_namespace(namespace)).await
     }
 
+    async fn set_events(&self, namespace: &Namespace, events: bool) -> Result<bool, StoreError> {
+        self.answered(self.switch_events(namespace, events)).await
+    }
+
     async fn namespaces(&self) -> Result<Vec<NamespaceRow>, StoreError> {
         self.answered(self.all_namespaces()).await
     }
@@ -359,5 +392,14 @@ impl Store for PostgresStore {
 
     async fn list_runs(&self, namespace: &Namespace, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.answered(self.list(namespace, filter)).await
+    }
+
+    async fn list_schedules(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.answered(self.schedules(namespace, after, limit)).await
     }
 }

@@ -21,7 +21,8 @@ use super::time::At;
 use super::{PostgresConfig, PostgresStore};
 use crate::store::conformance::{CommitDump, Dump, PartitionDump, SessionDump};
 use crate::store::{
-    Append, Cursor, DeferredInput, Owed, OwedSpan, RunRow, Snapshot, StoredDefinition, StoredTransition,
+    Append, Cursor, DeferredInput, Owed, OwedSpan, PermitId, PermitRow, RunRow, Snapshot, StoredDefinition,
+    StoredTransition,
 };
 
 /// Ends the server and removes its directory when the pipe to the test process closes, however that process ends.
@@ -308,6 +309,19 @@ pub(crate) async fn dump(url: &str, name: impl Fn(Uuid) -> usize) -> Dump {
                 subject: text(row, "subject"),
                 headers: text(row, "headers"),
                 body: row.get("body"),
+            })
+            .collect(),
+        permits: all("select * from permits order by partition, namespace, limiter, no")
+            .await
+            .iter()
+            .map(|row| PermitRow {
+                id: PermitId {
+                    partition: row.get("partition"),
+                    namespace: Namespace::new(&text(row, "namespace")),
+                    limiter: text(row, "limiter"),
+                    no: row.get("no"),
+                },
+                body: text(row, "body"),
             })
             .collect(),
         definitions: all("select * from definitions order by namespace, workflow, version")

@@ -1,7 +1,5 @@
-//! What is legal and unwise: sagas that leave something behind or never get to compensate, and what is likely to be taken
-//! for more than it is.
+//! What is legal and unwise: sagas that leave something behind or never get to compensate.
 
-mod at_most_once;
 mod left_behind;
 mod never_compensates;
 
@@ -12,5 +10,4 @@ use super::model::Definition;
 pub(super) fn give(definition: &Definition, forward: &Forward<'_>, found: &mut Vec<Diagnostic>) {
     left_behind::warn(definition, forward, found);
     never_compensates::warn(definition, forward, found);
-    at_most_once::warn(definition, found);
 }

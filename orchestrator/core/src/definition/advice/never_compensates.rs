@@ -34,7 +34,10 @@ fn search<'a>(steps: &'a Steps, compensable: bool, forward: &Forward<'_>, endles
         let unlimited = step.activity().is_some_and(|activity| {
             let settings = activity.call.settings.as_ref();
             // A pivot is retried until its outcome is known, whatever its policy says.
-            !activity.pivot && settings.is_some_and(|settings| settings.retry.maximum_attempts.is_none())
+            !activity.pivot
+                && settings.is_some_and(|settings| {
+                    settings.retry.maximum_attempts.is_none() && settings.timeouts.schedule_to_close.is_none()
+                })
         });
         if compensable && unlimited && !forward.is_sure(step) {
             endless.push(step);

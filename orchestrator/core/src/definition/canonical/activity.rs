@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::definition::duration;
-use crate::definition::model::{Activity, Call, Undo};
-use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::model::{Activity, Call, Limited, Limiting, Undo};
+use crate::definition::plan::{Cancellation, OnFailure, RetryPolicy};
+use crate::definition::tree::Node;
 
 pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     call(&activity.call, body);
@@ -25,6 +26,10 @@ pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     if activity.on_failure == OnFailure::Continue {
         body.insert("on_failure".to_owned(), json!("continue"));
     }
+    let cancellation = activity.cancellation.unwrap_or_default();
+    if cancellation != Cancellation::TryCancel {
+        body.insert("cancellation".to_owned(), json!(cancellation));
+    }
     if activity.pivot {
         body.insert("pivot".to_owned(), json!(true));
     }
@@ -33,6 +38,30 @@ pub(super) fn activity(activity: &Activity, body: &mut Map<String, Value>) {
     }
     if activity.compensate_on_failure {
         body.insert("compensate_on_failure".to_owned(), json!(true));
+    }
+    limiting(&activity.limiting, body);
+}
+
+fn limiting(limiting: &Limiting, body: &mut Map<String, Value>) {
+    let keyed = |mut limit: Value, key: Option<&Node>| {
+        if let Some(key) = key {
+            limit["key"] = key.to_json();
+        }
+        limit
+    };
+    if let Some(Limited { to, key }) = &limiting.concurrency {
+        let limit = json!({ "limit": to });
+        body.insert("concurrency".to_owned(), keyed(limit, key.as_ref()));
+    }
+    if let Some(Limited { to, key }) = &limiting.rate {
+        let limit = json!({ "limit": to.limit, "per": duration::format(to.per) });
+        body.insert("rate".to_owned(), keyed(limit, key.as_ref()));
+    }
+    if let Some(priority) = limiting.priority {
+        body.insert("priority".to_owned(), json!(priority));
+    }
+    if let Some(key) = &limiting.fairness_key {
+        body.insert("fairness_key".to_owned(), key.to_json());
     }
 }
 
@@ -45,6 +74,16 @@ fn call(call: &Call, body: &mut Map<String, Value>) {
         body.insert("queue".to_owned(), json!(settings.queue.as_str()));
         let timeout = duration::format(settings.start_to_close);
         body.insert("start_to_close".to_owned(), json!(timeout));
+        let timeouts = [
+            ("schedule_to_start", settings.timeouts.schedule_to_start),
+            ("schedule_to_close", settings.timeouts.schedule_to_close),
+            ("heartbeat", settings.timeouts.heartbeat),
+        ];
+        for (name, timeout) in timeouts {
+            if let Some(timeout) = timeout {
+                body.insert(name.to_owned(), json!(duration::format(timeout)));
+            }
+        }
         body.insert("retry".to_owned(), retry(&settings.retry));
     }
 }

@@ -34,6 +34,14 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if definition.compensation != CompensationPolicy::default() {
         put("compensation", compensation(definition.compensation));
     }
+    if let Some(schedule) = &definition.schedule {
+        let mut said = (**schedule.json()).clone();
+        // It starts the definition that it stands in.
+        if let Some(said) = said.as_object_mut() {
+            said.remove("workflow");
+        }
+        put("schedule", said);
+    }
     put("steps", steps(&definition.steps));
     if let Some(output) = &definition.output {
         put("output", output.to_json());

@@ -15,7 +15,7 @@ use crate::expression::{Path, Reference, Segment};
 
 pub(super) const STEP_ROOTS: &[&str] = &["input", "steps", "vars", "run"];
 /// What `run` has.
-const RUN_FIELDS: &[&str] = &["id", "workflow_id", "attempt", "started_at"];
+const RUN_FIELDS: &[&str] = &["id", "workflow_id", "attempt", "started_at", "scheduled_at"];
 /// What `error` has: what went wrong, and where.
 const ERROR_FIELDS: &[&str] = &["step", "type", "message"];
 

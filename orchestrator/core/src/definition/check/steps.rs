@@ -88,6 +88,10 @@ impl<'a> Walk<'a, '_> {
         if let Some(input) = &activity.call.input {
             self.template(input, facts, at);
         }
+        for key in activity.limiting.keys() {
+            self.template(key, facts, at);
+            self.must_be(key, &["string", "number", "boolean"], "the key of a limit", at);
+        }
         if let Undo::Compensate(undo) = &activity.undo {
             if let Some(input) = &undo.input {
                 let mut at = at.seeing("error");

@@ -6,7 +6,8 @@ use super::expressions::template;
 use super::steps::unchecked;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model;
-use crate::definition::plan::{Activity, Call, UNDECLARED, Undo};
+use crate::definition::plan::{Activity, Call, Limited, Limiting, UNDECLARED, Undo};
+use crate::definition::tree::Node;
 use crate::ids::ActivityName;
 
 pub(super) fn activity(activity: &model::Activity, step: &model::Step) -> Result<Activity, Diagnostic> {
@@ -26,7 +27,30 @@ pub(super) fn activity(activity: &model::Activity, step: &model::Step) -> Result
         on_failure: activity.on_failure,
         compensate_on_failure: activity.compensate_on_failure,
         pivot: activity.pivot,
+        limiting: limiting(&activity.limiting)?,
+        cancellation: activity.cancellation.unwrap_or_default(),
     })
+}
+
+fn limiting(limiting: &model::Limiting) -> Result<Option<Box<Limiting>>, Diagnostic> {
+    if !limiting.is_said() {
+        return Ok(None);
+    }
+    let compiled = |key: Option<&Node>| key.map(template).transpose();
+    let concurrency = limiting.concurrency.as_ref().map(|it| {
+        let key = compiled(it.key.as_ref())?;
+        Ok(Limited { to: it.to, key })
+    });
+    let rate = limiting.rate.as_ref().map(|it| {
+        let key = compiled(it.key.as_ref())?;
+        Ok(Limited { to: it.to, key })
+    });
+    Ok(Some(Box::new(Limiting {
+        concurrency: concurrency.transpose()?,
+        rate: rate.transpose()?,
+        priority: limiting.priority,
+        fairness_key: compiled(limiting.fairness_key.as_ref())?,
+    })))
 }
 
 fn call(call: &model::Call, step: &model::Step) -> Result<Call, Diagnostic> {
@@ -36,6 +60,7 @@ fn call(call: &model::Call, step: &model::Step) -> Result<Call, Diagnostic> {
         queue: settings.queue,
         input: call.input.as_ref().map(template).transpose()?,
         start_to_close: settings.start_to_close,
+        timeouts: settings.timeouts,
         retry: settings.retry,
     })
 }

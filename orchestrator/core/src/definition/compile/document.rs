@@ -33,5 +33,6 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         search_attributes,
         timeout: definition.timeout,
         compensation: definition.compensation,
+        schedule: definition.schedule.clone(),
     })
 }

@@ -1,9 +1,10 @@
 //! Activities, their undo, and how their tasks are given out.
 
 use super::{JsonSchema, Text};
-use crate::definition::plan::{OnFailure, RetryPolicy};
+use crate::definition::plan::{Cancellation, OnFailure, RetryPolicy, Timeouts};
 use crate::definition::tree::Node;
 use crate::ids::QueueName;
+use crate::limit::Rate;
 use crate::time::Span;
 
 #[derive(Debug)]
@@ -15,6 +16,38 @@ pub(crate) struct Activity {
     pub(crate) on_failure: OnFailure,
     pub(crate) compensate_on_failure: bool,
     pub(crate) pivot: bool,
+    pub(crate) limiting: Limiting,
+    /// As far as the author said it, then as `resolve` leaves it.
+    pub(crate) cancellation: Option<Cancellation>,
+}
+
+/// What its tasks wait for beside a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Limiting {
+    pub(crate) concurrency: Option<Limited<u32>>,
+    pub(crate) rate: Option<Limited<Rate>>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) fairness_key: Option<Node>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Limited<T> {
+    pub(crate) to: T,
+    /// One limit for each of its values.
+    pub(crate) key: Option<Node>,
+}
+
+impl Limiting {
+    pub(crate) fn is_said(&self) -> bool {
+        let values = self.concurrency.is_some() || self.rate.is_some();
+        values || self.priority.is_some() || self.fairness_key.is_some()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Node> {
+        let concurrency = self.concurrency.as_ref().and_then(|it| it.key.as_ref());
+        let rate = self.rate.as_ref().and_then(|it| it.key.as_ref());
+        [concurrency, rate, self.fairness_key.as_ref()].into_iter().flatten()
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +72,7 @@ pub(crate) struct Call {
 pub(crate) struct CallFields {
     pub(crate) queue: Option<Text>,
     pub(crate) start_to_close: Option<Span>,
+    pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryFields,
 }
 
@@ -62,5 +96,6 @@ pub(crate) enum Attempts {
 pub(crate) struct Settings {
     pub(crate) queue: QueueName,
     pub(crate) start_to_close: Span,
+    pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
 }

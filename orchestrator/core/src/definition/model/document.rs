@@ -1,8 +1,9 @@
 //! The document around the steps.
 
 use super::{CallFields, Steps};
-use crate::definition::plan::CompensationPolicy;
+use crate::definition::plan::{Cancellation, CompensationPolicy};
 use crate::definition::tree::{Node, Place};
+use crate::schedule::Spec;
 use crate::time::Span;
 
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Definition {
     pub(crate) output: Option<Node>,
     pub(crate) search_attributes: Vec<(Text, Node)>,
     pub(crate) timeout: Option<Span>,
+    pub(crate) schedule: Option<Spec>,
 }
 
 /// Inlined; the place is that of the key's value in the definition.
@@ -38,4 +40,5 @@ pub(crate) struct Text {
 pub(crate) struct Defaults {
     pub(crate) call: CallFields,
     pub(crate) undo: CallFields,
+    pub(crate) cancellation: Option<Cancellation>,
 }

@@ -4,7 +4,7 @@ mod activity;
 mod document;
 mod step;
 
-pub(super) use activity::{Activity, Attempts, Call, CallFields, RetryFields, Settings, Undo};
+pub(super) use activity::{Activity, Attempts, Call, CallFields, Limited, Limiting, RetryFields, Settings, Undo};
 pub(super) use document::{Defaults, Definition, JsonSchema, Text};
 pub(super) use step::{
     Branch, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, OnTimeout, Parallel, Savepoint, Step, StepKind, Steps,

@@ -1,6 +1,7 @@
 //! Activities, and what undoes them.
 
 use super::document::json_schema;
+use super::limiting::limiting;
 use super::retry::call_fields;
 use super::value::word;
 use super::{Files, Found};
@@ -10,7 +11,7 @@ use crate::definition::fields::Fields;
 use crate::definition::keys::COMPENSATE;
 use crate::definition::model::{Activity, Call, CallFields, Undo};
 use crate::definition::names::name;
-use crate::definition::plan::OnFailure;
+use crate::definition::plan::{Cancellation, OnFailure};
 use crate::definition::tree::Kind;
 
 pub(super) fn activity(fields: &Fields<'_>, files: Files<'_>, found: &mut Found) -> Option<Activity> {
@@ -20,6 +21,7 @@ pub(super) fn activity(fields: &Fields<'_>, files: Files<'_>, found: &mut Found)
         .and_then(|node| json_schema(node, files, found));
     let words = [("fail", OnFailure::Fail), ("continue", OnFailure::Continue)];
     let on_failure = word(fields, "on_failure", &words, found).unwrap_or(OnFailure::Fail);
+    let cancellation = cancellation(fields, found);
     let compensate_on_failure = fields.flag("compensate_on_failure", found);
     let undo = undo(fields, found);
     if compensate_on_failure && !matches!(undo, Undo::Compensate(_)) {
@@ -29,7 +31,7 @@ pub(super) fn activity(fields: &Fields<'_>, files: Files<'_>, found: &mut Found)
     }
     let pivot = fields.flag("pivot", found);
     if pivot {
-        not_beside_pivot(fields, on_failure, found);
+        not_beside_pivot(fields, on_failure, cancellation, found);
     }
     Some(Activity {
         call: call?,
@@ -38,10 +40,21 @@ pub(super) fn activity(fields: &Fields<'_>, files: Files<'_>, found: &mut Found)
         on_failure,
         compensate_on_failure,
         pivot,
+        limiting: limiting(fields, found),
+        cancellation,
     })
 }
 
-fn not_beside_pivot(fields: &Fields<'_>, on_failure: OnFailure, found: &mut Found) {
+pub(super) fn cancellation(fields: &Fields<'_>, found: &mut Found) -> Option<Cancellation> {
+    let words = [
+        ("try_cancel", Cancellation::TryCancel),
+        ("wait_cancelled", Cancellation::WaitCancelled),
+        ("abandon", Cancellation::Abandon),
+    ];
+    word(fields, "cancellation", &words, found)
+}
+
+fn not_beside_pivot(fields: &Fields<'_>, on_failure: OnFailure, cancellation: Option<Cancellation>, found: &mut Found) {
     let mut contradicts = |key: &str, help: &str| {
         let place = fields.key_place(key).unwrap_or_default();
         let message = format!("`{key}` contradicts `pivot`");
@@ -54,6 +67,12 @@ fn not_beside_pivot(fields: &Fields<'_>, on_failure: OnFailure, found: &mut Foun
         contradicts(
             "read_only",
             "a step that changes nothing is no point of no return; keep one of them",
+        );
+    }
+    if cancellation == Some(Cancellation::Abandon) {
+        contradicts(
+            "cancellation",
+            "whether the point of no return has been passed has to become known; wait for it",
         );
     }
     if on_failure == OnFailure::Continue {

@@ -1,5 +1,6 @@
 //! The document around the steps.
 
+use super::activity::cancellation;
 use super::retry::call_fields;
 use super::steps::Reader;
 use super::value::{computed_text, whole, word};
@@ -27,6 +28,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
     }
     expr_version(&fields, found);
     let workflow = fields.get("workflow").and_then(|node| name(node, "workflow", found));
+    let named = workflow.as_ref().map_or("", |workflow| workflow.text.as_str());
+    let schedule = fields
+        .get("schedule")
+        .and_then(|node| super::schedule::of_definition(node, named, found));
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -53,6 +58,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .map(|node| assignments(node, "`search_attributes`", "search attribute", found))
             .unwrap_or_default(),
         timeout: fields.duration("timeout", found),
+        schedule,
     })
 }
 
@@ -111,6 +117,7 @@ fn defaults(node: &Node, found: &mut Found) -> Defaults {
     Defaults {
         call: call_fields(&fields, found),
         undo: undo.unwrap_or_default(),
+        cancellation: cancellation(&fields, found),
     }
 }
 

@@ -9,14 +9,17 @@ mod child;
 mod document;
 mod ending;
 mod guard;
+mod limiting;
 mod repeat;
 mod retry;
+mod schedule;
 mod step;
 mod steps;
 mod value;
 mod waiting;
 
 pub(super) use document::definition;
+pub(super) use schedule::document as schedule;
 #[cfg(test)]
 pub(super) use steps::{MAX_NESTING, MAX_STEPS};
 

@@ -8,6 +8,7 @@ use crate::definition::fields::Fields;
 use crate::definition::keys::RETRY;
 use crate::definition::model::{Attempts, CallFields, RetryFields, Text};
 use crate::definition::names::name;
+use crate::definition::plan::Timeouts;
 use crate::definition::tree::{Kind, Node};
 
 const MAX_ATTEMPTS: u32 = 1_000_000;
@@ -22,6 +23,11 @@ pub(super) fn call_fields(fields: &Fields<'_>, found: &mut Found) -> CallFields 
             })
         }),
         start_to_close: fields.duration("start_to_close", found),
+        timeouts: Timeouts {
+            schedule_to_start: fields.duration("schedule_to_start", found),
+            schedule_to_close: fields.duration("schedule_to_close", found),
+            heartbeat: fields.duration("heartbeat", found),
+        },
         retry: fields.get("retry").map(|node| retry(node, found)).unwrap_or_default(),
     }
 }

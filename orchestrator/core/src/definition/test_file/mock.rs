@@ -86,10 +86,20 @@ impl Reader<'_> {
                 after: (after > Span::ZERO).then_some(after),
             }
         } else {
-            if !fields.flag("timeout", self.found) {
-                self.say(code::OUTCOME, &node.span, "`timeout: false` is no outcome");
+            match fields.get("timeout").and_then(Node::as_str) {
+                Some("schedule_to_start") => Outcome::NotTaken,
+                Some(other) => {
+                    let message = format!("`timeout` is `true` or `schedule_to_start`, not `{other}`");
+                    self.say(definition_code::BAD_VALUE, &node.span, message);
+                    Outcome::Timeout
+                }
+                None => {
+                    if !fields.flag("timeout", self.found) {
+                        self.say(code::OUTCOME, &node.span, "`timeout: false` is no outcome");
+                    }
+                    Outcome::Timeout
+                }
             }
-            Outcome::Timeout
         };
         let when_cancelled = fields.text("when_cancelled", self.found);
         if let Some(text) = when_cancelled

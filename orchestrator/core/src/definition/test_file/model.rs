@@ -57,6 +57,8 @@ pub enum Outcome {
     },
     /// Takes the task and never answers.
     Timeout,
+    /// No worker takes the task.
+    NotTaken,
     RetryLater {
         after: Option<Span>,
     },

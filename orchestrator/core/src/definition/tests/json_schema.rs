@@ -22,6 +22,8 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("compensation", keys::COMPENSATION),
     ("step", keys::STEP),
     ("compensate", keys::COMPENSATE),
+    ("concurrency", keys::CONCURRENCY),
+    ("rate", keys::RATE),
     ("retry", keys::RETRY),
     ("parallel", keys::PARALLEL),
     ("join", keys::JOIN),
@@ -37,6 +39,10 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("workflow", keys::WORKFLOW),
     ("emit", keys::EMIT),
     ("fail", keys::FAIL),
+    ("schedule", keys::SCHEDULE),
+    ("every", keys::EVERY),
+    ("dst", keys::DST),
+    ("calendar", keys::CALENDAR),
 ];
 
 #[test]
@@ -62,7 +68,8 @@ fn it_has_the_keys_that_are_read_and_no_others() {
     }
     // A table that is missing above would go unnoticed.
     let tables = include_str!("../keys.rs").matches(": Keys =").count();
-    assert_eq!(tables, MAPPINGS.len());
+    let of_other_documents = [keys::SCHEDULE_DOCUMENT].len();
+    assert_eq!(tables - of_other_documents, MAPPINGS.len());
     let definitions = document["definitions"].as_object().unwrap();
     let mappings = definitions.values().filter(|one| one.get("properties").is_some());
     assert_eq!(mappings.count() + 1, MAPPINGS.len());
@@ -165,7 +172,9 @@ fn shapes_that_are_wrong_do_not_fit() {
         "{ activity: y, compensate: { input: 1 } }",
         "{ activity: y, compensate_on_failure: true }",
         "{ activity: y, retry: { maximum_attempts: 0 } }",
-        "{ activity: y, heartbeat: 5s }",
+        "{ activity: y, heartbeat: soon }",
+        "{ activity: y, cancellation: never }",
+        "{ set: { v: 1 }, heartbeat: 1s }",
         "{ activity: y, on_timeout: fail }",
         "{ set: { v: 1 }, queue: q }",
         "{ set: { v-w: 1 } }",
@@ -192,7 +201,12 @@ fn shapes_that_are_wrong_do_not_fit() {
     ] {
         assert!(!errors(&with_steps(&format!("  - b: {bad}\n"))).is_empty(), "{bad}");
     }
-    for bad in ["timeout: 1 h", "compensation: { order: reverse }", "schedule: daily"] {
+    for bad in [
+        "timeout: 1 h",
+        "compensation: { order: reverse }",
+        "schedule: 5",
+        "schedule: { every: 1 h }",
+    ] {
         assert!(
             !errors(&format!(
                 "workflow: w\nversion: 1\nsteps: [ {{ a: {{ wait: 1s }} }} ]\n{bad}\n"

@@ -22,6 +22,8 @@ fn bodies(run: &Run) -> Vec<&'static str> {
         Body::Terminate { .. } => "terminate",
         Body::Undo { .. } => "undo",
         Body::Signal { .. } => "signal",
+        Body::Ask(_) => "ask",
+        Body::Release { .. } => "release",
     };
     run.pending().iter().map(|(_, body)| name(body)).collect()
 }

@@ -18,6 +18,7 @@ fn horizon(log_read_to: Timestamp, delivered_to: Option<Timestamp>) -> Input {
             .map(|at| ("main".into(), at))
             .into_iter()
             .collect::<BTreeMap<_, _>>(),
+        listening_since: Timestamp::default(),
     })
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::definition::plan::{
-    self, Activity, Call, InputSchema, Join, Losers, Node, NodeId, NodeKind, OnFailure, ParentClose, Plan, RetryPolicy,
-    Undo,
+    self, Activity, Call, Cancellation, InputSchema, Join, Losers, Node, NodeId, NodeKind, OnFailure, ParentClose,
+    Plan, RetryPolicy, Timeouts, Undo,
 };
 use crate::expression::{Expression, Template};
 use crate::ids::{DefinitionHash, MessageNo, RunId, StepPath, TaskNo};
+use crate::limit::Rate;
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::failure::Failure;
 use crate::run::input::{
@@ -41,7 +42,11 @@ pub(crate) enum DefKind {
         on_failure: OnFailure,
         compensate_on_failure: bool,
         start_to_close: Span,
+        timeouts: Timeouts,
+        undo_timeouts: Timeouts,
+        cancellation: Cancellation,
         pivot: bool,
+        limits: LimitsDef,
     },
     Set(Vec<(String, Value)>),
     Sequence(Vec<Def>),
@@ -94,6 +99,16 @@ pub(crate) enum DefKind {
     ContinueAsNew(Option<Value>),
 }
 
+/// What an activity is limited to, and the keys.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LimitsDef {
+    pub(crate) concurrency: Option<(u32, Option<&'static str>)>,
+    /// In a second.
+    pub(crate) rate: Option<u32>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) fairness_key: Option<&'static str>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum OnTimeoutDef {
     Fail,
@@ -122,7 +137,11 @@ pub(crate) fn act(name: &str) -> Def {
             on_failure: OnFailure::Fail,
             compensate_on_failure: false,
             start_to_close: Span::from_secs(10),
+            timeouts: Timeouts::default(),
+            undo_timeouts: Timeouts::default(),
+            cancellation: Cancellation::default(),
             pivot: false,
+            limits: LimitsDef::default(),
         },
     }
 }
@@ -263,7 +282,11 @@ with! {
     on_failure(value: OnFailure) => Activity.on_failure = value;
     compensate_on_failure(value: bool) => Activity.compensate_on_failure = value;
     start_to_close(value: Span) => Activity.start_to_close = value;
+    timeouts(value: Timeouts) => Activity.timeouts = value;
+    undo_timeouts(value: Timeouts) => Activity.undo_timeouts = value;
+    cancellation(value: Cancellation) => Activity.cancellation = value;
     pivot(value: bool) => Activity.pivot = value;
+    limits(value: LimitsDef) => Activity.limits = value;
     join(value: Join) => Parallel.join = value;
     losers(value: Losers) => Parallel.losers = value;
     at_once(value: u32) => ForEach.at_once = Some(value);
@@ -440,20 +463,25 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
             on_failure,
             compensate_on_failure,
             start_to_close,
+            timeouts,
+            undo_timeouts,
+            cancellation,
             pivot,
+            limits,
         } => {
-            let call = |activity: String, input: &Option<Value>, attempts| Call {
+            let call = |activity: String, input: &Option<Value>, attempts, timeouts: &Timeouts| Call {
                 activity: activity.as_str().into(),
                 queue: "main".into(),
                 input: input.as_ref().map(template),
                 start_to_close: *start_to_close,
+                timeouts: *timeouts,
                 retry: retry(attempts, non_retryable),
             };
             NodeKind::Activity(Box::new(Activity {
-                call: call(format!("do-{}", def.name), input, *attempts),
+                call: call(format!("do-{}", def.name), input, *attempts, timeouts),
                 undo: match undo {
                     UndoDef::Input(input) => {
-                        Undo::Compensate(call(format!("undo-{}", def.name), input, *undo_attempts))
+                        Undo::Compensate(call(format!("undo-{}", def.name), input, *undo_attempts, undo_timeouts))
                     }
                     UndoDef::ReadOnly => Undo::ReadOnly,
                     UndoDef::NoUndo => Undo::None {
@@ -463,11 +491,31 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 on_failure: *on_failure,
                 compensate_on_failure: *compensate_on_failure,
                 pivot: *pivot,
+                limiting: limiting(limits),
+                cancellation: *cancellation,
             }))
         }
     };
     nodes[id.0].kind = kind;
     id
+}
+
+fn limiting(limits: &LimitsDef) -> Option<Box<plan::Limiting>> {
+    let key = |key: Option<&str>| key.map(|key| template(&json!(key)));
+    let limiting = plan::Limiting {
+        concurrency: limits.concurrency.map(|(to, of)| plan::Limited { to, key: key(of) }),
+        rate: limits.rate.map(|limit| plan::Limited {
+            to: Rate {
+                limit,
+                per: Span::from_secs(1),
+            },
+            key: None,
+        }),
+        priority: limits.priority,
+        fairness_key: key(limits.fairness_key),
+    };
+    let said = limits.concurrency.is_some() || limits.rate.is_some() || limits.priority.is_some();
+    said.then(|| Box::new(limiting))
 }
 
 pub(crate) fn plan(children: Vec<Def>) -> Plan {
@@ -485,6 +533,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         search_attributes: BTreeMap::new(),
         timeout: None,
         compensation: Default::default(),
+        schedule: None,
     }
 }
 
@@ -554,7 +603,7 @@ impl Run {
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
         let now = Timestamp(1_000_000_000);
-        let (state, transition) = run::start_within(limits, &plan, start, now)?;
+        let (state, transition) = run::start_within(limits, &plan, start, now, &crate::run::permit::UNLIMITED)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
             plan,
@@ -603,6 +652,12 @@ impl Run {
         assert_eq!(self.loaded, self.state, "fold(evolve, events) == state");
         let snapshot = serde_json::to_string(&self.state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&snapshot).unwrap(), self.state);
+        self.check_permits();
+        assert!(
+            self.state.is_closed() || self.state.last_turn() == self.state.status(),
+            "every change of the status is kept: {:?}",
+            self.state.turns
+        );
         if self.history.first().is_some_and(|first| first.seq == 1) {
             let stored = |transition: &Transition| serde_json::to_string(&transition.events).unwrap().len() as u64;
             let bytes: u64 = self.history.iter().map(stored).sum();
@@ -622,6 +677,31 @@ impl Run {
                 "an open run waits for a deadline, an operator, a signal or another run: {:?}",
                 self.state
             );
+        }
+    }
+
+    /// What is limited is out with every permit that it needs; what is not out, and waits for none, has none.
+    fn check_permits(&self) {
+        let granted: std::collections::BTreeSet<_> =
+            self.state.permits.values().map(|it| (it.direction, &it.step)).collect();
+        for view in self.state.open_tasks() {
+            let limits = view.execution.limits.as_deref().map_or(0, |limits| limits.of.len());
+            let held = self.state.permits.values();
+            let held = held
+                .filter(|it| (it.direction, &it.step) == (view.direction, view.step))
+                .count();
+            let heard = self.state.tasks[view.open.task.0 as usize - 1].heard;
+            if heard == crate::run::state::Heard::Nothing {
+                assert_eq!(held, limits, "{} is out with {held} permits", view.step);
+            } else {
+                assert_eq!(held, 0);
+            }
+        }
+        for (direction, step) in granted {
+            let execution = &self.state.executions(direction)[step];
+            let waits = matches!(execution.wait, crate::run::Wait::Task(_) | crate::run::Wait::Permit(_));
+            assert!(waits || execution.deferred, "{step} keeps a permit it does not need");
+            assert!(!self.state.is_closed());
         }
     }
 
@@ -670,6 +750,7 @@ impl Run {
         let horizon = Horizon {
             log_read_to: self.now,
             delivered_to: BTreeMap::from([("main".into(), self.now)]),
+            listening_since: Timestamp::default(),
         };
         self.apply(Input::Wake(horizon)).unwrap()
     }

@@ -35,6 +35,31 @@ fn the_history_of_a_completed_and_of_an_undone_run() {
 }
 
 #[test]
+fn a_run_with_limits() {
+    let limits = LimitsDef {
+        concurrency: Some((2, Some("${ input.customer }"))),
+        rate: Some(10),
+        priority: Some(2),
+        fairness_key: None,
+    };
+    let mut run = Run::of(plan(vec![act("a").limits(limits), act("b")]));
+    let granted = |run: &mut Run| {
+        let (number, body) = run.pending().pop().unwrap();
+        let crate::run::message::Body::Ask(ask) = &*body else {
+            panic!()
+        };
+        let limit = ask.limit.clone();
+        let answer = crate::run::message::Answer::Granted { limit };
+        run.take(Input::MessageAnswered { number, answer });
+    };
+    granted(&mut run);
+    granted(&mut run);
+    run.complete("do a");
+    run.fail("do b");
+    insta::assert_snapshot!("limited", lines(&run));
+}
+
+#[test]
 fn the_rarer_events() {
     let mut run = run(vec![
         set("vars", &[("v", json!({"n": 1}))]),

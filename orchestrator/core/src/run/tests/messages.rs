@@ -54,6 +54,7 @@ fn child(steps: Vec<Def>) -> Run {
         step: "ship".into(),
         parent_close: Default::default(),
         detached: false,
+        scheduled: None,
     };
     let start = child_start(&other(), MessageNo(1), &"order-1".into(), &body);
     Run::started(plan(steps), start).unwrap()

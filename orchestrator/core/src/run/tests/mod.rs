@@ -1,6 +1,7 @@
 //! Rules of the state machine as scenarios, one file a behaviour, and properties over random plans and inputs. Which test
 //! says that a saga is handled right is in the table of [`behaviours`].
 
+mod activities;
 mod attempts;
 mod behaviours;
 mod blocks;
@@ -17,10 +18,14 @@ mod late;
 mod limits;
 mod loops;
 mod messages;
+mod migrations;
 mod operators;
 mod parallel;
+mod permits;
 mod pivots;
 mod properties;
+mod schedules;
 mod stored;
+mod turns;
 mod undo;
 mod waits;

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::super::dsl::*;
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo};
-use crate::run::input::{AnswerOn, Horizon, Input, Operation, ParkedAction, TaskOutcome, WorkerError};
+use crate::limit::{LimitKind, LimitName};
+use crate::run::input::{AnswerOn, Beat, Horizon, Input, Operation, ParkedAction, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Refusal, Sender};
 use crate::run::open::Open;
 use crate::run::{Failure, Status, UndoState};
@@ -22,6 +23,12 @@ pub(super) enum Op {
     Started(usize, u64),
     Lost(usize),
     Held(usize),
+    /// Its handler began, and was last heard of, so many seconds ago.
+    Beat(usize, u64, Option<u8>),
+    Silent(usize),
+    Claim(usize, bool),
+    Left(usize),
+    Withdrawn(usize, bool),
     Wake {
         seconds: u64,
         log_behind: u64,
@@ -97,6 +104,11 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<usize>(), 0..30_u64).prop_map(|(pick, ago)| Op::Started(pick, ago)),
         1 => any::<usize>().prop_map(Op::Lost),
         2 => any::<usize>().prop_map(Op::Held),
+        2 => (any::<usize>(), 0..30_u64, prop::option::of(0..3_u8)).prop_map(|(pick, ago, details)| Op::Beat(pick, ago, details)),
+        1 => any::<usize>().prop_map(Op::Silent),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, again)| Op::Claim(pick, again)),
+        1 => any::<usize>().prop_map(Op::Left),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(pick, withdrawn)| Op::Withdrawn(pick, withdrawn)),
         4 => (0..30_u64, 0..20_u64, any::<bool>()).prop_map(|(seconds, log_behind, delivered)| Op::Wake {
             seconds,
             log_behind,
@@ -119,6 +131,7 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
     Input::Wake(Horizon {
         log_read_to: now,
         delivered_to: BTreeMap::from([("main".into(), now)]),
+        listening_since: Timestamp::default(),
     })
 }
 
@@ -180,6 +193,31 @@ impl World {
             Op::Lost(pick) => Input::TaskLost {
                 task: pick_task(run, *pick)?,
             },
+            Op::Beat(pick, ago, details) => {
+                let before = |seconds| Timestamp(run.now.0 - i64::try_from(Span::from_secs(seconds).0).unwrap());
+                Input::Heartbeat {
+                    task: pick_open(run, *pick).or(pick_task(run, *pick))?,
+                    beat: Beat {
+                        began: before(*ago),
+                        at: before(*ago / 3),
+                        details: details.map(|details| json!(details).into()),
+                    },
+                }
+            }
+            Op::Silent(pick) => Input::WorkerSilent {
+                task: pick_open(run, *pick).or(pick_task(run, *pick))?,
+            },
+            Op::Claim(pick, again) => Input::TaskClaimed {
+                task: pick_open(run, *pick).or(pick_task(run, *pick))?,
+                by: if *again { "one".into() } else { "other".into() },
+            },
+            Op::Left(pick) => Input::TaskLeft {
+                task: pick_open(run, *pick).or(pick_task(run, *pick))?,
+            },
+            Op::Withdrawn(pick, withdrawn) => Input::Withdrawn {
+                task: pick_open(run, *pick).or(pick_task(run, *pick))?,
+                withdrawn: *withdrawn,
+            },
             Op::Held(pick) => Input::DispatchHeld {
                 task: pick_task(run, *pick)?,
                 in_doubt: pick.is_multiple_of(2),
@@ -193,6 +231,7 @@ impl World {
                 Input::Wake(Horizon {
                     log_read_to: Timestamp(run.now.0 - i64::try_from(Span::from_secs(*log_behind).0).unwrap()),
                     delivered_to: BTreeMap::from([("main".into(), if *delivered { run.now } else { Timestamp(0) })]),
+                    listening_since: Timestamp(run.now.0 - i64::try_from(Span::from_secs(*log_behind).0).unwrap()),
                 })
             }
             Op::WakeNext => {
@@ -245,9 +284,18 @@ impl World {
                     None => return None,
                 };
                 let refusal = [Refusal::NoRun, Refusal::IdTaken, Refusal::Closed, Refusal::PastPivot][pick % 4];
+                let body = pending.into_iter().find(|(pending, _)| *pending == number);
+                let granted = match body.as_ref().map(|(_, body)| &**body) {
+                    Some(Body::Ask(ask)) => Some(ask.limit.clone()),
+                    // An old copy of what was taken back is granted.
+                    None if !run.state.mail.refused.contains_key(&number) && pick % 2 == 0 => Some(limit()),
+                    _ => None,
+                };
                 Input::MessageAnswered {
                     number,
-                    answer: if *accepted {
+                    answer: if let Some(limit) = granted.filter(|_| *accepted) {
+                        Answer::Granted { limit }
+                    } else if *accepted {
                         Answer::Accepted
                     } else {
                         Answer::refused(refusal, "no")
@@ -299,10 +347,16 @@ impl World {
         if run.state.parked_reason().is_some() && !run.state.is_closed() {
             return self.input(run, &Op::Resume);
         }
-        if let Some((number, _)) = run.pending().first() {
+        if let Some((number, body)) = run.pending().first() {
+            let answer = match &**body {
+                Body::Ask(ask) => Answer::Granted {
+                    limit: ask.limit.clone(),
+                },
+                _ => Answer::Accepted,
+            };
             return Some(Input::MessageAnswered {
                 number: *number,
-                answer: Answer::Accepted,
+                answer,
             });
         }
         if let Some(task) = pick_open(run, 0) {
@@ -337,6 +391,14 @@ impl World {
             action: ParkedAction::MarkDone,
             operation: by("ann"),
         })
+    }
+}
+
+fn limit() -> LimitName {
+    LimitName {
+        kind: LimitKind::Activity,
+        of: "some".into(),
+        key: "".into(),
     }
 }
 

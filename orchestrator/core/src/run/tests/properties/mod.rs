@@ -63,7 +63,7 @@ fn check_effects(run: &Run, sent: &[Effect]) {
         .filter(|effect| matches!(effect, Effect::Dispatch(_)))
         .count();
     let open = run.state.open_tasks();
-    let open = open.filter(|view| view.open.known != crate::run::Known::Held);
+    let open = open.filter(|view| view.open.known != crate::run::Known::Held && view.open.withdrawn_for.is_none());
     assert_eq!(dispatched, open.count());
     let pending = all
         .iter()
@@ -84,14 +84,18 @@ fn check_effects(run: &Run, sent: &[Effect]) {
 }
 
 /// The run after everything, ended, with what was refused on the way.
-fn drive(
-    Case {
+fn drive(case: Case) -> (Run, Vec<Rejected>) {
+    drive_and(case, |_, _| {})
+}
+
+/// The same, with a word in before each of the things that happen, by their number.
+fn drive_and(case: Case, mut before: impl FnMut(usize, &mut Run)) -> (Run, Vec<Rejected>) {
+    let Case {
         steps,
         timeout,
         policy,
         ops,
-    }: Case,
-) -> (Run, Vec<Rejected>) {
+    } = case;
     let (order, on_exhausted) = policy;
     let plan = with_compensation(plan(steps), order, on_exhausted);
     let mut run = Run::of(match timeout {
@@ -102,7 +106,8 @@ fn drive(
     let mut rejected = vec![];
     check_effects(&run, &run.sent.clone());
     check_wake_at(&run);
-    for op in &ops {
+    for (number, op) in ops.iter().enumerate() {
+        before(number, &mut run);
         let Some(input) = world.input(&mut run, op) else {
             continue;
         };
@@ -158,13 +163,92 @@ proptest! {
     }
 }
 
-/// Guards the property above against becoming blind: what its cases never reach, it says nothing about.
+/// The steps of the root that have left a trace, told by their names in the events alone.
+fn traces(run: &Run) -> BTreeSet<String> {
+    fn look(value: &serde_json::Value, into: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    match field.as_str().filter(|_| name == "step" || name == "pivot") {
+                        Some(step) => {
+                            into.insert(step.split(['.', '[']).next().unwrap().to_owned());
+                        }
+                        None => look(field, into),
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| look(item, into)),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    for event in run.events() {
+        look(&serde_json::to_value(event).unwrap(), &mut names);
+    }
+    names
+}
+
+/// Another version that keeps the first steps and goes on otherwise.
+fn moved(case: Case, when: usize, keep: usize) -> bool {
+    let names: Vec<_> = case.steps.iter().map(|step| step.name.clone()).collect();
+    let mut steps: Vec<_> = case.steps.iter().take(keep).cloned().collect();
+    steps.push(act("a999"));
+    let (order, on_exhausted) = case.policy;
+    let mut accepted = false;
+    drive_and(case, |number, run| {
+        if number != when || run.state.is_closed() {
+            return;
+        }
+        let traces = traces(run);
+        let reached = names.iter().rposition(|name| traces.contains(name));
+        let next = || {
+            let mut next = with_compensation(plan(steps.clone()), order, on_exhausted);
+            next.version = 2;
+            next.hash = crate::ids::DefinitionHash("other".into());
+            next
+        };
+        let input = Input::Migrate {
+            to: crate::run::migrate::Target(std::sync::Arc::new(next())),
+            operation: by("ann"),
+        };
+        accepted = run.apply(input).is_ok();
+        let expected = reached.is_none_or(|reached| reached < keep);
+        assert_eq!(accepted, expected, "{traces:?} of {names:?}, {keep} kept");
+        if accepted {
+            run.plan = next();
+        }
+    });
+    accepted
+}
+
+proptest! {
+    #[test]
+    fn a_run_that_has_moved_ends_and_has_undone_exactly_what_it_had_to(
+        case in case(), when in 0..30_usize, keep in 0..6_usize,
+    ) {
+        moved(case, when, keep);
+    }
+}
+
+/// Guards the property above against becoming blind.
+#[test]
+fn random_runs_move_and_are_refused_to() {
+    let mut runner = TestRunner::deterministic();
+    let mut accepted = 0;
+    for number in 0..200 {
+        let case = case().new_tree(&mut runner).unwrap().current();
+        accepted += usize::from(moved(case, number % 20, number % 5));
+    }
+    assert!((20..180).contains(&accepted), "{accepted} of 200");
+}
+
+/// Guards the first property against becoming blind: what its cases never reach, it says nothing about.
 #[test]
 fn random_runs_reach_every_event_and_every_final_status() {
     let mut runner = TestRunner::deterministic();
     let mut events = BTreeSet::new();
     let mut statuses = BTreeSet::new();
-    for _ in 0..700 {
+    for _ in 0..2_000 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let (run, _) = drive(case);
         statuses.insert(run.status());
@@ -178,7 +262,7 @@ fn random_runs_reach_every_event_and_every_final_status() {
     assert_eq!(missing, Vec::<&&str>::new());
     let known: BTreeSet<_> = EVENTS
         .iter()
-        .chain(&["step_blocked", "run_reopened"])
+        .chain(&["step_blocked", "run_reopened", "run_migrated"])
         .copied()
         .collect();
     assert!(events.iter().all(|name| known.contains(name.as_str())), "{events:?}");
@@ -191,14 +275,14 @@ fn random_runs_reach_every_event_and_every_final_status() {
 const EVENTS: &[&str] = &[
     "activity_scheduled", "awaited", "bodies_discarded", "branch_ended", "cancel_requested", "child_ended",
     "child_stopped", "child_undo_sent", "deadline_deferred", "dispatch_held", "emitted", "error_caught",
-    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "iteration_ended",
+    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "heartbeat_taken", "iteration_ended",
     "iteration_started", "late_result", "message_answered", "message_offered", "message_sent", "message_taken",
     "parallel_started", "parallel_stopped", "pivot_completed", "retry_scheduled", "run_closed", "run_completed",
     "run_continued", "run_failed", "run_parked", "run_resumed", "run_started", "run_terminated", "run_timed_out",
     "scope_failed", "scope_undone", "signal_awaited", "signal_received", "signal_taken", "signal_timed_out",
     "step_completed", "step_failed", "step_parked", "step_passed", "step_resolved", "step_resumed",
-    "step_skipped", "stop_deferred", "task_cancelled", "task_completed", "task_deferred", "task_delivered",
-    "task_failed", "task_lost", "task_offered", "task_opened", "task_started", "task_timed_out", "task_unknown",
+    "schedule_to_close_passed", "step_skipped", "stop_deferred", "task_abandoned", "task_cancelled", "task_claimed", "task_completed", "task_deferred", "task_delivered",
+    "task_failed", "task_left", "task_lost", "task_withdrawn", "timeout_voided", "withdrawal_requested", "worker_silent", "task_offered", "task_opened", "task_started", "task_timed_out", "task_unknown",
     "timer_set", "undo_needed", "undo_parked", "undo_ready", "undo_resolved", "undo_resumed", "undo_scheduled",
     "vars_set",
 ];

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::dsl::*;
 use super::inputs::{Op, ops};
-use crate::definition::plan::{Join, Losers, OnExhausted, OnFailure, ParentClose, UndoOrder};
+use crate::definition::plan::{Cancellation, Join, Losers, OnExhausted, OnFailure, ParentClose, Timeouts, UndoOrder};
 use crate::time::Span;
 
 /// A plan, its timeout in seconds, its policy, and what happens to its run.
@@ -40,6 +40,8 @@ enum Shape {
         flags: [bool; 2],
         pivot: bool,
         seconds: u64,
+        limits: [Option<u64>; 3],
+        cancellation: Cancellation,
     },
     Set(bool),
     Sequence(Vec<Shape>),
@@ -66,15 +68,30 @@ fn activity() -> impl Strategy<Value = Shape> {
         any::<[bool; 2]>(),
         prop::bool::weighted(0.04),
         1..20_u64,
+        [limit(), limit(), limit()],
+        prop_oneof![
+            6 => Just(Cancellation::TryCancel),
+            1 => Just(Cancellation::WaitCancelled),
+            1 => Just(Cancellation::Abandon)
+        ],
     )
-        .prop_map(|(undo, condition, attempts, flags, pivot, seconds)| Shape::Activity {
-            undo,
-            condition,
-            attempts,
-            flags,
-            pivot,
-            seconds,
-        })
+        .prop_map(
+            |(undo, condition, attempts, flags, pivot, seconds, limits, cancellation)| Shape::Activity {
+                undo,
+                condition,
+                attempts,
+                flags,
+                pivot,
+                seconds,
+                limits,
+                // Registration refuses one that is abandoned.
+                cancellation: if pivot { Cancellation::TryCancel } else { cancellation },
+            },
+        )
+}
+
+fn limit() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![4 => Just(None), 1 => (1..60_u64).prop_map(Some)]
 }
 
 fn leaf() -> impl Strategy<Value = Shape> {
@@ -142,13 +159,33 @@ fn def(shape: &Shape, counter: &mut u32) -> Def {
             flags: [may_fail, on_failure],
             pivot,
             seconds,
+            limits,
+            cancellation,
         } => {
             let mut def = act(&name("a"))
                 .attempts(*attempts)
                 .undo_attempts(2)
                 .start_to_close(Span::from_secs(*seconds))
                 .compensate_on_failure(*on_failure)
+                .timeouts(Timeouts {
+                    schedule_to_start: limits[0].map(Span::from_secs),
+                    schedule_to_close: limits[1].map(Span::from_secs),
+                    heartbeat: limits[2].map(Span::from_secs),
+                })
+                .cancellation(*cancellation)
                 .pivot(*pivot);
+            def = match undo {
+                10 => def.limits(LimitsDef {
+                    concurrency: Some((2, Some("${ run.workflow_id }"))),
+                    ..LimitsDef::default()
+                }),
+                11 => def.limits(LimitsDef {
+                    concurrency: Some((1, None)),
+                    rate: Some(5),
+                    ..LimitsDef::default()
+                }),
+                _ => def,
+            };
             if *may_fail && *on_failure {
                 def = def.on_failure(OnFailure::Continue);
             }

@@ -1,0 +1,88 @@
+//! Workers that are known to be there: their first word, their heartbeats, their silence, and what they take for good.
+//!
+//! | word | then |
+//! |---|---|
+//! | beat | recorded only where it decides something: a deadline that was provisional has come, the last heartbeat is too long ago, its details are new and somebody is about to need them, or the worker counted as silent |
+//! | silence, longer than the worker had promised | the task is lost, once the log has been read that far and no result was in it |
+//! | claim | granted to the first who asks, and to nobody else: the handler of a task that has one attempt runs at most once |
+//! | *later* | the message is gone, and the task is not lost for that; start-to-close and `heartbeat` go on counting |
+//!
+//! None of it is an outcome, and a run that is parked as a whole takes none of it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::decider::Decider;
+use super::event::Event;
+use super::execution::{Known, OpenTask};
+use super::input::Beat;
+use crate::ids::TaskNo;
+use crate::time::Timestamp;
+
+/// A worker says when it began.
+pub(super) fn task_started(d: &mut Decider<'_>, task: TaskNo, began: Timestamp) {
+    let decides = d.state.open_task(task).is_some_and(|view| view.execution.due() <= d.at);
+    if decides {
+        started(d, task, began);
+    }
+}
+
+fn started(d: &mut Decider<'_>, task: TaskNo, began: Timestamp) {
+    if let Some(open) = open(d, task)
+        && open.known != Known::Started
+    {
+        let at = plausible(open, began, d.at);
+        d.emit(Event::TaskStarted { task, at });
+    }
+}
+
+pub(super) fn beat(d: &mut Decider<'_>, task: TaskNo, beat: Beat) {
+    task_started(d, task, beat.began);
+    let details = beat.details.filter(|details| is_news(d, task, details));
+    if details.is_some() {
+        started(d, task, beat.began);
+    }
+    let Some(open) = open(d, task) else { return };
+    let at = plausible(open, beat.at, d.at);
+    let overdue = open.beat_by.is_some_and(|by| by <= d.at);
+    if overdue || open.silent_at.is_some() || details.is_some() {
+        d.emit(Event::HeartbeatTaken { task, at, details });
+    }
+}
+
+pub(super) fn silent(d: &mut Decider<'_>, task: TaskNo) {
+    if open(d, task).is_some_and(|open| open.silent_at.is_none() && !open.later && open.known != Known::Held) {
+        d.emit(Event::WorkerSilent { task });
+    }
+}
+
+pub(super) fn claimed(d: &mut Decider<'_>, task: TaskNo, by: Arc<str>) {
+    let wanted = !d.state.is_unwanted(task);
+    if wanted && open(d, task).is_some_and(|open| open.claimed.is_none()) {
+        d.emit(Event::TaskClaimed { task, by });
+    }
+}
+
+pub(super) fn left(d: &mut Decider<'_>, task: TaskNo) {
+    if open(d, task).is_some_and(|open| !open.later) {
+        d.emit(Event::TaskLeft { task });
+    }
+}
+
+fn open<'d>(d: &'d Decider<'_>, task: TaskNo) -> Option<&'d OpenTask> {
+    if d.state.parked.is_some() || d.state.is_closed() {
+        return None;
+    }
+    d.state.open_task(task).map(|view| view.open)
+}
+
+/// Workers' clocks are not ours.
+fn plausible(open: &OpenTask, said: Timestamp, now: Timestamp) -> Timestamp {
+    said.max(open.opened_at).min(now)
+}
+
+fn is_news(d: &Decider<'_>, task: TaskNo, details: &Arc<Value>) -> bool {
+    let known = d.state.open_task(task).and_then(|view| view.execution.details.as_ref());
+    known != Some(details)
+}

@@ -1,0 +1,258 @@
+//! Steps that wait for permits, and give them back whatever becomes of them.
+
+use serde_json::json;
+
+use super::dsl::*;
+use crate::ids::MessageNo;
+use crate::limit::{Bound, LimitKind};
+use crate::run::effect::{Direction, Effect};
+use crate::run::event::StepOutcome;
+use crate::run::input::{Input, ParkedAction, TaskOutcome};
+use crate::run::message::{Answer, Body};
+use crate::run::{Status, Step};
+use crate::time::Span;
+
+fn limited(name: &str) -> Def {
+    act(name).limits(LimitsDef {
+        concurrency: Some((2, None)),
+        ..LimitsDef::default()
+    })
+}
+
+/// What is pending, as `ask do a` or `release 1`.
+fn said(run: &Run) -> Vec<String> {
+    let pending = run.pending().into_iter();
+    let words = pending.map(|(_, body)| match &*body {
+        Body::Ask(ask) => format!("ask {} {}", ask.direction.as_str(), ask.step),
+        Body::Release { ask, .. } => format!("release {}", ask.0),
+        other => format!("{other:?}"),
+    });
+    words.collect()
+}
+
+/// Grants the oldest ask.
+fn grant(run: &mut Run) -> Vec<Effect> {
+    let pending = run.pending().into_iter();
+    let mut asks = pending.filter_map(|(number, body)| match &*body {
+        Body::Ask(ask) => Some((number, ask.limit.clone())),
+        _ => None,
+    });
+    let (number, limit) = asks.next().expect("an ask");
+    run.take(Input::MessageAnswered {
+        number,
+        answer: Answer::Granted { limit },
+    })
+}
+
+/// The limiter says that it has taken back what was given back.
+fn settle(run: &mut Run) {
+    let pending = run.pending().into_iter();
+    let released = pending.filter(|(_, body)| matches!(&**body, Body::Release { .. }));
+    for (number, _) in released.collect::<Vec<_>>() {
+        run.take(Input::MessageAnswered {
+            number,
+            answer: Answer::Accepted,
+        });
+    }
+}
+
+#[test]
+fn a_task_goes_out_when_it_is_granted_and_its_end_gives_the_permit_back() {
+    let mut run = Run::of(plan(vec![limited("a"), act("b")]));
+    assert_eq!(said(&run), ["ask do a"]);
+    assert_eq!(run.state.open_tasks().count(), 0);
+    let [.., Effect::Send { to, .. }] = run.sent.as_slice() else {
+        panic!("it is asked for: {:?}", run.sent);
+    };
+    assert!(to.workflow_id.as_str().starts_with("limit-"));
+    // Also before the task: what is dispatched next has its undo on record.
+    assert_eq!(run.state.ledger().len(), 1);
+    let effects = grant(&mut run);
+    assert!(matches!(effects.as_slice(), [Effect::Dispatch(task)] if task.task.0 == 1 && task.attempt == 1));
+    let effects = run.complete("do a");
+    assert!(
+        matches!(effects.as_slice(), [Effect::Dispatch(_), Effect::Send { .. }]),
+        "{effects:?}"
+    );
+    assert_eq!(said(&run), ["release 1"]);
+    run.complete("do b");
+    // The end does not wait for that, and what is owed is offered until it is answered.
+    assert_eq!(run.status(), Status::Completed);
+    assert!(run.wake_next().is_some());
+    settle(&mut run);
+    assert_eq!((said(&run), run.state.wake_at()), (vec![], None));
+}
+
+#[test]
+fn who_waits_for_the_next_attempt_has_no_permit() {
+    let mut run = Run::of(plan(vec![limited("a").attempts(None)]));
+    grant(&mut run);
+    run.fail("do a");
+    assert_eq!(said(&run), ["release 1"]);
+    settle(&mut run);
+    run.wake_next();
+    assert_eq!(said(&run), ["ask do a"]);
+    grant(&mut run);
+    run.time_out("do a");
+    assert_eq!(said(&run), ["release 3"]);
+    settle(&mut run);
+    run.wake_next();
+    grant(&mut run);
+    // It is running somewhere, and is asked about under the permit that it has.
+    run.end(
+        "do a",
+        TaskOutcome::RetryLater {
+            after: Some(Span::from_secs(5)),
+        },
+    );
+    assert_eq!(said(&run), Vec::<String>::new());
+    let effects = run.wake_next().unwrap();
+    assert!(matches!(effects.as_slice(), [Effect::Dispatch(task)] if task.attempt == 3));
+    run.complete("do a");
+    assert_eq!(said(&run), ["release 5"]);
+}
+
+#[test]
+fn an_undo_asks_for_the_same_permit() {
+    let mut run = Run::of(plan(vec![limited("a"), act("b")]));
+    grant(&mut run);
+    run.complete("do a");
+    settle(&mut run);
+    run.fail("do b");
+    assert_eq!(said(&run), ["ask undo a"]);
+    let pending = run.pending();
+    let Body::Ask(ask) = &*pending[0].1 else { panic!() };
+    assert_eq!(
+        (ask.direction, ask.limit.kind, &*ask.limit.of),
+        (Direction::Undo, LimitKind::Activity, "do-a")
+    );
+    grant(&mut run);
+    run.complete("undo a");
+    assert_eq!(
+        (run.status(), said(&run)),
+        (Status::Compensated, vec!["release 3".to_owned()])
+    );
+}
+
+#[test]
+fn what_is_halted_takes_its_ask_back_and_a_late_grant_is_given_back_once() {
+    let mut run = Run::of(plan(vec![
+        act("a"),
+        parallel("p", vec![("x", vec![limited("l")]), ("y", vec![act("b")])]),
+    ]));
+    run.complete("do a");
+    assert_eq!(said(&run), ["ask do p.x.l"]);
+    let limit = match &*run.pending()[0].1 {
+        Body::Ask(ask) => ask.limit.clone(),
+        other => panic!("{other:?}"),
+    };
+    run.fail("do p.y.b");
+    assert!(matches!(
+        run.state.steps()["p.x.l"],
+        Step::Failed {
+            outcome: StepOutcome::Cancelled,
+            ..
+        }
+    ));
+    assert_eq!(said(&run), ["release 1"]);
+    let granted = || Input::MessageAnswered {
+        number: MessageNo(1),
+        answer: Answer::Granted { limit: limit.clone() },
+    };
+    // It is on its way already.
+    run.ignores(granted());
+    settle(&mut run);
+    // An old copy of the ask came after that.
+    run.take(granted());
+    assert_eq!(said(&run), ["release 1"]);
+    run.ignores(granted());
+}
+
+#[test]
+fn a_run_that_is_terminated_gives_back_what_it_has_and_what_it_asked_for() {
+    let mut run = Run::of(plan(vec![parallel(
+        "p",
+        vec![("x", vec![limited("k")]), ("y", vec![limited("l")])],
+    )]));
+    grant(&mut run);
+    run.take(Input::Terminate(by("ann")));
+    let mut said = said(&run);
+    said.sort();
+    assert_eq!(said, ["release 1", "release 2"]);
+    settle(&mut run);
+    assert_eq!(run.state.wake_at(), None);
+}
+
+#[test]
+fn a_parked_run_keeps_no_permit_that_no_worker_has() {
+    let mut run = Run::of(plan(vec![limited("a")]));
+    run.take(Input::Park {
+        reason: "a test".into(),
+    });
+    grant(&mut run);
+    assert_eq!(said(&run), ["release 1"]);
+    settle(&mut run);
+    assert_eq!(run.state.wake_at(), None);
+    run.take(Input::Parked {
+        step: "".into(),
+        direction: None,
+        action: ParkedAction::Retry,
+        operation: by("ann"),
+    });
+    run.wake();
+    grant(&mut run);
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
+fn permits_are_asked_for_one_by_one_and_those_of_rates_last() {
+    let limits = LimitsDef {
+        concurrency: Some((3, Some("${ input.customer }"))),
+        rate: Some(10),
+        priority: Some(1),
+        fairness_key: Some("${ input.tenant }"),
+    };
+    let plan = plan(vec![act("a").limits(limits)]);
+    let mut run = Run::started(plan, begin(json!({"customer": 7, "tenant": "acme"}))).unwrap();
+    let ask = |run: &Run| match &*run.pending().last().unwrap().1 {
+        Body::Ask(ask) => ask.clone(),
+        other => panic!("{other:?}"),
+    };
+    let first = ask(&run);
+    assert_eq!(
+        (first.limit.kind, &*first.limit.key, first.bound),
+        (LimitKind::Activity, "7", Bound::Concurrent(3))
+    );
+    assert_eq!((first.priority, &*first.fairness_key), (1, "acme"));
+    grant(&mut run);
+    assert_eq!(run.state.open_tasks().count(), 0);
+    let second = ask(&run);
+    assert_eq!((second.limit.kind, &*second.limit.key), (LimitKind::ActivityRate, ""));
+    grant(&mut run);
+    run.complete("do a");
+    let mut said = said(&run);
+    said.sort();
+    assert_eq!(said, ["release 1", "release 2"]);
+}
+
+#[test]
+fn a_key_that_is_none_fails_the_step() {
+    for (customer, problem) in [
+        (json!({}), "neither a text nor a number"),
+        (json!(""), "empty"),
+        (json!("x".repeat(513)), "more than 512 bytes"),
+    ] {
+        let limits = LimitsDef {
+            concurrency: Some((1, Some("${ input.customer }"))),
+            ..LimitsDef::default()
+        };
+        let run = Run::started(
+            plan(vec![act("a").limits(limits)]),
+            begin(json!({ "customer": customer })),
+        )
+        .unwrap();
+        assert_eq!(run.status(), Status::Failed);
+        assert!(run.state.failure().unwrap().message.contains(problem));
+    }
+}

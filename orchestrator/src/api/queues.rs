@@ -1,0 +1,82 @@
+//! What operators allow queues, and what of limits is in use.
+
+use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::time::{Span, Timestamp};
+use knarr_schemas::api::{LimitInfo, QueueInfo, QueuePage, RateBody, SetQueue};
+use knarr_schemas::{code, subject};
+
+use crate::api::{Operations, Refusal};
+use crate::store::{QueueRate, QueueRow, Store};
+
+const MAX_LIMIT: u32 = 1_000_000;
+
+impl<S: Store> Operations<S> {
+    /// Replaces what was said of the queue before.
+    pub async fn set_queue(&self, namespace: &Namespace, request: SetQueue) -> Result<QueueInfo, Refusal> {
+        let row = row(namespace, &request)?;
+        self.require_namespace(namespace).await?;
+        self.store.set_queue(&row).await?;
+        Ok(info(row))
+    }
+
+    pub async fn list_queues(&self, namespace: &Namespace) -> Result<QueuePage, Refusal> {
+        self.require_namespace(namespace).await?;
+        let queues = self.store.queues().await?.into_iter();
+        let limits = self.store.limits_in_use(namespace).await?.into_iter();
+        let count = |count: i64| u64::try_from(count).unwrap_or(0);
+        Ok(QueuePage {
+            queues: queues.filter(|row| row.namespace == *namespace).map(info).collect(),
+            limits: limits
+                .map(|used| LimitInfo {
+                    kind: used.limit.kind.as_str().to_owned(),
+                    of: used.limit.of.to_string(),
+                    key: Some(used.limit.key.to_string()).filter(|key| !key.is_empty()),
+                    held: count(used.held),
+                    waiting: count(used.waiting),
+                    since: used.since.map(Timestamp::to_utc),
+                })
+                .collect(),
+        })
+    }
+}
+
+fn row(namespace: &Namespace, request: &SetQueue) -> Result<QueueRow, Refusal> {
+    let bad = |problem: String| Err(Refusal::new(400, &code::QUEUE_LIMIT, problem));
+    let in_range = |limit: &u32| (1..=MAX_LIMIT).contains(limit);
+    // What is said of a queue that no definition can name would count for nothing.
+    let is_name = subject::encode_token(&request.queue).is_ok_and(|token| *token == request.queue);
+    if request.queue.is_empty() || !is_name {
+        return bad(format!("`{}` is no name of a queue", request.queue.escape_debug()));
+    }
+    if let Some(limit) = request.max_concurrent.filter(|limit| !in_range(limit)) {
+        return bad(format!("{limit} tasks at a time are out of range"));
+    }
+    if let Some(RateBody { limit, per_ms }) = request.rate {
+        let micros = per_ms.saturating_mul(1_000);
+        if !in_range(&limit) || micros < u64::from(limit) || i64::try_from(micros).is_err() {
+            return bad(format!("{limit} tasks in {per_ms} ms are out of range"));
+        }
+    }
+    let number = |limit: u32| i32::try_from(limit).unwrap_or(i32::MAX);
+    Ok(QueueRow {
+        namespace: namespace.clone(),
+        queue: QueueName::new(&request.queue),
+        max_concurrent: request.max_concurrent.map(number),
+        rate: request.rate.map(|rate| QueueRate {
+            limit: number(rate.limit),
+            per: Span::from_millis(rate.per_ms),
+        }),
+    })
+}
+
+fn info(row: QueueRow) -> QueueInfo {
+    let number = |limit: i32| u32::try_from(limit).unwrap_or(0);
+    QueueInfo {
+        queue: row.queue.to_string(),
+        max_concurrent: row.max_concurrent.map(number),
+        rate: row.rate.map(|rate| RateBody {
+            limit: number(rate.limit),
+            per_ms: rate.per.as_millis(),
+        }),
+    }
+}

@@ -1,0 +1,215 @@
+//! Bodies that are too large to travel in a message: put into their namespace's object store before the message is published,
+//! and fetched before it is handed over, so that the engine knows nothing of it.
+//!
+//! What is stored of a run is the body itself, in PostgreSQL: publishing again needs nothing else, and puts another object.
+//! Objects go by age. A message that cannot be given its body keeps its reference and is told why (`Knarr-Error-Code`): it is
+//! refused like any other that makes no sense.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use knarr_schemas::code::{self, Code};
+use knarr_schemas::header;
+use knarr_schemas::subject::{self, LogSubject, MAX_INLINE_BYTES, parse_log_subject};
+use knarr_worker::body::{self, BodyError};
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::bus::{self, Delivery, Headers, Outgoing, PublishError};
+
+/// Of anything that is the user's own: the most that may be configured. A larger object is not even read.
+pub(super) const MAX_BODY_BYTES: usize = 2 << 20;
+/// Of what one run says to another: a body and what is said about it, in whichever form its numbers are written.
+const MAX_RUN_MESSAGE_BYTES: usize = 16 << 20;
+/// Objects put at a time for one call.
+const PUTS_AT_ONCE: usize = 8;
+/// A store that does not answer is asked for so long before a message is handed over without its body.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The namespace of a message whose body is to be an object. Dead letters are cut instead, answers say where to ask.
+fn namespace_if_large(message: &Outgoing) -> Option<String> {
+    if message.payload.len() <= MAX_INLINE_BYTES || message.delivery != Delivery::Stream {
+        return None;
+    }
+    let mut tokens = message.subject.split('.');
+    let ours = tokens.next() == Some("knarr") && matches!(tokens.next(), Some("task" | "run" | "event"));
+    let namespace = subject::decode_token(tokens.next().filter(|_| ours)?).ok()?;
+    Some(namespace.into_owned())
+}
+
+pub(super) fn any_large(messages: &[Outgoing]) -> bool {
+    messages.iter().any(|message| namespace_if_large(message).is_some())
+}
+
+/// Puts what is too large. Each message comes back as it is to be published, or with why it cannot be.
+pub(super) async fn put_all(shared: &Shared, messages: Vec<Outgoing>) -> Vec<Result<Outgoing, PublishError>> {
+    let put = |message: Outgoing| put_one(shared, message);
+    futures_util::stream::iter(messages)
+        .map(put)
+        .buffered(PUTS_AT_ONCE)
+        .collect()
+        .await
+}
+
+async fn put_one(shared: &Shared, mut message: Outgoing) -> Result<Outgoing, PublishError> {
+    let Some(namespace) = namespace_if_large(&message) else {
+        return Ok(message);
+    };
+    // Not into the client's queue: see the publisher.
+    if !shared.link.borrow().up {
+        return Err(PublishError::Unacknowledged("not connected".to_owned()));
+    }
+    let is_task = message.subject.starts_with("knarr.task.");
+    match body::put(shared.js.client(), &namespace, &message.payload).await {
+        Ok(reference) => {
+            let headers = reference.headers();
+            message
+                .headers
+                .extend(headers.map(|(name, value)| (super::header_map::shared(name), value)));
+            message.payload = Bytes::new();
+            Ok(message)
+        }
+        Err(BodyError::Full(_)) if is_task => Err(PublishError::Full),
+        // Made again together with the namespace's queues.
+        Err(BodyError::NoBucket(_)) if is_task => Err(PublishError::NoStream),
+        // A namespace that is older than its bucket, until it has a large task.
+        Err(BodyError::NoBucket(_)) if message.size() <= shared.js.client().max_payload() => Ok(message),
+        Err(error) => Err(PublishError::Unacknowledged(error.to_string())),
+    }
+}
+
+/// Whose object a message may name, and how large it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Whose {
+    namespace: String,
+    most: usize,
+}
+
+impl Whose {
+    /// Of a message of the log.
+    pub(super) fn of_log(subject: &str) -> Option<Self> {
+        let (namespace, is_message) = match parse_log_subject(subject).ok()? {
+            LogSubject::Run(run) => (run.namespace, run.verb == "message"),
+            LogSubject::UnkeyedStart { namespace, .. } => (namespace, false),
+        };
+        Some(Self {
+            namespace: namespace.into_owned(),
+            most: if is_message {
+                MAX_RUN_MESSAGE_BYTES
+            } else {
+                MAX_BODY_BYTES
+            },
+        })
+    }
+
+    /// Of a result.
+    pub(super) fn of_direct(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            most: MAX_BODY_BYTES,
+        }
+    }
+}
+
+pub(super) fn is_elsewhere(headers: &Headers) -> bool {
+    bus::header(headers, header::BODY).is_some()
+}
+
+/// Gives a message its body.
+pub(super) async fn fetch(shared: &Shared, whose: &Whose, headers: &mut Headers, payload: Bytes) -> Bytes {
+    let Some(object) = bus::header(headers, header::BODY).map(str::to_owned) else {
+        return payload;
+    };
+    let digest = bus::header(headers, header::BODY_DIGEST).map(str::to_owned);
+    // What is said here is said by nobody else.
+    headers.retain(|(name, _)| ![header::ERROR_CODE, header::ERROR_MESSAGE].contains(&&**name));
+    let found = if payload.is_empty() {
+        ask(shared, whose, &object, digest.as_deref()).await
+    } else {
+        Err(BodyError::Reference("a message with a body of its own".to_owned()))
+    };
+    match found {
+        Ok(body) => {
+            let of_body = [header::BODY, header::BODY_DIGEST, header::BODY_SIZE];
+            headers.retain(|(name, _)| !of_body.contains(&&**name));
+            body
+        }
+        Err(error) => {
+            headers.push((header::ERROR_CODE.into(), code_of(&error).id.to_owned()));
+            headers.push((header::ERROR_MESSAGE.into(), error.to_string()));
+            payload
+        }
+    }
+}
+
+async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>) -> Result<Bytes, BodyError> {
+    let mut link = shared.link.clone();
+    let mut epoch = link.borrow().epoch;
+    let mut until = Instant::now() + PATIENCE;
+    loop {
+        let getting = body::get(shared.js.client(), &whose.namespace, object, digest, whose.most);
+        let error = match tokio::time::timeout(PATIENCE, getting).await {
+            // A server that comes up answers before its streams do.
+            Ok(Err(error @ (BodyError::Unavailable(_) | BodyError::NoBucket(_)))) => error,
+            Ok(settled) => return settled,
+            Err(_) => BodyError::Unavailable("not within ten seconds".to_owned()),
+        };
+        // A closed watch means that the connection is gone for good, and whoever reads with it.
+        let Ok(now) = link.wait_for(|link| link.up).await.map(|link| link.epoch) else {
+            return Err(error);
+        };
+        if now != epoch {
+            (epoch, until) = (now, Instant::now() + PATIENCE);
+        } else if Instant::now() >= until {
+            return Err(error);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn code_of(error: &BodyError) -> &'static Code {
+    match error {
+        BodyError::Reference(_) => &code::BODY_REFERENCE,
+        BodyError::Damaged(..) => &code::BODY_DAMAGED,
+        BodyError::TooLarge { .. } => &code::BODY_TOO_LARGE,
+        BodyError::Missing(_) | BodyError::NoBucket(_) | BodyError::Full(_) | BodyError::Unavailable(_) => {
+            &code::BODY_MISSING
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_travels_beside_its_message() {
+        let message = |subject: &str, bytes: usize, delivery| Outgoing {
+            subject: subject.to_owned(),
+            headers: Headers::new(),
+            payload: vec![b'x'; bytes].into(),
+            delivery,
+        };
+        let of = |subject, bytes| namespace_if_large(&message(subject, bytes, Delivery::Stream));
+        assert_eq!(of("knarr.task.a%2Fb.orders.pay", MAX_INLINE_BYTES), None);
+        assert_eq!(
+            of("knarr.task.a%2Fb.orders.pay", MAX_INLINE_BYTES + 1).as_deref(),
+            Some("a/b")
+        );
+        assert_eq!(
+            of("knarr.run.a.o-1.message", MAX_INLINE_BYTES + 1).as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            of("knarr.event.a.order.o-1.paid", MAX_INLINE_BYTES + 1).as_deref(),
+            Some("a")
+        );
+        for own in ["knarr.dlq.a.poison", "orders.shipped", "knarr.task"] {
+            assert_eq!(of(own, MAX_INLINE_BYTES + 1), None, "{own}");
+        }
+        let answer = message("knarr.task.a.orders.pay", MAX_INLINE_BYTES + 1, Delivery::Core);
+        assert_eq!(namespace_if_large(&answer), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! What workers say while they work: beats, kept in memory until somebody needs to know; silence; claims; *later*.
+//!
+//! A worker of the SDK promises with each beat when the next one comes. One that has missed three is lost: core is told, and
+//! the gate sees to it that the log has been read as far, for its result may lie there. Silence does not count from before
+//! this replica could hear.
+//!
+//! **Invariant:** beats are no events by themselves. Core is handed the last of them before a deadline, and before an outcome
+//! that another attempt may follow, and records what decides something.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::run::State;
+use knarr_core::run::input::{self, Input};
+use knarr_core::time::{Span, Timestamp};
+use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::apply::Applied;
+use super::job::{BeatSaid, Job, JobKind, Origin};
+use super::outgoing;
+use super::result;
+use super::run_loop::Loop;
+use crate::bus::Bus;
+use crate::store::Store;
+
+/// So many beats may be missing.
+const MISSED: u64 = 3;
+/// A worker is not held to more than that.
+const SHORTEST_BEAT: Span = Span::from_secs(1);
+
+/// The last that was heard of a task's worker.
+#[derive(Debug)]
+pub(super) struct Beat {
+    task: TaskNo,
+    began: Timestamp,
+    at: Timestamp,
+    /// When the next one comes, if one was promised.
+    every: Option<Span>,
+    details: Option<Arc<Value>>,
+    /// It is looked at when it should have come.
+    watched: bool,
+}
+
+impl Beat {
+    fn first(task: TaskNo, began: Timestamp) -> Self {
+        Self {
+            task,
+            began,
+            at: began,
+            every: None,
+            details: None,
+            watched: false,
+        }
+    }
+
+    /// When the worker is taken for lost, if nobody could hear it before `since`.
+    fn lost_at(&self, since: Timestamp) -> Option<Timestamp> {
+        let every = self.every?.max(SHORTEST_BEAT);
+        Some(self.at.max(since).plus(Span(every.0.saturating_mul(MISSED))))
+    }
+}
+
+/// When to look whether a promised beat has come.
+#[derive(Debug, Default)]
+pub(super) struct Pulses(BinaryHeap<Reverse<(Timestamp, RunId, TaskNo)>>);
+
+impl Pulses {
+    fn put(&mut self, at: Timestamp, run: RunId, task: TaskNo) {
+        self.0.push(Reverse((at, run, task)));
+    }
+
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.0.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    fn pop_due(&mut self, now: Timestamp) -> Option<(RunId, TaskNo)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop().map(|Reverse((_, run, task))| (run, task))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    pub(super) fn beat(&mut self, origin: &Origin, run_id: RunId, task: TaskNo, said: BeatSaid) {
+        let now = self.clock.now();
+        let answer = match self.live.get_mut(run_id) {
+            None => BeatAnswer::Gone,
+            Some(live) if !live.state.is_open(task) && live.state.is_abandoned(task) => BeatAnswer::Ok,
+            Some(live) if !live.state.is_open(task) => BeatAnswer::Gone,
+            Some(live) => {
+                let state = &live.state;
+                let known = live.beats.iter().position(|known| known.task == task);
+                let mut beat = match known {
+                    Some(place) => live.beats.swap_remove(place),
+                    None => {
+                        live.beats.retain(|known| state.is_open(known.task));
+                        Beat::first(task, result::began(now, said.running))
+                    }
+                };
+                beat.at = now;
+                beat.every = said.every;
+                beat.details = said.details.or(beat.details);
+                if !beat.watched
+                    && let Some(at) = beat.lost_at(now)
+                {
+                    beat.watched = true;
+                    self.pulses.put(at, run_id, task);
+                }
+                live.beats.push(beat);
+                if live.state.is_unwanted(task) {
+                    BeatAnswer::Cancel
+                } else {
+                    BeatAnswer::Ok
+                }
+            }
+        };
+        self.answer_worker(origin, &answer);
+    }
+
+    /// A task is asked for, for good.
+    pub(super) fn claim(&mut self, origin: &Origin, run_id: RunId, task: TaskNo, by: Arc<str>) -> Applied {
+        let input = Input::TaskClaimed {
+            task,
+            by: Arc::clone(&by),
+        };
+        let applied = self.apply(run_id, input);
+        if !matches!(applied, Applied::Changed) {
+            self.live.finish(run_id);
+        }
+        if matches!(applied, Applied::Panicked) {
+            return applied;
+        }
+        let answer = self.live.get(run_id).map(|live| claim_answer(&live.state, task, &by));
+        // While the run is parked nobody is told anything, and the worker asks again.
+        if let Some(answer) = answer.unwrap_or(Some(ClaimAnswer::Gone)) {
+            self.answer_worker(origin, &answer);
+        }
+        applied
+    }
+
+    /// With the commit that makes it true.
+    pub(super) fn answer_worker(&mut self, origin: &Origin, answer: &impl Serialize) {
+        if let Origin::Direct {
+            confirm: Some(inbox), ..
+        } = origin
+        {
+            let body = serde_json::to_vec(answer).unwrap_or_default();
+            self.building.answer(outgoing::core(inbox.clone(), body));
+        }
+    }
+
+    /// Tells core what was last heard of the run's workers.
+    pub(super) fn hand_in_beats(&mut self, run_id: RunId) -> Applied {
+        let Some(live) = self.live.get_mut(run_id) else {
+            return Applied::Nothing;
+        };
+        if live.beats.is_empty() {
+            return Applied::Nothing;
+        }
+        let state = &live.state;
+        live.beats.retain(|beat| state.is_open(beat.task));
+        let beats = live.beats.iter().map(|beat| Input::Heartbeat {
+            task: beat.task,
+            beat: input::Beat {
+                began: beat.began,
+                at: beat.at,
+                details: beat.details.clone(),
+            },
+        });
+        for input in beats.collect::<Vec<_>>() {
+            if matches!(self.apply(run_id, input), Applied::Panicked) {
+                return Applied::Panicked;
+            }
+        }
+        Applied::Nothing
+    }
+
+    /// The task's message is let go of; its worker promises nothing any more.
+    pub(super) fn left(&mut self, run_id: RunId, task: TaskNo) -> Applied {
+        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+            return Applied::Panicked;
+        }
+        if let Some(live) = self.live.get_mut(run_id) {
+            let of_task = live.beats.iter_mut().filter(|beat| beat.task == task);
+            of_task.for_each(|beat| beat.every = None);
+        }
+        self.apply(run_id, Input::TaskLeft { task })
+    }
+
+    /// Looks whether promised beats have come.
+    pub(super) fn listen(&mut self) {
+        let now = self.clock.now();
+        while let Some((run_id, task)) = self.pulses.pop_due(now) {
+            let Some(live) = self.live.get(run_id) else { continue };
+            let Some(beat) = live.beats.iter().find(|beat| beat.task == task) else {
+                continue;
+            };
+            let since = self.listening_since(live.row.partition);
+            match beat.lost_at(since) {
+                Some(at) if at > now => self.pulses.put(at, run_id, task),
+                Some(_) if live.state.is_open(task) => {
+                    self.direct.push_back(Job::internal(JobKind::Silent { run_id, task }));
+                }
+                _ => self.forget_beat(run_id, task),
+            }
+        }
+    }
+
+    pub(super) fn silent(&mut self, run_id: RunId, task: TaskNo) -> Applied {
+        // A beat may have come since, or the partition may have been away.
+        let now = self.clock.now();
+        let heard = self.live.get(run_id).and_then(|live| {
+            let beat = live.beats.iter().find(|beat| beat.task == task)?;
+            beat.lost_at(self.listening_since(live.row.partition))
+        });
+        match heard {
+            Some(at) if at > now => {
+                self.pulses.put(at, run_id, task);
+                return Applied::Nothing;
+            }
+            None => return Applied::Nothing,
+            Some(_) => {}
+        }
+        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+            return Applied::Panicked;
+        }
+        self.forget_beat(run_id, task);
+        self.apply(run_id, Input::WorkerSilent { task })
+    }
+
+    fn forget_beat(&mut self, run_id: RunId, task: TaskNo) {
+        if let Some(live) = self.live.get_mut(run_id) {
+            live.beats.retain(|beat| beat.task != task);
+        }
+    }
+
+    /// Since when every beat of a partition has been heard, if there was any.
+    pub(super) fn listening_since(&self, partition: i16) -> Timestamp {
+        let partition = self.partitions.get(partition);
+        let grace = i64::try_from(self.config.timeout_grace.0).unwrap_or(i64::MAX);
+        let since = partition.map(|partition| Timestamp(partition.grace_until.0.saturating_sub(grace)));
+        since.unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// `None` while nothing can be said.
+fn claim_answer(state: &State, task: TaskNo, by: &Arc<str>) -> Option<ClaimAnswer> {
+    if !state.is_open(task) {
+        return Some(ClaimAnswer::Gone);
+    }
+    match state.claimed_by(task) {
+        Some(holder) if holder == by => Some(ClaimAnswer::Granted),
+        Some(_) => Some(ClaimAnswer::Taken),
+        None if state.is_unwanted(task) => Some(ClaimAnswer::Cancel),
+        None => None,
+    }
+}

@@ -1,0 +1,282 @@
+//! Limiters of the partitions served here: who asks for a permit, who gives one back, and who is told that it is granted.
+//!
+//! A limiter belongs to the partition of its address. Its rows are written with the batch that takes a message in, and read
+//! once, when the partition is taken over: before that nothing of the partition's log is performed. So a limiter in memory is
+//! what its rows say, and a new owner goes on where the last commit ended.
+//!
+//! **Invariant:** a grant is stored with the commit that makes it, and owed until it is published, so that no permit is out that
+//! nobody hears of; should the log lose it, the run asks again, and is told again.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_core::ids::{MessageNo, Namespace, WorkflowId};
+use knarr_core::limit::{Ask, Changes, LimitName, Limiter, Row};
+use knarr_core::run::message::{Answer, Body, Sender};
+use knarr_core::time::Timestamp;
+
+use super::job::{Job, JobKind};
+use super::outgoing;
+use super::perform::Step;
+use super::poison::PoisonKey;
+use super::report::Done;
+use super::run_loop::Loop;
+use crate::bus::Bus;
+use crate::store::{PermitId, PermitRow, PermitWrite, Store};
+use crate::telemetry::metric;
+
+/// After rows could not be read.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A message to a limiter; its token has been verified.
+#[derive(Debug, Clone)]
+pub(super) struct LimitRequest {
+    pub(super) namespace: Namespace,
+    /// The limiter's.
+    pub(super) address: WorkflowId,
+    pub(super) from: Sender,
+    pub(super) number: MessageNo,
+    pub(super) said: Said,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Said {
+    Ask(Box<Ask>),
+    /// What that message asked for.
+    Release(MessageNo),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LimiterKey {
+    pub(super) partition: i16,
+    namespace: Namespace,
+    address: WorkflowId,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Limiters {
+    of: HashMap<LimiterKey, Limiter>,
+    /// Entries are not removed when they move: what counts is the one that is noted.
+    alarms: BinaryHeap<Reverse<(Timestamp, LimiterKey)>>,
+    noted: HashMap<LimiterKey, Timestamp>,
+}
+
+impl Limiters {
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn forget_partition(&mut self, partition: i16) {
+        self.of.retain(|key, _| key.partition != partition);
+        self.noted.retain(|key, _| key.partition != partition);
+    }
+
+    fn load(&mut self, rows: Vec<PermitRow>) {
+        let mut of: HashMap<LimiterKey, Vec<(i64, Row)>> = HashMap::new();
+        for PermitRow { id, body } in rows {
+            let key = LimiterKey {
+                partition: id.partition,
+                namespace: id.namespace,
+                address: WorkflowId::new(&id.limiter),
+            };
+            match serde_json::from_str(&body) {
+                Ok(row) => of.entry(key).or_default().push((id.no, row)),
+                Err(error) => tracing::error!(limiter = %key.address, %error, "a permit cannot be read"),
+            }
+        }
+        for (key, rows) in of {
+            self.of.insert(key.clone(), Limiter::load(rows));
+            self.note(key);
+        }
+    }
+
+    /// Has it ring when it wants to, and forgets one of which nothing is left.
+    fn note(&mut self, key: LimiterKey) {
+        let limiter = self.of.get(&key);
+        match limiter.and_then(Limiter::wake_at) {
+            Some(at) if self.noted.get(&key) == Some(&at) => {}
+            Some(at) => {
+                self.noted.insert(key.clone(), at);
+                self.alarms.push(Reverse((at, key)));
+            }
+            None => {
+                self.noted.remove(&key);
+                if limiter.is_some_and(Limiter::is_empty) {
+                    self.of.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// One that is due, once.
+    fn pop_due(&mut self, now: Timestamp) -> Option<LimiterKey> {
+        while self.next()? <= now {
+            let Reverse((at, key)) = self.alarms.pop()?;
+            if self.noted.get(&key) == Some(&at) {
+                self.noted.remove(&key);
+                return Some(key);
+            }
+        }
+        None
+    }
+}
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    /// Turns alarms of limiters that are due into jobs.
+    pub(super) fn ring_limiters(&mut self) {
+        let now = self.clock.now();
+        while let Some(key) = self.limiters.pop_due(now) {
+            self.direct.push_back(Job::internal(JobKind::LimiterWake(key)));
+        }
+    }
+
+    pub(super) fn limit(&mut self, job: &Job, request: &LimitRequest) -> Step {
+        let Some(partition) = job.origin.message().map(|message| message.partition) else {
+            return Step::Done;
+        };
+        let key = LimiterKey {
+            partition,
+            namespace: request.namespace.clone(),
+            address: request.address.clone(),
+        };
+        let now = self.clock.now();
+        let (from, number) = (request.from.clone(), request.number);
+        let asked = match &request.said {
+            Said::Ask(ask) => Some(ask.limit.clone()),
+            Said::Release(_) => None,
+        };
+        let changed = self.change(&key, asked, |limiter| match &request.said {
+            Said::Ask(ask) => limiter.ask(from, number, (**ask).clone(), now),
+            Said::Release(ask) => limiter.release(from.run, *ask, now),
+        });
+        if !changed {
+            return self.poison(PoisonKey::of(job));
+        }
+        if let Said::Release(_) = request.said {
+            // If this is lost it is given back again.
+            let answer = outgoing::message_answer(&self.tokens, &request.from, number, &Answer::Accepted);
+            answer.into_iter().for_each(|message| self.building.answer(message));
+        }
+        self.taken(&job.origin, None);
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    pub(super) fn limiter_wakes(&mut self, key: &LimiterKey) -> Step {
+        if !self.partitions.serves(key.partition) {
+            return Step::Done;
+        }
+        let now = self.clock.now();
+        if !self.change(key, None, |limiter| limiter.wake(now)) {
+            return self.poison(None);
+        }
+        self.building.inputs += 1;
+        Step::Done
+    }
+
+    /// `asked` is of which limit a limiter is that is empty. `false` = core panicked.
+    fn change(
+        &mut self,
+        key: &LimiterKey,
+        asked: Option<LimitName>,
+        change: impl FnOnce(&mut Limiter) -> Changes,
+    ) -> bool {
+        let limiter = self.limiters.of.entry(key.clone()).or_default();
+        if let Some(name) = limiter.name().cloned().or(asked) {
+            limiter.set(self.queue_limits.setting(&key.namespace, &name));
+        }
+        // A panic leaves it half changed; everything is dropped then and read again.
+        let Ok(changes) = catch_unwind(AssertUnwindSafe(|| change(limiter))) else {
+            tracing::error!(limiter = %key.address, "a limiter made core panic");
+            return false;
+        };
+        self.limiters.note(key.clone());
+        for (no, row) in changes.rows {
+            self.building.permit(PermitWrite {
+                id: PermitId {
+                    partition: key.partition,
+                    namespace: key.namespace.clone(),
+                    limiter: key.address.to_string(),
+                    no,
+                },
+                body: row.map(|row| row.to_json()),
+            });
+        }
+        let tokens = Arc::clone(&self.tokens);
+        for grant in changes.granted {
+            if let Some(waited) = grant.waited {
+                metrics::counter!(metric::PERMITS_GRANTED).increment(1);
+                metrics::histogram!(metric::PERMIT_WAIT_SECONDS).record(Duration::from(waited).as_secs_f64());
+            }
+            let answer = Answer::Granted { limit: grant.limit };
+            if let Some(message) = outgoing::message_answer(&tokens, &grant.to, grant.number, &answer) {
+                self.building.message(message);
+            }
+        }
+        true
+    }
+
+    /// An operator's word on a queue has changed, or limiters have been read that do not know it.
+    pub(super) fn wake_queue_limiters(&mut self) {
+        let limiters = self.limiters.of.iter();
+        let of_queues = limiters.filter(|(_, limiter)| limiter.name().is_some_and(|name| name.kind.is_of_queue()));
+        let wakes = of_queues.map(|(key, _)| Job::internal(JobKind::LimiterWake(key.clone())));
+        self.direct.extend(wakes);
+    }
+
+    /// A permit was granted to a run that is not there any more: it is given back in its name.
+    pub(super) fn give_back_for(&mut self, from: Sender, ask: MessageNo, limit: LimitName) {
+        let to = limit.address();
+        let body = Body::Release { limit, ask };
+        let message = outgoing::message_of(&self.tokens, &from, ask, (&to, None), &body);
+        message.into_iter().for_each(|message| self.building.message(message));
+    }
+
+    /// What limiters of a partition that was taken over are made of comes first.
+    pub(super) fn ask_for_permits(&self, partition: i16, reader: u64) {
+        let (store, done) = (Arc::clone(&self.store), self.done.clone());
+        let life = self.life;
+        let found = move |rows| Done::PermitsFound {
+            life,
+            partition,
+            reader,
+            rows,
+        };
+        self.beside(found(None), async move {
+            loop {
+                match store.permits(partition).await {
+                    Ok(rows) => return found(Some(rows)),
+                    Err(error) => tracing::warn!(%error, partition, "permits cannot be read yet"),
+                }
+                if done.is_closed() {
+                    return found(None);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
+
+    pub(super) fn permits_found(&mut self, partition: i16, reader: u64, rows: Option<Vec<PermitRow>>) {
+        let Some(owned) = self
+            .partitions
+            .get_mut(partition)
+            .filter(|owned| owned.reader == reader)
+        else {
+            return;
+        };
+        let Some(rows) = rows else {
+            self.ask_for_permits(partition, reader);
+            return;
+        };
+        owned.unknown_permits = false;
+        self.limiters.load(rows);
+        self.wake_queue_limiters();
+    }
+}

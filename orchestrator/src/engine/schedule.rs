@@ -1,0 +1,196 @@
+//! Schedules: an actor beside the runs, kept like one.
+//!
+//! A schedule is a run of the workflow `$schedule`, under a workflow id that only it can have. So everything that makes a
+//! run safe makes it safe as well: its partition's owner alone decides, behind the same fence; what it sends is owed until
+//! it is answered; its deadline is found by whoever takes over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use knarr_core::run::State;
+use knarr_core::run::input::{AnswerOn, Input, Start};
+use knarr_core::run::schedule::{PREFIX, schedule_of};
+use knarr_core::schedule::spec::rfc3339;
+use knarr_core::schedule::{Command, Schedule};
+use knarr_core::time::Timestamp;
+use knarr_schemas::body::{Answer, AnswerStage};
+use knarr_schemas::code;
+use serde_json::json;
+
+use super::apply::Applied;
+use super::job::{Job, ScheduleRequest};
+use super::live::IdKey;
+use super::outgoing;
+use super::perform::Step;
+use super::poison::PoisonKey;
+use super::refusal::Refusal;
+use super::run_loop::Loop;
+use super::start::mint;
+use crate::bus::Bus;
+use crate::store::Store;
+
+/// Occurrences that are told of when a schedule is made or changed.
+const NEXT_TOLD: usize = 5;
+
+/// The format level from which on every replica knows them.
+const FORMAT: i32 = 2;
+
+impl<S: Store, B: Bus> Loop<S, B> {
+    pub(super) fn schedule(&mut self, job: Job, request: &ScheduleRequest) -> Step {
+        let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        if !self.live.ids.contains_key(&key) {
+            return Step::Lacks(Box::new(job));
+        }
+        let Some(info) = self.live.ids.get(&key) else {
+            return Step::Lacks(Box::new(job));
+        };
+        if let Some(open) = info.open().map(|known| known.row.run_id) {
+            if !self.live.contains(open) {
+                return self.await_open(job, open);
+            }
+            self.building.inputs += 1;
+            let input = Input::Schedule {
+                command: Box::new(request.command.clone()),
+                operation: request.operation.clone(),
+            };
+            match self.apply(open, input) {
+                Applied::Changed | Applied::Nothing => self.schedule_taken(&job, request, open),
+                Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
+                Applied::Panicked => return self.poison(PoisonKey::of(&job)),
+            }
+            return Step::Done;
+        }
+        match &request.command {
+            Command::Create(_) | Command::Define { spec: Some(_), .. } => {}
+            // The one that a definition has made is gone already, or there never was any.
+            Command::Define { spec: None, .. } => {
+                self.answer_absent(request);
+                self.taken(&job.origin, None);
+                self.building.inputs += 1;
+                return Step::Done;
+            }
+            _ => {
+                let name = schedule_of(&request.workflow_id).unwrap_or_default();
+                let problem = format!("there is no schedule `{name}` in `{}`", request.namespace);
+                self.refuse(&job.origin, &Refusal::new(&code::UNKNOWN_SCHEDULE, problem));
+                self.building.inputs += 1;
+                return Step::Done;
+            }
+        }
+        // An earlier one of that name may have been made by this very request, and deleted since.
+        if !self.was_looked_up(&job) {
+            return Step::Lacks(Box::new(job));
+        }
+        if info.by_request(&request.request_id).is_some() {
+            self.answer_absent(request);
+            self.taken(&job.origin, None);
+            self.building.inputs += 1;
+            return Step::Done;
+        }
+        if info.closes_in(self.building.number) {
+            return Step::Blocked(Box::new(job));
+        }
+        self.building.inputs += 1;
+        match self.make_schedule(&key, request) {
+            Ok(Some(run_id)) => self.schedule_taken(&job, request, run_id),
+            Ok(None) => return self.poison(PoisonKey::of(&job)),
+            Err(refusal) => self.refuse(&job.origin, &refusal),
+        }
+        Step::Done
+    }
+
+    /// `Ok(None)` = core panicked.
+    fn make_schedule(
+        &mut self,
+        key: &IdKey,
+        request: &ScheduleRequest,
+    ) -> Result<Option<knarr_core::ids::RunId>, Refusal> {
+        let Some(class) = self.definitions.namespace(&request.namespace) else {
+            let problem = format!("there is no namespace `{}`", request.namespace);
+            return Err(Refusal::new(&code::UNKNOWN_NAMESPACE, problem));
+        };
+        if self.cluster.format_level < FORMAT {
+            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
+        let now = self.clock.now();
+        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
+        let run_id = mint(self.minted, &self.random);
+        // A command is made of texts, numbers and JSON: it always serialises.
+        let input = serde_json::to_value(&request.command).unwrap_or_default();
+        let start = Start {
+            run_id,
+            namespace: request.namespace.clone(),
+            workflow_id: request.workflow_id.clone(),
+            input: Arc::new(input),
+            request_id: Some(request.request_id.clone()),
+            search_attributes: BTreeMap::new(),
+            answer: None,
+            traceparent: None,
+            parent: None,
+            continues: None,
+        };
+        let plan = self.definitions.of_schedules();
+        Ok(self.open(key, &plan, class, start)?.then_some(run_id))
+    }
+
+    fn schedule_taken(&mut self, job: &Job, request: &ScheduleRequest, run_id: knarr_core::ids::RunId) {
+        if let (Some(to), Some(live)) = (&request.answer_to, self.live.get(run_id)) {
+            let mut answer = outgoing::answer_of(&live.state, AnswerOn::Started);
+            answer.stage = AnswerStage::Accepted;
+            if let (Some(name), Some(schedule)) = (schedule_of(&request.workflow_id), live.state.schedule()) {
+                answer.output = Some(told(name, schedule, live.state.is_closed()));
+            }
+            self.building.answer(outgoing::answer(to, &answer));
+        }
+        self.taken(&job.origin, None);
+    }
+
+    fn answer_absent(&mut self, request: &ScheduleRequest) {
+        if let Some(to) = &request.answer_to {
+            let answer = Answer {
+                workflow_id: request.workflow_id.to_string(),
+                run_id: None,
+                stage: AnswerStage::Accepted,
+                status: None,
+                output: None,
+                failure: None,
+                error: None,
+            };
+            self.building.answer(outgoing::answer(to, &answer));
+        }
+    }
+}
+
+/// What who has asked something of a schedule is told of it.
+fn told(name: &str, schedule: &Schedule, deleted: bool) -> serde_json::Value {
+    let mut next = Vec::new();
+    if schedule.is_active() && !deleted {
+        let times = schedule.spec.times.between(schedule.decided_to, Timestamp::MAX);
+        next.extend(times.take(NEXT_TOLD).map(rfc3339));
+    }
+    json!({
+        "schedule": name,
+        "workflow": schedule.spec.action.workflow.as_str(),
+        "next": next,
+        "zone": schedule.spec.times.zone.name(),
+        "paused": schedule.paused,
+        "deleted": deleted,
+    })
+}
+
+/// What the row of a schedule says of it, where that of a run has its search attributes.
+pub(super) fn row_attributes(state: &State) -> Option<String> {
+    let schedule = state.schedule()?;
+    let said = json!({
+        "schedule": &**schedule.spec.json(),
+        "paused": schedule.paused,
+        "remaining": schedule.remaining,
+        "version": schedule.version,
+    });
+    serde_json::to_string(&said).ok()
+}
+
+/// Whether a workflow id can only be that of a schedule.
+pub(super) fn is_reserved(workflow_id: &knarr_core::ids::WorkflowId) -> bool {
+    workflow_id.as_str().starts_with(PREFIX)
+}

@@ -1,0 +1,433 @@
+//! Activities under every condition, as far as the engine decides it: see the table in core's tests of the same name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use knarr_core::ids::RunId;
+use knarr_core::run::Event;
+use knarr_schemas::{header as names, subject};
+use serde_json::{Value, json};
+
+use super::world::{Replica, World, done, headers_of};
+use crate::bus::header;
+use crate::bus::memory::PulledTask;
+
+/// One step of an hour, its fields and its policy as they are given.
+fn job(fields: &str, attempts: u32) -> String {
+    format!(
+        r#"
+workflow: job
+version: 1
+defaults:
+  queue: orders
+  start_to_close: 1h
+  retry: {{ initial_interval: 100ms, maximum_interval: 1s, maximum_attempts: {attempts} }}
+steps:
+  - work:
+      activity: work
+      compensate: {{ activity: undo-work, start_to_close: 5s }}
+      {fields}
+"#
+    )
+}
+
+/// A run of it, with its first task pulled.
+struct Job {
+    world: World,
+    replica: Replica,
+    run: RunId,
+    task: PulledTask,
+}
+
+async fn at_work(seed: u64, fields: &str, attempts: u32) -> Job {
+    let (world, replica, run) = scheduled(seed, fields, attempts).await;
+    let task = pulled(&world).await;
+    Job {
+        world,
+        replica,
+        run,
+        task,
+    }
+}
+
+async fn scheduled(seed: u64, fields: &str, attempts: u32) -> (World, Replica, RunId) {
+    let mut world = World::new(seed).await;
+    world.register(&job(fields, attempts)).await;
+    let replica = world.replica("r0");
+    let start = subject::start("default", "j-1", "job").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let run = world.rows()[0].run_id;
+    (world, replica, run)
+}
+
+async fn pulled(world: &World) -> PulledTask {
+    let next = world.bus.next_tasks("default", "orders", 1);
+    let mut tasks = tokio::time::timeout(Duration::from_secs(100), next)
+        .await
+        .expect("a task");
+    tasks.remove(0)
+}
+
+fn text<'a>(task: &'a PulledTask, name: &str) -> &'a str {
+    header(&task.headers, name).unwrap_or_default()
+}
+
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+/// Asks the partition's owner as a worker does, until it answers.
+async fn ask(world: &World, task: &PulledTask, kind: &str, more: &[(&str, &str)], body: &str) -> Value {
+    let inbox = format!("_INBOX.ask.{}", ASKED.fetch_add(1, Ordering::SeqCst));
+    let mut answers = world.bus.subscribe(&inbox);
+    let mut headers = headers_of(&[(names::TOKEN, text(task, names::TOKEN))]);
+    headers.extend(headers_of(more));
+    let to = format!("{}.{kind}", text(task, names::DIRECT));
+    for _ in 0..50 {
+        world
+            .bus
+            .send_direct(&to, headers.clone(), Bytes::from(body.to_owned()), Some(&inbox));
+        if let Ok(Some(answer)) = tokio::time::timeout(Duration::from_secs(1), answers.recv()).await {
+            return serde_json::from_slice(&answer.payload).unwrap();
+        }
+    }
+    panic!("no answer to a {kind}");
+}
+
+async fn beat(world: &World, task: &PulledTask, details: &str) -> Value {
+    ask(world, task, "beat", &[(names::BEAT_EVERY_MS, "5000")], details).await
+}
+
+impl Job {
+    async fn events(&self) -> Vec<Event> {
+        self.world.events(self.run).await
+    }
+
+    async fn has(&self, wanted: fn(&Event) -> bool) -> bool {
+        self.events().await.iter().any(wanted)
+    }
+
+    fn status(&self) -> String {
+        self.world.statuses()["j-1"].clone()
+    }
+
+    async fn finish(&self, task: &PulledTask) {
+        ask(&self.world, task, "result", &[], "1").await;
+        self.world.bus.acknowledge(task);
+    }
+
+    async fn end(self) {
+        self.world.quiet().await;
+        self.replica.stop().await;
+    }
+}
+
+/// However long tasks lie in their queue: nobody is late, and nothing is undone. Looking costs little.
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_backlog_makes_no_timeout_and_no_undo() {
+    let mut world = World::new(90).await;
+    let replica = world.replica("r0");
+    for n in 0..40 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 40)
+        .await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    world.work(Arc::new(|_| done()));
+    world.until("all are done", |world| world.closed() == 40).await;
+    for row in world.rows() {
+        assert_eq!(row.status, "completed");
+        let events = world.events(row.run_id).await;
+        let late = |event: &Event| {
+            matches!(
+                event,
+                Event::TaskTimedOut { .. } | Event::TaskLost { .. } | Event::UndoScheduled { .. }
+            )
+        };
+        assert!(!events.iter().any(late), "{events:#?}");
+        let looks = events
+            .iter()
+            .filter(|event| matches!(event, Event::DeadlineDeferred { .. }));
+        // Once a minute, after the first.
+        assert!(looks.count() <= 70, "{events:#?}");
+    }
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// The server would not deliver the task again before its lease of an hour has ended.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_misses_three_beats_is_lost() {
+    let job = at_work(91, "", 3).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+    let next = pulled(&job.world).await;
+    let took = began.elapsed().as_secs();
+    assert!((15..=19).contains(&took), "{took} s");
+    assert_eq!(text(&next, names::ATTEMPT), "2");
+    assert!(job.has(|event| matches!(event, Event::TaskLost { .. })).await);
+    assert_eq!(
+        beat(&job.world, &job.task, "").await,
+        json!("gone"),
+        "it was not dead after all"
+    );
+    job.finish(&next).await;
+    job.world.bus.acknowledge(&job.task);
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_beats_is_there_and_costs_nothing() {
+    let job = at_work(92, "", 3).await;
+    for _ in 0..60 {
+        assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let before = job.events().await.len();
+    job.finish(&job.task).await;
+    job.world.until("done", |world| world.closed() == 1).await;
+    assert_eq!(before, 2, "nothing but the start: {:#?}", job.events().await);
+    job.end().await;
+}
+
+/// A replica that takes over has heard nothing of the worker yet.
+#[tokio::test(start_paused = true)]
+async fn silence_does_not_count_from_before_a_takeover() {
+    let mut job = at_work(93, "heartbeat: 20s", 3).await;
+    // Without a promise of when the next one comes.
+    let say = async |job: &Job| ask(&job.world, &job.task, "beat", &[], "").await;
+    say(&job).await;
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    say(&job).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    job.replica.kill();
+    // Nobody is there when the next beats come.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    job.replica = job.world.replica("r0");
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(say(&job).await, json!("ok"));
+    job.finish(&job.task).await;
+    job.world.until("done", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "completed");
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missed_heartbeat_ends_the_attempt_and_its_details_reach_the_next() {
+    let job = at_work(94, "heartbeat: 4s", 3).await;
+    assert_eq!(text(&job.task, names::HEARTBEAT), "4000");
+    assert_eq!(text(&job.task, names::LAST_DETAILS), "");
+    let say = async |details: &str| ask(&job.world, &job.task, "beat", &[], details).await;
+    say("").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    say(r#"{"page": 7, "für": "alle"}"#).await;
+    let heard = tokio::time::Instant::now();
+    let next = pulled(&job.world).await;
+    let silent = heard.elapsed().as_millis();
+    assert!((4_000..6_000).contains(&silent), "{silent} ms");
+    assert_eq!(text(&next, names::LAST_DETAILS), r#"{"page":7,"f\u00fcr":"alle"}"#);
+    assert!(job.has(|event| matches!(event, Event::TaskTimedOut { .. })).await);
+    job.world.bus.acknowledge(&job.task);
+    job.finish(&next).await;
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn details_come_before_the_failure_they_belong_to() {
+    let job = at_work(95, "", 3).await;
+    beat(&job.world, &job.task, "[1]").await;
+    beat(&job.world, &job.task, "[1,2]").await;
+    ask(&job.world, &job.task, "result", &[(names::OUTCOME, "failed")], "").await;
+    job.world.bus.acknowledge(&job.task);
+    let next = pulled(&job.world).await;
+    assert_eq!(text(&next, names::LAST_DETAILS), "[1,2]");
+    job.finish(&next).await;
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn details_that_are_too_large_are_refused() {
+    let job = at_work(96, "", 3).await;
+    let refused = beat(&job.world, &job.task, &format!("\"{}\"", "x".repeat(2_047))).await;
+    assert_eq!(refused["results"][0]["refused"]["code"], "KN0270", "{refused}");
+    job.finish(&job.task).await;
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_nobody_takes_is_taken_out_of_its_queue() {
+    let (world, replica, run) = scheduled(97, "schedule_to_start: 10s", 3).await;
+    world.until("failed", |world| world.closed() == 1).await;
+    assert_eq!(
+        world.statuses()["j-1"],
+        "failed",
+        "surely not done, so there is nothing to undo"
+    );
+    assert_eq!(world.bus.task_count("default"), 0);
+    let events = world.events(run).await;
+    assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// Asked over a queue that cannot be reached at first.
+#[tokio::test(start_paused = true)]
+async fn a_task_is_taken_out_when_its_queue_is_back() {
+    let (world, replica, _) = scheduled(98, "schedule_to_start: 10s", 3).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    world.bus.set_connected(false);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.bus.set_connected(true);
+    world.until("failed", |world| world.closed() == 1).await;
+    assert_eq!(world.statuses()["j-1"], "failed");
+    world.quiet().await;
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_delivered_in_time_is_left_where_it_is() {
+    let job = at_work(99, "schedule_to_start: 10s", 3).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    job.finish(&job.task).await;
+    job.world.until("done", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "completed");
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn schedule_to_close_ends_a_task_under_way() {
+    let job = at_work(100, "schedule_to_close: 10s", 3).await;
+    assert_ne!(text(&job.task, names::DEADLINE), "", "a worker refuses it afterwards");
+    job.world.bus.acknowledge(&job.task);
+    let undo = pulled(&job.world).await;
+    assert_eq!(text(&undo, names::DIRECTION), "undo");
+    job.finish(&undo).await;
+    job.world.until("undone", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "compensated");
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_granted_once_and_survives_a_takeover() {
+    let mut job = at_work(101, "", 1).await;
+    let claim = async |job: &Job, by: &str| ask(&job.world, &job.task, "claim", &[(names::CLAIM, by)], "").await;
+    assert_eq!(claim(&job, "one").await, json!("granted"));
+    assert_eq!(
+        claim(&job, "one").await,
+        json!("granted"),
+        "its answer may have been lost"
+    );
+    assert_eq!(claim(&job, "two").await, json!("taken"));
+    job.replica.kill();
+    job.replica = job.world.replica("r0");
+    assert_eq!(claim(&job, "two").await, json!("taken"));
+    assert_eq!(claim(&job, "one").await, json!("granted"));
+    let nameless = ask(&job.world, &job.task, "claim", &[], "").await;
+    assert_eq!(nameless["results"][0]["refused"]["code"], "KN0222", "{nameless}");
+    job.finish(&job.task).await;
+    assert_eq!(claim(&job, "two").await, json!("gone"));
+    job.end().await;
+}
+
+/// A worker claims and dies: the step is unknown after it has missed three beats, and is undone.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_never_resolved_ends_unknown() {
+    let job = at_work(102, "", 1).await;
+    ask(&job.world, &job.task, "claim", &[(names::CLAIM, "one")], "").await;
+    beat(&job.world, &job.task, "").await;
+    let undo = pulled(&job.world).await;
+    assert_eq!(text(&undo, names::DIRECTION), "undo");
+    job.world.bus.acknowledge(&job.task);
+    job.finish(&undo).await;
+    job.world.until("undone", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "compensated");
+    job.end().await;
+}
+
+/// Its worker lets go of the message, and says how it ended after half an hour, by the log, from wherever.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_finished_later_is_waited_for() {
+    let job = at_work(103, "", 1).await;
+    beat(&job.world, &job.task, "").await;
+    ask(&job.world, &job.task, "result", &[(names::OUTCOME, "later")], "").await;
+    job.world.bus.acknowledge(&job.task);
+    tokio::time::sleep(Duration::from_secs(1_800)).await;
+    let token = text(&job.task, names::TOKEN).to_owned();
+    let reply = text(&job.task, names::REPLY).to_owned();
+    job.world.publish(&reply, &[(names::TOKEN, &token)], json!(42)).await;
+    job.world.until("done", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "completed");
+    job.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_never_finished_later_times_out() {
+    let job = at_work(104, "heartbeat: 30s", 1).await;
+    ask(&job.world, &job.task, "result", &[(names::OUTCOME, "later")], "").await;
+    job.world.bus.acknowledge(&job.task);
+    let undo = pulled(&job.world).await;
+    assert_eq!(text(&undo, names::DIRECTION), "undo");
+    job.finish(&undo).await;
+    job.end().await;
+}
+
+/// By the answer to a beat, and by a push to all workers of the queue; not at all where the task is abandoned.
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_reaches_the_worker_twice_unless_it_is_abandoned() {
+    for (fields, answer, pushed) in [
+        ("", json!("cancel"), 1),
+        ("cancellation: wait_cancelled\n      heartbeat: 20s", json!("cancel"), 1),
+        ("cancellation: abandon", json!("ok"), 0),
+    ] {
+        let job = at_work(105, fields, 3).await;
+        let mut pushes = job.world.bus.subscribe("knarr.cancel.default.orders");
+        beat(&job.world, &job.task, "").await;
+        job.world.verb("j-1", "cancel", &[]).await;
+        job.world
+            .until("the run stops", |world| world.statuses()["j-1"] == "compensating")
+            .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(beat(&job.world, &job.task, "").await, answer, "{fields}");
+        let mut count = 0;
+        while let Ok(push) = pushes.try_recv() {
+            let push: Value = serde_json::from_slice(&push.payload).unwrap();
+            assert_eq!(push["tokens"], json!([text(&job.task, names::TOKEN)]));
+            count += 1;
+        }
+        assert_eq!(count, pushed, "{fields}");
+        if pushed == 0 {
+            let undo = pulled(&job.world).await;
+            job.finish(&undo).await;
+        } else {
+            ask(&job.world, &job.task, "result", &[(names::OUTCOME, "cancelled")], "").await;
+        }
+        job.world.bus.acknowledge(&job.task);
+        job.world.until("cancelled", |world| world.closed() == 1).await;
+        assert_eq!(job.status(), "cancelled");
+        job.end().await;
+    }
+}
+
+/// With `wait_cancelled` a worker that goes on beating is waited for past its start-to-close.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cleans_up_gets_the_time_it_needs() {
+    let fields = "cancellation: wait_cancelled\n      start_to_close: 30s\n      heartbeat: 20s";
+    let job = at_work(106, fields, 3).await;
+    assert_eq!(text(&job.task, names::CANCELLATION), "wait_cancelled");
+    beat(&job.world, &job.task, "").await;
+    job.world.verb("j-1", "cancel", &[]).await;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        beat(&job.world, &job.task, "").await;
+    }
+    assert_eq!(job.status(), "compensating");
+    ask(&job.world, &job.task, "result", &[(names::OUTCOME, "cancelled")], "").await;
+    job.world.bus.acknowledge(&job.task);
+    job.world.until("cancelled", |world| world.closed() == 1).await;
+    assert!(!job.has(|event| matches!(event, Event::TaskTimedOut { .. })).await);
+    job.end().await;
+}
