@@ -67,8 +67,8 @@ async fn carry(client: TcpStream, server: TcpStream, mut state: watch::Receiver<
     let (mut from_server, mut to_server) = server.into_split();
     let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        _ = pass(&mut from_client, &mut to_server, up) => {}
-        _ = pass(&mut from_server, &mut to_client, down) => {}
+        _ = pass(&mut from_client, &mut to_server, up, life) => {}
+        _ = pass(&mut from_server, &mut to_client, down, life) => {}
         _ = state.wait_for(|state| state.life != life) => {}
     }
 }
@@ -77,12 +77,15 @@ async fn pass(
     from: &mut tokio::net::tcp::OwnedReadHalf,
     to: &mut tokio::net::tcp::OwnedWriteHalf,
     mut state: watch::Receiver<State>,
+    life: u32,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
-        // A valve that is gone is shut for good.
-        if read == 0 || state.wait_for(|state| !state.shut).await.is_err() {
+        // A valve that is gone is shut for good, and one that has opened lets only what comes later through.
+        let opened = state.wait_for(|state| !state.shut || state.life != life).await;
+        let same = opened.is_ok_and(|state| state.life == life);
+        if read == 0 || !same {
             return Ok(());
         }
         to.write_all(&buffer[..read]).await?;

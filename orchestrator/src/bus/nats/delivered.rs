@@ -20,17 +20,14 @@ pub(super) async fn undelivered(
         }
         other => other?,
     };
-    if info.num_pending == 0 {
-        return Ok(Undelivered::Nothing);
-    }
+    // The count of what is pending is not asked: the server brings it up to date after it has acknowledged a publication.
     let query = MessageQuery {
         seq: Some(info.delivered.stream_seq + 1),
         next_by_subj: Some(&filter),
         ..MessageQuery::default()
     };
     let Some(oldest) = js.message(&stream, &query).await? else {
-        // Delivered between the two questions: whatever lies there now came after the first.
-        return Ok(Undelivered::For(Span::ZERO));
+        return Ok(Undelivered::Nothing);
     };
     let age = info
         .ts
