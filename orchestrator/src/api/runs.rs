@@ -141,6 +141,13 @@ impl<S: Store> Operations<S> {
                     .into_iter()
                     .map(|found| found.row)
                     .max_by_key(|row| (row.closed_at.is_none(), row.run_id));
+                // What was found may be without an outcome that is long.
+                let newest = match newest {
+                    Some(row) if row.closed_at.is_some() && row.outcome.is_none() => {
+                        self.store.run_row(row.run_id).await?
+                    }
+                    other => other,
+                };
                 (newest, format!("workflow id `{id}`"))
             }
         };

@@ -57,6 +57,7 @@ mod schedule_reader;
 mod signal;
 mod spans;
 mod start;
+mod stored_answer;
 mod token;
 mod too_large;
 mod unaskable;

@@ -29,6 +29,7 @@ use super::publication::{LOADED_TO_OFFER, Publisher};
 use super::queue_limits::{self, KnownLimits};
 use super::readers::Readers;
 use super::run_loop::Loop;
+use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
 use crate::bus::Bus;
 use crate::bus::inlet::Room;
@@ -134,6 +135,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
         ));
         let run_loop = Loop {
             reader: JobReader::new(Arc::clone(&tokens), &self.config, self.bus.max_body()),
+            stored_answers: StoredAnswers::new(),
             publisher: Publisher {
                 bus: Arc::clone(&self.bus),
                 tokens: Arc::clone(&tokens),

@@ -36,6 +36,7 @@ use super::queue_limits::KnownLimits;
 use super::readers::Readers;
 use super::replica::Health;
 use super::report::Done;
+use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
 use crate::bus::Bus;
 use crate::bus::inlet::{Admitted, Room};
@@ -53,6 +54,7 @@ pub(super) struct Loop<S, B> {
     pub(super) tokens: Arc<TokenKey>,
     pub(super) reader: JobReader,
     pub(super) publisher: Publisher<B>,
+    pub(super) stored_answers: StoredAnswers,
     pub(super) clock: Clock,
     pub(super) cluster: Cluster,
     pub(super) session: Session,

@@ -93,8 +93,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         } else {
                             AnswerStage::Existing
                         };
-                        let body = outgoing::answer_of_row(&row, stage);
-                        self.building.answer(outgoing::answer(&answer.to, &body));
+                        if open {
+                            let body = outgoing::answer_of_row(&row, stage);
+                            self.building.answer(outgoing::answer(&answer.to, &body));
+                        } else {
+                            self.answer_of_closed(&row, &answer.to, stage);
+                        }
                     }
                     None => {}
                 }

@@ -12,9 +12,9 @@ use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
     Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion, DeferredId,
-    DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, Forgotten, NamespaceRow, Owed, OwedSpan,
-    PermitId, PermitRow, PermitWrite, QueueRate, QueueRow, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot,
-    Store, StoreError, StoredDefinition, StoredTransition,
+    DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, FOUND_OUTCOME_BYTES, Forgotten,
+    NamespaceRow, Owed, OwedSpan, PermitId, PermitRow, PermitWrite, QueueRate, QueueRow, Registered, RunFilter, RunRow,
+    RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 pub(crate) const PARTITIONS: u16 = 4;
@@ -203,6 +203,7 @@ conformance!(
     one_open_run_a_workflow_id,
     a_run_closes_and_its_id_opens_again_in_one_batch,
     found_are_open_newest_closed_and_requested,
+    a_long_outcome_is_found_by_its_run_alone,
     zero_in_a_question_is_refused,
     loading_starts_at_the_snapshot,
     due_runs_come_earliest_first,
@@ -763,6 +764,27 @@ async fn found_are_open_newest_closed_and_requested(rig: impl Rig) {
         .await
         .unwrap();
     assert_eq!(all.runs.len(), 3);
+}
+
+async fn a_long_outcome_is_found_by_its_run_alone(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let longest = FOUND_OUTCOME_BYTES;
+    for (n, id, outcome) in [
+        (1, "short", "é".repeat(longest / 2)),
+        (2, "long", "é".repeat(longest / 2 + 1)),
+    ] {
+        let mut row = closed(run(n, id), 5);
+        row.outcome = Some(outcome);
+        commit(store, &mut session, &inserts([row])).await;
+    }
+    for (n, id, found_bytes, bytes) in [(1, "short", Some(longest), longest), (2, "long", None, longest + 2)] {
+        let asked = (Namespace::new("default"), WorkflowId::new(id), None);
+        let found = store.find_runs(&[asked]).await.unwrap();
+        assert_eq!(found.runs[0].row.outcome.as_ref().map(String::len), found_bytes);
+        let row = store.run_row(run_id(n)).await.unwrap().unwrap();
+        assert_eq!(row.outcome.map(|outcome| outcome.len()), Some(bytes));
+    }
 }
 
 async fn zero_in_a_question_is_refused(rig: impl Rig) {

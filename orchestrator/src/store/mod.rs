@@ -431,9 +431,14 @@ pub struct StoredRun {
     pub transitions: Vec<StoredTransition>,
 }
 
+/// The longest outcome, in bytes, that a look-up of workflow ids brings along: a batch asks about many, and most of what is
+/// found is looked at for its status alone.
+pub const FOUND_OUTCOME_BYTES: usize = 4 * 1024;
+
 /// A run found under a workflow id: the open one, the newest closed one, or one made by the request asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundRun {
+    /// Without its outcome where that is longer than [`FOUND_OUTCOME_BYTES`]; [`Store::run_row`] has it.
     pub row: RunRow,
 }
 

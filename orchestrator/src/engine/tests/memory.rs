@@ -1,5 +1,6 @@
 //! What a replica keeps in memory, and for how long.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use knarr_schemas::header as names;
 use serde_json::json;
 
 use super::scripts::honest;
-use super::world::World;
+use super::world::{Act, World, done};
 use crate::bus::header;
+use crate::store::FOUND_OUTCOME_BYTES;
 
 /// The deadlines of runs that have closed wake nobody.
 #[tokio::test(start_paused = true)]
@@ -103,6 +105,38 @@ async fn callers_that_wait_for_one_run_are_bounded() {
     for _ in 0..MAX_WAITERS {
         let answer = world.answer(&mut inbox).await;
         assert_eq!((answer.stage, answer.output.is_some()), (AnswerStage::Closed, true));
+    }
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// A look-up of many ids leaves long outcomes where they are; a start that is repeated hears of its run's end all the same.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_start_is_answered_with_a_long_outcome() {
+    let mut world = World::new(76).await;
+    let replica = world.replica("r0");
+    let long = "x".repeat(2 * FOUND_OUTCOME_BYTES);
+    let output = json!(long);
+    world.work(Arc::new(move |_| Act {
+        output: Some(output.clone()),
+        ..done()
+    }));
+    let headers = [(names::REQUEST_ID, "once")];
+    world.start("o-1", &headers).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    replica.stop().await;
+    // One that has nothing in memory.
+    let replica = world.replica("r1");
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    for on in ["closed", "started"] {
+        let headers = [
+            (names::REQUEST_ID, "once"),
+            (names::REPLY_TO, "_INBOX.caller"),
+            (names::REPLY_ON, on),
+        ];
+        world.start("o-1", &headers).await;
+        let answer = world.answer(&mut inbox).await;
+        assert_eq!(answer.output, Some(json!({ "payment": long })), "{on}");
     }
     world.quiet().await;
     replica.stop().await;

@@ -8,8 +8,8 @@ use knarr_core::time::Timestamp;
 
 use super::state::State;
 use crate::store::{
-    COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT,
-    PermitRow, RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
+    COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, FOUND_OUTCOME_BYTES, Found, FoundRun,
+    HISTORY_LIMIT, LIST_LIMIT, PermitRow, RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
 };
 
 impl State {
@@ -31,7 +31,9 @@ impl State {
                 .iter()
                 .filter(|row| request_id.is_some() && row.request_id == *request_id);
             for row in open.chain(newest_closed).chain(requested) {
-                found.insert(row.run_id, (*row).clone());
+                let mut row = (*row).clone();
+                row.outcome = row.outcome.filter(|outcome| outcome.len() <= FOUND_OUTCOME_BYTES);
+                found.insert(row.run_id, row);
             }
         }
         Ok(Found {

@@ -11,7 +11,8 @@ use super::PostgresStore;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    Due, DuePage, Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError, StoredRun, StoredTransition,
+    Due, DuePage, FOUND_OUTCOME_BYTES, Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError,
+    StoredRun, StoredTransition,
 };
 
 /// Deadlines that one partition gives to a page at least.
@@ -56,7 +57,8 @@ impl PostgresStore {
                    r.workflow_id as "workflow_id?", r.workflow as "workflow?", r.definition as "definition?",
                    r.status as "status?", r.started_at as "started_at?: At", r.closed_at as "closed_at?: At",
                    r.wake_at as "wake_at?: At", r.request_id as "request_id?",
-                   r.search_attributes::text as "search_attributes?", r.outcome as "outcome?"
+                   r.search_attributes::text as "search_attributes?",
+                   case when octet_length(r.outcome) <= $4 then r.outcome end as "outcome?"
             from cluster c
             left join (
                 unnest($1::text[], $2::text[], $3::text[]) as w (namespace, workflow_id, request_id)
@@ -96,6 +98,7 @@ impl PostgresStore {
             ids.iter().map(|(namespace, _, _)| namespace.as_str()).bind_iter() as _,
             ids.iter().map(|(_, workflow_id, _)| workflow_id.as_str()).bind_iter() as _,
             ids.iter().map(|(_, _, request)| request.as_ref().map(|id| id.as_str())).bind_iter() as _,
+            FOUND_OUTCOME_BYTES as i32,
         )
         .fetch_all(&mut *connection)
         .await
