@@ -75,11 +75,23 @@ pub(super) struct HeldTask {
 impl Published {
     /// The rest of the same commit.
     fn add(&mut self, more: Self) {
-        self.held.extend(more.held);
-        self.unpublishable.extend(more.unpublishable);
-        self.left.add(more.left);
-        self.missing.extend(more.missing);
-        self.continues.extend(more.continues);
+        let Self {
+            commit: _,
+            held,
+            unpublishable,
+            left,
+            missing,
+            continues,
+            withdrawn,
+            readable,
+        } = more;
+        self.held.extend(held);
+        self.unpublishable.extend(unpublishable);
+        self.left.add(left);
+        self.missing.extend(missing);
+        self.continues.extend(continues);
+        self.withdrawn.extend(withdrawn);
+        self.readable.extend(readable);
     }
 
     /// Nothing is known of what became of it.

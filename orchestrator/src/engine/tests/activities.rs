@@ -288,6 +288,21 @@ async fn a_task_is_taken_out_when_its_queue_is_back() {
     replica.stop().await;
 }
 
+/// The first try fails, and its commit is offered again: what the queue says then is heard, too.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_taken_out_at_the_second_try_was_not_done_either() {
+    let (world, replica, run) = scheduled(107, "schedule_to_start: 10s", 3).await;
+    world.weather.fail_withdrawals.store(1, Ordering::SeqCst);
+    world
+        .within(Duration::from_secs(25), "failed", |world| world.closed() == 1)
+        .await;
+    assert_eq!(world.statuses()["j-1"], "failed");
+    let events = world.events(run).await;
+    assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+    world.quiet().await;
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_was_delivered_in_time_is_left_where_it_is() {
     let job = at_work(99, "schedule_to_start: 10s", 3).await;

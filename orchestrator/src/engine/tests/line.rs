@@ -73,6 +73,8 @@ pub(super) struct Weather {
     pub(super) loses_subject: Mutex<Option<&'static str>>,
     /// Questions about the queues of this namespace are not answered.
     pub(super) mute: Mutex<Option<&'static str>>,
+    /// So many attempts to take a task out of its queue fail.
+    pub(super) fail_withdrawals: AtomicU64,
     /// What is noticed of each after that time, in milliseconds.
     pub(super) notices_after_ms: AtomicU64,
 }
@@ -506,6 +508,11 @@ impl Bus for LineBus {
 
     async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
         self.line.cross().await;
+        let fail = &self.line.weather.fail_withdrawals;
+        if fail.load(Ordering::SeqCst) > 0 {
+            fail.fetch_sub(1, Ordering::SeqCst);
+            return Err(BusError::Unavailable("the line is down".to_owned()));
+        }
         let withdrawn = self.bus.withdraw(namespace, queue, subject).await;
         self.line.cross().await;
         withdrawn
