@@ -117,14 +117,14 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         }],
         Event::TaskLeft { task } => vec![Input::TaskLeft { task: *task }],
         Event::TaskWithdrawn { task, .. } => withdrawn(before, transition, *task, true),
-        Event::TaskTimedOut { task, .. } => withdrawn(before, transition, *task, false),
+        Event::TaskDelivered { task } => withdrawn(before, transition, *task, false),
         Event::DispatchHeld { task, in_doubt, .. } => vec![Input::DispatchHeld {
             task: *task,
             in_doubt: *in_doubt,
         }],
         Event::TaskOpened { .. }
         | Event::TaskOffered { .. }
-        | Event::TaskDelivered { .. }
+        | Event::TaskTimedOut { .. }
         | Event::DeadlineDeferred { .. }
         | Event::WithdrawalRequested { .. }
         | Event::ScheduleToClosePassed { .. }
@@ -257,7 +257,7 @@ fn beat(heard: &Event, began: Timestamp) -> Option<Input> {
     Some(Input::Heartbeat { task: *task, beat })
 }
 
-/// A task in its queue ended by what the queue said, every other one by a wake-up.
+/// What a queue said of a task that was to be taken out of it; of every other one it was a wake-up.
 fn withdrawn(before: &State, transition: &Transition, task: TaskNo, withdrawn: bool) -> Vec<Input> {
     let mut views = before.open_tasks();
     let asked = views.any(|view| view.open.task == task && view.open.withdrawn_for.is_some());

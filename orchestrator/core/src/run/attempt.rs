@@ -6,7 +6,8 @@
 //! | failed | kept; lifted by *not done* | retry, else the step failed (or is unknown), the undo is parked |
 //! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
 //! | cancelled | kept | like failed |
-//! | schedule-to-start, schedule-to-close | kept if the task was taken out of its queue, else set | no retry |
+//! | schedule-to-start, schedule-to-close before a worker had the task | kept | no retry |
+//! | schedule-to-close after that | set | no retry |
 //! | retry later | kept | asked again as the same attempt; what was halted takes it as unknown, because it still runs somewhere |
 //!
 //! What was halted makes no further forward attempts; a pivot that may have been done makes them for ever

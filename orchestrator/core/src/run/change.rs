@@ -227,7 +227,7 @@ impl State {
         }
     }
 
-    /// Start-to-close and the silence of its worker count from `began`.
+    /// Start-to-close and the silence of its worker count from `began`; nobody takes it out of its queue any more.
     pub(super) fn found(&mut self, task: TaskNo, known: Known, began: Timestamp) {
         let Some((start_to_close, heartbeat)) = self.limits_of(task) else {
             return;
@@ -236,6 +236,7 @@ impl State {
             open.known = known;
             open.due = began.plus(start_to_close);
             open.beat_by = heartbeat.map(|silence| began.plus(silence));
+            open.withdrawn_for = None;
         });
     }
 

@@ -270,7 +270,7 @@ pub enum Event {
         task: TaskNo,
         at: Timestamp,
     },
-    /// The queue is known to have delivered past the task; start-to-close counts from this transition.
+    /// The queue is known to have delivered the task, or past it; start-to-close counts from this transition.
     TaskDelivered {
         task: TaskNo,
     },

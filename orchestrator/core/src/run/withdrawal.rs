@@ -3,15 +3,16 @@
 //! | the task | then |
 //! |---|---|
 //! | is in its queue, where it was never delivered | taken out: surely not done by this attempt |
-//! | is not there, or was delivered | may have been done: unknown |
+//! | was delivered, or is not there | somebody has it, or its result is on its way: start-to-close counts from now, as for every task that was delivered; past schedule-to-close it is unknown as soon as the log has been read so far |
 //! | was refused by its stream, and is not out at all | surely not done, unless an earlier offer is in doubt |
 //!
-//! Neither timeout is retried. A result that comes while the queue is being asked counts.
+//! How far a queue has delivered is known by time, and not to the second ([`super::input::Horizon`]); what its queue says of one
+//! task is exact. Neither timeout is retried. A result that comes while the queue is being asked counts.
 
 use super::attempt;
 use super::decider::Decider;
 use super::event::Event;
-use super::execution::Unstarted;
+use super::execution::{Known, Unstarted};
 use super::failure::Failure;
 use super::limits::WITHDRAWAL_PAUSE;
 use crate::ids::TaskNo;
@@ -34,14 +35,17 @@ pub(super) fn answered(d: &mut Decider<'_>, task: TaskNo, withdrawn: bool) {
     if d.state.is_closed() || d.state.parked.is_some() {
         return;
     }
-    let Some(timeout) = d.state.open_task(task).and_then(|view| view.open.withdrawn_for) else {
+    let Some(open) = d.state.open_task(task).map(|view| view.open) else {
         return;
     };
-    let error = error(d, task, timeout);
-    if withdrawn {
+    let (Some(timeout), is_held) = (open.withdrawn_for, open.known == Known::Held) else {
+        return;
+    };
+    if withdrawn || is_held {
+        let error = error(d, task, timeout);
         attempt::withdrawn(d, task, error);
     } else {
-        attempt::expired(d, task, error);
+        d.emit(Event::TaskDelivered { task });
     }
     d.settle();
 }

@@ -313,6 +313,28 @@ async fn a_task_that_was_delivered_in_time_is_left_where_it_is() {
     job.end().await;
 }
 
+/// Another one of nearly its age lies behind it, so that the time of what is left in the queue does not tell that it was taken.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_delivered_in_time_is_left_where_it_is_in_a_backlog_too() {
+    let job = at_work(108, "schedule_to_start: 10s", 3).await;
+    let start = subject::start("default", "j-2", "job").unwrap();
+    job.world.publish(&start, &[], Value::Null).await;
+    job.world
+        .until("one more waits", |world| world.bus.task_count("default") == 2)
+        .await;
+    job.world
+        .within(Duration::from_secs(30), "the other is taken back", |world| {
+            world.statuses()["j-2"] == "failed"
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(job.status(), "running");
+    job.finish(&job.task).await;
+    job.world.until("done", |world| world.closed() == 2).await;
+    assert_eq!(job.status(), "completed");
+    job.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn schedule_to_close_ends_a_task_under_way() {
     let job = at_work(100, "schedule_to_close: 10s", 3).await;

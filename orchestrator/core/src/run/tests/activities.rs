@@ -5,7 +5,8 @@
 //! | retry defaults (T), their exact values | `definition::tests::activities`, [`super::attempts`], `retry::tests` |
 //! | start-to-close is retried (T) | [`super::attempts`], [`super::deadlines`] |
 //! | a missed heartbeat is retried (T) | [`a_missed_heartbeat_is_retried`] |
-//! | schedule-to-start is not retried (T); *failed* if the task was taken out, else unknown | [`a_task_that_nobody_took_in_time_is_taken_back`] |
+//! | schedule-to-start is not retried (T); *failed* if the task was taken out | [`a_task_that_nobody_took_in_time_is_taken_back`] |
+//! | schedule-to-start expires only for tasks that have not been delivered | [`a_task_that_cannot_be_taken_back_was_delivered`] |
 //! | schedule-to-close spans the attempts and is not retried (T) | [`schedule_to_close_spans_the_attempts`], [`an_attempt_ends_at_schedule_to_close`] |
 //! | … of an undo | [`an_undo_past_schedule_to_close_waits_for_an_operator`] |
 //! | … of what only goes forward | [`what_only_goes_forward_is_not_cut`] |
@@ -206,29 +207,80 @@ fn a_silent_worker_that_speaks_again_is_there() {
 
 #[test]
 fn a_task_that_nobody_took_in_time_is_taken_back() {
-    for (withdrawn, outcome) in [(true, StepOutcome::Failed), (false, StepOutcome::Unknown)] {
-        let mut run = run(vec![act("a").attempts(None).timeouts(to_start(5))]);
-        assert!(run.last_dispatch().withdrawable);
+    let mut run = run(vec![act("a").attempts(None).timeouts(to_start(5))]);
+    assert!(run.last_dispatch().withdrawable);
+    let task = run.task("do a");
+    assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_secs(5))));
+    run.later(5);
+    assert_eq!(run.state.overdue_queues(run.now), ["main".into()]);
+    let effects = run.wake_in_backlog();
+    assert!(matches!(&effects[..], [Effect::Withdraw { task: asked, .. }] if *asked == task));
+    let timeout = Unstarted::ScheduleToStart;
+    assert_eq!(run.state.open_tasks().next().unwrap().open.withdrawn_for, Some(timeout));
+    assert!(run.state.overdue_queues(run.now).is_empty(), "it is known by now");
+    // Whoever takes over asks again, and so does the run itself.
+    let seq = run.state.seq();
+    let again = crate::run::effects_still_wanted(&run.state, seq, seq);
+    assert_eq!(again, effects);
+    run.later(30);
+    assert_eq!(run.wake_in_backlog(), effects);
+    run.take(Input::Withdrawn { task, withdrawn: true });
+    assert_eq!(run.message(), "no worker took the task within 5000 ms");
+    assert_eq!(run.outcome("a"), StepOutcome::Failed);
+    assert!(run.undone().is_empty());
+}
+
+/// In a backlog of one age nobody can tell by time which tasks have been delivered; the queue can, of each.
+#[test]
+fn a_task_that_cannot_be_taken_back_was_delivered() {
+    let asked = |timeouts: Timeouts, seconds: u64| {
+        let mut run = super::dsl::run(vec![act("a").attempts(Some(1)).timeouts(timeouts)]);
         let task = run.task("do a");
-        assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_secs(5))));
-        run.later(5);
-        assert_eq!(run.state.overdue_queues(run.now), ["main".into()]);
-        let effects = run.wake_in_backlog();
-        assert!(matches!(&effects[..], [Effect::Withdraw { task: asked, .. }] if *asked == task));
-        let timeout = Unstarted::ScheduleToStart;
-        assert_eq!(run.state.open_tasks().next().unwrap().open.withdrawn_for, Some(timeout));
-        assert!(run.state.overdue_queues(run.now).is_empty(), "it is known by now");
-        // Whoever takes over asks again, and so does the run itself.
-        let seq = run.state.seq();
-        let again = crate::run::effects_still_wanted(&run.state, seq, seq);
-        assert_eq!(again, effects);
-        run.later(30);
-        assert_eq!(run.wake_in_backlog(), effects);
-        run.take(Input::Withdrawn { task, withdrawn });
-        assert_eq!(run.message(), "no worker took the task within 5000 ms");
-        assert_eq!(run.outcome("a"), outcome);
-        assert_eq!(run.undone().is_empty(), withdrawn);
-    }
+        run.later(seconds);
+        run.wake_in_backlog();
+        (run, task)
+    };
+    let (mut run, task) = asked(to_start(5), 5);
+    run.take(Input::Withdrawn { task, withdrawn: false });
+    assert!(matches!(run.last_events(), [Event::TaskDelivered { .. }]));
+    assert_eq!(
+        run.state.wake_at(),
+        Some(run.now.plus(Span::from_secs(10))),
+        "start-to-close"
+    );
+    run.ignores(Input::Withdrawn { task, withdrawn: true });
+    run.later(9);
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
+    let (mut run, task) = asked(to_start(5), 5);
+    run.take(Input::Withdrawn { task, withdrawn: false });
+    run.wake_next();
+    assert_eq!(run.message(), "no outcome within 10000 ms of being taken");
+    assert_eq!(run.outcome("a"), StepOutcome::Unknown);
+    // Past schedule-to-close it is late all the same; a result that the log has comes first.
+    let (mut run, task) = asked(to_close(7), 7);
+    run.take(Input::Withdrawn { task, withdrawn: false });
+    let behind = Horizon {
+        log_read_to: Timestamp(0),
+        ..run.horizon(true)
+    };
+    run.ignores(Input::Wake(behind));
+    run.wake();
+    assert_eq!(run.message(), "not done within 7000 ms of being scheduled");
+    assert_eq!(run.outcome("a"), StepOutcome::Unknown);
+}
+
+#[test]
+fn a_task_that_is_claimed_while_it_is_taken_back_is_its_workers() {
+    let mut run = run(vec![act("a").attempts(Some(1)).timeouts(to_start(5))]);
+    let task = run.task("do a");
+    run.later(5);
+    run.wake_in_backlog();
+    run.take(Input::TaskClaimed { task, by: "one".into() });
+    run.ignores(Input::Withdrawn { task, withdrawn: false });
+    run.later(9);
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Completed);
 }
 
 #[test]
