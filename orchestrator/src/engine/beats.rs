@@ -210,8 +210,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Some(_) if live.state.is_open(task) => {
                     self.direct.push_back(Job::internal(JobKind::Silent { run_id, task }));
                 }
-                _ => self.forget_beat(run_id, task),
+                // It promises nothing any more. What was heard of it counts all the same.
+                _ => self.watch_no_more(run_id, task),
             }
+        }
+    }
+
+    fn watch_no_more(&mut self, run_id: RunId, task: TaskNo) {
+        if let Some(live) = self.live.get_mut(run_id) {
+            let of_task = live.beats.iter_mut().filter(|beat| beat.task == task);
+            of_task.for_each(|beat| beat.watched = false);
         }
     }
 
@@ -227,7 +235,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.pulses.put(at, run_id, task);
                 return Applied::Nothing;
             }
-            None => return Applied::Nothing,
+            None => {
+                self.watch_no_more(run_id, task);
+                return Applied::Nothing;
+            }
             Some(_) => {}
         }
         if matches!(self.hand_in_beats(run_id), Applied::Panicked) {

@@ -401,6 +401,23 @@ async fn a_task_that_is_finished_later_is_waited_for() {
     job.end().await;
 }
 
+/// Whoever finishes it beats without a promise, and is heard though its worker has promised more before.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_of_a_task_that_is_finished_later_are_heard() {
+    let job = at_work(109, "heartbeat: 20s", 1).await;
+    beat(&job.world, &job.task, "").await;
+    ask(&job.world, &job.task, "result", &[(names::OUTCOME, "later")], "").await;
+    job.world.bus.acknowledge(&job.task);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        assert_eq!(ask(&job.world, &job.task, "beat", &[], "").await, json!("ok"));
+    }
+    job.finish(&job.task).await;
+    job.world.until("done", |world| world.closed() == 1).await;
+    assert_eq!(job.status(), "completed");
+    job.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_never_finished_later_times_out() {
     let job = at_work(104, "heartbeat: 30s", 1).await;
