@@ -6,12 +6,15 @@
 //!
 //! **Invariant:** beats are no events by themselves. Core is handed the last of them before a deadline, and before an outcome
 //! that another attempt may follow, and records what decides something.
+//! **Invariant:** the last beats of a run outlive its stay in memory; where too many were left behind to be kept, nobody counts
+//! as silent from before that.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use knarr_core::ids::{RunId, TaskNo};
+use knarr_core::json;
 use knarr_core::run::State;
 use knarr_core::run::input::{self, Input};
 use knarr_core::time::{Span, Timestamp};
@@ -21,6 +24,7 @@ use serde_json::Value;
 
 use super::apply::Applied;
 use super::job::{BeatSaid, Job, JobKind, Origin};
+use super::live::Live;
 use super::outgoing;
 use super::result;
 use super::run_loop::Loop;
@@ -31,6 +35,8 @@ use crate::store::Store;
 const MISSED: u64 = 3;
 /// A worker is not held to more than that.
 const SHORTEST_BEAT: Span = Span::from_secs(1);
+/// Of a beat beside its details, in bytes.
+const OF_A_BEAT: usize = 256;
 
 /// The last that was heard of a task's worker.
 #[derive(Debug)]
@@ -57,6 +63,16 @@ impl Beat {
         }
     }
 
+    pub(super) fn task(&self) -> TaskNo {
+        self.task
+    }
+
+    /// An upper estimate of its memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let details = self.details.as_ref();
+        OF_A_BEAT + details.map_or(0, |details| json::weight(details.to_string().as_bytes()))
+    }
+
     /// When the worker is taken for lost, if nobody could hear it before `since`.
     fn lost_at(&self, since: Timestamp) -> Option<Timestamp> {
         let every = self.every?.max(SHORTEST_BEAT);
@@ -66,26 +82,35 @@ impl Beat {
 
 /// When to look whether a promised beat has come.
 #[derive(Debug, Default)]
-pub(super) struct Pulses(BinaryHeap<Reverse<(Timestamp, RunId, TaskNo)>>);
+pub(super) struct Pulses {
+    heap: BinaryHeap<Reverse<(Timestamp, RunId, TaskNo)>>,
+    /// Beats that came before then may have been forgotten.
+    forgot_at: Timestamp,
+}
 
 impl Pulses {
     fn put(&mut self, at: Timestamp, run: RunId, task: TaskNo) {
-        self.0.push(Reverse((at, run, task)));
+        self.heap.push(Reverse((at, run, task)));
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.0.peek().map(|Reverse((at, ..))| *at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
     fn pop_due(&mut self, now: Timestamp) -> Option<(RunId, TaskNo)> {
         if self.next()? > now {
             return None;
         }
-        self.0.pop().map(|Reverse((_, run, task))| (run, task))
+        self.heap.pop().map(|Reverse((_, run, task))| (run, task))
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.heap.clear();
+    }
+
+    /// Beats have been forgotten.
+    pub(super) fn forgot(&mut self, now: Timestamp) {
+        self.forgot_at = now;
     }
 }
 
@@ -200,14 +225,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn listen(&mut self) {
         let now = self.clock.now();
         while let Some((run_id, task)) = self.pulses.pop_due(now) {
-            let Some(live) = self.live.get(run_id) else { continue };
-            let Some(beat) = live.beats.iter().find(|beat| beat.task == task) else {
+            let Some((partition, beat)) = self.live.beat(run_id, task) else {
                 continue;
             };
-            let since = self.listening_since(live.row.partition);
-            match beat.lost_at(since) {
+            let lost_at = beat.lost_at(self.listening_since(partition));
+            // One that is not in memory is loaded, to find out.
+            let is_open = |live: &Live| live.state.is_open(task);
+            match lost_at {
                 Some(at) if at > now => self.pulses.put(at, run_id, task),
-                Some(_) if live.state.is_open(task) => {
+                Some(_) if self.live.get(run_id).is_none_or(is_open) => {
                     self.direct.push_back(Job::internal(JobKind::Silent { run_id, task }));
                 }
                 // It promises nothing any more. What was heard of it counts all the same.
@@ -217,9 +243,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn watch_no_more(&mut self, run_id: RunId, task: TaskNo) {
-        if let Some(live) = self.live.get_mut(run_id) {
-            let of_task = live.beats.iter_mut().filter(|beat| beat.task == task);
-            of_task.for_each(|beat| beat.watched = false);
+        if let Some(beat) = self.live.beat_mut(run_id, task) {
+            beat.watched = false;
         }
     }
 
@@ -259,7 +284,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let partition = self.partitions.get(partition);
         let grace = i64::try_from(self.config.timeout_grace.0).unwrap_or(i64::MAX);
         let since = partition.map(|partition| Timestamp(partition.grace_until.0.saturating_sub(grace)));
-        since.unwrap_or(Timestamp::MAX)
+        since.map_or(Timestamp::MAX, |since| since.max(self.pulses.forgot_at))
     }
 }
 

@@ -137,6 +137,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for evicted in self.live.shrink(runs, bytes, self.committed) {
             self.let_sleep(&evicted);
         }
+        if self.live.forgot_beats() {
+            self.pulses.forgot(self.clock.now());
+        }
         if self.live.id_bytes() > bytes / 8 && self.fetching.is_none() {
             self.live.forget_ids(self.committed);
         }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
-use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId};
 use knarr_core::run::State;
 use knarr_core::time::Timestamp;
 
@@ -42,6 +42,8 @@ pub(super) struct Live {
 
 /// Of a run beside what its events say.
 const OF_A_RUN: usize = 2 << 10;
+/// What is kept of workers whose runs had to leave the memory, in bytes.
+const BEATS_LEFT_BEHIND: usize = 8 << 20;
 
 impl Live {
     /// `loaded`: what it was read from weighs so much.
@@ -144,6 +146,14 @@ pub(super) struct Evicted {
     pub(super) wake_at: Timestamp,
 }
 
+/// What was last heard of the workers of a run that had to leave the memory.
+#[derive(Debug)]
+struct LeftBehind {
+    partition: i16,
+    beats: Vec<Beat>,
+    bytes: usize,
+}
+
 /// The runs and ids in memory.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
@@ -160,6 +170,11 @@ pub(super) struct LiveRuns {
     left: Option<HashSet<RunId>>,
     /// Closed ones that were loaded for a job, which has been done.
     finished: Vec<RunId>,
+    /// Of runs that are not there, until they are loaded again.
+    beats: HashMap<RunId, LeftBehind>,
+    beat_bytes: usize,
+    /// There was no room for some.
+    forgot_beats: bool,
 }
 
 impl LiveRuns {
@@ -211,6 +226,10 @@ impl LiveRuns {
     pub(super) fn insert(&mut self, id: RunId, mut live: Live) {
         self.tick += 1;
         live.used = self.tick;
+        if let Some(left) = self.beats.remove(&id) {
+            self.beat_bytes -= left.bytes;
+            live.beats = left.beats;
+        }
         self.recency.push_back((id, self.tick));
         self.bytes += live.weight;
         if let Some(before) = self.runs.insert(id, live) {
@@ -258,6 +277,14 @@ impl LiveRuns {
         });
         self.ids
             .retain(|_, info| info.runs.iter().all(|known| known.row.partition != partition) && !info.runs.is_empty());
+        let beat_bytes = &mut self.beat_bytes;
+        self.beats.retain(|_, left| {
+            let stays = left.partition != partition;
+            if !stays {
+                *beat_bytes -= left.bytes;
+            }
+            stays
+        });
     }
 
     /// Forgets ids whose changes are all committed. Only while no look-up is under way: an answer that was read before
@@ -305,8 +332,56 @@ impl LiveRuns {
         left
     }
 
+    /// What was last heard of a task's worker, and the partition of its run, which may have left the memory.
+    pub(super) fn beat(&self, id: RunId, task: TaskNo) -> Option<(i16, &Beat)> {
+        let (partition, beats) = match self.runs.get(&id) {
+            Some(live) => (live.row.partition, &live.beats),
+            None => self.beats.get(&id).map(|left| (left.partition, &left.beats))?,
+        };
+        let beat = beats.iter().find(|beat| beat.task() == task)?;
+        Some((partition, beat))
+    }
+
+    pub(super) fn beat_mut(&mut self, id: RunId, task: TaskNo) -> Option<&mut Beat> {
+        let beats = match self.runs.get_mut(&id) {
+            Some(live) => &mut live.beats,
+            None => &mut self.beats.get_mut(&id)?.beats,
+        };
+        beats.iter_mut().find(|beat| beat.task() == task)
+    }
+
+    /// Whether beats have been forgotten since this was last asked.
+    pub(super) fn forgot_beats(&mut self) -> bool {
+        std::mem::take(&mut self.forgot_beats)
+    }
+
+    /// Silence would be counted from what is stored.
+    fn leave_beats(&mut self, id: RunId, live: &mut Live) {
+        let mut beats = std::mem::take(&mut live.beats);
+        beats.retain(|beat| live.state.is_open(beat.task()));
+        if beats.is_empty() {
+            return;
+        }
+        let bytes = beats.iter().map(Beat::weight).sum();
+        if self.beat_bytes.saturating_add(bytes) > BEATS_LEFT_BEHIND {
+            self.forgot_beats = true;
+            return;
+        }
+        self.beat_bytes += bytes;
+        let partition = live.row.partition;
+        self.beats.insert(
+            id,
+            LeftBehind {
+                partition,
+                beats,
+                bytes,
+            },
+        );
+    }
+
     fn evict(&mut self, id: RunId) -> Option<Evicted> {
-        let live = self.remove(id)?;
+        let mut live = self.remove(id)?;
+        self.leave_beats(id, &mut live);
         // One that is overdue and waits at the gate is woken by that.
         let alarm = if live.state.is_closed() {
             live.state.wake_at()

@@ -216,6 +216,43 @@ async fn silence_does_not_count_from_before_a_takeover() {
     job.end().await;
 }
 
+/// Nor does it where the run has to leave the memory between two beats, and one that falls silent then is lost all the same.
+#[tokio::test(start_paused = true)]
+async fn what_was_heard_outlives_the_runs_stay_in_memory() {
+    let mut world = World::new(110).await;
+    world.config.live_runs = 0;
+    world.register(&job("heartbeat: 12s", 3)).await;
+    let replica = world.replica("r0");
+    let start = async |world: &World, id: &str| {
+        let start = subject::start("default", id, "job").unwrap();
+        world.publish(&start, &[], Value::Null).await;
+        world
+            .until("started", |world| world.statuses().contains_key(id))
+            .await;
+    };
+    start(&world, "j-1").await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let run = world.rows_of("j-1")[0].run_id;
+    let task = pulled(&world).await;
+    // By then the time of what lies in the queue tells that this one was taken.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for n in 0..12 {
+        assert_eq!(beat(&world, &task, &format!("[{n}]")).await, json!("ok"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Another run starts, and all leave the memory with its commit.
+        start(&world, &format!("k-{n}")).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let lost = |event: &Event| matches!(event, Event::TaskTimedOut { .. } | Event::TaskLost { .. });
+    let events = world.events(run).await;
+    assert!(!events.iter().any(lost), "{events:#?}");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.events(run).await.iter().any(lost));
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missed_heartbeat_ends_the_attempt_and_its_details_reach_the_next() {
     let job = at_work(94, "heartbeat: 4s", 3).await;
