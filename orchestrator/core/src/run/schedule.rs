@@ -52,7 +52,7 @@ pub const PREFIX: &str = "$schedule/";
 /// Occurrences that one transition decides; the rest follow at once.
 const MAX_AT_ONCE: usize = 100;
 /// Missed occurrences that one transition counts, at most.
-const MAX_MISSED: u32 = 10_000;
+const MAX_MISSED: usize = 10_000;
 
 /// The workflow id of a schedule.
 pub fn workflow_id(schedule: &str) -> WorkflowId {
@@ -315,11 +315,15 @@ fn may_backfill(schedule: &Schedule, backfill: &Backfill, now: Timestamp) -> Res
     if schedule.backfills.len() >= 10 {
         return refuse("ten backfills are under way already".to_owned());
     }
-    let mut times = schedule.spec.times.between(backfill.after, backfill.until);
-    if times.nth(MAX_BACKFILL).is_some() {
+    let times = &schedule.spec.times;
+    let walk = times.walk(backfill.after, MAX_BACKFILL + 1, |nominal| nominal <= backfill.until);
+    if walk.count > MAX_BACKFILL {
         return refuse(format!(
             "the range has more than {MAX_BACKFILL} occurrences; take a shorter one"
         ));
+    }
+    if !walk.whole {
+        return refuse("the calendar names too much to look through in the range; take a shorter one".to_owned());
     }
     Ok(())
 }
@@ -355,17 +359,11 @@ fn calendar(d: &mut Decider<'_>, due: Next) {
     let window = spec.policy.catch_up_window;
     if d.at.since(due.nominal) > window {
         let oldest = Timestamp(d.at.0.saturating_sub(i64::try_from(window.0).unwrap_or(i64::MAX)));
-        let (mut missed, mut to) = (1, due.nominal);
         let gone = Timestamp(oldest.0.saturating_sub(1));
-        for nominal in spec.times.between(due.nominal, gone) {
-            to = nominal;
-            missed += 1;
-            if missed >= MAX_MISSED {
-                // Not all are counted, and all are passed.
-                to = gone;
-                break;
-            }
-        }
+        let walk = spec.times.walk(due.nominal, MAX_MISSED - 1, |nominal| nominal <= gone);
+        // Else not all are counted, and all are passed.
+        let to = if walk.whole { walk.last } else { gone };
+        let missed = missed(walk.count);
         let next = next(d, &spec, to.max(decided_to));
         return emit(d, ScheduleEvent::Passed { to, next, missed });
     }
@@ -385,6 +383,11 @@ fn calendar(d: &mut Decider<'_>, due: Next) {
         counted: true,
     };
     occur(d, due);
+}
+
+/// One, and so many behind it.
+fn missed(more: usize) -> u32 {
+    u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// One occurrence of the first backfill; `false` if there is none to decide.
