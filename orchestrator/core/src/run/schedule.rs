@@ -357,10 +357,14 @@ fn calendar(d: &mut Decider<'_>, due: Next) {
         return;
     };
     let window = spec.policy.catch_up_window;
-    if d.at.since(due.nominal) > window {
+    // Its time is when it is to fire: jitter is no delay.
+    if d.at.since(due.at) > window {
         let oldest = Timestamp(d.at.0.saturating_sub(i64::try_from(window.0).unwrap_or(i64::MAX)));
         let gone = Timestamp(oldest.0.saturating_sub(1));
-        let walk = spec.times.walk(due.nominal, MAX_MISSED - 1, |nominal| nominal <= gone);
+        let id = name(d);
+        // They fire in the order of their nominal times, each before the next one.
+        let is_gone = |nominal: Timestamp| nominal <= gone && spec.times.fires_at(&id, nominal) <= gone;
+        let walk = spec.times.walk(due.nominal, MAX_MISSED - 1, is_gone);
         // Else not all are counted, and all are passed.
         let to = if walk.whole { walk.last } else { gone };
         let missed = missed(walk.count);

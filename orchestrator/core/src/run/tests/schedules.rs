@@ -15,7 +15,7 @@ use crate::run::{self, State, Status, Transition, effects, evolve};
 use crate::schedule::command::Command;
 use crate::schedule::state::{Became, Schedule, Skip};
 use crate::schedule::{Overlap, Spec};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 const T0: i64 = 1_800_000_000_000_000;
 const SECOND: i64 = 1_000_000;
@@ -305,6 +305,40 @@ fn what_is_older_than_the_catch_up_window_is_missed_and_counted() {
     assert_eq!(nightly.schedule().counts.missed, 10_000);
     assert_eq!(nightly.schedule().decided_to, second(365 * 86_400));
     assert_eq!(nightly.started().len(), 1);
+}
+
+#[test]
+fn what_waits_for_its_jitter_is_not_late() {
+    let mut nightly = Actor::new("every: 1h\njitter: 30m\noverlap: allow_all\ncatch_up_window: 10s");
+    let mut late = 0;
+    for _ in 0..24 {
+        let next = nightly.schedule().next.unwrap();
+        late += usize::from(next.at.since(next.nominal) > Span::from_secs(10));
+        nightly.wake(next.at);
+    }
+    let counts = nightly.schedule().counts;
+    assert!(late > 0);
+    assert_eq!((counts.missed, counts.started), (0, 24));
+}
+
+#[test]
+fn how_late_an_occurrence_is_counts_from_when_it_is_to_fire() {
+    let document = "every: 1h\njitter: 59m\noverlap: allow_all\ncatch_up_window: 30m";
+    let times = Arc::clone(&spec(document).times);
+    let nominal = times.between(second(0), second(24 * 3_600));
+    let fires: Vec<Timestamp> = nominal.map(|nominal| times.fires_at("nightly", nominal)).collect();
+    assert_eq!(fires.len(), 24);
+    let window = Span::from_secs(30 * 60);
+    for at in &fires[..20] {
+        for now in [at.plus(window), Timestamp(at.plus(window).0 + 1)] {
+            let mut nightly = Actor::new(document);
+            nightly.wake(now);
+            let missed = fires.iter().filter(|at| now.since(**at) > window).count();
+            let due = fires.iter().filter(|at| **at <= now).count();
+            let counts = nightly.schedule().counts;
+            assert_eq!((counts.missed, counts.started), (missed as u64, (due - missed) as u64));
+        }
+    }
 }
 
 #[test]
