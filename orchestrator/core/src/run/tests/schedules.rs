@@ -280,6 +280,19 @@ fn allow_all_starts_everything_up_to_a_limit() {
 }
 
 #[test]
+fn however_many_are_open_they_are_told_to_stop() {
+    let mut nightly = Actor::new("every: 1s\noverlap: allow_all");
+    nightly.wake(second(2_000));
+    assert_eq!(nightly.schedule().running.len(), 2_000);
+    let update = Command::Update(spec("every: 1s\noverlap: cancel_other"));
+    nightly.ask(update, "u", second(2_000)).unwrap();
+    nightly.wake(second(2_001));
+    let schedule = nightly.schedule();
+    assert_eq!((schedule.buffer.len(), schedule.counts.skipped), (1, 0));
+    assert!(schedule.running.values().all(|running| running.stopping.is_some()));
+}
+
+#[test]
 fn the_buffer_is_bounded() {
     let mut nightly = Actor::new("every: 1s\noverlap: buffer_all");
     nightly.wake(second(1_010));
