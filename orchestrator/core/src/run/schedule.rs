@@ -8,7 +8,7 @@
 //! | wake, a message without an answer | sent again |
 //! | its run has closed | what became of it is noted; the schedule is paused, if it failed and that is asked for; the next that waits is started |
 //! | its start was refused | noted likewise |
-//! | create, update, define | the calendar counts from now |
+//! | create, update, define | what the calendar has named up to now is decided; it counts from now |
 //! | pause, resume | what comes due in between is not made up for |
 //! | trigger, backfill | occurrences beside the calendar |
 //! | delete | closes; what it has started goes on |
@@ -180,6 +180,7 @@ fn next(d: &Decider<'_>, spec: &Spec, after: Timestamp) -> Option<Next> {
 }
 
 fn set(d: &mut Decider<'_>, spec: Spec, version: Option<u32>, operation: Operation) {
+    decide_before(d);
     let before = d.state.schedule.as_deref();
     let said = |spec: &Spec| spec.paused.then(|| Arc::<str>::from("it was made paused"));
     // What is paused stays so, and what remains does, unless the specification says something else than before.
@@ -212,6 +213,27 @@ fn set(d: &mut Decider<'_>, spec: Spec, version: Option<u32>, operation: Operati
         },
     );
     start_waiting(d);
+}
+
+/// Another calendar knows nothing of what this one has named up to now, before an update that is the first after an outage, or
+/// comes while a jitter passes. It is decided by what has been said until now; of very much the first, and the rest is missed.
+fn decide_before(d: &mut Decider<'_>) {
+    let named = |d: &Decider<'_>| {
+        let schedule = schedule(d).filter(|schedule| schedule.is_active())?;
+        schedule.next.filter(|next| next.nominal <= d.at)
+    };
+    if d.state.parked.is_none() {
+        for _ in 0..MAX_AT_ONCE {
+            let Some(next) = named(d) else { return };
+            calendar(d, next);
+        }
+    }
+    let rest = named(d).zip(schedule(d).map(|schedule| Arc::clone(&schedule.spec.times)));
+    let Some((next, times)) = rest else { return };
+    let to = d.at;
+    let walk = times.walk(next.nominal, MAX_MISSED - 1, |nominal| nominal <= to);
+    let (next, missed) = (None, missed(walk.count));
+    emit(d, ScheduleEvent::Passed { to, next, missed });
 }
 
 fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<(), Rejected> {

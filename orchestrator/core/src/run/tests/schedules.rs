@@ -349,7 +349,8 @@ fn how_late_an_occurrence_is_counts_from_when_it_is_to_fire() {
             let missed = fires.iter().filter(|at| now.since(**at) > window).count();
             let due = fires.iter().filter(|at| **at <= now).count();
             let counts = nightly.schedule().counts;
-            assert_eq!((counts.missed, counts.started), (missed as u64, (due - missed) as u64));
+            let started = due - missed;
+            assert_eq!((counts.missed, counts.started), (missed as u64, started as u64));
         }
     }
 }
@@ -535,6 +536,42 @@ fn an_update_counts_from_now_and_keeps_what_it_does_not_say() {
         Err(Rejected::ScheduleExists)
     );
     assert!(!nightly.ask(Command::Create(spec("every: 7s")), "c", second(4)).unwrap());
+}
+
+/// An outage is over, and the first that is read of the log is an update.
+#[test]
+fn an_update_loses_nothing_that_was_due() {
+    let mut nightly = Actor::new("every: 10s\noverlap: allow_all");
+    let update = Command::Update(spec("every: 7s\noverlap: allow_all"));
+    nightly.ask(update, "u", second(25)).unwrap();
+    assert_eq!(nightly.started(), [FIRST, SECOND_ONE]);
+    assert_eq!(nightly.schedule().decided_to, second(25));
+    assert!(nightly.schedule().next.unwrap().nominal > second(25));
+
+    // Its nominal time has come, and its jitter is to pass.
+    let mut nightly = Actor::new("every: 1h\njitter: 30m");
+    let next = nightly.schedule().next.unwrap();
+    assert!(next.at > next.nominal);
+    let update = Command::Update(spec("every: 1h\njitter: 30m\nnote: told apart"));
+    nightly.ask(update, "u", next.nominal).unwrap();
+    assert_eq!(nightly.schedule().counts.started, 1);
+
+    // Of very much the first, and the rest is counted.
+    let update = |document: &str| Command::Update(spec(document));
+    let mut nightly = Actor::new("every: 1s");
+    nightly.ask(update("every: 7s"), "u", second(500)).unwrap();
+    let counts = nightly.schedule().counts;
+    assert_eq!((counts.started, counts.skipped, counts.missed), (1, 99, 400));
+
+    // What is paused stays so, and what is parked starts nothing.
+    let mut nightly = Actor::new("every: 10s\npaused: true");
+    nightly.ask(update("every: 7s\npaused: true"), "u", second(25)).unwrap();
+    assert_eq!((nightly.started().len(), nightly.schedule().counts.missed), (0, 0));
+    let mut nightly = Actor::new("every: 10s");
+    let reason = "poison".into();
+    nightly.take(Input::Park { reason }, second(1));
+    nightly.ask(update("every: 7s"), "u", second(25)).unwrap();
+    assert_eq!((nightly.started().len(), nightly.schedule().counts.missed), (0, 2));
 }
 
 #[test]
