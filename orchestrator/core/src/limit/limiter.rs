@@ -195,10 +195,13 @@ impl Limiter {
                 None => {}
                 Some(Bound::Concurrent(limit)) if self.held < limit => {}
                 Some(Bound::Concurrent(_)) => break,
-                Some(Bound::Rate(rate)) => match rate.take(self.pace, now) {
-                    Ok(point) => self.pace = Some(point),
-                    Err(_) => break,
-                },
+                Some(Bound::Rate(rate)) => {
+                    self.pace = self.pace.map(|point| rate.within_reach(point, now));
+                    match rate.take(self.pace, now) {
+                        Ok(point) => self.pace = Some(point),
+                        Err(_) => break,
+                    }
+                }
             }
             self.waiting.pop_first();
             if let Some(permit) = self.permits.get_mut(&no) {

@@ -330,6 +330,50 @@ fn an_operators_word_counts_for_who_waits_already() {
     assert_eq!(rig.limiter.ask(from, MessageNo(1), ask, rig.now).granted.len(), 0);
 }
 
+/// Twice a day was said, and ten in a second is: nobody waits for half a day.
+#[test]
+fn what_a_slower_rate_owed_is_not_waited_for() {
+    let rate = |limit, seconds| {
+        Bound::Rate(Rate {
+            limit,
+            per: Span::from_secs(seconds),
+        })
+    };
+    let mut rig = Rig::new(rate(2, 86_400));
+    for _ in 0..3 {
+        rig.ask(0, PRIORITY, false);
+    }
+    assert_eq!(rig.limiter.waiting(), 2);
+    rig.limiter.set(Setting::Bound(rate(10, 1)));
+    let changes = rig.limiter.wake(rig.now);
+    assert!(changes.granted.is_empty());
+    assert!(matches!(changes.rows[&0], Some(Row::Pace(_))), "it is stored");
+    let at = rig.limiter.wake_at().unwrap();
+    assert_eq!(at.since(rig.now), Span::from_millis(1_100));
+    assert_eq!(rig.limiter.wake(at).granted.len(), 1);
+    // From there on at its pace.
+    let next = rig.limiter.wake_at().unwrap();
+    assert_eq!(next.since(at), Span::from_millis(100));
+}
+
+/// The clock was a day ahead, and is right again.
+#[test]
+fn a_clock_that_is_put_back_keeps_nobody_waiting() {
+    let second = Rate {
+        limit: 1,
+        per: Span::from_secs(1),
+    };
+    let mut rig = Rig::new(Bound::Rate(second));
+    rig.now = rig.now.plus(Span::from_secs(86_400));
+    rig.ask(0, PRIORITY, false);
+    rig.ask(0, PRIORITY, false);
+    let now = Timestamp(1_000_000);
+    rig.limiter.wake(now);
+    let at = rig.limiter.wake_at().unwrap();
+    assert!(at.since(now) <= Span::from_secs(2), "{at:?}");
+    assert_eq!(rig.limiter.wake(at).granted.len(), 1);
+}
+
 #[test]
 fn undos_come_first_then_priorities() {
     let mut rig = Rig::new(Bound::Concurrent(1));
