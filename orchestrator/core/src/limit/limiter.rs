@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 
 /// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again.
 pub const MAX_WAITING: usize = 100_000;
+/// Most grants of one change; the others follow at once, so that a limit that is lifted makes no batch too large.
+pub(super) const MAX_GRANTS: usize = 1_000;
 
 /// The number of the row with the pace.
 const PACE: i64 = 0;
@@ -143,12 +145,15 @@ impl Limiter {
         self.permits.first_key_value().map(|(_, permit)| &permit.ask.limit)
     }
 
-    /// When to be woken; may lie in the past right after [`Self::load`].
+    /// When to be woken; lies in the past where more can be granted than one change does, and may do so right after
+    /// [`Self::load`].
     pub fn wake_at(&self) -> Option<Timestamp> {
-        match self.next().and_then(|(_, permit)| self.bound(permit)) {
-            Some(Bound::Rate(rate)) => Some(rate.from(self.pace)),
+        match self.next().map(|(_, permit)| self.bound(permit)) {
+            Some(Some(Bound::Rate(rate))) => Some(rate.from(self.pace)),
+            Some(Some(Bound::Concurrent(limit))) if self.held < limit => Some(Timestamp(i64::MIN)),
+            Some(None) => Some(Timestamp(i64::MIN)),
             // The row of the pace goes.
-            Some(Bound::Concurrent(_)) | None => self.pace,
+            Some(Some(Bound::Concurrent(_))) | None => self.pace,
         }
     }
 
@@ -191,6 +196,9 @@ impl Limiter {
     fn grant(&mut self, now: Timestamp, changes: &mut Changes) {
         let before = self.pace;
         while let Some((no, bound)) = self.next().map(|(no, permit)| (no, self.bound(permit))) {
+            if changes.granted.len() >= MAX_GRANTS {
+                break;
+            }
             match bound {
                 None => {}
                 Some(Bound::Concurrent(limit)) if self.held < limit => {}

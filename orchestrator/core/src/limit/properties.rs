@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
+use super::limiter::MAX_GRANTS;
 use super::*;
 use crate::ids::{MessageNo, RunId};
 use crate::run::effect::Direction;
@@ -383,6 +384,41 @@ fn undos_come_first_then_priorities() {
     rig.drain();
     let order: Vec<_> = rig.order.iter().map(|(n, _)| *n).collect();
     assert_eq!(order, [0, 3, 2, 4, 1]);
+}
+
+/// One batch could not carry them all, and a new owner goes on with the rest.
+#[test]
+fn who_waits_for_a_limit_that_is_lifted_goes_a_part_at_a_time() {
+    let mut rig = Rig::new(Bound::Concurrent(1));
+    rig.ask(0, PRIORITY, false);
+    let ask = rig.asks[0].clone();
+    let now = Timestamp(1);
+    let mut limiter = Limiter::default();
+    let mut rows = BTreeMap::new();
+    for n in 0..2 * MAX_GRANTS + 2 {
+        let from = Sender {
+            run: run(u32::try_from(n).unwrap()),
+            namespace: "default".into(),
+            workflow_id: "w".into(),
+        };
+        rows.extend(limiter.ask(from, MessageNo(1), ask.clone(), now).rows);
+    }
+    assert_eq!((limiter.waiting(), limiter.wake_at()), (2 * MAX_GRANTS + 1, None));
+    let many = Setting::Bound(Bound::Concurrent(10_000));
+    limiter.set(many);
+    let changes = limiter.wake(now);
+    assert_eq!(changes.granted.len(), MAX_GRANTS);
+    assert!(limiter.wake_at().is_some_and(|at| at <= now));
+    rows.extend(changes.rows);
+    let stored = rows.into_iter().filter_map(|(no, row)| Some((no, row?)));
+    let mut heir = Limiter::load(stored);
+    heir.set(Setting::Unlimited);
+    assert!(heir.wake_at().is_some_and(|at| at <= now));
+    assert_eq!(heir.wake(now).granted.len(), MAX_GRANTS);
+    heir.set(many);
+    assert!(heir.wake_at().is_some_and(|at| at <= now));
+    assert_eq!(heir.wake(now).granted.len(), 1);
+    assert_eq!(heir.wake_at(), None);
 }
 
 #[test]
