@@ -7,10 +7,12 @@ use super::name::LimitName;
 use super::permit::{Permit, Row};
 use super::turns::Turns;
 use crate::ids::{MessageNo, RunId};
+use crate::run::effect::Direction;
 use crate::run::message::Sender;
 use crate::time::Timestamp;
 
-/// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again.
+/// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again. There is as much
+/// room again for undos, which must not stand outside behind what may have to be undone.
 pub const MAX_WAITING: usize = 100_000;
 /// Most grants of one change; the others follow at once, so that a limit that is lifted makes no batch too large.
 pub(super) const MAX_GRANTS: usize = 1_000;
@@ -90,7 +92,7 @@ impl Limiter {
                 waited: None,
             }),
             Some(_) => {}
-            None if self.waiting.len() >= MAX_WAITING => {}
+            None if self.waiting.len() >= most_waiting(&ask) => {}
             None => {
                 let turn = self.turns.next(ask.rank(), &ask.fairness_key);
                 let no = self.permits.last_key_value().map_or(PACE, |(no, _)| *no) + 1;
@@ -231,5 +233,12 @@ impl Limiter {
         if self.pace != before {
             changes.rows.insert(PACE, self.pace.map(Row::Pace));
         }
+    }
+}
+
+fn most_waiting(ask: &Ask) -> usize {
+    match ask.direction {
+        Direction::Undo => 2 * MAX_WAITING,
+        Direction::Do => MAX_WAITING,
     }
 }

@@ -435,4 +435,14 @@ fn no_more_than_so_many_wait() {
     let mut asked = |n: usize| limiter.ask(from(n), MessageNo(1), ask.clone(), Timestamp(0)).rows.len();
     assert!((0..=MAX_WAITING).all(|n| asked(n) == 1));
     assert_eq!(asked(MAX_WAITING + 1), 0);
+    // An undo is taken all the same, and is next.
+    let undo = Ask {
+        direction: Direction::Undo,
+        ..ask.clone()
+    };
+    let now = Timestamp(0);
+    let changes = limiter.ask(from(MAX_WAITING + 2), MessageNo(1), undo, now);
+    assert_eq!(changes.rows.len(), 1);
+    let changes = limiter.release(run(0), MessageNo(1), now);
+    assert_eq!(changes.granted[0].to, from(MAX_WAITING + 2));
 }
