@@ -36,6 +36,7 @@ use super::keys::child_run_id;
 use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, ScheduledBy, Sender, StartChild};
 use super::outbox;
 use super::parked;
+use super::request::{Verb, was_taken};
 use super::state::State;
 use crate::definition::plan::{CompensationPolicy, Node, NodeId, NodeKind, Plan};
 use crate::ids::{DefinitionHash, MessageNo, RequestId, RunId, StepPath, WorkflowId, WorkflowName};
@@ -240,7 +241,8 @@ fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<()
     let Some(schedule) = schedule(d) else {
         return Err(Rejected::Closed("completed"));
     };
-    if schedule.has_taken(&operation) {
+    // What has a parked schedule go on is remembered like that of any run.
+    if schedule.has_taken(&operation) || was_taken(d.state, Verb::Retry, &operation) {
         return Ok(());
     }
     match command {
@@ -249,14 +251,14 @@ fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<()
         Command::Update(spec) if schedule.spec == *spec => {}
         Command::Update(spec) => set(d, *spec, None, operation),
         Command::Define { version, spec } => return define(d, version, spec, operation),
+        // Also what changes nothing is remembered: its repeat may come when somebody else has said otherwise.
         Command::Pause => {
-            if schedule.paused.is_none() {
-                let reason = operation
-                    .reason
-                    .clone()
-                    .unwrap_or_else(|| Arc::from("an operator paused it"));
-                emit(d, ScheduleEvent::Paused { reason, operation });
-            }
+            let reason = schedule
+                .paused
+                .clone()
+                .or_else(|| operation.reason.clone())
+                .unwrap_or_else(|| Arc::from("an operator paused it"));
+            emit(d, ScheduleEvent::Paused { reason, operation });
         }
         Command::Resume if d.state.parked.is_some() => {
             d.emit(Event::RunResumed {
@@ -267,19 +269,19 @@ fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<()
             advance(d);
         }
         Command::Resume => {
-            if schedule.paused.is_some() {
-                let (decided_to, spec) = (d.at, schedule.spec.clone());
-                let next = next(d, &spec, decided_to);
-                emit(
-                    d,
-                    ScheduleEvent::Resumed {
-                        decided_to,
-                        next,
-                        operation,
-                    },
-                );
-                start_waiting(d);
-            }
+            let (decided_to, next) = match schedule.paused {
+                Some(_) => (d.at, next(d, &schedule.spec, d.at)),
+                None => (schedule.decided_to, schedule.next),
+            };
+            emit(
+                d,
+                ScheduleEvent::Resumed {
+                    decided_to,
+                    next,
+                    operation,
+                },
+            );
+            start_waiting(d);
         }
         Command::Trigger { overlap } => {
             let number = schedule.triggers.saturating_add(1);

@@ -370,6 +370,30 @@ fn a_pause_is_not_made_up_for() {
     assert_eq!(nightly.schedule().paused, None);
 }
 
+/// The same command again, because its answer was lost, after somebody else has said otherwise.
+#[test]
+fn a_repeat_of_what_changed_nothing_changes_nothing_later() {
+    let mut nightly = Actor::new("every: 10s");
+    nightly.ask(Command::Resume, "r1", second(1)).unwrap();
+    assert_eq!(nightly.state.wake_at(), Some(second(10)));
+    nightly.ask(Command::Pause, "p1", second(2)).unwrap();
+    assert!(!nightly.ask(Command::Resume, "r1", second(3)).unwrap());
+    assert!(nightly.schedule().paused.is_some());
+
+    nightly.ask(Command::Pause, "p2", second(4)).unwrap();
+    nightly.ask(Command::Resume, "r2", second(5)).unwrap();
+    assert!(!nightly.ask(Command::Pause, "p2", second(6)).unwrap());
+    assert_eq!(nightly.schedule().paused, None);
+
+    // One that had a parked schedule go on resumes no pause as well.
+    nightly.ask(Command::Pause, "p3", second(7)).unwrap();
+    let reason = "poison".into();
+    nightly.take(Input::Park { reason }, second(7));
+    nightly.ask(Command::Resume, "r3", second(8)).unwrap();
+    assert!(!nightly.ask(Command::Resume, "r3", second(9)).unwrap());
+    assert!(nightly.schedule().paused.is_some());
+}
+
 #[test]
 fn a_failure_pauses_where_that_is_asked_for() {
     for (status, pauses) in [
