@@ -14,6 +14,9 @@ use crate::cli::limit::RaiseArgs;
 use crate::cli::signal::SignalArgs;
 use crate::cli::start::StartArgs;
 
+/// Flags of schedules that take no value.
+const SWITCHES: [&str; 2] = ["--pause-on-failure", "--paused"];
+
 /// Ready to be pasted into a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Again {
@@ -82,7 +85,10 @@ impl Again {
     ) -> Self {
         let mut again = Self::new("schedule", what, globals, request_id);
         for (flag, value) in rest {
-            again.flag(flag, value.as_deref());
+            match value {
+                Some(_) if SWITCHES.contains(flag) => again.words.push((*flag).to_owned()),
+                value => again.flag(flag, value.as_deref()),
+            }
         }
         again.words.push(name.to_owned());
         again

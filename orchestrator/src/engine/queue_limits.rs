@@ -78,7 +78,11 @@ pub(super) fn read(rows: Vec<QueueRow>) -> AllLimits {
 impl<S: Store, B: Bus> Loop<S, B> {
     /// The store has definitions, namespaces or limits that this replica may not know yet.
     pub(super) fn see_epoch(&mut self, epoch: i64) {
-        if !self.definitions.knows(epoch) {
+        if self.definitions.knows(epoch) {
+            // The look-up that has read it may have said nothing here: it was void for partitions taken meanwhile, or for all
+            // that has been dropped since.
+            self.learn_queue_limits();
+        } else {
             self.wanted.definitions();
         }
     }

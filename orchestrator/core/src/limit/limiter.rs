@@ -7,11 +7,15 @@ use super::name::LimitName;
 use super::permit::{Permit, Row};
 use super::turns::Turns;
 use crate::ids::{MessageNo, RunId};
+use crate::run::effect::Direction;
 use crate::run::message::Sender;
 use crate::time::Timestamp;
 
-/// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again.
+/// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again. There is as much
+/// room again for undos, which must not stand outside behind what may have to be undone.
 pub const MAX_WAITING: usize = 100_000;
+/// Most grants of one change; the others follow at once, so that a limit that is lifted makes no batch too large.
+pub(super) const MAX_GRANTS: usize = 1_000;
 
 /// The number of the row with the pace.
 const PACE: i64 = 0;
@@ -88,7 +92,7 @@ impl Limiter {
                 waited: None,
             }),
             Some(_) => {}
-            None if self.waiting.len() >= MAX_WAITING => {}
+            None if self.waiting.len() >= most_waiting(&ask) => {}
             None => {
                 let turn = self.turns.next(ask.rank(), &ask.fairness_key);
                 let no = self.permits.last_key_value().map_or(PACE, |(no, _)| *no) + 1;
@@ -143,12 +147,15 @@ impl Limiter {
         self.permits.first_key_value().map(|(_, permit)| &permit.ask.limit)
     }
 
-    /// When to be woken; may lie in the past right after [`Self::load`].
+    /// When to be woken; lies in the past where more can be granted than one change does, and may do so right after
+    /// [`Self::load`].
     pub fn wake_at(&self) -> Option<Timestamp> {
-        match self.next().and_then(|(_, permit)| self.bound(permit)) {
-            Some(Bound::Rate(rate)) => Some(rate.from(self.pace)),
+        match self.next().map(|(_, permit)| self.bound(permit)) {
+            Some(Some(Bound::Rate(rate))) => Some(rate.from(self.pace)),
+            Some(Some(Bound::Concurrent(limit))) if self.held < limit => Some(Timestamp(i64::MIN)),
+            Some(None) => Some(Timestamp(i64::MIN)),
             // The row of the pace goes.
-            Some(Bound::Concurrent(_)) | None => self.pace,
+            Some(Some(Bound::Concurrent(_))) | None => self.pace,
         }
     }
 
@@ -191,14 +198,20 @@ impl Limiter {
     fn grant(&mut self, now: Timestamp, changes: &mut Changes) {
         let before = self.pace;
         while let Some((no, bound)) = self.next().map(|(no, permit)| (no, self.bound(permit))) {
+            if changes.granted.len() >= MAX_GRANTS {
+                break;
+            }
             match bound {
                 None => {}
                 Some(Bound::Concurrent(limit)) if self.held < limit => {}
                 Some(Bound::Concurrent(_)) => break,
-                Some(Bound::Rate(rate)) => match rate.take(self.pace, now) {
-                    Ok(point) => self.pace = Some(point),
-                    Err(_) => break,
-                },
+                Some(Bound::Rate(rate)) => {
+                    self.pace = self.pace.map(|point| rate.within_reach(point, now));
+                    match rate.take(self.pace, now) {
+                        Ok(point) => self.pace = Some(point),
+                        Err(_) => break,
+                    }
+                }
             }
             self.waiting.pop_first();
             if let Some(permit) = self.permits.get_mut(&no) {
@@ -220,5 +233,12 @@ impl Limiter {
         if self.pace != before {
             changes.rows.insert(PACE, self.pace.map(Row::Pace));
         }
+    }
+}
+
+fn most_waiting(ask: &Ask) -> usize {
+    match ask.direction {
+        Direction::Undo => 2 * MAX_WAITING,
+        Direction::Do => MAX_WAITING,
     }
 }

@@ -7,6 +7,9 @@
 use super::ask::Rate;
 use crate::time::{Span, Timestamp};
 
+/// So much the clock of a new owner may be behind that of the last one.
+const SKEW: Span = Span::from_secs(1);
+
 impl Rate {
     fn interval(self) -> Span {
         Span(self.per.0.div_ceil(u64::from(self.limit.max(1))).max(1))
@@ -14,6 +17,12 @@ impl Rate {
 
     fn slack(self) -> Span {
         Span(self.per.0 / 20)
+    }
+
+    /// The point as far ahead as this rate can have brought it: what is further comes from a slower one, or from a clock that
+    /// has been put back since.
+    pub(super) fn within_reach(self, point: Timestamp, now: Timestamp) -> Timestamp {
+        point.min(now.plus(self.interval()).plus(self.slack()).plus(SKEW))
     }
 
     /// The point after one more grant, or from when there can be one.

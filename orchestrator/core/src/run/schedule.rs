@@ -8,7 +8,7 @@
 //! | wake, a message without an answer | sent again |
 //! | its run has closed | what became of it is noted; the schedule is paused, if it failed and that is asked for; the next that waits is started |
 //! | its start was refused | noted likewise |
-//! | create, update, define | the calendar counts from now |
+//! | create, update, define | what the calendar has named up to now is decided; it counts from now |
 //! | pause, resume | what comes due in between is not made up for |
 //! | trigger, backfill | occurrences beside the calendar |
 //! | delete | closes; what it has started goes on |
@@ -36,6 +36,7 @@ use super::keys::child_run_id;
 use super::message::{Answer, Body, ChildClosed, OnParentClose, Recipient, Refusal, ScheduledBy, Sender, StartChild};
 use super::outbox;
 use super::parked;
+use super::request::{Verb, was_taken};
 use super::state::State;
 use crate::definition::plan::{CompensationPolicy, Node, NodeId, NodeKind, Plan};
 use crate::ids::{DefinitionHash, MessageNo, RequestId, RunId, StepPath, WorkflowId, WorkflowName};
@@ -52,7 +53,7 @@ pub const PREFIX: &str = "$schedule/";
 /// Occurrences that one transition decides; the rest follow at once.
 const MAX_AT_ONCE: usize = 100;
 /// Missed occurrences that one transition counts, at most.
-const MAX_MISSED: u32 = 10_000;
+const MAX_MISSED: usize = 10_000;
 
 /// The workflow id of a schedule.
 pub fn workflow_id(schedule: &str) -> WorkflowId {
@@ -180,6 +181,7 @@ fn next(d: &Decider<'_>, spec: &Spec, after: Timestamp) -> Option<Next> {
 }
 
 fn set(d: &mut Decider<'_>, spec: Spec, version: Option<u32>, operation: Operation) {
+    decide_before(d);
     let before = d.state.schedule.as_deref();
     let said = |spec: &Spec| spec.paused.then(|| Arc::<str>::from("it was made paused"));
     // What is paused stays so, and what remains does, unless the specification says something else than before.
@@ -214,11 +216,33 @@ fn set(d: &mut Decider<'_>, spec: Spec, version: Option<u32>, operation: Operati
     start_waiting(d);
 }
 
+/// Another calendar knows nothing of what this one has named up to now, before an update that is the first after an outage, or
+/// comes while a jitter passes. It is decided by what has been said until now; of very much the first, and the rest is missed.
+fn decide_before(d: &mut Decider<'_>) {
+    let named = |d: &Decider<'_>| {
+        let schedule = schedule(d).filter(|schedule| schedule.is_active())?;
+        schedule.next.filter(|next| next.nominal <= d.at)
+    };
+    if d.state.parked.is_none() {
+        for _ in 0..MAX_AT_ONCE {
+            let Some(next) = named(d) else { return };
+            calendar(d, next);
+        }
+    }
+    let rest = named(d).zip(schedule(d).map(|schedule| Arc::clone(&schedule.spec.times)));
+    let Some((next, times)) = rest else { return };
+    let to = d.at;
+    let walk = times.walk(next.nominal, MAX_MISSED - 1, |nominal| nominal <= to);
+    let (next, missed) = (None, missed(walk.count));
+    emit(d, ScheduleEvent::Passed { to, next, missed });
+}
+
 fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<(), Rejected> {
     let Some(schedule) = schedule(d) else {
         return Err(Rejected::Closed("completed"));
     };
-    if schedule.has_taken(&operation) {
+    // What has a parked schedule go on is remembered like that of any run.
+    if schedule.has_taken(&operation) || was_taken(d.state, Verb::Retry, &operation) {
         return Ok(());
     }
     match command {
@@ -227,14 +251,14 @@ fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<()
         Command::Update(spec) if schedule.spec == *spec => {}
         Command::Update(spec) => set(d, *spec, None, operation),
         Command::Define { version, spec } => return define(d, version, spec, operation),
+        // Also what changes nothing is remembered: its repeat may come when somebody else has said otherwise.
         Command::Pause => {
-            if schedule.paused.is_none() {
-                let reason = operation
-                    .reason
-                    .clone()
-                    .unwrap_or_else(|| Arc::from("an operator paused it"));
-                emit(d, ScheduleEvent::Paused { reason, operation });
-            }
+            let reason = schedule
+                .paused
+                .clone()
+                .or_else(|| operation.reason.clone())
+                .unwrap_or_else(|| Arc::from("an operator paused it"));
+            emit(d, ScheduleEvent::Paused { reason, operation });
         }
         Command::Resume if d.state.parked.is_some() => {
             d.emit(Event::RunResumed {
@@ -245,19 +269,19 @@ fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -> Result<()
             advance(d);
         }
         Command::Resume => {
-            if schedule.paused.is_some() {
-                let (decided_to, spec) = (d.at, schedule.spec.clone());
-                let next = next(d, &spec, decided_to);
-                emit(
-                    d,
-                    ScheduleEvent::Resumed {
-                        decided_to,
-                        next,
-                        operation,
-                    },
-                );
-                start_waiting(d);
-            }
+            let (decided_to, next) = match schedule.paused {
+                Some(_) => (d.at, next(d, &schedule.spec, d.at)),
+                None => (schedule.decided_to, schedule.next),
+            };
+            emit(
+                d,
+                ScheduleEvent::Resumed {
+                    decided_to,
+                    next,
+                    operation,
+                },
+            );
+            start_waiting(d);
         }
         Command::Trigger { overlap } => {
             let number = schedule.triggers.saturating_add(1);
@@ -315,11 +339,15 @@ fn may_backfill(schedule: &Schedule, backfill: &Backfill, now: Timestamp) -> Res
     if schedule.backfills.len() >= 10 {
         return refuse("ten backfills are under way already".to_owned());
     }
-    let mut times = schedule.spec.times.between(backfill.after, backfill.until);
-    if times.nth(MAX_BACKFILL).is_some() {
+    let times = &schedule.spec.times;
+    let walk = times.walk(backfill.after, MAX_BACKFILL + 1, |nominal| nominal <= backfill.until);
+    if walk.count > MAX_BACKFILL {
         return refuse(format!(
             "the range has more than {MAX_BACKFILL} occurrences; take a shorter one"
         ));
+    }
+    if !walk.whole {
+        return refuse("the calendar names too much to look through in the range; take a shorter one".to_owned());
     }
     Ok(())
 }
@@ -353,19 +381,17 @@ fn calendar(d: &mut Decider<'_>, due: Next) {
         return;
     };
     let window = spec.policy.catch_up_window;
-    if d.at.since(due.nominal) > window {
+    // Its time is when it is to fire: jitter is no delay.
+    if d.at.since(due.at) > window {
         let oldest = Timestamp(d.at.0.saturating_sub(i64::try_from(window.0).unwrap_or(i64::MAX)));
-        let (mut missed, mut to) = (1, due.nominal);
         let gone = Timestamp(oldest.0.saturating_sub(1));
-        for nominal in spec.times.between(due.nominal, gone) {
-            to = nominal;
-            missed += 1;
-            if missed >= MAX_MISSED {
-                // Not all are counted, and all are passed.
-                to = gone;
-                break;
-            }
-        }
+        let id = name(d);
+        // They fire in the order of their nominal times, each before the next one.
+        let is_gone = |nominal: Timestamp| nominal <= gone && spec.times.fires_at(&id, nominal) <= gone;
+        let walk = spec.times.walk(due.nominal, MAX_MISSED - 1, is_gone);
+        // Else not all are counted, and all are passed.
+        let to = if walk.whole { walk.last } else { gone };
+        let missed = missed(walk.count);
         let next = next(d, &spec, to.max(decided_to));
         return emit(d, ScheduleEvent::Passed { to, next, missed });
     }
@@ -385,6 +411,11 @@ fn calendar(d: &mut Decider<'_>, due: Next) {
         counted: true,
     };
     occur(d, due);
+}
+
+/// One, and so many behind it.
+fn missed(more: usize) -> u32 {
+    u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// One occurrence of the first backfill; `false` if there is none to decide.

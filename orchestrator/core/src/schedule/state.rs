@@ -282,7 +282,11 @@ impl Schedule {
 
     /// Whether one more occurrence can be taken without being skipped for want of room.
     pub(crate) fn has_room(&self, overlap: Overlap) -> bool {
-        self.running.len() < MAX_RUNNING && (overlap == Overlap::AllowAll || self.buffer.len() < MAX_BUFFERED)
+        match overlap {
+            Overlap::AllowAll => self.running.len() < MAX_RUNNING,
+            // They start when nothing is open.
+            _ => self.buffer.len() < MAX_BUFFERED,
+        }
     }
 
     pub(crate) fn has_taken(&self, operation: &Operation) -> bool {

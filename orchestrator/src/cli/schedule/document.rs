@@ -228,6 +228,8 @@ fn flags_again(args: &PutArgs) -> Vec<(&'static str, Option<String>)> {
         ("--catch-up-window", args.catch_up_window.clone()),
         ("--actions", args.actions.map(|actions| actions.to_string())),
         ("--note", args.note.clone()),
+        ("--pause-on-failure", args.pause_on_failure.then(String::new)),
+        ("--paused", args.paused.then(String::new)),
     ]);
     flags
 }
@@ -238,6 +240,7 @@ mod tests {
 
     use super::super::{ScheduleArgs, ScheduleCommands};
     use super::*;
+    use crate::cli::again::Again;
     use crate::cli::{Cli, Command};
 
     fn args(line: &[&str]) -> PutArgs {
@@ -271,6 +274,31 @@ mod tests {
             pause_on_failure: true\nnote: the report\n";
         let (_, spec) = read_schedule(text).unwrap();
         assert_eq!(from_flags(&args).unwrap(), **spec.json());
+    }
+
+    /// Whoever pastes it must not get a schedule that starts runs at once.
+    #[test]
+    fn the_command_to_repeat_says_all_that_was_said() {
+        let line = [
+            "nightly",
+            "--workflow=report",
+            "--cron=0 3 * * 1-5",
+            "--every=1h",
+            "--zone=Europe/Berlin",
+            "--overlap=buffer_one",
+            "--actions=3",
+            "--paused",
+            "--pause-on-failure",
+        ];
+        let globals = Cli::try_parse_from(["knarr", "schedule", "list"]).unwrap().globals;
+        let again = Again::schedule("create", "nightly", &flags_again(&args(&line)), &globals, "cli-1");
+        let words = again.to_string();
+        for word in ["--paused", "--pause-on-failure", "--actions=3"] {
+            assert!(words.split(' ').any(|said| said == word), "{word} in {words}");
+        }
+        let plain = args(&["nightly", "--workflow=report", "--every=1h"]);
+        let again = Again::schedule("create", "nightly", &flags_again(&plain), &globals, "cli-1");
+        assert!(!again.to_string().contains("--pause"), "{again}");
     }
 
     #[test]

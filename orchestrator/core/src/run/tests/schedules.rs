@@ -15,7 +15,7 @@ use crate::run::{self, State, Status, Transition, effects, evolve};
 use crate::schedule::command::Command;
 use crate::schedule::state::{Became, Schedule, Skip};
 use crate::schedule::{Overlap, Spec};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 const T0: i64 = 1_800_000_000_000_000;
 const SECOND: i64 = 1_000_000;
@@ -280,6 +280,19 @@ fn allow_all_starts_everything_up_to_a_limit() {
 }
 
 #[test]
+fn however_many_are_open_they_are_told_to_stop() {
+    let mut nightly = Actor::new("every: 1s\noverlap: allow_all");
+    nightly.wake(second(2_000));
+    assert_eq!(nightly.schedule().running.len(), 2_000);
+    let update = Command::Update(spec("every: 1s\noverlap: cancel_other"));
+    nightly.ask(update, "u", second(2_000)).unwrap();
+    nightly.wake(second(2_001));
+    let schedule = nightly.schedule();
+    assert_eq!((schedule.buffer.len(), schedule.counts.skipped), (1, 0));
+    assert!(schedule.running.values().all(|running| running.stopping.is_some()));
+}
+
+#[test]
 fn the_buffer_is_bounded() {
     let mut nightly = Actor::new("every: 1s\noverlap: buffer_all");
     nightly.wake(second(1_010));
@@ -308,6 +321,41 @@ fn what_is_older_than_the_catch_up_window_is_missed_and_counted() {
 }
 
 #[test]
+fn what_waits_for_its_jitter_is_not_late() {
+    let mut nightly = Actor::new("every: 1h\njitter: 30m\noverlap: allow_all\ncatch_up_window: 10s");
+    let mut late = 0;
+    for _ in 0..24 {
+        let next = nightly.schedule().next.unwrap();
+        late += usize::from(next.at.since(next.nominal) > Span::from_secs(10));
+        nightly.wake(next.at);
+    }
+    let counts = nightly.schedule().counts;
+    assert!(late > 0);
+    assert_eq!((counts.missed, counts.started), (0, 24));
+}
+
+#[test]
+fn how_late_an_occurrence_is_counts_from_when_it_is_to_fire() {
+    let document = "every: 1h\njitter: 59m\noverlap: allow_all\ncatch_up_window: 30m";
+    let times = Arc::clone(&spec(document).times);
+    let nominal = times.between(second(0), second(24 * 3_600));
+    let fires: Vec<Timestamp> = nominal.map(|nominal| times.fires_at("nightly", nominal)).collect();
+    assert_eq!(fires.len(), 24);
+    let window = Span::from_secs(30 * 60);
+    for at in &fires[..20] {
+        for now in [at.plus(window), Timestamp(at.plus(window).0 + 1)] {
+            let mut nightly = Actor::new(document);
+            nightly.wake(now);
+            let missed = fires.iter().filter(|at| now.since(**at) > window).count();
+            let due = fires.iter().filter(|at| **at <= now).count();
+            let counts = nightly.schedule().counts;
+            let started = due - missed;
+            assert_eq!((counts.missed, counts.started), (missed as u64, started as u64));
+        }
+    }
+}
+
+#[test]
 fn a_pause_is_not_made_up_for() {
     let mut nightly = Actor::new("every: 10s\noverlap: allow_all");
     assert!(nightly.ask(Command::Pause, "p", second(1)).unwrap());
@@ -320,6 +368,30 @@ fn a_pause_is_not_made_up_for() {
     // An old request is no new one.
     assert!(!nightly.ask(Command::Pause, "p", second(36)).unwrap());
     assert_eq!(nightly.schedule().paused, None);
+}
+
+/// The same command again, because its answer was lost, after somebody else has said otherwise.
+#[test]
+fn a_repeat_of_what_changed_nothing_changes_nothing_later() {
+    let mut nightly = Actor::new("every: 10s");
+    nightly.ask(Command::Resume, "r1", second(1)).unwrap();
+    assert_eq!(nightly.state.wake_at(), Some(second(10)));
+    nightly.ask(Command::Pause, "p1", second(2)).unwrap();
+    assert!(!nightly.ask(Command::Resume, "r1", second(3)).unwrap());
+    assert!(nightly.schedule().paused.is_some());
+
+    nightly.ask(Command::Pause, "p2", second(4)).unwrap();
+    nightly.ask(Command::Resume, "r2", second(5)).unwrap();
+    assert!(!nightly.ask(Command::Pause, "p2", second(6)).unwrap());
+    assert_eq!(nightly.schedule().paused, None);
+
+    // One that had a parked schedule go on resumes no pause as well.
+    nightly.ask(Command::Pause, "p3", second(7)).unwrap();
+    let reason = "poison".into();
+    nightly.take(Input::Park { reason }, second(7));
+    nightly.ask(Command::Resume, "r3", second(8)).unwrap();
+    assert!(!nightly.ask(Command::Resume, "r3", second(9)).unwrap());
+    assert!(nightly.schedule().paused.is_some());
 }
 
 #[test]
@@ -488,6 +560,42 @@ fn an_update_counts_from_now_and_keeps_what_it_does_not_say() {
         Err(Rejected::ScheduleExists)
     );
     assert!(!nightly.ask(Command::Create(spec("every: 7s")), "c", second(4)).unwrap());
+}
+
+/// An outage is over, and the first that is read of the log is an update.
+#[test]
+fn an_update_loses_nothing_that_was_due() {
+    let mut nightly = Actor::new("every: 10s\noverlap: allow_all");
+    let update = Command::Update(spec("every: 7s\noverlap: allow_all"));
+    nightly.ask(update, "u", second(25)).unwrap();
+    assert_eq!(nightly.started(), [FIRST, SECOND_ONE]);
+    assert_eq!(nightly.schedule().decided_to, second(25));
+    assert!(nightly.schedule().next.unwrap().nominal > second(25));
+
+    // Its nominal time has come, and its jitter is to pass.
+    let mut nightly = Actor::new("every: 1h\njitter: 30m");
+    let next = nightly.schedule().next.unwrap();
+    assert!(next.at > next.nominal);
+    let update = Command::Update(spec("every: 1h\njitter: 30m\nnote: told apart"));
+    nightly.ask(update, "u", next.nominal).unwrap();
+    assert_eq!(nightly.schedule().counts.started, 1);
+
+    // Of very much the first, and the rest is counted.
+    let update = |document: &str| Command::Update(spec(document));
+    let mut nightly = Actor::new("every: 1s");
+    nightly.ask(update("every: 7s"), "u", second(500)).unwrap();
+    let counts = nightly.schedule().counts;
+    assert_eq!((counts.started, counts.skipped, counts.missed), (1, 99, 400));
+
+    // What is paused stays so, and what is parked starts nothing.
+    let mut nightly = Actor::new("every: 10s\npaused: true");
+    nightly.ask(update("every: 7s\npaused: true"), "u", second(25)).unwrap();
+    assert_eq!((nightly.started().len(), nightly.schedule().counts.missed), (0, 0));
+    let mut nightly = Actor::new("every: 10s");
+    let reason = "poison".into();
+    nightly.take(Input::Park { reason }, second(1));
+    nightly.ask(update("every: 7s"), "u", second(25)).unwrap();
+    assert_eq!((nightly.started().len(), nightly.schedule().counts.missed), (0, 2));
 }
 
 #[test]
