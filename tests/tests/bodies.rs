@@ -194,6 +194,27 @@ async fn every_size_goes_every_way() {
     stack.stop().await;
 }
 
+/// An object of chunks of one byte, as whoever may write to the bucket can make one.
+async fn cut_small(nats: &async_nats::Client, body: &str) -> String {
+    let bucket = "KNARR_BODIES_default";
+    for byte in body.bytes() {
+        let chunk = Bytes::copy_from_slice(&[byte]);
+        nats.publish(format!("$O.{bucket}.C.crumbs"), chunk).await.unwrap();
+    }
+    let record = json!({
+        "name": "crumbs", "bucket": bucket, "nuid": "crumbs", "size": body.len(), "chunks": body.len(),
+        "mtime": "2026-11-23T06:00:00Z",
+    });
+    // The name as URL-safe base64.
+    let stored = nats
+        .request(format!("$O.{bucket}.M.Y3J1bWJz"), record.to_string().into())
+        .await
+        .unwrap();
+    let stored: Value = serde_json::from_slice(&stored.payload).unwrap();
+    assert!(stored["seq"].as_u64() > Some(2_000), "{stored}");
+    format!("{bucket}/crumbs")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
     let stack = Stack::start().await;
@@ -205,6 +226,7 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
     let mine = body::put(nats, "default", &large).await.unwrap();
     let others = body::put(nats, "other", &large).await.unwrap();
     let wrong = format!("SHA-256={}", "A".repeat(43));
+    let crumbs = cut_small(nats, &text(2_000)).await;
     let cases = [
         ("KNARR_BODIES_default/nothing", None, "", "KN0262"),
         (others.object.as_str(), None, "", "KN0261"),
@@ -213,6 +235,8 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
         ("", None, "", "KN0261"),
         (mine.object.as_str(), Some(wrong.as_str()), "", "KN0263"),
         (mine.object.as_str(), None, "1", "KN0261"),
+        // Whole and right, but two thousand requests.
+        (crumbs.as_str(), None, "", "KN0263"),
     ];
     for (n, (object, digest, payload, code)) in cases.into_iter().enumerate() {
         let mut headers = HeaderMap::new();

@@ -24,6 +24,9 @@ pub use knarr_schemas::subject::MAX_INLINE_BYTES;
 
 /// As other clients have it, unless the server takes less in a message.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// Chunks are this large at least, but for the last: each is a request of its own, and whoever writes an object may cut it as
+/// they like.
+const LEAST_CHUNK_BYTES: usize = 1_024;
 /// Of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -114,7 +117,7 @@ pub async fn put(client: &Client, namespace: &str, body: &Bytes) -> Result<Refer
     // Unique, and no part of a subject that has a meaning.
     let nuid = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
     let most = client.server_info().max_payload;
-    let chunk = CHUNK_BYTES.min((most / 2).max(1_024));
+    let chunk = CHUNK_BYTES.min((most / 2).max(LEAST_CHUNK_BYTES));
     let chunks = format!("$O.{bucket}.C.{nuid}");
     let mut count = 0;
     let mut rest = body.clone();
@@ -218,7 +221,12 @@ pub async fn get(
     let chunks = format!("$O.{bucket}.C.{}", record.nuid);
     let mut body = BytesMut::with_capacity(size);
     let mut next = 1;
+    let mut left = size / LEAST_CHUNK_BYTES + 1;
     while body.len() < size {
+        if left == 0 {
+            return Err(damaged("it is cut too small"));
+        }
+        left -= 1;
         let query = serde_json::json!({ "seq": next, "next_by_subj": chunks });
         let Some((sequence, part)) = message(client, &bucket, &query).await? else {
             return Err(BodyError::Missing(shown(object)));
