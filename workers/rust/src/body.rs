@@ -190,12 +190,7 @@ pub async fn get(
     limit: usize,
 ) -> Result<Bytes, BodyError> {
     let bucket = subject::body_bucket(namespace).map_err(|_| BodyError::Reference(shown(object)))?;
-    let name = object
-        .strip_prefix(bucket.as_str())
-        .and_then(|rest| rest.strip_prefix('/'))
-        .filter(|name| !name.is_empty() && name.len() <= 512)
-        .ok_or_else(|| BodyError::Reference(shown(object)))?;
-    let record = format!("$O.{bucket}.M.{}", URL_SAFE.encode(name));
+    let record = record_subject(&bucket, object)?;
     let found = message(client, &bucket, &serde_json::json!({ "last_by_subj": record })).await?;
     let (_, record) = found.ok_or_else(|| BodyError::Missing(shown(object)))?;
     let damaged = |why| BodyError::Damaged(shown(object), why);
@@ -246,7 +241,21 @@ pub async fn get(
     Ok(body)
 }
 
-/// A stored message of the bucket's stream and its sequence, asked for directly.
+/// What the record of an object is stored under, in the stream `OBJ_<bucket>`.
+///
+/// # Errors
+/// The reference names no object of this bucket.
+pub fn record_subject(bucket: &str, object: &str) -> Result<String, BodyError> {
+    let name = object
+        .strip_prefix(bucket)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .filter(|name| !name.is_empty() && name.len() <= 512)
+        .ok_or_else(|| BodyError::Reference(shown(object)))?;
+    Ok(format!("$O.{bucket}.M.{}", URL_SAFE.encode(name)))
+}
+
+/// A stored message of the bucket's stream and its sequence, asked for directly: any replica of the stream answers, and one
+/// may be behind the others.
 async fn message(client: &Client, bucket: &str, query: &serde_json::Value) -> Result<Option<(u64, Bytes)>, BodyError> {
     let request = Request::new().payload(query.to_string().into()).timeout(Some(TIMEOUT));
     let unavailable = |text: String| BodyError::Unavailable(text);
@@ -283,4 +292,30 @@ fn digest(body: &[u8]) -> String {
 fn shown(object: &str) -> String {
     let short = &object[..object.floor_char_boundary(200)];
     short.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_names_an_object_of_its_own_bucket() {
+        let of = |object: &str| record_subject("KNARR_BODIES_a", object).ok();
+        assert_eq!(
+            of("KNARR_BODIES_a/crumbs").as_deref(),
+            Some("$O.KNARR_BODIES_a.M.Y3J1bWJz")
+        );
+        assert!(of(&format!("KNARR_BODIES_a/{}", "x".repeat(512))).is_some());
+        for other in [
+            "",
+            "KNARR_BODIES_a",
+            "KNARR_BODIES_a/",
+            "KNARR_BODIES_ab/crumbs",
+            "KNARR_BODIES_b/crumbs",
+            "OBJ_KNARR_BODIES_a/crumbs",
+            &format!("KNARR_BODIES_a/{}", "x".repeat(513)),
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }

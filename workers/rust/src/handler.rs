@@ -24,6 +24,9 @@ use crate::outcome::Outcome;
 const MOST_INPUT_BYTES: usize = 16 << 20;
 /// With the pauses between them, six seconds.
 const STORE_TRIES: u32 = 6;
+/// An input that is not there is asked for again, so often.
+const MISSING_TRIES: u32 = 5;
+const MISSING_PAUSE: Duration = Duration::from_millis(200);
 
 /// A handler with its types erased. It spawns by itself, so that an activity costs one allocation for its future.
 pub(crate) trait Handler: Send + Sync {
@@ -90,6 +93,7 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
     let digest = task.header(header::BODY_DIGEST);
     let mut pause = Duration::from_millis(100);
+    let mut missing = 0;
     loop {
         match body::get(client, namespace, object, digest, MOST_INPUT_BYTES).await {
             Ok(input) => return Ok(input),
@@ -98,6 +102,11 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
                 tracing::debug!("a task's input is not there yet: {problem}");
                 tokio::time::sleep(pause).await;
                 pause = (2 * pause).min(Duration::from_secs(5));
+            }
+            // A replica of the bucket may be behind; a server that comes up answers before its streams do.
+            Err(BodyError::Missing(_) | BodyError::NoBucket(_)) if missing < MISSING_TRIES => {
+                missing += 1;
+                tokio::time::sleep(MISSING_PAUSE).await;
             }
             Err(error) => return Err(task.refused("body_missing", error.to_string())),
         }

@@ -16,6 +16,7 @@ use knarr_worker::body::{self, BodyError};
 use tokio::time::Instant;
 
 use super::Shared;
+use super::jetstream::MessageQuery;
 use crate::bus::{self, Delivery, Headers, Outgoing, PublishError};
 
 /// Of anything that is the user's own: the most that may be configured. A larger object is not even read.
@@ -27,6 +28,9 @@ const PUTS_AT_ONCE: usize = 8;
 /// A store that does not answer is asked for so long before a message is handed over without its body.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
+/// An object that the leader of the stream has, and whichever replica was asked has not, is asked for again, so often.
+const BEHIND: u32 = 5;
+const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 
 /// The namespace of a message whose body is to be an object. Dead letters are cut instead, answers say where to ask.
 fn namespace_if_large(message: &Outgoing) -> Option<String> {
@@ -148,9 +152,19 @@ async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>)
     let mut link = shared.link.clone();
     let mut epoch = link.borrow().epoch;
     let mut until = Instant::now() + PATIENCE;
+    let mut behind = 0;
     loop {
         let getting = body::get(shared.js.client(), &whose.namespace, object, digest, whose.most);
-        let error = match tokio::time::timeout(PATIENCE, getting).await {
+        let asked = tokio::time::timeout(PATIENCE, getting).await;
+        if matches!(asked, Ok(Err(BodyError::Missing(_))))
+            && behind < BEHIND
+            && leader_has(shared, whose, object).await
+        {
+            behind += 1;
+            tokio::time::sleep(BEHIND_PAUSE).await;
+            continue;
+        }
+        let error = match asked {
             // A server that comes up answers before its streams do.
             Ok(Err(error @ (BodyError::Unavailable(_) | BodyError::NoBucket(_)))) => error,
             Ok(settled) => return settled,
@@ -167,6 +181,26 @@ async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>)
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Objects are read from any replica of their stream. Of a message that has just come its object may have reached the leader
+/// and a majority, and not the replica that was asked.
+async fn leader_has(shared: &Shared, whose: &Whose, object: &str) -> bool {
+    let Ok(bucket) = subject::body_bucket(&whose.namespace) else {
+        return false;
+    };
+    let Ok(record) = body::record_subject(&bucket, object) else {
+        return false;
+    };
+    let query = MessageQuery {
+        last_by_subj: Some(&record),
+        ..MessageQuery::default()
+    };
+    let found = shared.js.message(&format!("OBJ_{bucket}"), &query).await;
+    let Ok(Some(record)) = found else { return false };
+    let record = record.payload().ok();
+    let record: Option<serde_json::Value> = record.and_then(|text| serde_json::from_slice(&text).ok());
+    record.is_some_and(|record| record["deleted"] != true)
 }
 
 fn code_of(error: &BodyError) -> &'static Code {
