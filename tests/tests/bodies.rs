@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use knarr::api::command::{AnswerWanted, Commander, SignalCommand, StartCommand};
 use knarr_schemas::body::{Answer, AnswerStage};
-use knarr_tests::jetstream::{api, dead_letters, messages};
+use knarr_tests::jetstream::{api, dead_letters, messages, reconfigure};
 use knarr_tests::{Replica, ReplicaOptions, Stack, eventually};
 use knarr_worker::body::{self, MAX_INLINE_BYTES};
 use knarr_worker::{ActivityError, CancellationToken, Context, Worker};
@@ -261,6 +261,65 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
         );
     }
     assert_eq!(stack.number("select count(*) from runs").await, 0);
+    stack.stop().await;
+}
+
+/// Objects are there for three days: until then a full bucket would hold up every task that has a large input.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_bucket_holds_up_nothing_that_a_message_can_carry() {
+    let stack = Stack::start().await;
+    let _replica = stack.first_replica("one").await;
+    stack.register("default", KID).await;
+    reconfigure(stack.nats(), BUCKET, &[("max_bytes", 4_096.into())]).await;
+    let seen = Seen::default();
+    let (end, working) = worker(&stack, &seen);
+    let answer = start(&stack, "kid", "k-1", text(500_000)).await;
+    assert_eq!(answer.stage, AnswerStage::Started);
+    assert_eq!(
+        ends(&stack, "k-1").await,
+        "completed",
+        "{}",
+        stack.timeline("k-1").await
+    );
+    assert_eq!(seen.lock().unwrap().get(&("say".to_owned(), 500_000)), Some(&1));
+    assert_eq!(messages(stack.nats(), BUCKET).await, Some(0));
+    end.cancel();
+    let _ = working.await;
+    stack.stop().await;
+}
+
+/// Each time that a task is offered it has another object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_its_stream_refuses_leaves_no_objects_behind() {
+    let stack = Stack::start().await;
+    let _replica = stack.first_replica("one").await;
+    stack.register("default", KID).await;
+    let tasks = "KNARR_TASKS_default";
+    // Less than a task, whose headers alone are as long.
+    reconfigure(stack.nats(), tasks, &[("max_bytes", 256.into())]).await;
+    let answer = start(&stack, "kid", "k-1", text(500_000)).await;
+    assert_eq!(answer.stage, AnswerStage::Started);
+    let held = "select count(*) from events where body like '%\"dispatch_held\"%'";
+    eventually("a held dispatch", Duration::from_secs(20), || async {
+        (stack.number(held).await > 0).then_some(())
+    })
+    .await;
+    // Four chunks and a record, of the start.
+    eventually("no object of the task", Duration::from_secs(20), || async {
+        (messages(stack.nats(), BUCKET).await == Some(5)).then_some(())
+    })
+    .await;
+    reconfigure(stack.nats(), tasks, &[("max_bytes", (1 << 30).into())]).await;
+    let seen = Seen::default();
+    let (end, working) = worker(&stack, &seen);
+    assert_eq!(
+        ends(&stack, "k-1").await,
+        "completed",
+        "{}",
+        stack.timeline("k-1").await
+    );
+    end.cancel();
+    let _ = working.await;
     stack.stop().await;
 }
 

@@ -225,10 +225,23 @@ impl Bus for NatsBus {
         let put = bodies::put_all(&self.shared, messages).await;
         let mut outcomes: Vec<Result<(), PublishError>> = Vec::with_capacity(put.len());
         let mut ready = Vec::with_capacity(put.len());
+        let mut objects = Vec::with_capacity(put.len());
         for message in put {
-            outcomes.push(message.map(|message| ready.push(message)));
+            outcomes.push(message.map(|bodies::Ready { message, object }| {
+                ready.push(message);
+                objects.push(object);
+            }));
         }
-        let mut published = self.publisher.publish(ready).await.into_iter();
+        let published = self.publisher.publish(ready).await;
+        let with_objects = objects.into_iter().zip(&published);
+        let refused = with_objects.filter(|(_, outcome)| bodies::is_refused(outcome));
+        let left_over: Vec<String> = refused.filter_map(|(object, _)| object).collect();
+        if !left_over.is_empty() {
+            // Beside it: whoever publishes waits for the outcome alone.
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move { bodies::forget(&shared, left_over).await });
+        }
+        let mut published = published.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
             if let Some(result) = published.next() {
                 *outcome = result;
