@@ -22,6 +22,8 @@ use crate::outcome::Outcome;
 
 /// More than any orchestrator takes, so that what it sent is read.
 const MOST_INPUT_BYTES: usize = 16 << 20;
+/// What a result says beside its body has fewer.
+const HEADERS_BYTES: usize = 8 << 10;
 /// With the pauses between them, six seconds.
 const STORE_TRIES: u32 = 6;
 /// An input that is not there is asked for again, so often.
@@ -116,20 +118,26 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
 /// An output that is too large for its message; where it cannot be stored it is tried in the message all the same.
 async fn store(client: &async_nats::Client, task: &TaskInfo, output: Bytes) -> Outcome {
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
+    let fits = output.len() < client.server_info().max_payload.saturating_sub(HEADERS_BYTES);
     let mut pause = Duration::from_millis(100);
     for _ in 0..STORE_TRIES {
-        match body::put(client, namespace, &output).await {
+        let error = match body::put(client, namespace, &output).await {
             Ok(reference) => return Outcome::Stored(reference),
-            Err(BodyError::Unavailable(problem)) => {
-                tracing::debug!("a result is not stored yet: {problem}");
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            Err(error) => {
-                tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
-                break;
-            }
+            Err(error) => error,
+        };
+        let passes = match &error {
+            BodyError::Unavailable(_) => true,
+            // A server that comes up answers before its streams do; what can go without them does not wait for that.
+            BodyError::NoBucket(_) | BodyError::Full(_) => !fits,
+            _ => false,
+        };
+        if !passes {
+            tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
+            break;
         }
+        tracing::debug!("a result is not stored yet: {error}");
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
     Outcome::Completed(output)
 }
