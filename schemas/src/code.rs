@@ -82,7 +82,7 @@ codes! {
         "Register it with `knarr definition register`, or see `knarr definition list` for the names there are.";
     UNKNOWN_VERSION = "KN0207", "unknown_version",
         "The definition is not registered in this version.",
-        "Register the version, or leave out `Knarr-Version` to take the highest registered one.";
+        "Register the version, or leave out `Knarr-Version` to take the default one, which is the highest unless an operator has set another.";
     INPUT_SCHEMA = "KN0208", "input_schema",
         "The input does not match the definition's schema.",
         "Correct the input; `knarr definition show` prints the schema.";

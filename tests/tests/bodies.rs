@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use knarr::api::command::{AnswerWanted, Commander, SignalCommand, StartCommand};
 use knarr_schemas::body::{Answer, AnswerStage};
-use knarr_tests::jetstream::{api, dead_letters, messages};
+use knarr_tests::jetstream::{api, dead_letters, messages, reconfigure};
 use knarr_tests::{Replica, ReplicaOptions, Stack, eventually};
 use knarr_worker::body::{self, MAX_INLINE_BYTES};
 use knarr_worker::{ActivityError, CancellationToken, Context, Worker};
@@ -194,6 +194,27 @@ async fn every_size_goes_every_way() {
     stack.stop().await;
 }
 
+/// An object of chunks of one byte, as whoever may write to the bucket can make one.
+async fn cut_small(nats: &async_nats::Client, body: &str) -> String {
+    let bucket = "KNARR_BODIES_default";
+    for byte in body.bytes() {
+        let chunk = Bytes::copy_from_slice(&[byte]);
+        nats.publish(format!("$O.{bucket}.C.crumbs"), chunk).await.unwrap();
+    }
+    let record = json!({
+        "name": "crumbs", "bucket": bucket, "nuid": "crumbs", "size": body.len(), "chunks": body.len(),
+        "mtime": "2026-11-23T06:00:00Z",
+    });
+    // The name as URL-safe base64.
+    let stored = nats
+        .request(format!("$O.{bucket}.M.Y3J1bWJz"), record.to_string().into())
+        .await
+        .unwrap();
+    let stored: Value = serde_json::from_slice(&stored.payload).unwrap();
+    assert!(stored["seq"].as_u64() > Some(2_000), "{stored}");
+    format!("{bucket}/crumbs")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
     let stack = Stack::start().await;
@@ -205,6 +226,7 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
     let mine = body::put(nats, "default", &large).await.unwrap();
     let others = body::put(nats, "other", &large).await.unwrap();
     let wrong = format!("SHA-256={}", "A".repeat(43));
+    let crumbs = cut_small(nats, &text(2_000)).await;
     let cases = [
         ("KNARR_BODIES_default/nothing", None, "", "KN0262"),
         (others.object.as_str(), None, "", "KN0261"),
@@ -213,6 +235,8 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
         ("", None, "", "KN0261"),
         (mine.object.as_str(), Some(wrong.as_str()), "", "KN0263"),
         (mine.object.as_str(), None, "1", "KN0261"),
+        // Whole and right, but two thousand requests.
+        (crumbs.as_str(), None, "", "KN0263"),
     ];
     for (n, (object, digest, payload, code)) in cases.into_iter().enumerate() {
         let mut headers = HeaderMap::new();
@@ -237,6 +261,65 @@ async fn a_body_that_is_not_there_is_a_dead_letter_and_holds_up_nothing() {
         );
     }
     assert_eq!(stack.number("select count(*) from runs").await, 0);
+    stack.stop().await;
+}
+
+/// Objects are there for three days: until then a full bucket would hold up every task that has a large input.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_bucket_holds_up_nothing_that_a_message_can_carry() {
+    let stack = Stack::start().await;
+    let _replica = stack.first_replica("one").await;
+    stack.register("default", KID).await;
+    reconfigure(stack.nats(), BUCKET, &[("max_bytes", 4_096.into())]).await;
+    let seen = Seen::default();
+    let (end, working) = worker(&stack, &seen);
+    let answer = start(&stack, "kid", "k-1", text(500_000)).await;
+    assert_eq!(answer.stage, AnswerStage::Started);
+    assert_eq!(
+        ends(&stack, "k-1").await,
+        "completed",
+        "{}",
+        stack.timeline("k-1").await
+    );
+    assert_eq!(seen.lock().unwrap().get(&("say".to_owned(), 500_000)), Some(&1));
+    assert_eq!(messages(stack.nats(), BUCKET).await, Some(0));
+    end.cancel();
+    let _ = working.await;
+    stack.stop().await;
+}
+
+/// Each time that a task is offered it has another object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_its_stream_refuses_leaves_no_objects_behind() {
+    let stack = Stack::start().await;
+    let _replica = stack.first_replica("one").await;
+    stack.register("default", KID).await;
+    let tasks = "KNARR_TASKS_default";
+    // Less than a task, whose headers alone are as long.
+    reconfigure(stack.nats(), tasks, &[("max_bytes", 256.into())]).await;
+    let answer = start(&stack, "kid", "k-1", text(500_000)).await;
+    assert_eq!(answer.stage, AnswerStage::Started);
+    let held = "select count(*) from events where body like '%\"dispatch_held\"%'";
+    eventually("a held dispatch", Duration::from_secs(20), || async {
+        (stack.number(held).await > 0).then_some(())
+    })
+    .await;
+    // Four chunks and a record, of the start.
+    eventually("no object of the task", Duration::from_secs(20), || async {
+        (messages(stack.nats(), BUCKET).await == Some(5)).then_some(())
+    })
+    .await;
+    reconfigure(stack.nats(), tasks, &[("max_bytes", (1 << 30).into())]).await;
+    let seen = Seen::default();
+    let (end, working) = worker(&stack, &seen);
+    assert_eq!(
+        ends(&stack, "k-1").await,
+        "completed",
+        "{}",
+        stack.timeline("k-1").await
+    );
+    end.cancel();
+    let _ = working.await;
     stack.stop().await;
 }
 

@@ -24,6 +24,8 @@ const DEFAULT_PAGE: u32 = 100;
 /// Runs asked of the store, and folded, at a time.
 const CHUNK: u32 = 50;
 const MOST_RUNS: usize = 500;
+/// Bytes of runs that were folded, after which no more are.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
 const LONGEST: Duration = Duration::from_secs(5);
 
 impl<S: Store> Operations<S> {
@@ -51,12 +53,13 @@ impl<S: Store> Operations<S> {
                 let message = format!("the run {} is closed ({})", row.run_id, row.status);
                 return Err(Refusal::new(409, &code::RUN_CLOSED, message));
             }
-            self.judge(vec![row], &to, &mut plans, &mut page).await?;
+            self.judge(&[row], &to, &mut plans, &mut page).await?;
             return Ok(page);
         }
         let limit = request.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
         let began = tokio::time::Instant::now();
         let (mut before, mut looked_at, mut size) = (request.before.map(RunId), 0, 0);
+        let mut bytes = 0_u64;
         loop {
             let filter = RunFilter {
                 workflow: Some(WorkflowName::new(&request.workflow)),
@@ -75,14 +78,23 @@ impl<S: Store> Operations<S> {
                 row.closed_at.is_none() && row.definition != to.hash && request.from.is_none_or(|from| from == version)
             };
             let rows: Vec<_> = rows.into_iter().filter(meant).collect();
-            let first = page.runs.len();
-            self.judge(rows, &to, &mut plans, &mut page).await?;
-            for index in first..page.runs.len() {
-                size += encoded_len(&page.runs[index]) + 1;
-                if index == limit || size > budget.saturating_sub(1_024) && index > 0 {
-                    page.next = Some(page.runs[index - 1].run.run_id);
-                    page.runs.truncate(index);
+            for portion in self.portions(&rows).await? {
+                if bytes > 0 && (bytes >= MOST_BYTES || began.elapsed() >= LONGEST) {
+                    // Behind those that were judged, or left out.
+                    let passed = portion.rows.start.checked_sub(1).map(|passed| rows[passed].run_id);
+                    page.next = passed.or(before).map(|run| run.0);
                     return Ok(page);
+                }
+                bytes = bytes.saturating_add(portion.bytes.max(1));
+                let first = page.runs.len();
+                self.judge(&rows[portion.rows], &to, &mut plans, &mut page).await?;
+                for index in first..page.runs.len() {
+                    size += encoded_len(&page.runs[index]) + 1;
+                    if index == limit || size > budget.saturating_sub(1_024) && index > 0 {
+                        page.next = Some(page.runs[index - 1].run.run_id);
+                        page.runs.truncate(index);
+                        return Ok(page);
+                    }
                 }
             }
             before = last.or(before);
@@ -110,26 +122,23 @@ impl<S: Store> Operations<S> {
 
     async fn judge(
         &self,
-        rows: Vec<RunRow>,
+        rows: &[RunRow],
         to: &Plan,
         plans: &mut HashMap<DefinitionHash, Option<Arc<Plan>>>,
         page: &mut MigrationPage,
     ) -> Result<(), Refusal> {
-        for portion in self.portions(&rows).await? {
-            let rows = &rows[portion.rows];
-            let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
-            let stored = self.store.load_runs(&ids).await?;
-            for row in rows {
-                let run = stored.iter().find(|run| run.row.run_id == row.run_id);
-                let refused = match run {
-                    Some(run) => self.obstacle(run, to, plans).await?,
-                    None => Some(code::UNKNOWN_RUN.plain()),
-                };
-                page.runs.push(MigrationEntry {
-                    run: summary(row),
-                    refused,
-                });
-            }
+        let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
+        let stored = self.store.load_runs(&ids).await?;
+        for row in rows {
+            let run = stored.iter().find(|run| run.row.run_id == row.run_id);
+            let refused = match run {
+                Some(run) => self.obstacle(run, to, plans).await?,
+                None => Some(code::UNKNOWN_RUN.plain()),
+            };
+            page.runs.push(MigrationEntry {
+                run: summary(row),
+                refused,
+            });
         }
         Ok(())
     }

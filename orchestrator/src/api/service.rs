@@ -325,6 +325,14 @@ impl<S: Store> Call<S> {
     fn body<Q: DeserializeOwned>(&self) -> Result<Q, Refusal> {
         let payload = &self.request.message.payload;
         let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
+        // Names and texts that PostgreSQL does not take. Data is for those to judge who take it.
+        let is_data = matches!(
+            self.verb,
+            verb::DEFINITION_REGISTER | verb::ACTIVITY_COMPLETE | verb::ACTIVITY_FAIL | verb::ACTIVITY_HEARTBEAT
+        );
+        if !is_data && names_nul(payload) {
+            return Err(Refusal::new(400, &code::NUL_CHARACTER, code::NUL_CHARACTER.cause));
+        }
         serde_json::from_slice(payload).map_err(|error| {
             let code = if error.is_syntax() || error.is_eof() {
                 &code::BAD_JSON
@@ -385,6 +393,20 @@ fn out_of_time(verb: &str) -> &'static Code {
     }
 }
 
+/// Whether a JSON text names U+0000; as a byte of its own it is not valid there.
+fn names_nul(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = &rest[at + 1..];
+        if rest.starts_with(b"u0000") {
+            return true;
+        }
+        // What is escaped does not begin an escape.
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
+}
+
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -395,6 +417,21 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_null_character_is_found_however_it_is_written() {
+        for (text, found) in [
+            (r#"{"a": "\u0000"}"#, true),
+            (r#"{"a": "b\\\u0000"}"#, true),
+            (r#"{"a": "\n\"\u0000"}"#, true),
+            (r#"{"a": "\\u0000"}"#, false),
+            (r#"{"a": "u0000 \u0001 \\"}"#, false),
+            ("{\"a\\", false),
+            ("", false),
+        ] {
+            assert_eq!(names_nul(text.as_bytes()), found, "{text}");
+        }
+    }
 
     #[test]
     fn a_question_that_takes_too_long_changes_nothing_and_says_so() {

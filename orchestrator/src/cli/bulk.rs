@@ -1,7 +1,8 @@
 //! The same asked of many runs: so many at a time, no faster than wanted, each with a request id of its own, and a word about
-//! each that was not taken.
+//! each that was not taken. Interrupted, it waits for those that were sent, and tells of all of them what became of them.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,17 +11,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 use knarr_schemas::body::{AnswerStage, ErrorBody};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::command::{Commander, OperatorCommand};
 use crate::cli::cancel;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Connection, Globals};
-use crate::cli::{operator_code, output, start};
+use crate::cli::{interrupt, operator_code, output, start};
 use crate::config::host_name;
 
 /// Commands that wait for their answers at a time.
 const AT_ONCE: usize = 64;
+/// Timers are late by no more.
+const LATE: Duration = Duration::from_millis(5);
 /// Refusals that are told one by one.
 const TOLD: usize = 20;
 
@@ -131,17 +137,23 @@ pub async fn ask<T: Send>(
     let bar = bar(commands.len());
     let commander = connection.commander(globals);
     let limit = globals.timeout();
-    let began = tokio::time::Instant::now();
-    let sent = commands.into_iter().enumerate().map(|(index, (what, command))| {
-        let (commander, bar) = (commander.clone(), bar.clone());
+    let stop = match commands.len() {
+        // Nothing is left to stop before.
+        0 | 1 => CancellationToken::new(),
+        _ => interrupt::token(),
+    };
+    let pace = Pace::new(rate, stop);
+    let sent = commands.into_iter().map(|(what, command)| {
+        let (commander, bar, pace) = (commander.clone(), bar.clone(), pace.clone());
         async move {
-            if let Some(rate) = rate {
-                tokio::time::sleep_until(began + Duration::from_secs_f64(index as f64 / rate)).await;
-            }
-            let error = one(&commander, command, limit).await.err().map(|error| {
-                let error = connection.explain(error);
-                error.body.unwrap_or_else(|| code::BAD_REPLY.plain())
-            });
+            let error = if pace.turn().await {
+                one(&commander, command, limit).await.err().map(|error| {
+                    let error = connection.explain(error);
+                    error.body.unwrap_or_else(|| code::BAD_REPLY.plain())
+                })
+            } else {
+                Some(operator_code::INTERRUPTED.plain())
+            };
             bar.inc(1);
             Asked {
                 what,
@@ -150,10 +162,45 @@ pub async fn ask<T: Send>(
             }
         }
     });
-    // With a rate they are begun in order, each at its time.
     let asked = stream::iter(sent).buffer_unordered(AT_ONCE).collect().await;
     bar.finish_and_clear();
     asked
+}
+
+/// Lets one after the other begin.
+#[derive(Debug, Clone)]
+struct Pace {
+    /// Between two of them.
+    pause: Option<Duration>,
+    /// When the next one may.
+    next: Arc<Mutex<Instant>>,
+    stop: CancellationToken,
+}
+
+impl Pace {
+    fn new(rate: Option<f64>, stop: CancellationToken) -> Self {
+        Self {
+            pause: rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+            next: Arc::new(Mutex::new(Instant::now())),
+            stop,
+        }
+    }
+
+    /// Waits for one's turn; `false` = nothing more is to begin.
+    async fn turn(&self) -> bool {
+        if let Some(pause) = self.pause {
+            // Held while it waits: who comes first goes first.
+            let mut next = self.next.lock().await;
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep_until(*next) => {}
+            }
+            // What answers that were waited for have held up is not made up for; what a timer is late by is.
+            let earliest = Instant::now().checked_sub(LATE).unwrap_or(*next);
+            *next = (*next).max(earliest) + pause;
+        }
+        !self.stop.is_cancelled()
+    }
 }
 
 async fn one(commander: &Commander, command: OperatorCommand, limit: Duration) -> Result<(), CliError> {
@@ -263,6 +310,35 @@ mod tests {
         for bad in ["0", "-1", "NaN", "inf", "x", ""] {
             assert!(rate(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_holds_also_after_answers_have_held_everything_up() {
+        let stop = CancellationToken::new();
+        let pace = Pace::new(Some(10.0), stop.clone());
+        for _ in 0..2 {
+            let began = Instant::now();
+            for _ in 0..5 {
+                assert!(pace.turn().await);
+            }
+            let took = began.elapsed().as_millis();
+            assert!((390..410).contains(&took), "{took}");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(pace.turn().await);
+        stop.cancel();
+        let began = Instant::now();
+        assert!(!pace.turn().await && !pace.turn().await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn once_interrupted_nothing_begins() {
+        let stop = CancellationToken::new();
+        let pace = Pace::new(None, stop.clone());
+        assert!(pace.turn().await && pace.turn().await);
+        stop.cancel();
+        assert!(!pace.turn().await);
     }
 
     #[test]

@@ -12,6 +12,9 @@ codes! {
     PARTLY_DONE = "KN0402", "partly_done",
         "Some of what was asked was refused, or was not answered.",
         "Look at those that are named; to repeat it with the same --request-id changes nothing about what was done.";
+    INTERRUPTED = "KN0403", "interrupted",
+        "The command was interrupted before this was asked.",
+        "Repeat it with the same --request-id, which changes nothing about what was done.";
 }
 
 #[cfg(test)]

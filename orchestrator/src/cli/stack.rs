@@ -15,7 +15,7 @@ use crate::address::without_secrets;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output;
 use crate::config::{ProcessArgs, ServerConfig, default_http_listen};
-use crate::dev::{self, Progress, Server, ServerOptions, Servers};
+use crate::dev::{self, DevError, Progress, Server, ServerOptions, Servers};
 use crate::server::{self, RunningServer};
 
 /// In the data directory: where commands that run in the same directory look for the addresses.
@@ -23,6 +23,8 @@ pub const RECORD: &str = "dev.json";
 /// A server that keeps dying is not started for ever: so many restarts are made within so long.
 const RESTARTS: usize = 10;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
+/// Before one more, where a server ended as it was started.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -132,7 +134,11 @@ impl Stack {
                 ));
             }
             output::note(&format!("{} has died; starting it again", failed.name()));
-            self.servers.restart(failed).await?;
+            let servers = &self.servers;
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                started = again(&mut restarts, || servers.restart(failed)) => started?,
+            }
         }
     }
 
@@ -156,6 +162,21 @@ impl Stack {
                 "warning: {} cannot be written: {error}",
                 self.record.display()
             ));
+        }
+    }
+}
+
+/// Starts a server again, as often as that is allowed. What it has left behind may take a while to go: PostgreSQL does not
+/// start beside a backend of its last life, and one that is at work notices late that its parent has died.
+async fn again<F, S>(restarts: &mut Restarts, mut start: F) -> Result<(), CliError>
+where
+    F: FnMut() -> S,
+    S: Future<Output = Result<(), DevError>>,
+{
+    loop {
+        match start().await {
+            Err(DevError::Ended { .. }) if restarts.allow(Instant::now()) => tokio::time::sleep(RESTART_PAUSE).await,
+            started => return Ok(started?),
         }
     }
 }
@@ -210,6 +231,39 @@ mod tests {
             0
         );
         assert_eq!(allowed(&mut often, began + RESTARTS_WITHIN), RESTARTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_ends_as_it_is_started_is_tried_again_but_not_for_ever() {
+        let ended = || DevError::Ended {
+            server: "PostgreSQL",
+            status: "exit status: 1".to_owned(),
+            log: PathBuf::new(),
+            tail: "a block of shared memory is still in use".to_owned(),
+        };
+        let mut tries = 0;
+        let started = again(&mut Restarts::default(), || {
+            tries += 1;
+            std::future::ready(if tries < 4 { Err(ended()) } else { Ok(()) })
+        })
+        .await;
+        assert_eq!((started, tries), (Ok(()), 4));
+        let mut tries = 0;
+        let never = again(&mut Restarts::default(), || {
+            tries += 1;
+            std::future::ready(Err(ended()))
+        })
+        .await;
+        let error = never.unwrap_err().body.unwrap();
+        assert_eq!((error.code.as_str(), tries), (dev::code::ENDED.id, RESTARTS + 1));
+        let mut tries = 0;
+        let other = again(&mut Restarts::default(), || {
+            tries += 1;
+            std::future::ready(Err(DevError::NoRandom))
+        })
+        .await;
+        assert!(other.is_err());
+        assert_eq!(tries, 1);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct StartArgs {
     #[arg(long, short = 'i', value_name = "JSON|@FILE|-")]
     pub input: Option<String>,
 
-    /// Version of the definition [default: the highest]
+    /// Version of the definition [default: the one that `knarr definition default` has set, else the highest]
     #[arg(long, value_name = "N")]
     pub version: Option<u32>,
 

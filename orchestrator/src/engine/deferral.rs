@@ -55,7 +55,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Start(start) => self.open_run(&start.namespace, &start.workflow_id)?,
             JobKind::Verb(verb) => match verb.run {
                 Some(run) => run,
-                None => self.open_run(&verb.namespace, &verb.workflow_id)?,
+                None => {
+                    let key = (verb.namespace.clone(), verb.workflow_id.clone());
+                    self.live.ids.get(&key)?.newest()?.row.run_id
+                }
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,

@@ -130,7 +130,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.run(run);
                         job.asked_run = next;
                     }
-                    Some(None) => {}
+                    Some(None) => {
+                        // None is open: the last one says whether this repeats what it has taken.
+                        let closed = live.ids.get(&key).filter(|info| info.open().is_none());
+                        let closed = closed.and_then(|info| info.newest_closed());
+                        if let Some(run) = closed.map(|known| known.row.run_id)
+                            && !live.contains(run)
+                            && !self.absent.contains_key(&run)
+                            && !deferral.holds(run)
+                        {
+                            wanted.open_run(&key);
+                            wanted.run(run);
+                            (job.asked_in, job.asked_run) = (next, next);
+                        }
+                    }
                 }
             }
             JobKind::Signal(signal) => {

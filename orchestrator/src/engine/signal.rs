@@ -35,7 +35,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !self.was_looked_up(&job) {
                     return Step::Lacks(Box::new(job));
                 }
-                if info.by_request(&start.request_id).is_some() {
+                if let Some(known) = info.by_request(&start.request_id) {
+                    if let Some(to) = &request.answer_to {
+                        let mut answer = outgoing::answer_of_row(&known.row, AnswerStage::Accepted);
+                        (answer.output, answer.failure) = (None, None);
+                        self.building.answer(outgoing::answer(to, &answer));
+                    }
                     self.taken(&job.origin, None);
                     self.building.inputs += 1;
                     return Step::Done;

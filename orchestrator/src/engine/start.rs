@@ -114,6 +114,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.building.inputs += 1;
                     return Step::Done;
                 }
+                // Who cannot be started takes nobody's place.
+                match self.would_begin(&request) {
+                    Ok(true) => {}
+                    Ok(false) => return self.poison(PoisonKey::of(&job)),
+                    Err(refusal) => {
+                        self.refuse(&job.origin, &refusal);
+                        self.building.inputs += 1;
+                        return Step::Done;
+                    }
+                }
                 let operation = Operation {
                     request_id: Some(request.request_id.clone()),
                     by: None,
@@ -183,6 +193,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Opens a run as it is asked for. `Ok(None)` = core panicked.
     pub(super) fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<Option<RunId>, Refusal> {
+        let (plan, retention_class) = self.asked_for(request)?;
+        let now = self.clock.now();
+        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
+        let run_id = mint(self.minted, &self.random);
+        let start = start_of(request, run_id);
+        Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
+    }
+
+    /// Why a run would not begin as it is asked for. `Ok(false)` = core panicked.
+    fn would_begin(&mut self, request: &StartRequest) -> Result<bool, Refusal> {
+        let (plan, _) = self.asked_for(request)?;
+        let start = start_of(request, RunId(uuid::Uuid::nil()));
+        let now = self.clock.now();
+        let queues = self.queue_limits.of(&request.namespace);
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
+            run::start_within(self.config.run_limits, &plan, start, now, queues)
+        })) else {
+            return Ok(false);
+        };
+        started?;
+        Ok(true)
+    }
+
+    /// The definition that a start names, and the retention of its namespace.
+    fn asked_for(&self, request: &StartRequest) -> Result<(Arc<Plan>, i16), Refusal> {
         let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
             return Err(Refusal::new(
                 &code::UNKNOWN_NAMESPACE,
@@ -210,22 +245,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 ),
             });
         };
-        let now = self.clock.now();
-        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
-        let run_id = mint(self.minted, &self.random);
-        let start = Start {
-            run_id,
-            namespace: request.namespace.clone(),
-            workflow_id: request.workflow_id.clone(),
-            input: Arc::clone(&request.input),
-            request_id: Some(request.request_id.clone()),
-            search_attributes: request.search_attributes.clone(),
-            answer: request.answer.clone(),
-            traceparent: request.traceparent.clone(),
-            parent: None,
-            continues: None,
-        };
-        Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
+        Ok((plan, retention_class))
     }
 
     /// Opens a run, whoever has asked for it. `Ok(false)` = core panicked.
@@ -375,6 +395,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let namespace = subject::encode_token(namespace.as_str()).unwrap_or_default();
         let id = subject::encode_token(workflow_id.as_str()).unwrap_or_default();
         i16::try_from(subject::partition_of(&namespace, &id, self.cluster.partitions)).unwrap_or(i16::MAX)
+    }
+}
+
+fn start_of(request: &StartRequest, run_id: RunId) -> Start {
+    Start {
+        run_id,
+        namespace: request.namespace.clone(),
+        workflow_id: request.workflow_id.clone(),
+        input: Arc::clone(&request.input),
+        request_id: Some(request.request_id.clone()),
+        search_attributes: request.search_attributes.clone(),
+        answer: request.answer.clone(),
+        traceparent: request.traceparent.clone(),
+        parent: None,
+        continues: None,
     }
 }
 

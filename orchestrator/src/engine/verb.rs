@@ -97,12 +97,33 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         };
         let Some(open) = info.open().map(|known| known.row.run_id) else {
-            return self.refuse_closed(job, &key);
+            let closed = info.newest_closed().map(|known| known.row.run_id);
+            return self.verb_to_closed(job, request, target, closed);
         };
         if !self.live.contains(open) {
             return self.await_open(job, open);
         }
         self.operate(&job, request, target, open)
+    }
+
+    /// No run is open. A repeat of what the last one has taken is no mistake, and that run alone knows of it.
+    fn verb_to_closed(
+        &mut self,
+        job: Job,
+        request: &VerbRequest,
+        target: Option<Arc<Plan>>,
+        closed: Option<RunId>,
+    ) -> Step {
+        if let Some(run_id) = closed.filter(|run_id| !self.absent.contains_key(run_id)) {
+            match self.live.get(run_id) {
+                None => return Step::Lacks(Box::new(job)),
+                Some(live) if live.state.is_closed() => return self.operate(&job, request, target, run_id),
+                // It undoes itself for its parent, and has to be named.
+                Some(_) => {}
+            }
+        }
+        let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
+        self.refuse_closed(job, &key)
     }
 
     fn verb_to_run(&mut self, job: Job, request: &VerbRequest, target: Option<Arc<Plan>>, run_id: RunId) -> Step {

@@ -24,6 +24,9 @@ pub use knarr_schemas::subject::MAX_INLINE_BYTES;
 
 /// As other clients have it, unless the server takes less in a message.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// Chunks are this large at least, but for the last: each is a request of its own, and whoever writes an object may cut it as
+/// they like.
+const LEAST_CHUNK_BYTES: usize = 1_024;
 /// Of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -114,7 +117,7 @@ pub async fn put(client: &Client, namespace: &str, body: &Bytes) -> Result<Refer
     // Unique, and no part of a subject that has a meaning.
     let nuid = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
     let most = client.server_info().max_payload;
-    let chunk = CHUNK_BYTES.min((most / 2).max(1_024));
+    let chunk = CHUNK_BYTES.min((most / 2).max(LEAST_CHUNK_BYTES));
     let chunks = format!("$O.{bucket}.C.{nuid}");
     let mut count = 0;
     let mut rest = body.clone();
@@ -187,12 +190,7 @@ pub async fn get(
     limit: usize,
 ) -> Result<Bytes, BodyError> {
     let bucket = subject::body_bucket(namespace).map_err(|_| BodyError::Reference(shown(object)))?;
-    let name = object
-        .strip_prefix(bucket.as_str())
-        .and_then(|rest| rest.strip_prefix('/'))
-        .filter(|name| !name.is_empty() && name.len() <= 512)
-        .ok_or_else(|| BodyError::Reference(shown(object)))?;
-    let record = format!("$O.{bucket}.M.{}", URL_SAFE.encode(name));
+    let record = record_subject(&bucket, object)?;
     let found = message(client, &bucket, &serde_json::json!({ "last_by_subj": record })).await?;
     let (_, record) = found.ok_or_else(|| BodyError::Missing(shown(object)))?;
     let damaged = |why| BodyError::Damaged(shown(object), why);
@@ -218,7 +216,12 @@ pub async fn get(
     let chunks = format!("$O.{bucket}.C.{}", record.nuid);
     let mut body = BytesMut::with_capacity(size);
     let mut next = 1;
+    let mut left = size / LEAST_CHUNK_BYTES + 1;
     while body.len() < size {
+        if left == 0 {
+            return Err(damaged("it is cut too small"));
+        }
+        left -= 1;
         let query = serde_json::json!({ "seq": next, "next_by_subj": chunks });
         let Some((sequence, part)) = message(client, &bucket, &query).await? else {
             return Err(BodyError::Missing(shown(object)));
@@ -238,7 +241,21 @@ pub async fn get(
     Ok(body)
 }
 
-/// A stored message of the bucket's stream and its sequence, asked for directly.
+/// What the record of an object is stored under, in the stream `OBJ_<bucket>`.
+///
+/// # Errors
+/// The reference names no object of this bucket.
+pub fn record_subject(bucket: &str, object: &str) -> Result<String, BodyError> {
+    let name = object
+        .strip_prefix(bucket)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .filter(|name| !name.is_empty() && name.len() <= 512)
+        .ok_or_else(|| BodyError::Reference(shown(object)))?;
+    Ok(format!("$O.{bucket}.M.{}", URL_SAFE.encode(name)))
+}
+
+/// A stored message of the bucket's stream and its sequence, asked for directly: any replica of the stream answers, and one
+/// may be behind the others.
 async fn message(client: &Client, bucket: &str, query: &serde_json::Value) -> Result<Option<(u64, Bytes)>, BodyError> {
     let request = Request::new().payload(query.to_string().into()).timeout(Some(TIMEOUT));
     let unavailable = |text: String| BodyError::Unavailable(text);
@@ -275,4 +292,30 @@ fn digest(body: &[u8]) -> String {
 fn shown(object: &str) -> String {
     let short = &object[..object.floor_char_boundary(200)];
     short.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_names_an_object_of_its_own_bucket() {
+        let of = |object: &str| record_subject("KNARR_BODIES_a", object).ok();
+        assert_eq!(
+            of("KNARR_BODIES_a/crumbs").as_deref(),
+            Some("$O.KNARR_BODIES_a.M.Y3J1bWJz")
+        );
+        assert!(of(&format!("KNARR_BODIES_a/{}", "x".repeat(512))).is_some());
+        for other in [
+            "",
+            "KNARR_BODIES_a",
+            "KNARR_BODIES_a/",
+            "KNARR_BODIES_ab/crumbs",
+            "KNARR_BODIES_b/crumbs",
+            "OBJ_KNARR_BODIES_a/crumbs",
+            &format!("KNARR_BODIES_a/{}", "x".repeat(513)),
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }

@@ -22,13 +22,16 @@ use crate::outcome::Outcome;
 
 /// More than any orchestrator takes, so that what it sent is read.
 const MOST_INPUT_BYTES: usize = 16 << 20;
+/// What a result says beside its body has fewer.
+const HEADERS_BYTES: usize = 8 << 10;
 /// With the pauses between them, six seconds.
 const STORE_TRIES: u32 = 7;
 /// Of what no message takes: some minutes, should start-to-close leave them.
 const PATIENT_TRIES: u32 = 60;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// What a result has beside its body, at most.
-const HEADERS_BYTES: usize = 4 << 10;
+/// An input that is not there is asked for again, so often.
+const MISSING_TRIES: u32 = 5;
+const MISSING_PAUSE: Duration = Duration::from_millis(200);
 
 /// A handler with its types erased. It spawns by itself, so that an activity costs one allocation for its future.
 pub(crate) trait Handler: Send + Sync {
@@ -95,7 +98,7 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
     let digest = task.header(header::BODY_DIGEST);
     let mut pause = Duration::from_millis(100);
-    let mut tries = 0;
+    let (mut tries, mut missing) = (0, 0);
     loop {
         tries += 1;
         match body::get(client, namespace, object, digest, MOST_INPUT_BYTES).await {
@@ -108,6 +111,12 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
             Err(BodyError::NoBucket(bucket)) if tries < STORE_TRIES => {
                 tracing::debug!("the bucket `{bucket}` is not there yet");
             }
+            // A replica of the bucket may be behind.
+            Err(BodyError::Missing(_)) if missing < MISSING_TRIES => {
+                missing += 1;
+                tokio::time::sleep(MISSING_PAUSE).await;
+                continue;
+            }
             Err(error) => return Err(task.refused("body_missing", error.to_string())),
         }
         tokio::time::sleep(pause).await;
@@ -119,25 +128,27 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
 async fn store(client: &async_nats::Client, task: &TaskInfo, output: Bytes) -> Outcome {
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
     // Else its step would wait for an operator, though the work is done and the store only away.
-    let fits = output.len() + HEADERS_BYTES <= client.server_info().max_payload;
+    let fits = output.len() < client.server_info().max_payload.saturating_sub(HEADERS_BYTES);
     let most = if fits { STORE_TRIES } else { PATIENT_TRIES };
     let mut pause = Duration::from_millis(100);
     let mut tries = 0;
     loop {
         tries += 1;
-        match body::put(client, namespace, &output).await {
+        let error = match body::put(client, namespace, &output).await {
             Ok(reference) => return Outcome::Stored(reference),
-            Err(BodyError::Unavailable(problem)) if tries < most => {
-                tracing::debug!("a result is not stored yet: {problem}");
-            }
-            Err(BodyError::NoBucket(bucket)) if tries < STORE_TRIES => {
-                tracing::debug!("the bucket `{bucket}` is not there yet");
-            }
-            Err(error) => {
-                tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
-                return Outcome::Completed(output);
-            }
+            Err(error) => error,
+        };
+        let passes = match &error {
+            BodyError::Unavailable(_) => tries < most,
+            // A bucket has no leader yet after a restart; what can go without it does not wait for that.
+            BodyError::NoBucket(_) | BodyError::Full(_) => !fits && tries < STORE_TRIES,
+            _ => false,
+        };
+        if !passes {
+            tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
+            return Outcome::Completed(output);
         }
+        tracing::debug!("a result is not stored yet: {error}");
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }

@@ -28,7 +28,9 @@ use super::path::{around, iteration};
 use super::request::{Verb, was_taken};
 use super::state::State;
 use super::tree;
-use crate::definition::plan::{Activity, Call, NodeId, NodeKind, OnTimeout, Parallel, Plan, Undo, Wait};
+use crate::definition::plan::{
+    Activity, Call, Limited, Limiting, NodeId, NodeKind, OnTimeout, Parallel, Plan, Undo, Wait,
+};
 use crate::expression::{Expression, Template};
 use crate::ids::{DefinitionHash, StepPath};
 
@@ -358,6 +360,28 @@ fn activity_difference(was: &Activity, is: &Activity) -> Option<&'static str> {
             "`compensate_on_failure`",
         ))
         .or(unless(was.pivot == is.pivot, "`pivot`"))
+        .or(unless(was.cancellation == is.cancellation, "`cancellation`"))
+        .or(unless(same_limits(was.limiting.as_deref(), is.limiting.as_deref()), "limit"))
+}
+
+fn same_limits(one: Option<&Limiting>, other: Option<&Limiting>) -> bool {
+    fn same_limited<T: PartialEq>(one: Option<&Limited<T>>, other: Option<&Limited<T>>) -> bool {
+        match (one, other) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.to == other.to && same(one.key.as_ref(), other.key.as_ref()),
+            _ => false,
+        }
+    }
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => {
+            same_limited(one.concurrency.as_ref(), other.concurrency.as_ref())
+                && same_limited(one.rate.as_ref(), other.rate.as_ref())
+                && one.priority == other.priority
+                && same(one.fairness_key.as_ref(), other.fairness_key.as_ref())
+        }
+        _ => false,
+    }
 }
 
 fn call_difference(was: &Call, is: &Call) -> Option<&'static str> {
@@ -365,7 +389,10 @@ fn call_difference(was: &Call, is: &Call) -> Option<&'static str> {
     unless(was.activity == is.activity, "activity")
         .or(unless(was.queue == is.queue, "queue"))
         .or(unless(same(was.input.as_ref(), is.input.as_ref()), "input"))
-        .or(unless(was.start_to_close == is.start_to_close, "timeout"))
+        .or(unless(
+            (was.start_to_close, was.timeouts) == (is.start_to_close, is.timeouts),
+            "timeout",
+        ))
         .or(unless(was.retry == is.retry, "retry policy"))
 }
 

@@ -150,6 +150,12 @@ fn act_on_step(
             let NodeKind::Activity(activity) = &plan.node(node).kind else {
                 return Err(Rejected::NotForThis("only an activity can be given other input"));
             };
+            if d.state.parked.is_some() {
+                // Its task would go out at once, and what becomes of it would not be taken.
+                return Err(Rejected::NotForThis(
+                    "the run as a whole is parked too and takes no results: retry the run first",
+                ));
+            }
             check_value(&input, "input")?;
             d.emit(Event::StepResumed {
                 step: step.clone(),

@@ -74,6 +74,18 @@ async fn bad_requests_are_refused_with_a_code() {
             "404",
             "KN0211",
         ),
+        (
+            "knarr.api.default.run.list",
+            r#"{"workflow": "a\u0000"}"#,
+            "400",
+            "KN0218",
+        ),
+        (
+            "knarr.api.default.run.show",
+            r#"{"run": {"workflow_id": "a\u0000"}}"#,
+            "400",
+            "KN0218",
+        ),
         ("knarr.api.%zz.run.list", "{}", "400", "KN0202"),
         ("knarr.api.elsewhere.run.list", "{}", "404", "KN0205"),
         ("knarr.api.default.run.list", big.as_str(), "413", "KN0204"),

@@ -2,8 +2,9 @@
 //! and fetched before it is handed over, so that the engine knows nothing of it.
 //!
 //! What is stored of a run is the body itself, in PostgreSQL: publishing again needs nothing else, and puts another object.
-//! Objects go by age. A message that cannot be given its body keeps its reference and is told why (`Knarr-Error-Code`): it is
-//! refused like any other that makes no sense.
+//! Objects go by age, but for those whose message was refused: it is offered again with another one. Where the bucket is full,
+//! what NATS takes travels in its message all the same. A message that cannot be given its body keeps its reference and is told
+//! why (`Knarr-Error-Code`): it is refused like any other that makes no sense.
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use knarr_worker::body::{self, BodyError};
 use tokio::time::Instant;
 
 use super::Shared;
+use super::jetstream::MessageQuery;
 use crate::bus::{self, Delivery, Headers, Outgoing, PublishError};
 
 /// Of anything that is the user's own: the most that may be configured. A larger object is not even read.
@@ -27,6 +29,9 @@ const PUTS_AT_ONCE: usize = 8;
 /// A store that does not answer is asked for so long before a message is handed over without its body.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
+/// An object that the leader of the stream has, and whichever replica was asked has not, is asked for again, so often.
+const BEHIND: u32 = 5;
+const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 
 /// The namespace of a message whose body is to be an object. Dead letters are cut instead, answers say where to ask.
 fn namespace_if_large(message: &Outgoing) -> Option<String> {
@@ -43,8 +48,21 @@ pub(super) fn any_large(messages: &[Outgoing]) -> bool {
     messages.iter().any(|message| namespace_if_large(message).is_some())
 }
 
+/// A message as it is to be published, and the object that was put for it.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) message: Outgoing,
+    pub(super) object: Option<String>,
+}
+
+impl From<Outgoing> for Ready {
+    fn from(message: Outgoing) -> Self {
+        Self { message, object: None }
+    }
+}
+
 /// Puts what is too large. Each message comes back as it is to be published, or with why it cannot be.
-pub(super) async fn put_all(shared: &Shared, messages: Vec<Outgoing>) -> Vec<Result<Outgoing, PublishError>> {
+pub(super) async fn put_all(shared: &Shared, messages: Vec<Outgoing>) -> Vec<Result<Ready, PublishError>> {
     let put = |message: Outgoing| put_one(shared, message);
     futures_util::stream::iter(messages)
         .map(put)
@@ -53,9 +71,9 @@ pub(super) async fn put_all(shared: &Shared, messages: Vec<Outgoing>) -> Vec<Res
         .await
 }
 
-async fn put_one(shared: &Shared, mut message: Outgoing) -> Result<Outgoing, PublishError> {
+async fn put_one(shared: &Shared, mut message: Outgoing) -> Result<Ready, PublishError> {
     let Some(namespace) = namespace_if_large(&message) else {
-        return Ok(message);
+        return Ok(message.into());
     };
     // Not into the client's queue: see the publisher.
     if !shared.link.borrow().up {
@@ -69,14 +87,45 @@ async fn put_one(shared: &Shared, mut message: Outgoing) -> Result<Outgoing, Pub
                 .headers
                 .extend(headers.map(|(name, value)| (super::header_map::shared(name), value)));
             message.payload = Bytes::new();
-            Ok(message)
+            let object = Some(reference.object);
+            Ok(Ready { message, object })
         }
-        Err(BodyError::Full(_)) if is_task => Err(PublishError::Full),
         // Made again together with the namespace's queues.
         Err(BodyError::NoBucket(_)) if is_task => Err(PublishError::NoStream),
-        // A namespace that is older than its bucket, until it has a large task.
-        Err(BodyError::NoBucket(_)) if message.size() <= shared.js.client().max_payload() => Ok(message),
+        // A namespace that is older than its bucket, until it has a large task; or what is there has to grow old.
+        Err(BodyError::NoBucket(_) | BodyError::Full(_)) if message.size() <= shared.js.client().max_payload() => {
+            Ok(message.into())
+        }
+        Err(BodyError::Full(_)) if is_task => Err(PublishError::Full),
         Err(error) => Err(PublishError::Unacknowledged(error.to_string())),
+    }
+}
+
+/// Whether a message is not stored, and will not be.
+pub(super) fn is_refused(outcome: &Result<(), PublishError>) -> bool {
+    matches!(
+        outcome,
+        Err(PublishError::Full | PublishError::NoStream | PublishError::Refused(_))
+    )
+}
+
+/// Deletes objects that no message names. What is left of them goes by age.
+pub(super) async fn forget(shared: &Shared, objects: Vec<String>) {
+    for object in objects {
+        let Some((bucket, name)) = object.split_once('/') else {
+            continue;
+        };
+        let Ok(record) = body::record_subject(bucket, &object) else {
+            continue;
+        };
+        for filter in [record, format!("$O.{bucket}.C.{name}")] {
+            let purge = serde_json::json!({ "filter": filter });
+            let purged: Result<serde_json::Value, _> =
+                shared.js.call(&format!("STREAM.PURGE.OBJ_{bucket}"), &purge).await;
+            if let Err(error) = purged {
+                tracing::debug!(%object, %error, "an object that nobody needs is left to its age");
+            }
+        }
     }
 }
 
@@ -148,9 +197,19 @@ async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>)
     let mut link = shared.link.clone();
     let mut epoch = link.borrow().epoch;
     let mut until = Instant::now() + PATIENCE;
+    let mut behind = 0;
     loop {
         let getting = body::get(shared.js.client(), &whose.namespace, object, digest, whose.most);
-        let error = match tokio::time::timeout(PATIENCE, getting).await {
+        let asked = tokio::time::timeout(PATIENCE, getting).await;
+        if matches!(asked, Ok(Err(BodyError::Missing(_))))
+            && behind < BEHIND
+            && leader_has(shared, whose, object).await
+        {
+            behind += 1;
+            tokio::time::sleep(BEHIND_PAUSE).await;
+            continue;
+        }
+        let error = match asked {
             // A server that comes up answers before its streams do.
             Ok(Err(error @ (BodyError::Unavailable(_) | BodyError::NoBucket(_)))) => error,
             Ok(settled) => return settled,
@@ -167,6 +226,26 @@ async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>)
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Objects are read from any replica of their stream. Of a message that has just come its object may have reached the leader
+/// and a majority, and not the replica that was asked.
+async fn leader_has(shared: &Shared, whose: &Whose, object: &str) -> bool {
+    let Ok(bucket) = subject::body_bucket(&whose.namespace) else {
+        return false;
+    };
+    let Ok(record) = body::record_subject(&bucket, object) else {
+        return false;
+    };
+    let query = MessageQuery {
+        last_by_subj: Some(&record),
+        ..MessageQuery::default()
+    };
+    let found = shared.js.message(&format!("OBJ_{bucket}"), &query).await;
+    let Ok(Some(record)) = found else { return false };
+    let record = record.payload().ok();
+    let record: Option<serde_json::Value> = record.and_then(|text| serde_json::from_slice(&text).ok());
+    record.is_some_and(|record| record["deleted"] != true)
 }
 
 fn code_of(error: &BodyError) -> &'static Code {

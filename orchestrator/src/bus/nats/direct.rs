@@ -24,8 +24,8 @@ use crate::bus::inlet::Inlet;
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{BusError, DirectKind, DirectMessage};
 
-/// Results whose bodies are being fetched at a time.
-const MOST_FETCHED: usize = 32;
+/// Results whose bodies are being fetched at a time: of one partition, and of all.
+pub(super) const MOST_FETCHED: usize = 32;
 
 /// Not connected, the end of what was received is not heard of.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
@@ -69,6 +69,8 @@ pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> R
                 // Beside the others, which are not to wait for it; its worker does, and repeats itself if this ends first.
                 let (shared, into) = (Arc::clone(&owner), into.clone());
                 fetching.spawn(async move {
+                    // The semaphore is never closed.
+                    let _fetching = shared.fetching.acquire().await.ok();
                     let payload = std::mem::take(&mut direct.payload);
                     let whose = bodies::Whose::of_direct(&direct.namespace);
                     let fetched = bodies::fetch(&shared, &whose, &mut direct.headers, payload);

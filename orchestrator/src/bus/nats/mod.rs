@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -69,6 +69,8 @@ struct Shared {
     streams: Streams,
     partitions: Mutex<HashMap<i16, OpenPartition>>,
     advisories: advisories::Advisories,
+    /// For the bodies of results while they are fetched and not yet counted by an inlet; of all partitions together.
+    fetching: Semaphore,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,7 @@ impl NatsBus {
             config,
             partitions: Mutex::default(),
             advisories: advisories::Advisories::default(),
+            fetching: Semaphore::new(direct::MOST_FETCHED),
         });
         let publisher = Publisher::start(client, link, Arc::clone(&shared)).await?;
         let tasks = vec![
@@ -225,10 +228,23 @@ impl Bus for NatsBus {
         let put = bodies::put_all(&self.shared, messages).await;
         let mut outcomes: Vec<Result<(), PublishError>> = Vec::with_capacity(put.len());
         let mut ready = Vec::with_capacity(put.len());
+        let mut objects = Vec::with_capacity(put.len());
         for message in put {
-            outcomes.push(message.map(|message| ready.push(message)));
+            outcomes.push(message.map(|bodies::Ready { message, object }| {
+                ready.push(message);
+                objects.push(object);
+            }));
         }
-        let mut published = self.publisher.publish(ready).await.into_iter();
+        let published = self.publisher.publish(ready).await;
+        let with_objects = objects.into_iter().zip(&published);
+        let refused = with_objects.filter(|(_, outcome)| bodies::is_refused(outcome));
+        let left_over: Vec<String> = refused.filter_map(|(object, _)| object).collect();
+        if !left_over.is_empty() {
+            // Beside it: whoever publishes waits for the outcome alone.
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move { bodies::forget(&shared, left_over).await });
+        }
+        let mut published = published.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
             if let Some(result) = published.next() {
                 *outcome = result;

@@ -65,7 +65,7 @@ pub struct PutArgs {
     #[arg(long, short = 'w', value_name = "WORKFLOW", required_unless_present = "file")]
     pub workflow: Option<String>,
 
-    /// Its version [default: the highest, at every start]
+    /// Its version [default: the one that starts take at that time]
     #[arg(long, value_name = "N")]
     pub version: Option<u32>,
 

@@ -145,11 +145,16 @@ async fn a_signal_may_start_its_run_once() {
         world.publish(&to, &headers, json!({ "order": 1 })).await;
     }
     world.until("closed", |world| world.closed() == 1).await;
-    // A repeat that comes when the run has closed.
-    world.publish(&to, &headers, json!({ "order": 1 })).await;
+    // A repeat that comes when the run has closed: who sends it waits for the answer that was lost.
+    let mut inbox = world.bus.subscribe("_INBOX.test");
+    let [start, request] = headers;
+    let repeat = [start, request, (names::REPLY_TO, "_INBOX.test")];
+    world.publish(&to, &repeat, json!({ "order": 1 })).await;
+    let answer = world.answer(&mut inbox).await;
+    assert_eq!(answer.stage, AnswerStage::Accepted, "{answer:?}");
     world.quiet().await;
     let rows = world.rows_of("o-1");
-    assert_eq!(rows.len(), 1);
+    assert_eq!((rows.len(), answer.run_id), (1, Some(rows[0].run_id.0)));
     assert_eq!(signals(&world.events(rows[0].run_id).await), [json!({ "order": 1 })]);
     // Another signal starts another run.
     let other = [

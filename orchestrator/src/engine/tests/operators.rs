@@ -124,14 +124,45 @@ async fn a_parked_undo_is_decided_about_and_its_request_counts_once() {
                 Event::UndoReady { input, .. } => Some((**input).clone()),
                 _ => None,
             });
-            assert_eq!(inputs.next(), Some(body));
+            assert_eq!(inputs.next(), Some(body.clone()));
         }
+        // The answer to the request may have been lost.
+        let again = act(&world, action, body, &[PAY, request]).await;
+        assert_eq!(again.stage, AnswerStage::Accepted, "{action}: {again:?}");
         // The run is closed, and another request finds nothing to decide about.
         let late = act(&world, action, Value::Null, &[PAY, (names::REQUEST_ID, "q-2")]).await;
         assert_eq!(refused(&late), Some("KN0212"));
         assert_eq!(world.events(run).await.len(), events.len());
         replica.stop().await;
     }
+}
+
+/// Whoever did not hear that a run was ended asks for it again, and is not told that they were too late.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_of_what_has_ended_a_run_is_no_refusal() {
+    let mut world = World::new(216).await;
+    let old = world.replica("r0");
+    world.start("o-1", &[]).await;
+    world.verb("o-1", "terminate", &[(names::REQUEST_ID, "q-1")]).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    old.kill();
+    let new = world.replica("r1");
+    let run = world.rows_of("o-1")[0].run_id;
+    let before = world.events(run).await.len();
+    let mut inbox = world.bus.subscribe("_INBOX.ann");
+    for (verb, request, refusal) in [
+        ("terminate", "q-1", None),
+        ("terminate", "q-2", Some("KN0212")),
+        ("cancel", "q-1", Some("KN0212")),
+    ] {
+        let headers = [(names::REQUEST_ID, request), (names::REPLY_TO, "_INBOX.ann")];
+        world.verb("o-1", verb, &headers).await;
+        let answer = world.answer(&mut inbox).await;
+        let told = answer.error.as_ref().map(|error| error.code.as_str());
+        assert_eq!(told, refusal, "{verb} {request}: {answer:?}");
+    }
+    assert_eq!(world.events(run).await.len(), before);
+    new.stop().await;
 }
 
 /// Of two who decide at once one is told that it has been done, and a repeat is no second one.

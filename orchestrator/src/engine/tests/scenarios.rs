@@ -594,6 +594,49 @@ async fn earlier_runs_decide_about_a_start() {
     replica.stop().await;
 }
 
+/// The run that was to be replaced goes on: it is ended for a run that begins, not for a mistake.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_refused_terminates_nobody() {
+    let mut world = World::new(29).await;
+    let replica = world.replica("r0");
+    world
+        .register(
+            r#"
+workflow: strict
+version: 1
+input_schema: { type: object, required: [amount] }
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - stock: { activity: reserve-inventory, read_only: true }
+"#,
+        )
+        .await;
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    let reply = (names::REPLY_TO, "_INBOX.caller");
+    world.start("o-1", &[reply]).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+    let replace = (names::ID_CONFLICT, "terminate_existing");
+    for (workflow, version, code) in [
+        ("strict", "1", "KN0208"),
+        ("strict", "9", "KN0207"),
+        ("nothing", "1", "KN0207"),
+    ] {
+        let to = subject::start("default", "o-1", workflow).unwrap();
+        let headers = [reply, replace, (names::VERSION, version)];
+        world.publish(&to, &headers, json!({})).await;
+        let refused = world.answer(&mut inbox).await;
+        assert_eq!(refused.error.unwrap().code, code, "{workflow} v{version}");
+        assert_eq!(world.statuses()["o-1"], "running", "{workflow} v{version}");
+    }
+    let to = subject::start("default", "o-1", "strict").unwrap();
+    world.publish(&to, &[reply, replace], json!({ "amount": 1 })).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+    let rows = world.rows_of("o-1").into_iter();
+    let statuses: Vec<_> = rows.map(|row| row.status).collect();
+    assert_eq!(statuses, ["terminated", "running"]);
+    replica.stop().await;
+}
+
 /// One id for a cancellation and for the start that is to replace the run: neither is lost, and nothing waits behind them.
 #[tokio::test(start_paused = true)]
 async fn a_request_id_of_another_verb_holds_up_nobody() {

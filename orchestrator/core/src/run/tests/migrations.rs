@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::dsl::*;
-use crate::definition::plan::{Join, OnExhausted, Plan, UndoOrder};
+use crate::definition::plan::{Cancellation, Join, OnExhausted, Plan, Timeouts, UndoOrder};
 use crate::ids::DefinitionHash;
 use crate::run::input::{Input, ParkedAction, Rejected};
 use crate::run::migrate::Target;
@@ -77,6 +77,32 @@ fn what_is_not_reached_may_be_anything() {
     }
 }
 
+fn beating() -> Timeouts {
+    Timeouts {
+        heartbeat: Some(Span::from_secs(3)),
+        ..Timeouts::default()
+    }
+}
+
+fn limited(key: Option<&'static str>) -> LimitsDef {
+    LimitsDef {
+        concurrency: Some((2, key)),
+        ..LimitsDef::default()
+    }
+}
+
+#[test]
+fn the_limits_of_a_step_under_way_are_those_of_every_version() {
+    let mut it = run(vec![act("a").limits(limited(Some("${ input.customer }")))]);
+    let why = moved(&mut it, vec![act("a").limits(limited(None))]);
+    assert_eq!(why.unwrap_err(), "`a` has another limit in the other version");
+    moved(
+        &mut it,
+        vec![act("a").limits(limited(Some("${ input.customer }"))), act("b")],
+    )
+    .unwrap();
+}
+
 #[test]
 fn what_was_passed_or_is_under_way_has_to_be_the_same() {
     let table: Vec<(Vec<Def>, &str)> = vec![
@@ -111,6 +137,22 @@ fn what_was_passed_or_is_under_way_has_to_be_the_same() {
         (
             vec![act("a"), act("b").start_to_close(Span::from_secs(99))],
             "`b` has another timeout in the other version",
+        ),
+        (
+            vec![act("a"), act("b").timeouts(beating())],
+            "`b` has another timeout in the other version",
+        ),
+        (
+            vec![act("a").undo_timeouts(beating()), act("b")],
+            "`a` has another undo in the other version",
+        ),
+        (
+            vec![act("a"), act("b").cancellation(Cancellation::Abandon)],
+            "`b` has another `cancellation` in the other version",
+        ),
+        (
+            vec![act("a"), act("b").limits(limited(None))],
+            "`b` has another limit in the other version",
         ),
         (vec![act("a")], "`b` is not in the other version"),
         (

@@ -496,6 +496,28 @@ fn a_success_that_comes_late_to_a_run_that_is_parked_as_a_whole_counts_when_it_g
     assert_eq!(*run.last_dispatch().input, json!("late"));
 }
 
+/// Nothing is sent out while no results are taken: the step would be done, time out, and be undone.
+#[test]
+fn a_step_is_given_other_input_once_its_run_goes_on() {
+    let mut run = parked_ahead(act("ship").undo(UndoDef::NoUndo));
+    run.end("do ship", TaskOutcome::Failed(for_good("Broken")));
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    let dispatched = run.dispatched();
+    let edit = || ParkedAction::RetryWithInput(json!({"to": "b"}).into());
+    let refused = run.apply(input("ship", edit(), by("ann")));
+    assert!(matches!(refused, Err(Rejected::NotForThis(_))), "{refused:?}");
+    // As it was it waits for the run.
+    assert_eq!(run.dispatched(), dispatched);
+    run.operate("", ParkedAction::Retry);
+    run.operate("ship", edit());
+    assert_eq!(*run.last_dispatch().input, json!({"to": "b"}));
+    run.end("do ship", done(json!({"id": 1})));
+    run.complete("do mail");
+    assert_eq!(run.status(), Status::Completed);
+}
+
 #[test]
 fn an_undo_that_succeeds_late_is_done_unless_an_operator_has_had_it_tried_again() {
     for retried in [false, true] {
