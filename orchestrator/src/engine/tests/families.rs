@@ -36,6 +36,16 @@ steps:
 output: "done"
 "#;
 
+const QUICK: &str = r#"
+workflow: quick
+version: 1
+steps:
+  - more:
+      if: "${ input.left > 0 }"
+      continue_as_new: { left: "${ input.left - 1 }" }
+output: "done"
+"#;
+
 async fn start(world: &World, workflow: &str, id: &str, input: serde_json::Value) {
     let to = subject::start("default", id, workflow).unwrap();
     world.publish(&to, &[], input).await;
@@ -147,6 +157,32 @@ async fn a_run_continues_as_new_and_loses_no_signal() {
         assert_eq!((taken, world.bus.dead_letters().len()), (4, 0));
         replica.stop().await;
     }
+}
+
+/// Runs may continue in the very millisecond in which they have begun: the last one is the newest of its id all the same, and
+/// who speaks to the id later does not wait for a successor that was there long ago.
+#[tokio::test(start_paused = true)]
+async fn an_id_whose_runs_have_continued_at_once_can_be_used_again() {
+    let mut world = World::new(126).await;
+    world.register(QUICK).await;
+    let replica = world.replica("r0");
+    let ids: Vec<String> = (0..8).map(|n| format!("q-{n}")).collect();
+    for ended in 1..=2 {
+        for id in &ids {
+            start(&world, "quick", id, json!({ "left": 3 })).await;
+        }
+        world
+            .until("all have completed", |world| {
+                ids.iter().all(|id| {
+                    let rows = world.rows_of(id);
+                    rows.iter().filter(|row| row.status == "completed").count() == ended
+                })
+            })
+            .await;
+    }
+    world.quiet().await;
+    assert_eq!(world.closed(), 2 * 4 * ids.len());
+    replica.stop().await;
 }
 
 /// A child whose id another run has is refused, and the parent's step fails with that.
