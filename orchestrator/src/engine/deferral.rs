@@ -59,10 +59,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
-            JobKind::Message(message) => match message.receiver() {
-                Some(run) => run,
-                None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
-            },
+            JobKind::Message(message) => message.receiver_among(&self.live)?,
             JobKind::Answered { run_id, .. } => *run_id,
             _ => return None,
         };

@@ -46,6 +46,16 @@ steps:
 output: "done"
 "#;
 
+const KEEPER: &str = r#"
+workflow: keeper
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - kid: { workflow: { name: loop, id: "kid", input: "${ input }" } }
+  - last: { activity: last, no_undo: it is read }
+output: "${ steps.kid }"
+"#;
+
 async fn start(world: &World, workflow: &str, id: &str, input: serde_json::Value) {
     let to = subject::start("default", id, workflow).unwrap();
     world.publish(&to, &[], input).await;
@@ -183,6 +193,50 @@ async fn an_id_whose_runs_have_continued_at_once_can_be_used_again() {
     world.quiet().await;
     assert_eq!(world.closed(), 2 * 4 * ids.len());
     replica.stop().await;
+}
+
+/// A parent knows its child by the run that it started; what it asks of it is asked of the run that goes on in its place.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_has_continued_as_new_is_cancelled_with_its_parent() {
+    // A replica that has seen nothing of it before, and one that has.
+    for anew in [false, true] {
+        let mut world = World::new(127).await;
+        world.register(LOOP).await;
+        world.register(KEEPER).await;
+        world.work(honest());
+        let mut replica = world.replica("r0");
+        start(&world, "keeper", "k-1", json!({ "left": 5 })).await;
+        let go = subject::signal("default", "kid", "go").unwrap();
+        for runs in 1..=3 {
+            world
+                .until("it waits", |world| {
+                    let rows = world.rows_of("kid");
+                    rows.len() == runs && rows.iter().filter(|row| row.status == "running").count() == 1
+                })
+                .await;
+            if runs < 3 {
+                world.publish(&go, &[], json!(runs)).await;
+            }
+        }
+        if anew {
+            replica.stop().await;
+            replica = world.replica("r0");
+        }
+        world.verb("k-1", "cancel", &[]).await;
+        world
+            .until("both are cancelled", |world| {
+                let of = |id: &str| world.rows_of(id).pop().map(|row| row.status);
+                ["k-1", "kid"]
+                    .into_iter()
+                    .all(|id| of(id).as_deref() == Some("cancelled"))
+            })
+            .await;
+        world
+            .until("settled", |world| world.rows().iter().all(|row| row.wake_at.is_none()))
+            .await;
+        world.quiet().await;
+        replica.stop().await;
+    }
 }
 
 /// A child whose id another run has is refused, and the parent's step fails with that.
