@@ -38,7 +38,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.let_out(None, sealed.outbound);
             return;
         }
-        let published = std::mem::take(&mut self.published);
+        let published = self.take_published();
         self.building.published(published);
         let sealed = self.next_batch().seal(&self.live);
         let store = Arc::clone(&self.store);
@@ -148,6 +148,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         });
         if let Some(commit) = commit {
             self.offers.publishing(commit, sealed.began);
+            self.owe_successors(commit, &sealed.runs);
         }
         self.let_out(commit, sealed.outbound);
     }

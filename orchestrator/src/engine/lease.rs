@@ -28,7 +28,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let published = if self.building.needs_commit() {
             Vec::new()
         } else {
-            std::mem::take(&mut self.published)
+            self.take_published()
         };
         let panicked = Done::Kept {
             life,

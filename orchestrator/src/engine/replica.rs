@@ -184,6 +184,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             held: HashMap::new(),
             offers: Offers::default(),
             continuing: HashMap::new(),
+            owing_successors: HashMap::new(),
             restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,

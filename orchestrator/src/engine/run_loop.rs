@@ -107,6 +107,8 @@ pub(super) struct Loop<S, B> {
     /// Runs that have closed as continued as new, and the batch that starts their successor; 0 = none yet. They stay until
     /// that is committed.
     pub(super) continuing: HashMap<RunId, u64>,
+    /// What they have closed in, as far as it is committed: not struck off while one of its runs is among them.
+    pub(super) owing_successors: HashMap<CommitId, Vec<RunId>>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,

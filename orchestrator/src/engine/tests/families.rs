@@ -1,6 +1,7 @@
 //! Runs that speak to each other, wait and go on: children, signals, events, successors.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_core::run::Event;
@@ -193,6 +194,37 @@ async fn an_id_whose_runs_have_continued_at_once_can_be_used_again() {
     world.quiet().await;
     assert_eq!(world.closed(), 2 * 4 * ids.len());
     replica.stop().await;
+}
+
+/// Nobody speaks to the id any more, and whoever owned it dies before the successor is stored: the commit that owes it is still
+/// there for the heir.
+#[tokio::test(start_paused = true)]
+async fn a_successor_is_owed_until_it_is_stored() {
+    let mut world = World::new(128).await;
+    world.register(QUICK).await;
+    // What fails at once and for ever would let no time pass.
+    world.weather.latency_ms.store(5, Ordering::SeqCst);
+    *world.weather.refuses.lock().unwrap() = Some("\"continues\":".to_owned());
+    let replica = world.replica("r0");
+    start(&world, "quick", "q-1", json!({ "left": 1 })).await;
+    world
+        .until("it has continued", |world| {
+            world.rows_of("q-1").iter().any(|row| row.status == "continued_as_new")
+        })
+        .await;
+    // Its leases are renewed meanwhile, and what is published is struck off.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    replica.kill();
+    *world.weather.refuses.lock().unwrap() = None;
+    let heir = world.replica("r1");
+    world
+        .until("the successor has completed", |world| {
+            world.rows_of("q-1").iter().any(|row| row.status == "completed")
+        })
+        .await;
+    world.quiet().await;
+    assert_eq!(world.rows_of("q-1").len(), 2);
+    heir.stop().await;
 }
 
 /// A parent knows its child by the run that it started; what it asks of it is asked of the run that goes on in its place.
