@@ -63,6 +63,8 @@ pub(super) struct Weather {
     pub(super) endless_log: Mutex<Option<i16>>,
     /// While it is there, loads of this run do not return.
     pub(super) withholds: Mutex<Option<RunId>>,
+    /// The next look-up of runs takes three seconds, and its answer is lost.
+    pub(super) loses_look_up: AtomicBool,
     /// Snapshots come back as something else.
     pub(super) spoils_snapshots: AtomicBool,
     /// And so do events.
@@ -331,6 +333,10 @@ impl Store for LineStore {
     }
 
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        if self.line.weather.loses_look_up.swap(false, Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            return Err(StoreError::Unavailable("the answer was lost".to_owned()));
+        }
         self.line.read(self.store.run_sizes(ids)).await
     }
 
