@@ -94,6 +94,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 deferred,
                 permits,
             } = owned;
+            // It is told of again where an answer was lost that had told of it, and it was found out otherwise. What has been
+            // taken of it since is not to be taken once more.
+            if self.partitions.get(partition).is_some() {
+                continue;
+            }
             let reader = self.partitions.open(partition, cursor.clone(), grace_until);
             if let Some(opened) = self.partitions.get_mut(partition).filter(|_| deferred) {
                 opened.unknown_deferred = true;

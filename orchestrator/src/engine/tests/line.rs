@@ -65,6 +65,8 @@ pub(super) struct Weather {
     pub(super) withholds: Mutex<Option<RunId>>,
     /// The next look-up of runs takes three seconds, and its answer is lost.
     pub(super) loses_look_up: AtomicBool,
+    /// Each renewal tells of all partitions as if they had just been gained.
+    pub(super) repeats_gained: AtomicBool,
     /// Snapshots come back as something else.
     pub(super) spoils_snapshots: AtomicBool,
     /// And so do events.
@@ -93,6 +95,8 @@ pub(super) struct Line {
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
     pub(super) publications: AtomicU64,
+    /// Partitions that were opened, each time.
+    pub(super) opened: AtomicU64,
     /// Runs that were asked for by their ids.
     pub(super) loads: AtomicU64,
     /// What must never happen and did.
@@ -112,6 +116,7 @@ impl Line {
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
@@ -219,7 +224,12 @@ impl Store for LineStore {
         self.line.perhaps_panic("keep");
         self.line.keeps.fetch_add(1, Ordering::SeqCst);
         self.line.cross().await;
-        let share = self.store.keep(session, published).await;
+        let mut share = self.store.keep(session, published).await;
+        if self.line.weather.repeats_gained.load(Ordering::SeqCst)
+            && let Ok(share) = &mut share
+        {
+            share.gained = self.store.cursors(session).await?;
+        }
         self.line.cross().await;
         share
     }
@@ -473,6 +483,7 @@ impl Bus for LineBus {
     }
 
     async fn open_partition(&self, partition: i16, cursor: Cursor, reader: u64, into: Inlet) -> Result<(), BusError> {
+        self.line.opened.fetch_add(1, Ordering::SeqCst);
         self.line.cross().await;
         if self
             .line
