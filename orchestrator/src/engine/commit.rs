@@ -51,7 +51,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             result: Err(CommitError::Unknown("the commit panicked".to_owned())),
             took: Duration::ZERO,
         };
+        let writing = Arc::clone(&self.writing);
         self.beside(panicked, async move {
+            let _turn = writing.lock().await;
             let began = Instant::now();
             let result = store.commit(&session, &batch).await;
             Done::Committed {

@@ -147,17 +147,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// Releases partitions whose last batch is committed.
+    /// Releases partitions whose last batch is committed, whatever is being committed of others: under load something always is.
     pub(super) fn release_drained(&mut self) {
-        if self.committing.is_some() || self.recovering {
+        if self.recovering {
             return;
         }
-        let idle = self.building.is_empty();
+        let (building, committing) = (&self.building, self.committing.as_ref());
+        let idle = building.is_empty() && committing.is_none();
         let committed = self.committed;
         let ready: Vec<i16> = self
             .partitions
             .iter()
             .filter(|(_, partition)| partition.leaving_after.is_some_and(|after| after <= committed || idle))
+            // A run that continues as new is followed by its successor, also in a partition that is being left.
+            .filter(|(number, _)| !building.touches(*number))
+            .filter(|(number, _)| committing.is_none_or(|sealed| !sealed.touches(*number)))
             .map(|(number, _)| number)
             .collect();
         if ready.is_empty() {
@@ -184,10 +188,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             partitions: ready.clone(),
             result: Err(StoreError::Unavailable("the release panicked".to_owned())),
         };
+        let writing = Arc::clone(&self.writing);
         self.beside(panicked, async move {
             for closed in closing {
                 closed.await;
             }
+            // Behind the commit under way, and before the next.
+            let _turn = writing.lock().await;
             // A release that fails is found out by the next renewal: the partition is still counted as owned there.
             let result = store.release(&session, &ready).await;
             Done::Released {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +81,8 @@ pub(super) struct Loop<S, B> {
     pub(super) fetch_readers: u64,
     pub(super) building: BatchBuilder,
     pub(super) committing: Option<SealedBatch>,
+    /// Held by a commit, or while partitions are given back: a commit that begins meanwhile would be fenced off.
+    pub(super) writing: Arc<Mutex<()>>,
     /// The number of the last batch that is committed.
     pub(super) committed: u64,
     /// Runs whose inputs are deferred.

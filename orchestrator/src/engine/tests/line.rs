@@ -49,6 +49,8 @@ impl Random {
 pub(super) struct Weather {
     /// The most that each half of a call takes, in milliseconds.
     pub(super) latency_ms: AtomicU64,
+    /// A commit takes so long beside that, in milliseconds.
+    pub(super) commit_ms: AtomicU64,
     /// One in so many commits is lost, before or after its effect; 0 = none.
     pub(super) lose_commit: AtomicU64,
     /// One in so many reads of the store fails.
@@ -282,6 +284,10 @@ impl Store for LineStore {
                 CommitFault::LostAfter
             };
             self.store.fail_next_commit(fault);
+        }
+        let takes = self.line.weather.commit_ms.load(Ordering::SeqCst);
+        if takes > 0 {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
         }
         let result = self.store.commit(session, batch).await;
         self.line.commits.fetch_add(1, Ordering::SeqCst);

@@ -448,6 +448,30 @@ async fn partitions_are_shared_and_handed_over_under_load() {
     }
 }
 
+/// A replica that is never without a commit under way gives partitions back all the same.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_always_commits_gives_partitions_back() {
+    let mut world = World::new(130).await;
+    world.weather.commit_ms.store(100, Ordering::SeqCst);
+    let first = world.replica("r0");
+    world.work(honest());
+    let mut second = None;
+    let starts = 1_000;
+    for n in 0..starts {
+        world.start(&format!("o-{n}"), &[]).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if n == 100 {
+            second = Some(world.replica("r1"));
+        }
+    }
+    let second = second.unwrap();
+    assert!(second.line.commits.load(Ordering::SeqCst) > 0, "it has nothing to do");
+    world.until("closed", |world| world.closed() == starts).await;
+    world.quiet().await;
+    first.stop().await;
+    second.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_held_task_survives_the_handover_of_its_partition() {
     let mut world = World::new(13).await;
