@@ -80,6 +80,7 @@ impl Published {
         self.left.add(more.left);
         self.missing.extend(more.missing);
         self.continues.extend(more.continues);
+        self.withdrawn.extend(more.withdrawn);
     }
 
     /// Nothing is known of what became of it.

@@ -288,6 +288,18 @@ async fn a_task_is_taken_out_when_its_queue_is_back() {
     replica.stop().await;
 }
 
+/// What the queue says when it is asked again counts like what it would have said at first.
+#[tokio::test(start_paused = true)]
+async fn a_task_is_taken_out_at_the_second_try() {
+    let (world, replica, _) = scheduled(131, "schedule_to_start: 10s", 3).await;
+    world.weather.loses_withdrawal.store(true, Ordering::SeqCst);
+    world.until("failed", |world| world.closed() == 1).await;
+    assert!(!world.weather.loses_withdrawal.load(Ordering::SeqCst));
+    assert_eq!(world.statuses()["j-1"], "failed");
+    world.quiet().await;
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_was_delivered_in_time_is_left_where_it_is() {
     let job = at_work(99, "schedule_to_start: 10s", 3).await;

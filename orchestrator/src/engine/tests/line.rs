@@ -69,6 +69,8 @@ pub(super) struct Weather {
     pub(super) loses_look_up: AtomicBool,
     /// Each renewal tells of all partitions as if they had just been gained.
     pub(super) repeats_gained: AtomicBool,
+    /// The next task that is to be taken out of its queue is not asked about in time.
+    pub(super) loses_withdrawal: AtomicBool,
     /// Snapshots come back as something else.
     pub(super) spoils_snapshots: AtomicBool,
     /// And so do events.
@@ -529,6 +531,9 @@ impl Bus for LineBus {
 
     async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
         self.line.cross().await;
+        if self.line.weather.loses_withdrawal.swap(false, Ordering::SeqCst) {
+            return Err(BusError::Unavailable("no answer in time".to_owned()));
+        }
         let withdrawn = self.bus.withdraw(namespace, queue, subject).await;
         self.line.cross().await;
         withdrawn
