@@ -134,6 +134,32 @@ async fn an_input_that_makes_core_panic_is_set_aside() {
     }
 }
 
+/// Where not even parking its run works an input is let go, and the run goes on by its timeouts.
+#[tokio::test(start_paused = true)]
+async fn an_input_whose_run_cannot_be_parked_is_let_go() {
+    super::PARKING_PANICS.set(true);
+    let mut world = World::new(132).await;
+    let replica = world.replica("r0");
+    world.work(Arc::new(move |task| {
+        let panic = task.workflow_id == "o-3" && task.activity == "process-payment";
+        Act {
+            outcome: panic.then_some("failed"),
+            error_type: panic.then_some("panic"),
+            by_log: true,
+            ..done()
+        }
+    }));
+    for n in 0..8 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world.until("all closed", |world| world.closed() == 8).await;
+    world.quiet().await;
+    assert_eq!(world.statuses()["o-3"], "compensated");
+    assert_eq!(world.bus.dead_letters().len(), 3, "one of each attempt");
+    replica.stop().await;
+    super::PARKING_PANICS.set(false);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_task_stream_holds_and_offers_again() {
     let mut world = World::new(5).await;
