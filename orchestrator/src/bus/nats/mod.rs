@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -69,6 +69,8 @@ struct Shared {
     streams: Streams,
     partitions: Mutex<HashMap<i16, OpenPartition>>,
     advisories: advisories::Advisories,
+    /// Places for bodies of direct results that are being fetched.
+    fetching: Semaphore,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,7 @@ impl NatsBus {
             config,
             partitions: Mutex::default(),
             advisories: advisories::Advisories::default(),
+            fetching: Semaphore::new(direct::FETCHED_AT_ONCE),
         });
         let publisher = Publisher::start(client, link, Arc::clone(&shared)).await?;
         let tasks = vec![
