@@ -85,6 +85,14 @@ pub(super) struct Outbound {
     pub(super) bytes: usize,
 }
 
+impl SealedBatch {
+    /// Whether something of the partition is in it.
+    pub(super) fn touches(&self, partition: i16) -> bool {
+        self.batch.partitions.contains(&partition)
+            || self.batch.cursors.iter().any(|write| write.partition == partition)
+    }
+}
+
 impl BatchBuilder {
     pub(super) fn new(number: u64) -> Self {
         Self {
@@ -121,6 +129,14 @@ impl BatchBuilder {
 
     pub(super) fn is_empty(&self) -> bool {
         !self.needs_commit() && self.confirms.is_empty() && self.answers.is_empty()
+    }
+
+    /// Whether something of the partition is in it.
+    pub(super) fn touches(&self, partition: i16) -> bool {
+        self.touched.values().any(|touched| touched.partition == partition)
+            || self.cursors.contains_key(&partition)
+            || self.settled.iter().any(|id| id.partition == partition)
+            || self.permits.keys().any(|id| id.partition == partition)
     }
 
     /// `owes` says whether the transition has effects, which stand in `publications`.

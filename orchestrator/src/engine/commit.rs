@@ -38,7 +38,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.let_out(None, sealed.outbound);
             return;
         }
-        let published = std::mem::take(&mut self.published);
+        let published = self.take_published();
         self.building.published(published);
         let sealed = self.next_batch().seal(&self.live);
         let store = Arc::clone(&self.store);
@@ -51,7 +51,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             result: Err(CommitError::Unknown("the commit panicked".to_owned())),
             took: Duration::ZERO,
         };
+        let writing = Arc::clone(&self.writing);
         self.beside(panicked, async move {
+            let _turn = writing.lock().await;
             let began = Instant::now();
             let result = store.commit(&session, &batch).await;
             Done::Committed {
@@ -151,6 +153,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         });
         if let Some(commit) = commit {
             self.offers.publishing(commit, sealed.began);
+            self.owe_successors(commit, &sealed.runs);
         }
         self.let_out(commit, sealed.outbound);
     }

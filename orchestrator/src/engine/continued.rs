@@ -54,6 +54,31 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
+    /// These runs are among what a commit has made durable.
+    pub(super) fn owe_successors(&mut self, commit: CommitId, runs: &[RunId]) {
+        if self.continuing.is_empty() {
+            return;
+        }
+        let continuing = runs.iter().copied();
+        let continuing: Vec<RunId> = continuing.filter(|run_id| self.continuing.contains_key(run_id)).collect();
+        if !continuing.is_empty() {
+            self.owing_successors.insert(commit, continuing);
+        }
+    }
+
+    /// Commits to be struck off. One that owes a successor is not, before that is there for good: an heir would hear of it by
+    /// nothing else.
+    pub(super) fn take_published(&mut self) -> Vec<CommitId> {
+        let continuing = &self.continuing;
+        self.owing_successors
+            .retain(|_, runs| runs.iter().any(|run_id| continuing.contains_key(run_id)));
+        let owing = &self.owing_successors;
+        let published = std::mem::take(&mut self.published).into_iter();
+        let (waiting, ready): (Vec<_>, Vec<_>) = published.partition(|commit| owing.contains_key(commit));
+        self.published = waiting;
+        ready
+    }
+
     /// After everything in memory was dropped.
     pub(super) fn continue_again(&mut self) {
         for (run_id, started_in) in &mut self.continuing {
@@ -123,8 +148,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if live.closed_in == number {
             return Successor::Blocked;
         }
-        if self.live.contains(start.run_id) {
-            self.continuing.remove(&run_id);
+        if let Some(touched_in) = self.live.get(start.run_id).map(|successor| successor.touched_in) {
+            if touched_in > self.committed {
+                self.continuing.insert(run_id, touched_in);
+            } else {
+                self.continuing.remove(&run_id);
+            }
             return Successor::There;
         }
         match self.absent.get(&start.run_id) {

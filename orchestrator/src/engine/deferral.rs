@@ -62,10 +62,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
-            JobKind::Message(message) => match message.receiver() {
-                Some(run) => run,
-                None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
-            },
+            JobKind::Message(message) => message.receiver_among(&self.live)?,
             JobKind::Answered { run_id, .. } => *run_id,
             _ => return None,
         };
@@ -168,7 +165,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         self.beside(panicked, async move {
             let result = fetch::load(&*store, &definitions, &[run]).await;
-            let result = result.map(|mut found| found.runs.pop().map(Box::new));
+            let result = result.map(|mut found| match found.runs.pop() {
+                Some(loaded) => Ok(Box::new(loaded)),
+                None if found.unreadable.is_empty() => Err(Absent::Missing),
+                None => Err(Absent::Unreadable),
+            });
             Done::HeldLoaded {
                 life,
                 readers,
@@ -182,7 +183,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         &mut self,
         readers: u64,
         load: (RunId, u64),
-        result: Result<Option<Box<Loaded>>, StoreError>,
+        result: Result<Result<Box<Loaded>, Absent>, StoreError>,
     ) {
         if self.deferral.loading != Some(load) {
             return;
@@ -192,11 +193,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match result {
             // Of partitions taken meanwhile it says what was true before.
             Ok(_) if self.partitions.newest_reader() > readers => {}
-            Ok(Some(loaded)) => self.arrived(*loaded),
-            Ok(None) => {
+            Ok(Ok(loaded)) => self.arrived(*loaded),
+            // One that a look-up was too slow for, and failed to find, need not be there: a child that is to be started.
+            Ok(Err(absent)) => {
                 self.alarms.awake(run);
-                // It had a size.
-                self.absent.insert(run, Absent::Unreadable);
+                self.absent.insert(run, absent);
             }
             Err(error) => {
                 tracing::warn!(%error, %run, "a large run cannot be loaded yet");

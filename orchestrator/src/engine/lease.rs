@@ -28,7 +28,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let published = if self.building.needs_commit() {
             Vec::new()
         } else {
-            std::mem::take(&mut self.published)
+            self.take_published()
         };
         let panicked = Done::Kept {
             life,
@@ -94,6 +94,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 deferred,
                 permits,
             } = owned;
+            // It is told of again where an answer was lost that had told of it, and it was found out otherwise. What has been
+            // taken of it since is not to be taken once more.
+            if self.partitions.get(partition).is_some() {
+                continue;
+            }
             let reader = self.partitions.open(partition, cursor.clone(), grace_until);
             if let Some(opened) = self.partitions.get_mut(partition).filter(|_| deferred) {
                 opened.unknown_deferred = true;
@@ -142,17 +147,21 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// Releases partitions whose last batch is committed.
+    /// Releases partitions whose last batch is committed, whatever is being committed of others: under load something always is.
     pub(super) fn release_drained(&mut self) {
-        if self.committing.is_some() || self.recovering {
+        if self.recovering {
             return;
         }
-        let idle = self.building.is_empty();
+        let (building, committing) = (&self.building, self.committing.as_ref());
+        let idle = building.is_empty() && committing.is_none();
         let committed = self.committed;
         let ready: Vec<i16> = self
             .partitions
             .iter()
             .filter(|(_, partition)| partition.leaving_after.is_some_and(|after| after <= committed || idle))
+            // A run that continues as new is followed by its successor, also in a partition that is being left.
+            .filter(|(number, _)| !building.touches(*number))
+            .filter(|(number, _)| committing.is_none_or(|sealed| !sealed.touches(*number)))
             .map(|(number, _)| number)
             .collect();
         if ready.is_empty() {
@@ -179,10 +188,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             partitions: ready.clone(),
             result: Err(StoreError::Unavailable("the release panicked".to_owned())),
         };
+        let writing = Arc::clone(&self.writing);
         self.beside(panicked, async move {
             for closed in closing {
                 closed.await;
             }
+            // Behind the commit under way, and before the next.
+            let _turn = writing.lock().await;
             // A release that fails is found out by the next renewal: the partition is still counted as owned there.
             let result = store.release(&session, &ready).await;
             Done::Released {

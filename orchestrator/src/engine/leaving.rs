@@ -118,10 +118,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.publication_ended(published);
             }
         }
+        let published = self.take_published();
         let ending = async {
-            if !self.published.is_empty() && self.committing.is_none() && !self.recovering {
+            if !published.is_empty() && self.committing.is_none() && !self.recovering {
                 let batch = Batch {
-                    published: std::mem::take(&mut self.published),
+                    published,
                     ..Batch::default()
                 };
                 // If it fails they are published once more.

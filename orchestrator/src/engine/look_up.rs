@@ -182,14 +182,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::Message(message) => {
                 let key = message.key();
-                let receiver = match message.receiver() {
-                    Some(run) => Some(run),
-                    None => live
-                        .ids
-                        .get(&key)
-                        .and_then(|info| info.newest().map(|known| known.row.run_id)),
-                };
-                if let Some(run) = receiver
+                if let Some(run) = message.receiver_among(live)
                     && !live.contains(run)
                     && !self.absent.contains_key(&run)
                     && !deferral.holds(run)

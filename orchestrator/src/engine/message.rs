@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
+use knarr_core::run::Status;
 use knarr_core::run::input::Input;
 use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild};
 
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
-use super::live::IdKey;
+use super::live::{IdKey, LiveRuns};
 use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
@@ -33,6 +34,31 @@ impl RunMessage {
     pub(super) fn key(&self) -> IdKey {
         (self.namespace.clone(), self.workflow_id.clone())
     }
+
+    /// The run that takes it, as far as that is known: in the place of one that goes on in another, the newest of the id.
+    pub(super) fn receiver_among(&self, live: &LiveRuns) -> Option<RunId> {
+        let newest = || {
+            let info = live.ids.get(&self.key())?;
+            info.newest().map(|known| known.row.run_id)
+        };
+        match self.receiver() {
+            None => newest(),
+            Some(run) if self.is_past(live, run) => newest().or(Some(run)),
+            Some(run) => Some(run),
+        }
+    }
+
+    /// Whether that run has closed as continued as new before it could take this request.
+    fn is_past(&self, live: &LiveRuns, run: RunId) -> bool {
+        let asks = matches!(
+            self.body,
+            Body::Cancel { .. } | Body::Terminate { .. } | Body::Signal { .. }
+        );
+        let Some(state) = live.get(run).filter(|_| asks).map(|known| &known.state) else {
+            return false;
+        };
+        state.status() == Status::ContinuedAsNew && state.answer_to(self.from.run, self.number).is_none()
+    }
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -41,13 +67,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if self.continues_first(&request.key()) {
             return Step::Blocked(Box::new(job));
         }
-        let receiver = match request.receiver() {
-            Some(run_id) => Some(run_id),
-            None => match self.live.ids.get(&request.key()) {
-                None => return Step::Lacks(Box::new(job)),
-                Some(info) => info.newest().map(|known| known.row.run_id),
-            },
-        };
+        let named = request.receiver();
+        let goes_by_id = named.is_none_or(|run_id| request.is_past(&self.live, run_id));
+        if goes_by_id && !self.live.ids.contains_key(&request.key()) {
+            return Step::Lacks(Box::new(job));
+        }
+        let receiver = request.receiver_among(&self.live);
         if let Some(run_id) = receiver
             && !self.live.contains(run_id)
             && !self.absent.contains_key(&run_id)
@@ -64,6 +89,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 live.row.namespace == request.namespace && live.row.workflow_id == request.workflow_id
             })
         });
+        if let (Some(named), Some(run_id)) = (named, receiver)
+            && named != run_id
+            && self.live.get(run_id).is_none_or(|live| !live.state.is_child(named))
+        {
+            // The id is another's by now.
+            let why = "it has been continued as new, and the last of its successors is closed";
+            self.answer_message(request, &Answer::refused(Reason::Closed, why));
+            return self.message_taken(&job);
+        }
         match (receiver, &request.body) {
             (Some(run_id), _) => self.deliver(job, request, run_id),
             (None, Body::StartChild(start)) => self.start_child(job, request, start),

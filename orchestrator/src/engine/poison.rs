@@ -140,8 +140,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 },
             )
         {
-            // Not even parking works; the run stays as it is stored, and the input is let go.
-            self.live.remove(run_id);
+            // Not even parking works. What else the batch holds of the run is dropped with it: next time the input is let go, and
+            // the run stays as it is stored.
+            return self.poison(Some(key.clone()));
         }
         if let JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } = job.kind {
             self.settle_held(commit);

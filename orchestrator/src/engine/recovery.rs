@@ -116,6 +116,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
             if let Some(commit) = commit {
                 self.offers.publishing(commit, limbo.began);
+                self.owe_successors(commit, &limbo.runs);
             }
             self.let_out(commit, limbo.outbound);
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use knarr_core::time::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -174,6 +174,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetch_readers: 0,
             building: BatchBuilder::new(1),
             committing: None,
+            writing: Arc::new(Mutex::new(())),
             committed: 0,
             gate: Gate::default(),
             scanning: false,
@@ -184,6 +185,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             held: HashMap::new(),
             offers: Offers::default(),
             continuing: HashMap::new(),
+            owing_successors: HashMap::new(),
             restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,

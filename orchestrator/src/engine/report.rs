@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::fetch::{Fetched, Loaded};
 use super::gate::HorizonAnswer;
+use super::look_up::Absent;
 use super::offers::{LaneName, Left};
 use super::publication::Published;
 use super::run_loop::Loop;
@@ -68,7 +69,7 @@ pub(super) enum Done {
         life: u64,
         readers: u64,
         load: (RunId, u64),
-        result: Result<Option<Box<Loaded>>, StoreError>,
+        result: Result<Result<Box<Loaded>, Absent>, StoreError>,
     },
     /// Deferred inputs of a run.
     ReadBack {

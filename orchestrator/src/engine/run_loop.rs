@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +81,8 @@ pub(super) struct Loop<S, B> {
     pub(super) fetch_readers: u64,
     pub(super) building: BatchBuilder,
     pub(super) committing: Option<SealedBatch>,
+    /// Held by a commit, or while partitions are given back: a commit that begins meanwhile would be fenced off.
+    pub(super) writing: Arc<Mutex<()>>,
     /// The number of the last batch that is committed.
     pub(super) committed: u64,
     /// Runs whose inputs are deferred.
@@ -107,6 +109,8 @@ pub(super) struct Loop<S, B> {
     /// Runs that have closed as continued as new, and the batch that starts their successor; 0 = none yet. They stay until
     /// that is committed.
     pub(super) continuing: HashMap<RunId, u64>,
+    /// What they have closed in, as far as it is committed: not struck off while one of its runs is among them.
+    pub(super) owing_successors: HashMap<CommitId, Vec<RunId>>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,

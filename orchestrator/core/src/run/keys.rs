@@ -25,9 +25,25 @@ pub(super) fn child_run_id(parent: RunId, message: MessageNo, at: Timestamp) -> 
     derived(parent, b"child", message.0, at)
 }
 
-/// The id of the run that continues a run as new.
+/// The id of the run that continues a run as new; always greater than that run's, for the newest run of a workflow id is the
+/// one with the greatest. A run may continue within the millisecond of its own id, or while its id is ahead of the clock.
 pub(super) fn successor_run_id(run: RunId, at: Timestamp) -> RunId {
-    derived(run, b"successor", 0, at)
+    let successor = derived(run, b"successor", 0, at);
+    if successor > run {
+        return successor;
+    }
+    behind(run, successor)
+}
+
+/// The next place in time that the format of an id can express, with the random half of the other.
+fn behind(run: RunId, other: RunId) -> RunId {
+    const COUNTER: u128 = 0xFFF;
+    const RANDOM: u128 = (1 << 64) - 1;
+    let bits = run.0.as_u128();
+    // Milliseconds, and the counter behind the version.
+    let place = (((bits >> 80) << 12) | ((bits >> 64) & COUNTER)) + 1;
+    let time = ((place >> 12) << 80) | (0x7 << 76) | ((place & COUNTER) << 64);
+    RunId(uuid::Uuid::from_u128(time | (other.0.as_u128() & RANDOM)))
 }
 
 /// A UUIDv7 of the time, with a hash where another one is random.
@@ -76,5 +92,23 @@ mod tests {
         ];
         assert!(!others.contains(&child));
         child_run_id(run, MessageNo(1), Timestamp(i64::MIN));
+    }
+
+    /// A chain that goes on at once, and one whose clock has gone back.
+    #[test]
+    fn a_successor_has_a_greater_id_than_the_run_it_continues() {
+        let at = Timestamp(1_700_000_000_123_456);
+        let first = child_run_id(RunId(uuid::Uuid::from_u128(7)), MessageNo(1), at);
+        for at in [at, Timestamp(0)] {
+            let mut run = first;
+            for _ in 0..10_000 {
+                let successor = successor_run_id(run, at);
+                assert!(successor > run, "{successor} continues {run}");
+                assert_eq!(successor, successor_run_id(run, at));
+                assert_eq!(successor.0.get_version_num(), 7);
+                assert_eq!(successor.0.get_variant(), uuid::Variant::RFC4122);
+                run = successor;
+            }
+        }
     }
 }

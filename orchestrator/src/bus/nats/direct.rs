@@ -23,9 +23,12 @@ use super::{Shared, bodies, header_map};
 use crate::bus::inlet::Inlet;
 use crate::bus::task_handle::TaskHandle;
 use crate::bus::{BusError, DirectKind, DirectMessage};
+use crate::telemetry::metric;
 
-/// Results whose bodies are being fetched at a time: of one partition, and of all.
-pub(super) const MOST_FETCHED: usize = 32;
+/// Results whose bodies are being fetched, or wait for that, of one partition.
+const MOST_FETCHED: usize = 32;
+/// Bodies that are being fetched at a time, over all partitions: they have no room of the engine's yet.
+pub(super) const FETCHED_AT_ONCE: usize = 16;
 
 /// Not connected, the end of what was received is not heard of.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
@@ -66,11 +69,16 @@ pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> R
                 continue;
             };
             if bodies::is_elsewhere(&direct.headers) {
+                while fetching.try_join_next().is_some() {}
+                if fetching.len() >= MOST_FETCHED {
+                    metrics::counter!(metric::BUS_DROPPED).increment(1);
+                    continue;
+                }
                 // Beside the others, which are not to wait for it; its worker does, and repeats itself if this ends first.
                 let (shared, into) = (Arc::clone(&owner), into.clone());
                 fetching.spawn(async move {
-                    // The semaphore is never closed.
-                    let _fetching = shared.fetching.acquire().await.ok();
+                    // Never closed.
+                    let _place = shared.fetching.acquire().await;
                     let payload = std::mem::take(&mut direct.payload);
                     let whose = bodies::Whose::of_direct(&direct.namespace);
                     let fetched = bodies::fetch(&shared, &whose, &mut direct.headers, payload);
@@ -78,11 +86,6 @@ pub(super) async fn open(shared: &Arc<Shared>, partition: i16, into: Inlet) -> R
                     // Nobody takes it any more: the worker goes by the log.
                     let _ = into.offer(direct);
                 });
-                while fetching.len() >= MOST_FETCHED || fetching.try_join_next().is_some() {
-                    if fetching.len() >= MOST_FETCHED {
-                        fetching.join_next().await;
-                    }
-                }
                 continue;
             }
             if into.offer(direct).is_err() {

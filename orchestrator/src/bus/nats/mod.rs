@@ -69,7 +69,7 @@ struct Shared {
     streams: Streams,
     partitions: Mutex<HashMap<i16, OpenPartition>>,
     advisories: advisories::Advisories,
-    /// For the bodies of results while they are fetched and not yet counted by an inlet; of all partitions together.
+    /// Places for bodies of direct results that are being fetched.
     fetching: Semaphore,
 }
 
@@ -116,7 +116,7 @@ impl NatsBus {
             config,
             partitions: Mutex::default(),
             advisories: advisories::Advisories::default(),
-            fetching: Semaphore::new(direct::MOST_FETCHED),
+            fetching: Semaphore::new(direct::FETCHED_AT_ONCE),
         });
         let publisher = Publisher::start(client, link, Arc::clone(&shared)).await?;
         let tasks = vec![

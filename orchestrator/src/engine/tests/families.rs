@@ -1,6 +1,7 @@
 //! Runs that speak to each other, wait and go on: children, signals, events, successors.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_core::run::Event;
@@ -34,6 +35,26 @@ steps:
       if: "${ input.left > 0 }"
       continue_as_new: { left: "${ input.left - 1 }" }
 output: "done"
+"#;
+
+const QUICK: &str = r#"
+workflow: quick
+version: 1
+steps:
+  - more:
+      if: "${ input.left > 0 }"
+      continue_as_new: { left: "${ input.left - 1 }" }
+output: "done"
+"#;
+
+const KEEPER: &str = r#"
+workflow: keeper
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - kid: { workflow: { name: loop, id: "kid", input: "${ input }" } }
+  - last: { activity: last, no_undo: it is read }
+output: "${ steps.kid }"
 "#;
 
 async fn start(world: &World, workflow: &str, id: &str, input: serde_json::Value) {
@@ -145,6 +166,107 @@ async fn a_run_continues_as_new_and_loses_no_signal() {
                 .count();
         }
         assert_eq!((taken, world.bus.dead_letters().len()), (4, 0));
+        replica.stop().await;
+    }
+}
+
+/// Runs may continue in the very millisecond in which they have begun: the last one is the newest of its id all the same, and
+/// who speaks to the id later does not wait for a successor that was there long ago.
+#[tokio::test(start_paused = true)]
+async fn an_id_whose_runs_have_continued_at_once_can_be_used_again() {
+    let mut world = World::new(126).await;
+    world.register(QUICK).await;
+    let replica = world.replica("r0");
+    let ids: Vec<String> = (0..8).map(|n| format!("q-{n}")).collect();
+    for ended in 1..=2 {
+        for id in &ids {
+            start(&world, "quick", id, json!({ "left": 3 })).await;
+        }
+        world
+            .until("all have completed", |world| {
+                ids.iter().all(|id| {
+                    let rows = world.rows_of(id);
+                    rows.iter().filter(|row| row.status == "completed").count() == ended
+                })
+            })
+            .await;
+    }
+    world.quiet().await;
+    assert_eq!(world.closed(), 2 * 4 * ids.len());
+    replica.stop().await;
+}
+
+/// Nobody speaks to the id any more, and whoever owned it dies before the successor is stored: the commit that owes it is still
+/// there for the heir.
+#[tokio::test(start_paused = true)]
+async fn a_successor_is_owed_until_it_is_stored() {
+    let mut world = World::new(128).await;
+    world.register(QUICK).await;
+    // What fails at once and for ever would let no time pass.
+    world.weather.latency_ms.store(5, Ordering::SeqCst);
+    *world.weather.refuses.lock().unwrap() = Some("\"continues\":".to_owned());
+    let replica = world.replica("r0");
+    start(&world, "quick", "q-1", json!({ "left": 1 })).await;
+    world
+        .until("it has continued", |world| {
+            world.rows_of("q-1").iter().any(|row| row.status == "continued_as_new")
+        })
+        .await;
+    // Its leases are renewed meanwhile, and what is published is struck off.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    replica.kill();
+    *world.weather.refuses.lock().unwrap() = None;
+    let heir = world.replica("r1");
+    world
+        .until("the successor has completed", |world| {
+            world.rows_of("q-1").iter().any(|row| row.status == "completed")
+        })
+        .await;
+    world.quiet().await;
+    assert_eq!(world.rows_of("q-1").len(), 2);
+    heir.stop().await;
+}
+
+/// A parent knows its child by the run that it started; what it asks of it is asked of the run that goes on in its place.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_has_continued_as_new_is_cancelled_with_its_parent() {
+    // A replica that has seen nothing of it before, and one that has.
+    for anew in [false, true] {
+        let mut world = World::new(127).await;
+        world.register(LOOP).await;
+        world.register(KEEPER).await;
+        world.work(honest());
+        let mut replica = world.replica("r0");
+        start(&world, "keeper", "k-1", json!({ "left": 5 })).await;
+        let go = subject::signal("default", "kid", "go").unwrap();
+        for runs in 1..=3 {
+            world
+                .until("it waits", |world| {
+                    let rows = world.rows_of("kid");
+                    rows.len() == runs && rows.iter().filter(|row| row.status == "running").count() == 1
+                })
+                .await;
+            if runs < 3 {
+                world.publish(&go, &[], json!(runs)).await;
+            }
+        }
+        if anew {
+            replica.stop().await;
+            replica = world.replica("r0");
+        }
+        world.verb("k-1", "cancel", &[]).await;
+        world
+            .until("both are cancelled", |world| {
+                let of = |id: &str| world.rows_of(id).pop().map(|row| row.status);
+                ["k-1", "kid"]
+                    .into_iter()
+                    .all(|id| of(id).as_deref() == Some("cancelled"))
+            })
+            .await;
+        world
+            .until("settled", |world| world.rows().iter().all(|row| row.wake_at.is_none()))
+            .await;
+        world.quiet().await;
         replica.stop().await;
     }
 }

@@ -49,6 +49,8 @@ impl Random {
 pub(super) struct Weather {
     /// The most that each half of a call takes, in milliseconds.
     pub(super) latency_ms: AtomicU64,
+    /// A commit takes so long beside that, in milliseconds.
+    pub(super) commit_ms: AtomicU64,
     /// One in so many commits is lost, before or after its effect; 0 = none.
     pub(super) lose_commit: AtomicU64,
     /// One in so many reads of the store fails.
@@ -63,6 +65,10 @@ pub(super) struct Weather {
     pub(super) endless_log: Mutex<Option<i16>>,
     /// While it is there, loads of this run do not return.
     pub(super) withholds: Mutex<Option<RunId>>,
+    /// The next look-up of runs takes three seconds, and its answer is lost.
+    pub(super) loses_look_up: AtomicBool,
+    /// Each renewal tells of all partitions as if they had just been gained.
+    pub(super) repeats_gained: AtomicBool,
     /// Snapshots come back as something else.
     pub(super) spoils_snapshots: AtomicBool,
     /// And so do events.
@@ -93,6 +99,8 @@ pub(super) struct Line {
     pub(super) commits: AtomicU64,
     pub(super) keeps: AtomicU64,
     pub(super) publications: AtomicU64,
+    /// Partitions that were opened, each time.
+    pub(super) opened: AtomicU64,
     /// Runs that were asked for by their ids.
     pub(super) loads: AtomicU64,
     /// What must never happen and did.
@@ -112,6 +120,7 @@ impl Line {
             commits: AtomicU64::new(0),
             keeps: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
@@ -219,7 +228,12 @@ impl Store for LineStore {
         self.line.perhaps_panic("keep");
         self.line.keeps.fetch_add(1, Ordering::SeqCst);
         self.line.cross().await;
-        let share = self.store.keep(session, published).await;
+        let mut share = self.store.keep(session, published).await;
+        if self.line.weather.repeats_gained.load(Ordering::SeqCst)
+            && let Ok(share) = &mut share
+        {
+            share.gained = self.store.cursors(session).await?;
+        }
         self.line.cross().await;
         share
     }
@@ -272,6 +286,10 @@ impl Store for LineStore {
                 CommitFault::LostAfter
             };
             self.store.fail_next_commit(fault);
+        }
+        let takes = self.line.weather.commit_ms.load(Ordering::SeqCst);
+        if takes > 0 {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
         }
         let result = self.store.commit(session, batch).await;
         self.line.commits.fetch_add(1, Ordering::SeqCst);
@@ -333,6 +351,10 @@ impl Store for LineStore {
     }
 
     async fn run_sizes(&self, ids: &[RunId]) -> Result<Vec<RunSize>, StoreError> {
+        if self.line.weather.loses_look_up.swap(false, Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            return Err(StoreError::Unavailable("the answer was lost".to_owned()));
+        }
         self.line.read(self.store.run_sizes(ids)).await
     }
 
@@ -469,6 +491,7 @@ impl Bus for LineBus {
     }
 
     async fn open_partition(&self, partition: i16, cursor: Cursor, reader: u64, into: Inlet) -> Result<(), BusError> {
+        self.line.opened.fetch_add(1, Ordering::SeqCst);
         self.line.cross().await;
         if self
             .line

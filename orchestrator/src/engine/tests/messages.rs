@@ -312,3 +312,23 @@ async fn a_forged_message_is_a_dead_letter() {
     assert_eq!(answers(&world), []);
     replica.stop().await;
 }
+
+/// The look-up is not waited for, and then says nothing: that the child is not there is no reason to leave it alone.
+#[tokio::test(start_paused = true)]
+async fn a_child_is_started_after_a_look_up_that_was_slow_and_failed() {
+    let mut world = World::new(129).await;
+    let replica = world.replica("r0");
+    world.work(honest());
+    world
+        .weather
+        .loses_look_up
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let child = RunId(Uuid::from_u128(
+        (0x0190_0000_0001 << 80) | (0x7 << 76) | (0x8 << 60) | 7,
+    ));
+    say(&world, "child", 1, None, &start_child(child, "order")).await;
+    world.until("the child is done", |world| world.closed() == 1).await;
+    assert_eq!(world.rows_of("child")[0].run_id, child);
+    assert_eq!(answers(&world)[0], (1, Answer::Accepted));
+    replica.stop().await;
+}

@@ -36,6 +36,8 @@ use crate::bus::inlet::InUse;
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
+    /// Parking a run makes core panic.
+    static PARKING_PANICS: Cell<bool> = const { Cell::new(false) };
     static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
 }
 
@@ -89,6 +91,9 @@ fn live() -> usize {
 
 /// Stands in for a bug of core: a failure of the type `panic` panics.
 pub(super) fn perhaps_panic(input: &Input) {
+    if let Input::Park { .. } = input {
+        assert!(!PARKING_PANICS.get(), "a panic while a run is parked, asked for by a test");
+    }
     if let Input::TaskEnded {
         outcome: TaskOutcome::Failed(error),
         ..

@@ -328,3 +328,23 @@ async fn a_task_that_cannot_be_recorded_as_held_stays_owed() {
     world.quiet().await;
     replica.stop().await;
 }
+
+/// Whoever serves a partition and is told that it is theirs has known it already: nothing of it is taken once more.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_told_of_again_is_not_opened_again() {
+    let mut world = World::new(78).await;
+    let replica = world.replica("r0");
+    world.work(honest());
+    world.start("o-1", &[]).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    let opened = replica.line.opened.load(Ordering::SeqCst);
+    world.weather.repeats_gained.store(true, Ordering::SeqCst);
+    for n in 2..6 {
+        world.start(&format!("o-{n}"), &[]).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    world.until("all closed", |world| world.closed() == 5).await;
+    assert_eq!(replica.line.opened.load(Ordering::SeqCst), opened);
+    world.quiet().await;
+    replica.stop().await;
+}

@@ -134,6 +134,32 @@ async fn an_input_that_makes_core_panic_is_set_aside() {
     }
 }
 
+/// Where not even parking its run works an input is let go, and the run goes on by its timeouts.
+#[tokio::test(start_paused = true)]
+async fn an_input_whose_run_cannot_be_parked_is_let_go() {
+    super::PARKING_PANICS.set(true);
+    let mut world = World::new(132).await;
+    let replica = world.replica("r0");
+    world.work(Arc::new(move |task| {
+        let panic = task.workflow_id == "o-3" && task.activity == "process-payment";
+        Act {
+            outcome: panic.then_some("failed"),
+            error_type: panic.then_some("panic"),
+            by_log: true,
+            ..done()
+        }
+    }));
+    for n in 0..8 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world.until("all closed", |world| world.closed() == 8).await;
+    world.quiet().await;
+    assert_eq!(world.statuses()["o-3"], "compensated");
+    assert_eq!(world.bus.dead_letters().len(), 3, "one of each attempt");
+    replica.stop().await;
+    super::PARKING_PANICS.set(false);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_task_stream_holds_and_offers_again() {
     let mut world = World::new(5).await;
@@ -446,6 +472,30 @@ async fn partitions_are_shared_and_handed_over_under_load() {
         world.quiet().await;
         second.unwrap().stop().await;
     }
+}
+
+/// A replica that is never without a commit under way gives partitions back all the same.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_always_commits_gives_partitions_back() {
+    let mut world = World::new(130).await;
+    world.weather.commit_ms.store(100, Ordering::SeqCst);
+    let first = world.replica("r0");
+    world.work(honest());
+    let mut second = None;
+    let starts = 1_000;
+    for n in 0..starts {
+        world.start(&format!("o-{n}"), &[]).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if n == 100 {
+            second = Some(world.replica("r1"));
+        }
+    }
+    let second = second.unwrap();
+    assert!(second.line.commits.load(Ordering::SeqCst) > 0, "it has nothing to do");
+    world.until("closed", |world| world.closed() == starts).await;
+    world.quiet().await;
+    first.stop().await;
+    second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
