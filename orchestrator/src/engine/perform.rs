@@ -220,6 +220,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     false => self.settle_held(*commit),
                 }
             }
+            // It is there all the same: its worker is not to stop, nor to let go of the task, and asks again.
+            JobKind::Beat { .. } | JobKind::Claim { .. } if refusal.code.id == code::UNREADABLE_RUN.id => {}
             JobKind::Beat { .. } => self.answer_worker(&job.origin, &BeatAnswer::Gone),
             JobKind::Claim { .. } => self.answer_worker(&job.origin, &ClaimAnswer::Gone),
             JobKind::Result { .. } if job.origin.message().is_some() => self.refuse(&job.origin, refusal),

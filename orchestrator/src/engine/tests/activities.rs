@@ -407,6 +407,37 @@ async fn a_claim_is_granted_once_and_survives_a_takeover() {
     job.end().await;
 }
 
+/// A run that cannot be read just now is there all the same: its worker is neither stopped nor told to let go of its task.
+#[tokio::test(start_paused = true)]
+async fn the_worker_of_a_run_that_cannot_be_read_is_told_nothing() {
+    let mut job = at_work(111, "", 1).await;
+    job.world.until("nothing is owed", World::is_quiet).await;
+    job.replica.kill();
+    *job.world.weather.spoils_run.lock().unwrap() = Some(job.run);
+    job.replica = job.world.replica("r0");
+    let mut inbox = job.world.bus.subscribe("_INBOX.unreadable");
+    let (token, direct) = (text(&job.task, names::TOKEN), text(&job.task, names::DIRECT));
+    for _ in 0..60 {
+        for kind in ["beat", "claim"] {
+            let headers = headers_of(&[(names::TOKEN, token), (names::CLAIM, "one")]);
+            let to = format!("{direct}.{kind}");
+            job.world
+                .bus
+                .send_direct(&to, headers, Bytes::new(), Some("_INBOX.unreadable"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(job.replica.line.loads.load(Ordering::SeqCst) > 0, "it was looked for");
+    assert!(inbox.try_recv().is_err());
+    job.replica.kill();
+    *job.world.weather.spoils_run.lock().unwrap() = None;
+    job.replica = job.world.replica("r0");
+    let claimed = ask(&job.world, &job.task, "claim", &[(names::CLAIM, "one")], "").await;
+    assert_eq!(claimed, json!("granted"));
+    job.finish(&job.task).await;
+    job.end().await;
+}
+
 /// A worker claims and dies: the step is unknown after it has missed three beats, and is undone.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_never_resolved_ends_unknown() {
