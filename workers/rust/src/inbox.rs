@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
-use knarr_schemas::body::{BeatAnswer, CancelTasks, ErrorBody};
+use knarr_schemas::body::{BeatAnswer, CancelTasks, ClaimAnswer, ErrorBody};
 use knarr_schemas::code;
 use serde::Deserialize;
 
@@ -134,8 +134,21 @@ fn beat_answered(flight: &Flight, token: &str, message: &Message) {
 async fn claim_answered(flight: &Arc<Flight>, token: &str, message: &Message) {
     match serde_json::from_slice(&message.payload) {
         Ok(answer) => claimed(flight, token, answer).await,
-        Err(_) => confirmed(flight, message).await,
+        // What is wrong with it now is wrong with every repeat of it: it would be asked for for ever.
+        Err(_) => match refusal(message) {
+            Some(refused) => {
+                let code = &*refused.code;
+                tracing::warn!(token, code, "a claim was refused: {}", refused.message);
+                claimed(flight, token, ClaimAnswer::Gone).await;
+            }
+            None => tracing::warn!(token, "the answer to a claim cannot be read"),
+        },
     }
+}
+
+fn refusal(message: &Message) -> Option<ErrorBody> {
+    let confirmation: Confirmation<'_> = serde_json::from_slice(&message.payload).ok()?;
+    confirmation.results.into_iter().find_map(|result| result.refused)
 }
 
 fn cancel(flight: &Flight, token: &str) {

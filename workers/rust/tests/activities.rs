@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
-use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
-use knarr_schemas::header;
+use knarr_schemas::body::{BeatAnswer, ClaimAnswer, Confirmation, ConfirmedResult};
+use knarr_schemas::{code, header};
 use knarr_worker::{ActivityError, Context};
 use serde_json::{Value, json};
 use support::{DIRECT, Nats, Orchestrator, Running, within, worker};
@@ -149,6 +149,42 @@ async fn a_handler_that_runs_at_most_once_is_called_when_its_claim_is_granted() 
         orchestrator.until_tasks(0, 0).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+    running.drained().await;
+}
+
+/// A task of another cluster, say: it neither runs nor keeps its slot.
+#[tokio::test]
+async fn a_claim_that_is_refused_is_not_repeated_for_ever() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    let mut claims = subscribe(&orchestrator.client, "claim").await;
+    let slot = worker(&nats).await.concurrency(1);
+    let running = Running::start(slot.activity("pay", |_: Context, (): ()| async { Ok(1) }));
+    let once = [(header::MAX_ATTEMPTS, "1")];
+    let foreign = orchestrator.task("pay", "", &once).await;
+    let claim = next(&mut claims, "a claim").await;
+    let refused = Confirmation {
+        results: vec![ConfirmedResult {
+            token: foreign,
+            refused: Some(code::BAD_TASK_TOKEN.error("the task token was not issued for this namespace")),
+        }],
+        moved: Vec::new(),
+    };
+    answer(&orchestrator.client, &claim, &refused).await;
+    orchestrator.until_tasks(0, 0).await;
+    let own = orchestrator.task("pay", "", &once).await;
+    let claim = loop {
+        let claim = next(&mut claims, "the next claim").await;
+        if text(&claim, header::TOKEN) == own {
+            break claim;
+        }
+    };
+    answer(&orchestrator.client, &claim, &ClaimAnswer::Granted).await;
+    let result = owner.result().await;
+    assert_eq!(result.token, own);
+    owner.confirm(&[&result]).await;
+    orchestrator.until_tasks(0, 0).await;
     running.drained().await;
 }
 
