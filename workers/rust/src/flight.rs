@@ -54,7 +54,7 @@ pub(crate) struct Entry {
 
 #[derive(Debug)]
 pub(crate) enum State {
-    /// Of a task that may run at most once: its handler is called when that is granted.
+    /// Of a task that may run at most once, or seems to be late: its handler is called when that is granted.
     Claiming {
         /// The same in every repeat.
         by: String,

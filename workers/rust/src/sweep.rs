@@ -147,7 +147,7 @@ pub(crate) fn beat_every(task: &TaskInfo) -> Duration {
     asked.map_or(BEAT, |silence| (silence / 3).clamp(TICK, BEAT))
 }
 
-/// Asks for a task that may run at most once.
+/// Asks for a task, for good.
 pub(crate) async fn claim(flight: &Flight, task: &TaskInfo, by: &str) {
     let direct = task.header(header::DIRECT).unwrap_or_default();
     let mut headers = HeaderMap::new();

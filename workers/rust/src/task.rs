@@ -35,7 +35,8 @@ pub(crate) async fn accept(flight: &Arc<Flight>, handlers: &Handlers, message: M
     if is_held(flight, &task, &ack) {
         return;
     }
-    if is_late(&task) {
+    let late = is_late(&task);
+    if late && task.header(header::DIRECT).is_none() {
         // Nobody waits for a result, and what an earlier delivery did is not known here: the orchestrator's own timeout
         // decides, as it would if the task had never arrived. Acknowledged, so that it is not delivered for ever.
         tracing::warn!(
@@ -49,7 +50,8 @@ pub(crate) async fn accept(flight: &Arc<Flight>, handlers: &Handlers, message: M
     }
     let activity = task.header(header::ACTIVITY).unwrap_or_default();
     match handlers.get(activity) {
-        Some(handler) if task.header(header::MAX_ATTEMPTS) == Some("1") && task.header(header::DIRECT).is_some() => {
+        // By this host's clock, which may be wrong: the owner knows whether anybody waits for it.
+        Some(handler) if late || is_at_most_once(&task) => {
             ask_for(flight, handler, task, ack, message.payload).await;
         }
         Some(handler) => start(flight, handler, task, ack, message.payload),
@@ -102,7 +104,11 @@ fn is_late(task: &TaskInfo) -> bool {
         .is_some_and(|deadline| deadline <= Utc::now())
 }
 
-/// The handler of a task that may run at most once is not called before that is granted.
+fn is_at_most_once(task: &TaskInfo) -> bool {
+    task.header(header::MAX_ATTEMPTS) == Some("1") && task.header(header::DIRECT).is_some()
+}
+
+/// The handler of a task that may run at most once, or seems to be late, is not called before that is granted.
 async fn ask_for(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, ack: Subject, input: Bytes) {
     // Unique, which is all that it has to be.
     let by = flight.client.new_inbox();
@@ -153,7 +159,13 @@ pub(crate) async fn claimed(flight: &Arc<Flight>, token: &str, answer: ClaimAnsw
         }
         ClaimAnswer::Cancel => {
             flight.slot_free();
-            hand_in(flight, task, ack, ActivityError::cancelled()).await;
+            // Whoever does it at most once has claimed it before. Another may have done it in an earlier delivery.
+            let error = if task.delivery == 1 || is_at_most_once(&task) {
+                ActivityError::cancelled()
+            } else {
+                ActivityError::unknown("cancelled", "an earlier delivery of the task may have been done")
+            };
+            hand_in(flight, task, ack, error).await;
         }
         ClaimAnswer::Taken | ClaimAnswer::Gone => {
             tracing::debug!(token, ?answer, "a task is not this worker's to do");

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use chrono::{SecondsFormat, TimeDelta, Utc};
-use knarr_schemas::body::{BeatAnswer, CancelTasks};
+use futures_util::StreamExt as _;
+use knarr_schemas::body::{BeatAnswer, CancelTasks, ClaimAnswer};
 use knarr_schemas::{header, subject};
 use knarr_worker::{ActivityError, Context};
-use support::{Nats, Orchestrator, QUEUE, Running, eventually, worker};
+use support::{DIRECT, Nats, Orchestrator, QUEUE, Running, eventually, within, worker};
 use tokio::sync::Semaphore;
 
 /// Counts calls, and lets them end when the test says so.
@@ -69,11 +70,15 @@ impl Gate {
     }
 }
 
+/// Whether a task is late is not for the worker's clock to say, which may be off by an hour: the owner is asked.
 #[tokio::test]
-async fn a_task_past_its_deadline_is_refused() {
+async fn a_task_that_seems_to_be_late_is_asked_for() {
     let nats = Nats::start().await;
     let orchestrator = Orchestrator::start(&nats).await;
     let mut owner = orchestrator.own().await;
+    let client = &orchestrator.client;
+    let mut claims = client.subscribe(format!("{DIRECT}.claim")).await.unwrap();
+    client.flush().await.unwrap();
     let calls = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&calls);
     let running = Running::start(worker(&nats).await.activity("pay", move |ctx: Context, (): ()| {
@@ -81,12 +86,30 @@ async fn a_task_past_its_deadline_is_refused() {
         async move { Ok(ctx.deadline()) }
     }));
     let at = |seconds| (Utc::now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Millis, true);
-    orchestrator.task("pay", "", &[(header::DEADLINE, &at(-1))]).await;
-    orchestrator.until_tasks(0, 0).await;
+    for (said, outcome) in [
+        (ClaimAnswer::Gone, None),
+        (ClaimAnswer::Cancel, Some(Some("cancelled"))),
+        (ClaimAnswer::Granted, Some(None)),
+    ] {
+        let late = orchestrator.task("pay", "", &[(header::DEADLINE, &at(-3_600))]).await;
+        let claim = within("a claim", claims.next()).await.unwrap();
+        assert_eq!(
+            claim.headers.as_ref().unwrap().get(header::TOKEN).unwrap().as_str(),
+            late
+        );
+        let body = serde_json::to_vec(&said).unwrap();
+        client.publish(claim.reply.unwrap(), body.into()).await.unwrap();
+        if let Some(outcome) = outcome {
+            let result = owner.result().await;
+            assert_eq!((result.token.as_str(), result.get(header::OUTCOME)), (&*late, outcome));
+            owner.confirm(&[&result]).await;
+        }
+        orchestrator.until_tasks(0, 0).await;
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
     let in_time = orchestrator.task("pay", "", &[(header::DEADLINE, &at(60))]).await;
     let result = owner.result().await;
-    assert_eq!(result.token, in_time, "the late one has no result: its timeout decides");
-    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(result.token, in_time);
     owner.confirm(&[&result]).await;
     orchestrator.until_tasks(0, 0).await;
     running.drained().await;

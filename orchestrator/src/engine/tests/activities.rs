@@ -226,9 +226,7 @@ async fn what_was_heard_outlives_the_runs_stay_in_memory() {
     let start = async |world: &World, id: &str| {
         let start = subject::start("default", id, "job").unwrap();
         world.publish(&start, &[], Value::Null).await;
-        world
-            .until("started", |world| world.statuses().contains_key(id))
-            .await;
+        world.until("started", |world| world.statuses().contains_key(id)).await;
     };
     start(&world, "j-1").await;
     world
