@@ -23,7 +23,12 @@ use crate::outcome::Outcome;
 /// More than any orchestrator takes, so that what it sent is read.
 const MOST_INPUT_BYTES: usize = 16 << 20;
 /// With the pauses between them, six seconds.
-const STORE_TRIES: u32 = 6;
+const STORE_TRIES: u32 = 7;
+/// Of what no message takes: some minutes, should start-to-close leave them.
+const PATIENT_TRIES: u32 = 60;
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What a result has beside its body, at most.
+const HEADERS_BYTES: usize = 4 << 10;
 
 /// A handler with its types erased. It spawns by itself, so that an activity costs one allocation for its future.
 pub(crate) trait Handler: Send + Sync {
@@ -90,39 +95,52 @@ async fn fetch(client: &async_nats::Client, task: &TaskInfo, object: &str) -> Re
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
     let digest = task.header(header::BODY_DIGEST);
     let mut pause = Duration::from_millis(100);
+    let mut tries = 0;
     loop {
+        tries += 1;
         match body::get(client, namespace, object, digest, MOST_INPUT_BYTES).await {
             Ok(input) => return Ok(input),
             // Start-to-close ends this, should nothing else do so.
             Err(BodyError::Unavailable(problem)) => {
                 tracing::debug!("a task's input is not there yet: {problem}");
-                tokio::time::sleep(pause).await;
-                pause = (2 * pause).min(Duration::from_secs(5));
+            }
+            // Nor does a bucket answer that has no leader yet.
+            Err(BodyError::NoBucket(bucket)) if tries < STORE_TRIES => {
+                tracing::debug!("the bucket `{bucket}` is not there yet");
             }
             Err(error) => return Err(task.refused("body_missing", error.to_string())),
         }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 
 /// An output that is too large for its message; where it cannot be stored it is tried in the message all the same.
 async fn store(client: &async_nats::Client, task: &TaskInfo, output: Bytes) -> Outcome {
     let namespace = task.header(header::NAMESPACE).unwrap_or_default();
+    // Else its step would wait for an operator, though the work is done and the store only away.
+    let fits = output.len() + HEADERS_BYTES <= client.server_info().max_payload;
+    let most = if fits { STORE_TRIES } else { PATIENT_TRIES };
     let mut pause = Duration::from_millis(100);
-    for _ in 0..STORE_TRIES {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         match body::put(client, namespace, &output).await {
             Ok(reference) => return Outcome::Stored(reference),
-            Err(BodyError::Unavailable(problem)) => {
+            Err(BodyError::Unavailable(problem)) if tries < most => {
                 tracing::debug!("a result is not stored yet: {problem}");
-                tokio::time::sleep(pause).await;
-                pause *= 2;
+            }
+            Err(BodyError::NoBucket(bucket)) if tries < STORE_TRIES => {
+                tracing::debug!("the bucket `{bucket}` is not there yet");
             }
             Err(error) => {
                 tracing::warn!("a result of {} bytes is not stored as an object: {error}", output.len());
-                break;
+                return Outcome::Completed(output);
             }
         }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
-    Outcome::Completed(output)
 }
 
 /// What becomes of a task whose handler is called with this input, JSON.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use knarr_schemas::header;
 use knarr_worker::{ActivityError, Context};
 use serde_json::{Value, json};
-use support::{Nats, Orchestrator, Running, eventually, worker};
+use support::{Nats, Orchestrator, Running, eventually, within, worker};
 
 #[tokio::test]
 async fn a_task_is_acknowledged_only_after_its_result_was_confirmed() {
@@ -190,6 +190,28 @@ async fn each_way_to_end_says_what_is_known() {
         );
         assert!(!result.get(header::ERROR_MESSAGE).unwrap().is_empty());
     }
+    orchestrator.until_tasks(0, 0).await;
+    running.drained().await;
+}
+
+/// As after a restart of the servers, while the bucket has no leader.
+#[tokio::test]
+async fn a_large_result_waits_for_its_bucket() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let running = Running::start(worker(&nats).await.activity("print", move |_: Context, (): ()| {
+        called.send(()).unwrap();
+        async { Ok("x".repeat(2 << 20)) }
+    }));
+    let token = orchestrator.task("print", "", &[]).await;
+    within("the handler is called", calls.recv()).await.unwrap();
+    orchestrator.create_bucket().await;
+    let result = owner.result().await;
+    assert_eq!((result.token.as_str(), result.get(header::OUTCOME)), (&*token, None));
+    assert!(result.get(header::BODY).is_some());
+    owner.confirm(&[&result]).await;
     orchestrator.until_tasks(0, 0).await;
     running.drained().await;
 }

@@ -190,6 +190,21 @@ impl Orchestrator {
             .unwrap();
     }
 
+    /// Of large bodies.
+    pub async fn create_bucket(&self) {
+        let bucket = subject::body_bucket("default").unwrap();
+        self.jetstream
+            .create_stream(Config {
+                name: format!("OBJ_{bucket}"),
+                subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+                allow_rollup: true,
+                allow_direct: true,
+                ..Config::default()
+            })
+            .await
+            .unwrap();
+    }
+
     pub async fn create_log(&self) {
         self.jetstream
             .create_stream(Config {
