@@ -35,6 +35,8 @@ use crate::store::Store;
 const MISSED: u64 = 3;
 /// A worker is not held to more than that.
 const SHORTEST_BEAT: Span = Span::from_secs(1);
+/// However long a worker wants to be silent, its task is looked at: it may have ended.
+const LONGEST_LOOK: Span = Span::from_secs(60);
 /// Of a beat beside its details, in bytes.
 const OF_A_BEAT: usize = 256;
 
@@ -89,8 +91,9 @@ pub(super) struct Pulses {
 }
 
 impl Pulses {
-    fn put(&mut self, at: Timestamp, run: RunId, task: TaskNo) {
-        self.heap.push(Reverse((at, run, task)));
+    fn put(&mut self, at: Timestamp, now: Timestamp, run: RunId, task: TaskNo) {
+        let look = at.min(now.plus(LONGEST_LOOK));
+        self.heap.push(Reverse((look, run, task)));
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
@@ -138,7 +141,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     && let Some(at) = beat.lost_at(now)
                 {
                     beat.watched = true;
-                    self.pulses.put(at, run_id, task);
+                    self.pulses.put(at, now, run_id, task);
                 }
                 live.beats.push(beat);
                 if live.state.is_unwanted(task) {
@@ -231,9 +234,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let lost_at = beat.lost_at(self.listening_since(partition));
             // One that is not in memory is loaded, to find out.
             let is_open = |live: &Live| live.state.is_open(task);
+            let may_be_open = self.live.get(run_id).is_none_or(is_open);
             match lost_at {
-                Some(at) if at > now => self.pulses.put(at, run_id, task),
-                Some(_) if self.live.get(run_id).is_none_or(is_open) => {
+                Some(at) if may_be_open && at > now => self.pulses.put(at, now, run_id, task),
+                Some(_) if may_be_open => {
                     self.direct.push_back(Job::internal(JobKind::Silent { run_id, task }));
                 }
                 // It promises nothing any more. What was heard of it counts all the same.
@@ -257,7 +261,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         });
         match heard {
             Some(at) if at > now => {
-                self.pulses.put(at, run_id, task);
+                self.pulses.put(at, now, run_id, task);
                 return Applied::Nothing;
             }
             None => {
@@ -298,5 +302,24 @@ fn claim_answer(state: &State, task: TaskNo, by: &Arc<str>) -> Option<ClaimAnswe
         Some(_) => Some(ClaimAnswer::Taken),
         None if state.is_unwanted(task) => Some(ClaimAnswer::Cancel),
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the tasks of a worker that promises a beat a year would be kept for as long, though they have ended.
+    #[test]
+    fn a_promise_is_looked_at_within_a_minute() {
+        let mut pulses = Pulses::default();
+        let (run, now) = (RunId(uuid::Uuid::from_u128(1)), Timestamp(5));
+        for (promised, looked_at) in [(Span::from_secs(15), 15), (Span(u64::MAX), 60)] {
+            pulses.put(now.plus(promised), now, run, TaskNo(1));
+            let due = now.plus(Span::from_secs(looked_at));
+            assert_eq!(pulses.next(), Some(due), "{promised:?}");
+            assert_eq!(pulses.pop_due(Timestamp(due.0 - 1)), None);
+            assert_eq!(pulses.pop_due(due), Some((run, TaskNo(1))));
+        }
     }
 }

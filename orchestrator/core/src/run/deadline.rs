@@ -167,7 +167,8 @@ fn offered_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horiz
         d.emit(Event::TaskDelivered { task });
         return execution_due(d, step, direction, horizon);
     }
-    let again = look_again(open, execution.first_look(), d.at);
+    let pending = d.state.doing.len() + d.state.undoing.len();
+    let again = look_again(open, execution.first_look(), pending, d.at);
     match execution.unstarted(open, d.at) {
         Some(_) if is_void(d, step, direction) => void(d, step),
         Some(timeout) => withdrawal::request(d, task, timeout),
@@ -272,11 +273,14 @@ fn close_passed(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
 }
 
 /// When a task that is known to be in its queue is looked at again: after as long as it has waited, so that a long backlog
-/// costs few looks, but not too late.
-fn look_again(open: &OpenTask, first: Span, now: Timestamp) -> Event {
+/// costs few looks, but not too late. Each look is an event, of which a run may have so many: where it has many tasks, or they have
+/// waited for long, they are looked at less often.
+fn look_again(open: &OpenTask, first: Span, pending: usize, now: Timestamp) -> Event {
+    let age = now.since(open.opened_at);
     let shortest = first.max(HELD_PAUSE_FIRST);
-    let longest = shortest.max(UNDELIVERED_PAUSE_LONGEST);
-    let pause = now.since(open.opened_at).clamp(shortest, longest);
+    let of_many = Span::from_secs(u64::try_from(pending).unwrap_or(u64::MAX).saturating_mul(4));
+    let longest = UNDELIVERED_PAUSE_LONGEST.max(of_many).max(Span(age.0 / 4));
+    let pause = age.clamp(shortest, longest.max(shortest));
     Event::DeadlineDeferred {
         task: open.task,
         until: now.plus(pause),

@@ -22,7 +22,8 @@ pub const HELD_PAUSE_LONGEST: Span = Span::from_secs(5);
 pub const WITHDRAWAL_PAUSE: Span = Span::from_secs(30);
 /// Largest details of a heartbeat, as JSON, in bytes: they travel in a header.
 pub const MAX_DETAILS_BYTES: usize = 2 * 1024;
-/// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit).
+/// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit), unless it has
+/// waited for more than four times as long, or its run has many of them.
 pub const UNDELIVERED_PAUSE_LONGEST: Span = Span::from_secs(60);
 
 /// Most events of a run, unless it was started with another limit; then it is parked until an operator lets it go on.

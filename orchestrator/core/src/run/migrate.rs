@@ -361,7 +361,10 @@ fn activity_difference(was: &Activity, is: &Activity) -> Option<&'static str> {
         ))
         .or(unless(was.pivot == is.pivot, "`pivot`"))
         .or(unless(was.cancellation == is.cancellation, "`cancellation`"))
-        .or(unless(same_limits(was.limiting.as_deref(), is.limiting.as_deref()), "limit"))
+        .or(unless(
+            same_limits(was.limiting.as_deref(), is.limiting.as_deref()),
+            "limit",
+        ))
 }
 
 fn same_limits(one: Option<&Limiting>, other: Option<&Limiting>) -> bool {

@@ -201,9 +201,7 @@ async fn ask(shared: &Shared, whose: &Whose, object: &str, digest: Option<&str>)
     loop {
         let getting = body::get(shared.js.client(), &whose.namespace, object, digest, whose.most);
         let asked = tokio::time::timeout(PATIENCE, getting).await;
-        if matches!(asked, Ok(Err(BodyError::Missing(_))))
-            && behind < BEHIND
-            && leader_has(shared, whose, object).await
+        if matches!(asked, Ok(Err(BodyError::Missing(_)))) && behind < BEHIND && leader_has(shared, whose, object).await
         {
             behind += 1;
             tokio::time::sleep(BEHIND_PAUSE).await;

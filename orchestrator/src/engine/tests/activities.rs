@@ -409,6 +409,7 @@ async fn a_claim_is_granted_once_and_survives_a_takeover() {
 #[tokio::test(start_paused = true)]
 async fn the_worker_of_a_run_that_cannot_be_read_is_told_nothing() {
     let mut job = at_work(111, "", 1).await;
+    job.world.until("nothing is owed", World::is_quiet).await;
     job.replica.kill();
     *job.world.weather.spoils_run.lock().unwrap() = Some(job.run);
     job.replica = job.world.replica("r0");

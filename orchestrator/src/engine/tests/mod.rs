@@ -92,7 +92,10 @@ fn live() -> usize {
 /// Stands in for a bug of core: a failure of the type `panic` panics.
 pub(super) fn perhaps_panic(input: &Input) {
     if let Input::Park { .. } = input {
-        assert!(!PARKING_PANICS.get(), "a panic while a run is parked, asked for by a test");
+        assert!(
+            !PARKING_PANICS.get(),
+            "a panic while a run is parked, asked for by a test"
+        );
     }
     if let Input::TaskEnded {
         outcome: TaskOutcome::Failed(error),

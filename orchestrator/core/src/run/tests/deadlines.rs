@@ -51,6 +51,23 @@ fn looks_at_an_undelivered_task_become_rarer_up_to_a_minute() {
     assert_eq!(pauses, [10, 20, 40, 60, 60, 60]);
 }
 
+/// A run may have 50,000 events, and a queue may be without workers for a night.
+#[test]
+fn a_backlog_does_not_fill_a_run_with_looks() {
+    for (items, days) in [(300, 1), (1, 60)] {
+        let list: Vec<usize> = (0..items).collect();
+        let mut run = run(vec![for_each("each", json!(list), vec![act("a")])]);
+        let end = run.now.plus(Span::from_secs(days * 24 * 3_600));
+        while run.now < end {
+            run.now = run.state.wake_at().expect("it is not parked");
+            run.take(horizon(run.now, Some(Timestamp(0))));
+        }
+        assert_eq!(run.status(), Status::Running);
+        let events = run.events().len();
+        assert!(events < 10_000, "{events} events of {items} in {days} days");
+    }
+}
+
 #[test]
 fn start_to_close_counts_from_when_the_task_is_known_to_be_delivered() {
     let mut run = run(vec![act("a")]);
