@@ -1,5 +1,7 @@
 //! Messages between runs: to whom they go, and what is answered where nobody is there.
 //!
+//! What a run that has closed as continued as new has not answered is for its successor.
+//!
 //! **Invariant:** the answer to a message is a function of the receiver's committed state, or, where there is no receiver, of
 //! there being none; a repeat of the message is answered the same, or decided anew.
 
@@ -11,7 +13,7 @@ use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild
 
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
-use super::live::IdKey;
+use super::live::{IdKey, LiveRuns};
 use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
@@ -35,19 +37,32 @@ impl RunMessage {
     }
 }
 
+/// The run that a message is for, as far as that is known: where that goes on as another, and has not answered, the other.
+pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId> {
+    let mut receiver = match message.receiver() {
+        Some(run_id) => run_id,
+        None => live.ids.get(&message.key())?.newest()?.row.run_id,
+    };
+    while let Some(known) = live.get(receiver)
+        && known.state.answer_to(message.from.run, message.number).is_none()
+        && let Some(successor) = known.state.successor()
+    {
+        receiver = successor.run_id;
+    }
+    Some(receiver)
+}
+
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn message(&mut self, job: Job, request: &RunMessage) -> Step {
         // Of a receiver that is named the id may never have been looked up; then nobody waits for its successor here.
         if self.continues_first(&request.key()) {
             return Step::Blocked(Box::new(job));
         }
-        let receiver = match request.receiver() {
-            Some(run_id) => Some(run_id),
-            None => match self.live.ids.get(&request.key()) {
-                None => return Step::Lacks(Box::new(job)),
-                Some(info) => info.newest().map(|known| known.row.run_id),
-            },
-        };
+        let named = request.receiver();
+        if named.is_none() && !self.live.ids.contains_key(&request.key()) {
+            return Step::Lacks(Box::new(job));
+        }
+        let receiver = receiver_of(&self.live, request);
         if let Some(run_id) = receiver
             && !self.live.contains(run_id)
             && !self.absent.contains_key(&run_id)
@@ -56,6 +71,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
             // It is there, and an operator has to look at it: the message is offered again.
+            return self.message_taken(&job);
+        }
+        if named.is_some() && receiver != named && receiver.is_some_and(|run_id| !self.live.contains(run_id)) {
+            // The run that the receiver goes on as has yet to begin: the message is offered again.
             return self.message_taken(&job);
         }
         let receiver = receiver.filter(|run_id| {
