@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::fetch::{self, Loaded};
 use super::job::{Job, JobKind, Origin};
 use super::look_up::Absent;
+use super::message::receiver_of;
 use super::perform::Step;
 use super::report::Done;
 use super::run_loop::Loop;
@@ -62,7 +63,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
-            JobKind::Message(message) => message.receiver_among(&self.live)?,
+            JobKind::Message(message) => receiver_of(&self.live, message)?,
             JobKind::Answered { run_id, .. } => *run_id,
             _ => return None,
         };

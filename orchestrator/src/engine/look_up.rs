@@ -9,6 +9,7 @@ use knarr_schemas::code;
 use super::fetch::{self, Budget, Fetched, Loaded};
 use super::job::{Job, JobKind, Verb};
 use super::live::{IdKey, Live};
+use super::message::receiver_of;
 use super::outgoing::RunRef;
 use super::refusal::Refusal;
 use super::report::Done;
@@ -182,7 +183,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::Message(message) => {
                 let key = message.key();
-                if let Some(run) = message.receiver_among(live)
+                if let Some(run) = receiver_of(live, message)
                     && !live.contains(run)
                     && !self.absent.contains_key(&run)
                     && !deferral.holds(run)

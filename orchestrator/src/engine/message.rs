@@ -1,12 +1,13 @@
 //! Messages between runs: to whom they go, and what is answered where nobody is there.
 //!
+//! What a run that has closed as continued as new has not answered is for its successor.
+//!
 //! **Invariant:** the answer to a message is a function of the receiver's committed state, or, where there is no receiver, of
 //! there being none; a repeat of the message is answered the same, or decided anew.
 
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
-use knarr_core::run::Status;
 use knarr_core::run::input::Input;
 use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild};
 
@@ -34,31 +35,21 @@ impl RunMessage {
     pub(super) fn key(&self) -> IdKey {
         (self.namespace.clone(), self.workflow_id.clone())
     }
+}
 
-    /// The run that takes it, as far as that is known: in the place of one that goes on in another, the newest of the id.
-    pub(super) fn receiver_among(&self, live: &LiveRuns) -> Option<RunId> {
-        let newest = || {
-            let info = live.ids.get(&self.key())?;
-            info.newest().map(|known| known.row.run_id)
-        };
-        match self.receiver() {
-            None => newest(),
-            Some(run) if self.is_past(live, run) => newest().or(Some(run)),
-            Some(run) => Some(run),
-        }
+/// The run that a message is for, as far as that is known: where that goes on as another, and has not answered, the other.
+pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId> {
+    let mut receiver = match message.receiver() {
+        Some(run_id) => run_id,
+        None => live.ids.get(&message.key())?.newest()?.row.run_id,
+    };
+    while let Some(known) = live.get(receiver)
+        && known.state.answer_to(message.from.run, message.number).is_none()
+        && let Some(successor) = known.state.successor()
+    {
+        receiver = successor.run_id;
     }
-
-    /// Whether that run has closed as continued as new before it could take this request.
-    fn is_past(&self, live: &LiveRuns, run: RunId) -> bool {
-        let asks = matches!(
-            self.body,
-            Body::Cancel { .. } | Body::Terminate { .. } | Body::Signal { .. }
-        );
-        let Some(state) = live.get(run).filter(|_| asks).map(|known| &known.state) else {
-            return false;
-        };
-        state.status() == Status::ContinuedAsNew && state.answer_to(self.from.run, self.number).is_none()
-    }
+    Some(receiver)
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -68,11 +59,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Blocked(Box::new(job));
         }
         let named = request.receiver();
-        let goes_by_id = named.is_none_or(|run_id| request.is_past(&self.live, run_id));
-        if goes_by_id && !self.live.ids.contains_key(&request.key()) {
+        if named.is_none() && !self.live.ids.contains_key(&request.key()) {
             return Step::Lacks(Box::new(job));
         }
-        let receiver = request.receiver_among(&self.live);
+        let receiver = receiver_of(&self.live, request);
         if let Some(run_id) = receiver
             && !self.live.contains(run_id)
             && !self.absent.contains_key(&run_id)
@@ -83,21 +73,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // It is there, and an operator has to look at it: the message is offered again.
             return self.message_taken(&job);
         }
+        if named.is_some() && receiver != named && receiver.is_some_and(|run_id| !self.live.contains(run_id)) {
+            // The run that the receiver goes on as has yet to begin: the message is offered again.
+            return self.message_taken(&job);
+        }
         let receiver = receiver.filter(|run_id| {
             let live = self.live.get(*run_id);
             live.is_some_and(|live| {
                 live.row.namespace == request.namespace && live.row.workflow_id == request.workflow_id
             })
         });
-        if let (Some(named), Some(run_id)) = (named, receiver)
-            && named != run_id
-            && self.live.get(run_id).is_none_or(|live| !live.state.is_child(named))
-        {
-            // The id is another's by now.
-            let why = "it has been continued as new, and the last of its successors is closed";
-            self.answer_message(request, &Answer::refused(Reason::Closed, why));
-            return self.message_taken(&job);
-        }
         match (receiver, &request.body) {
             (Some(run_id), _) => self.deliver(job, request, run_id),
             (None, Body::StartChild(start)) => self.start_child(job, request, start),

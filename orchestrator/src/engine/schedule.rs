@@ -11,6 +11,7 @@ use knarr_core::run::State;
 use knarr_core::run::input::{AnswerOn, Input, Start};
 use knarr_core::run::schedule::{PREFIX, schedule_of};
 use knarr_core::schedule::spec::rfc3339;
+use knarr_core::schedule::state::Became;
 use knarr_core::schedule::{Command, Schedule};
 use knarr_core::time::Timestamp;
 use knarr_schemas::body::{Answer, AnswerStage};
@@ -138,7 +139,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let mut answer = outgoing::answer_of(&live.state, AnswerOn::Started);
             answer.stage = AnswerStage::Accepted;
             if let (Some(name), Some(schedule)) = (schedule_of(&request.workflow_id), live.state.schedule()) {
-                answer.output = Some(told(name, schedule, live.state.is_closed()));
+                let mut said = told(name, schedule, live.state.is_closed());
+                if let Command::Trigger { .. } = request.command {
+                    said["skipped"] = json!(skipped(schedule));
+                }
+                answer.output = Some(said);
             }
             self.building.answer(outgoing::answer(to, &answer));
         }
@@ -176,6 +181,13 @@ fn told(name: &str, schedule: &Schedule, deleted: bool) -> serde_json::Value {
         "paused": schedule.paused,
         "deleted": deleted,
     })
+}
+
+/// Why what was triggered last has not been started, if it has been skipped.
+fn skipped(schedule: &Schedule) -> Option<&'static str> {
+    let last = schedule.past.last()?;
+    let is_it = last.due.trigger == Some(schedule.triggers) && matches!(last.became, Became::Skipped(_));
+    is_it.then(|| last.became.as_str())
 }
 
 /// What the row of a schedule says of it, where that of a run has its search attributes.

@@ -304,6 +304,26 @@ fn one_of_each_key_in_turn_however_long_a_backlog() {
     assert_eq!(keys[..6], ["0", "0", "1", "0", "1", "0"]);
 }
 
+/// Most of a backlog is cancelled: who asks under its key from then on does not wait behind what is not there any more.
+#[test]
+fn what_is_taken_back_holds_up_nobody_of_its_key() {
+    let mut rig = Rig::new(Bound::Concurrent(1));
+    rig.ask(0, PRIORITY, false);
+    for key in [1, 2] {
+        for _ in 0..20 {
+            rig.ask(key, PRIORITY, false);
+        }
+    }
+    // Of the first key's, which are 1 to 20.
+    for n in 2..=20 {
+        rig.release(n);
+    }
+    rig.ask(1, PRIORITY, false);
+    rig.drain();
+    let order: Vec<u32> = rig.order.iter().map(|(n, _)| *n).collect();
+    assert_eq!(order[..5], [0, 1, 21, 22, 41]);
+}
+
 /// An operator changes their mind: what waits goes by the word that counts now.
 #[test]
 fn an_operators_word_counts_for_who_waits_already() {

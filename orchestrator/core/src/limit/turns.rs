@@ -2,10 +2,10 @@
 //!
 //! Every ask gets the number of a round when it comes: the one after the round that is being served, or after the last one of its
 //! own key. So a key has one ask in a round, and a key that comes new is in the next one, behind those that wait there
-//! already. A round is as long as there are keys, so nobody is passed over for longer; the round of an
-//! ask that is taken back stays empty.
+//! already. A round is as long as there are keys, so nobody is passed over for longer. What is taken back leaves its round empty
+//! where others of its key wait behind it, and is forgotten where it was the last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::permit::Permit;
@@ -18,18 +18,19 @@ pub(super) struct Turns(BTreeMap<u8, Rank>);
 struct Rank {
     /// The round that is being served.
     now: u64,
-    /// Keys that wait: how many asks, and the round of the last one.
-    waiting: BTreeMap<Arc<str>, (usize, u64)>,
+    /// Keys that wait, and the rounds of their asks.
+    waiting: BTreeMap<Arc<str>, BTreeSet<u64>>,
 }
 
 impl Turns {
     /// Gives a new ask its turn.
     pub(super) fn next(&mut self, rank: u8, key: &Arc<str>) -> u64 {
         let rank = self.0.entry(rank).or_default();
-        let (count, last) = rank.waiting.entry(Arc::clone(key)).or_default();
-        *count += 1;
-        *last = rank.now.max(*last).saturating_add(1);
-        *last
+        let rounds = rank.waiting.entry(Arc::clone(key)).or_default();
+        let last = rounds.last().copied().unwrap_or(0);
+        let next = rank.now.max(last).saturating_add(1);
+        rounds.insert(next);
+        next
     }
 
     /// An ask waits no longer, because it is `served` or was taken back.
@@ -40,9 +41,9 @@ impl Turns {
         if served {
             rank.now = rank.now.max(permit.turn);
         }
-        if let Some((count, _)) = rank.waiting.get_mut(&permit.ask.fairness_key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(rounds) = rank.waiting.get_mut(&permit.ask.fairness_key) {
+            rounds.remove(&permit.turn);
+            if rounds.is_empty() {
                 rank.waiting.remove(&permit.ask.fairness_key);
             }
         }
@@ -59,9 +60,8 @@ impl Turns {
                 now: u64::MAX,
                 ..Rank::default()
             });
-            let (count, last) = rank.waiting.entry(Arc::clone(&permit.ask.fairness_key)).or_default();
-            *count += 1;
-            *last = permit.turn.max(*last);
+            let rounds = rank.waiting.entry(Arc::clone(&permit.ask.fairness_key)).or_default();
+            rounds.insert(permit.turn);
             // Nobody waits for a round that is over.
             rank.now = rank.now.min(permit.turn.saturating_sub(1));
         }

@@ -41,6 +41,8 @@ pub const MAX_SUBJECT_BYTES: usize = 256;
 /// First and longest pause before a message to another run that was not answered is sent again.
 pub const MESSAGE_PAUSE_FIRST: Span = Span::from_secs(30);
 pub const MESSAGE_PAUSE_LONGEST: Span = Span::from_secs(300);
+/// The same of an ask for a permit: it may wait for days, and each offer is an event.
+pub const ASK_PAUSE_LONGEST: Span = Span::from_secs(1_800);
 /// Most who wait for one run; one more is refused.
 pub const MAX_WAITERS: usize = 1_000;
 /// Most signals that wait in a run for a step to take them; one more is refused.

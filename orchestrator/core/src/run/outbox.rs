@@ -3,7 +3,7 @@
 //! | input | message | then |
 //! |---|---|---|
 //! | – | sent | pending; due after half a minute |
-//! | wake, due | pending | sent again; the pause doubles up to five minutes |
+//! | wake, due | pending | sent again; the pause doubles up to five minutes, of an ask for a permit to half an hour |
 //! | answered | pending | gone; a refusal of a start ends the step, one of an undo parks it |
 //! | accepted | a start that was refused | its run is told to cancel |
 //! | granted | an ask that was taken back | given back ([`super::permit`]) |
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::decider::Decider;
 use super::event::{Event, MessageSent};
 use super::input::Operation;
-use super::limits::{MESSAGE_PAUSE_FIRST, MESSAGE_PAUSE_LONGEST};
+use super::limits::{ASK_PAUSE_LONGEST, MESSAGE_PAUSE_FIRST, MESSAGE_PAUSE_LONGEST};
 use super::message::{Answer, Body, Recipient};
 use super::{permit, workflow};
 use crate::ids::MessageNo;
@@ -34,7 +34,11 @@ pub(super) fn send(d: &mut Decider<'_>, to: Recipient, body: Body) {
 /// A pending message whose answer has not come is sent again.
 pub(super) fn offer_again(d: &mut Decider<'_>, number: MessageNo) {
     if let Some(pending) = d.state.mail.outbox.get(&number).filter(|pending| pending.due <= d.at) {
-        let due = d.at.plus(pause(pending.offers.saturating_add(1)));
+        let longest = match &*pending.body {
+            Body::Ask(_) => ASK_PAUSE_LONGEST,
+            _ => MESSAGE_PAUSE_LONGEST,
+        };
+        let due = d.at.plus(pause(pending.offers.saturating_add(1), longest));
         d.emit(Event::MessageOffered { number, due });
     }
 }
@@ -81,9 +85,9 @@ fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
 }
 
 /// Before the offer of that number, counted from 0 for the first sending.
-fn pause(offer: u32) -> Span {
+fn pause(offer: u32, longest: Span) -> Span {
     let doubled = MESSAGE_PAUSE_FIRST.0.saturating_mul(1 << offer.min(16));
-    Span(doubled).min(MESSAGE_PAUSE_LONGEST)
+    Span(doubled).min(longest)
 }
 
 #[cfg(test)]
@@ -92,7 +96,8 @@ mod tests {
 
     #[test]
     fn pauses_double_from_half_a_minute_to_five() {
-        let pauses = [0, 1, 2, 3, 4, u32::MAX].map(|offer| pause(offer).as_millis() / 1_000);
-        assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
+        let seconds = |longest| [0, 1, 2, 3, 4, u32::MAX].map(|offer| pause(offer, longest).as_millis() / 1_000);
+        assert_eq!(seconds(MESSAGE_PAUSE_LONGEST), [30, 60, 120, 240, 300, 300]);
+        assert_eq!(seconds(ASK_PAUSE_LONGEST), [30, 60, 120, 240, 480, 1_800]);
     }
 }

@@ -52,6 +52,8 @@ pub const WORKFLOW: &str = "$schedule";
 pub const PREFIX: &str = "$schedule/";
 /// Occurrences that one transition decides; the rest follow at once.
 const MAX_AT_ONCE: usize = 100;
+/// And fewer, where their inputs come to more: what one transition says is stored and sent as a whole.
+const MAX_BYTES_AT_ONCE: u64 = 1 << 20;
 /// Missed occurrences that one transition counts, at most.
 const MAX_MISSED: usize = 10_000;
 
@@ -365,6 +367,9 @@ fn advance(d: &mut Decider<'_>) {
         return;
     }
     for _ in 0..MAX_AT_ONCE {
+        if d.bytes_so_far() >= MAX_BYTES_AT_ONCE {
+            break;
+        }
         let Some(schedule) = schedule(d) else { return };
         let due = schedule.next.filter(|next| schedule.is_active() && next.at <= d.at);
         match due {

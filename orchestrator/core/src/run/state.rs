@@ -548,12 +548,6 @@ impl State {
         Some(self.succeeding(closed.successor?, &closed.output))
     }
 
-    /// Whether this run is the child that was started as that one, or continues it, over however many others.
-    pub fn is_child(&self, started: RunId) -> bool {
-        let parent = self.birth.parent.as_ref();
-        parent.is_some_and(|parent| parent.child == started)
-    }
-
     /// The start of a successor, were it to be now.
     pub(super) fn succeeding(&self, run_id: RunId, input: &Arc<Value>) -> Start {
         let waits = |waiter: &&Waiter| waiter.on == AnswerOn::Closed;

@@ -216,6 +216,7 @@ async fn ask(
 /// What has been done, and what comes.
 fn told(what: &str, name: &str, said: &Value, look: &Look) -> String {
     let done = match what {
+        "trigger" if said["skipped"].is_string() => "starts nothing",
         "create" => "is there",
         "update" => "is updated",
         "pause" => "is paused",
@@ -239,7 +240,8 @@ fn told(what: &str, name: &str, said: &Value, look: &Look) -> String {
         (None, _) if next.is_empty() => Some("nothing comes due any more".to_owned()),
         _ => None,
     };
-    out.extend(why_none.map(|why| format!("  {why}")));
+    let skipped = said["skipped"].as_str().map(str::to_owned);
+    out.extend(skipped.or(why_none).map(|why| format!("  {why}")));
     out.join("\n")
 }
 
@@ -282,6 +284,11 @@ mod tests {
         assert_eq!(
             told("pause", "nightly", &paused, &PLAIN),
             "nightly is paused\n  paused: too loud"
+        );
+        let skipped = json!({ "next": [], "zone": "UTC", "skipped": "skipped: an earlier run was open" });
+        assert_eq!(
+            told("trigger", "nightly", &skipped, &PLAIN),
+            "nightly starts nothing\n  skipped: an earlier run was open"
         );
         let over = json!({ "next": [], "zone": "UTC", "paused": null });
         assert_eq!(

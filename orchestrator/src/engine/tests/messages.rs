@@ -278,6 +278,69 @@ async fn what_cannot_be_delivered_is_answered() {
     replica.stop().await;
 }
 
+const CHAIN: &str = r#"
+workflow: chain
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - wait: { wait_for: { signal: go, timeout: 1h } }
+  - work: { activity: work, no_undo: it is read }
+  - more:
+      if: "${ input.left > 0 }"
+      continue_as_new: { left: "${ input.left - 1 }" }
+output: "done"
+"#;
+
+/// What is said to a run that has gone on as another reaches that one, in memory or where a new owner has to look both up.
+#[tokio::test(start_paused = true)]
+async fn a_message_follows_a_run_that_goes_on_as_another() {
+    for dies in [false, true] {
+        let mut world = World::new(115).await;
+        world.register(CHAIN).await;
+        let mut replica = world.replica("r0");
+        world.work(honest());
+        let to = subject::start("default", "c-1", "chain").unwrap();
+        world.publish(&to, &[], json!({ "left": 5 })).await;
+        let go = subject::signal("default", "c-1", "go").unwrap();
+        world
+            .until("it has begun", |world| world.rows_of("c-1").len() == 1)
+            .await;
+        for runs in [2, 3] {
+            world.publish(&go, &[], json!(runs)).await;
+            world
+                .until("it goes on", |world| world.rows_of("c-1").len() == runs)
+                .await;
+        }
+        if dies {
+            replica.kill();
+            replica = world.replica("r1");
+        }
+        let first = world.rows_of("c-1")[0].run_id;
+        let cancel = Body::Cancel {
+            operation: Default::default(),
+        };
+        for _ in 0..2 {
+            say(&world, "c-1", 1, Some(first), &cancel).await;
+        }
+        world.until("answered", |world| answers(world).len() == 2).await;
+        assert!(answers(&world).iter().all(|answer| *answer == (1, Answer::Accepted)));
+        world.until("all have closed", |world| world.closed() == 3).await;
+        let rows = world.rows_of("c-1");
+        let statuses: Vec<&str> = rows.iter().map(|row| row.status.as_str()).collect();
+        assert_eq!(statuses, ["continued_as_new", "continued_as_new", "cancelled"]);
+        // And is answered when that has closed as well.
+        say(&world, "c-1", 2, Some(first), &cancel).await;
+        world.until("refused", |world| answers(world).len() == 3).await;
+        let last = answers(&world).into_iter().find(|(number, _)| *number == 2);
+        let Some((_, Answer::Refused { reason, .. })) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!(reason, Refusal::Closed);
+        world.quiet().await;
+        replica.stop().await;
+    }
+}
+
 /// Nobody else can speak for a run.
 #[tokio::test(start_paused = true)]
 async fn a_forged_message_is_a_dead_letter() {

@@ -358,6 +358,27 @@ async fn what_is_asked_of_a_schedule_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_triggers_a_schedule_is_told_what_becomes_of_it() {
+    let mut world = world(982).await;
+    world.work(Arc::new(|_| Act {
+        takes_ms: 10_000,
+        ..done()
+    }));
+    let replica = world.replica("r0");
+    let yearly = create(json!({ "workflow": "tick", "cron": "0 0 1 1 *" }));
+    ask(&world, "every", "c", yearly).await;
+    let open = json!("skipped: an earlier run was open");
+    for (request, skipped) in [("t1", Value::Null), ("t2", open)] {
+        let told = ask(&world, "every", request, json!({ "ask": "trigger" })).await;
+        assert_eq!(told.output.unwrap()["skipped"], skipped);
+    }
+    world.until("one has ended", |world| world.closed() == 1).await;
+    world.quiet().await;
+    assert_eq!(ticks(&world).len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backfill_does_not_start_what_has_been_started() {
     let mut world = world(985).await;
     world.work(honest());

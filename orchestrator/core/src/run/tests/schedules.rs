@@ -280,6 +280,19 @@ fn allow_all_starts_everything_up_to_a_limit() {
 }
 
 #[test]
+fn a_transition_starts_fewer_where_inputs_are_large() {
+    let text = "x".repeat(64 << 10);
+    let mut nightly = Actor::new(&format!("every: 1s\noverlap: allow_all\ninput: {{ text: {text} }}"));
+    nightly.take(Input::Wake(Horizon::default()), second(100));
+    let started = nightly.started().len();
+    assert!((16..40).contains(&started), "{started}");
+    // The rest is due at once.
+    assert!(nightly.state.wake_at().is_some_and(|due| due <= second(100)));
+    nightly.wake(second(100));
+    assert_eq!(nightly.started().len(), 100);
+}
+
+#[test]
 fn however_many_are_open_they_are_told_to_stop() {
     let mut nightly = Actor::new("every: 1s\noverlap: allow_all");
     nightly.wake(second(2_000));
