@@ -17,6 +17,9 @@ use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, Store};
 
+/// In place of the batch in which a successor has begun: it cannot be started, and nobody waits for it.
+const NEVER: u64 = u64::MAX;
+
 /// How the start of a successor went.
 enum Successor {
     /// It is there.
@@ -71,10 +74,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(run_id) = self.live.ids.get(key).and_then(|info| info.continued()) else {
             return false;
         };
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.continuing.entry(run_id) {
-            entry.insert(0);
-            let kind = JobKind::Continue { run_id, commit: None };
-            self.direct.push_back(Job::internal(kind));
+        match self.continuing.get(&run_id) {
+            Some(&NEVER) => return false,
+            Some(_) => {}
+            None => {
+                self.continuing.insert(run_id, 0);
+                let kind = JobKind::Continue { run_id, commit: None };
+                self.direct.push_back(Job::internal(kind));
+            }
         }
         true
     }
@@ -141,7 +148,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match self.open(&key, &plan, class, start) {
             Ok(true) => {}
             Ok(false) => return Successor::Panicked,
-            Err(refusal) => tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message),
+            Err(refusal) => {
+                tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message);
+                self.continuing.insert(run_id, NEVER);
+            }
         }
         Successor::There
     }
