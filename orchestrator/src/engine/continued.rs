@@ -17,7 +17,7 @@ use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, Store};
 
-/// In place of the batch in which a successor has begun: it cannot be started, and nobody waits for it.
+/// In place of the batch in which a successor has begun: it cannot be started now, and nobody waits for it.
 const NEVER: u64 = u64::MAX;
 
 /// How the start of a successor went.
@@ -97,19 +97,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         } else {
             match self.absent.get(&run_id) {
                 None => return Step::Lacks(Box::new(job)),
-                Some(Absent::Missing) => {}
+                Some(Absent::Missing) => {
+                    self.continuing.remove(&run_id);
+                }
                 Some(Absent::Unreadable) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.left.add_unreadable([run_id]);
                     }
+                    // It is owed all the same, but others do not wait until somebody has seen to it.
+                    self.continuing.insert(run_id, NEVER);
                 }
                 Some(Absent::Elsewhere) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.elsewhere = true;
                     }
+                    self.continuing.remove(&run_id);
                 }
             }
-            self.continuing.remove(&run_id);
         }
         if let Some(commit) = commit {
             self.settle_held(commit);
