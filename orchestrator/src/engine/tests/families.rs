@@ -191,8 +191,8 @@ async fn a_run_that_continues_and_cannot_be_read_holds_up_nobody() {
             })
             .await;
         let rows = world.rows_of("l-1");
-        // Between the end of the one and the beginning of the other.
-        if !(replica.has_ended() && rows.len() == 1 && rows[0].status == "continued_as_new") {
+        let in_between = replica.has_ended() && rows.len() == 1 && rows[0].status == "continued_as_new";
+        if !in_between {
             replica.kill();
             continue;
         }
