@@ -105,7 +105,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         held.left.add_unreadable([run_id]);
                     }
                     // It is owed all the same, but others do not wait until somebody has seen to it.
-                    self.continuing.insert(run_id, NEVER);
+                    self.wait_no_more(run_id);
                 }
                 Some(Absent::Elsewhere) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
@@ -154,9 +154,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Ok(false) => return Successor::Panicked,
             Err(refusal) => {
                 tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message);
-                self.continuing.insert(run_id, NEVER);
+                self.wait_no_more(run_id);
             }
         }
         Successor::There
+    }
+
+    /// Whoever waits for a successor goes on without one.
+    fn wait_no_more(&mut self, run_id: RunId) {
+        self.continuing.insert(run_id, NEVER);
+        // They wait for another batch, and nothing of this goes into one.
+        for (_, partition) in self.partitions.iter_mut() {
+            partition.blocked_in = None;
+        }
     }
 }
