@@ -11,6 +11,7 @@ use knarr_core::run::{ParkedItem, ParkedWhat, State};
 use knarr_core::time::Timestamp;
 use knarr_schemas::api::{ListParked, MAX_PAGE, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, ParkedPlace, RunName};
 use knarr_schemas::body::FailureBody;
+use knarr_schemas::code;
 
 use crate::api::describe::failure_body;
 use crate::api::runs::encoded_len;
@@ -25,6 +26,8 @@ const CHUNK: u32 = 50;
 const MOST_RUNS: usize = 500;
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
 const LONGEST: Duration = Duration::from_secs(5);
+/// Characters of why a run cannot be read.
+const MOST_OF_AN_ERROR: usize = 500;
 
 impl<S: Store> Operations<S> {
     /// One page of at most `budget` bytes of JSON.
@@ -116,6 +119,9 @@ impl<S: Store> Operations<S> {
                     Ok(state) => state,
                     Err(error) => {
                         tracing::error!(run = %row.run_id, %error, "the history of a parked run cannot be read");
+                        if !page.add_unreadable(&run.row, &error, request) {
+                            return Ok(false);
+                        }
                         continue;
                     }
                 };
@@ -199,6 +205,25 @@ impl Page {
         true
     }
 
+    /// One of which nothing is known but that it is parked. `false` = the page is full.
+    fn add_unreadable(&mut self, row: &RunRow, error: &str, request: &ListParked) -> bool {
+        self.looked_at += 1;
+        let was_shown = request
+            .after
+            .as_ref()
+            .is_some_and(|key| key.run_id == row.run_id.0 && key.item.is_some());
+        if row.status == "parked" && !was_shown {
+            let mut entry = of_run(row, &row.status, None);
+            code::UNREADABLE_RUN.title.clone_into(&mut entry.failure.error_type);
+            entry.failure.message = error.chars().take(MOST_OF_AN_ERROR).collect();
+            if fits(&entry, request) && !self.add(entry) {
+                return false;
+            }
+        }
+        self.passed = Some(row.run_id);
+        true
+    }
+
     fn add(&mut self, mut entry: ParkedEntry) -> bool {
         let mut size = encoded_len(&entry) + 1;
         if size > self.left && self.parked.is_empty() {
@@ -229,14 +254,14 @@ fn place(entry: &ParkedEntry) -> ParkedPlace {
     }
 }
 
-fn entry(row: &RunRow, state: &State, item: &ParkedItem<'_>) -> ParkedEntry {
-    let mut entry = ParkedEntry {
+/// The run as a whole.
+fn of_run(row: &RunRow, status: &str, since: Option<Timestamp>) -> ParkedEntry {
+    ParkedEntry {
         workflow_id: row.workflow_id.to_string(),
         run_id: row.run_id.0,
         workflow: row.workflow.to_string(),
         version: u32::try_from(row.version).unwrap_or_default(),
-        // The transitions may be newer than the row.
-        status: state.status().as_str().to_owned(),
+        status: status.to_owned(),
         kind: ParkedKind::Run,
         step: String::new(),
         activity: None,
@@ -247,10 +272,15 @@ fn entry(row: &RunRow, state: &State, item: &ParkedItem<'_>) -> ParkedEntry {
             error_type: "parked".to_owned(),
             message: String::new(),
         },
-        since: item.since.map(Timestamp::to_utc),
+        since: since.map(Timestamp::to_utc),
         input: None,
         omitted_bytes: None,
-    };
+    }
+}
+
+fn entry(row: &RunRow, state: &State, item: &ParkedItem<'_>) -> ParkedEntry {
+    // The transitions may be newer than the row.
+    let mut entry = of_run(row, state.status().as_str(), item.since);
     match &item.what {
         ParkedWhat::Run { reason } => entry.failure.message = reason.to_string(),
         ParkedWhat::Step(step) => {

@@ -43,6 +43,10 @@ impl Again {
         let mut again = Self::new(verb, &args.id, globals, request_id);
         again.flag("--reason", args.reason.as_deref());
         again.flag("--by", args.by.as_deref());
+        if verb == "terminate" {
+            // It has been confirmed.
+            again.words.push("--yes".to_owned());
+        }
         again
     }
 
@@ -89,6 +93,9 @@ impl Again {
                 Some(_) if SWITCHES.contains(flag) => again.words.push((*flag).to_owned()),
                 value => again.flag(flag, value.as_deref()),
             }
+        }
+        if what == "delete" {
+            again.words.push("--yes".to_owned());
         }
         again.words.push(name.to_owned());
         again
@@ -160,6 +167,7 @@ mod tests {
         match cli.command {
             Command::Start(args) => Again::start(&args, &cli.globals, "cli-1"),
             Command::Cancel(args) => Again::operation("cancel", &args.operation, &cli.globals, "cli-1"),
+            Command::Terminate(args) => Again::operation("terminate", &args.operation, &cli.globals, "cli-1"),
             other => panic!("{other:?}"),
         }
     }
@@ -201,6 +209,22 @@ mod tests {
         };
         assert_eq!(args.id.as_deref(), Some("-o 'brien' $HOME"));
         assert_eq!(args.input.as_deref(), Some(r#"{"name": "O'Brien\n"}"#));
+    }
+
+    #[test]
+    fn what_has_been_confirmed_is_not_asked_again() {
+        let again = of(&["knarr", "terminate", "o-1", "--by", "ann"]);
+        let words = read_back(&again);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let Command::Terminate(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{again}")
+        };
+        assert!(args.yes && args.operation.id == "o-1", "{again}");
+        let cli = Cli::try_parse_from(["knarr", "list"]).unwrap();
+        let again = Again::schedule("delete", "nightly", &[], &cli.globals, "cli-1").to_string();
+        assert!(again.ends_with(" --yes nightly"), "{again}");
+        let again = of(&["knarr", "cancel", "o-1", "--by", "ann"]).to_string();
+        assert!(!again.contains("--yes"), "{again}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `knarr migrate`: open runs go on with another version of their definition.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use comfy_table::Cell;
 use knarr_schemas::api::{CheckMigration, MigrationEntry, MigrationPage, verb};
@@ -73,7 +75,7 @@ struct Looked {
 
 pub async fn run(args: MigrateArgs, globals: &Globals) -> Result<(), CliError> {
     let api = globals.api().await?;
-    let runs = entries(&args, &api).await?;
+    let runs = distinct(entries(&args, &api).await?);
     let (may, not): (Vec<_>, Vec<_>) = runs.into_iter().partition(|entry| entry.refused.is_none());
     if args.bulk.dry_run {
         return look(may, not, globals);
@@ -143,6 +145,13 @@ async fn entries(args: &MigrateArgs, api: &Api) -> Result<Vec<MigrationEntry>, C
     Ok(runs)
 }
 
+/// A run that was named twice, or whose status changed while one after the other was listed, is one run.
+fn distinct(mut runs: Vec<MigrationEntry>) -> Vec<MigrationEntry> {
+    let mut seen = HashSet::new();
+    runs.retain(|entry| seen.insert(entry.run.run_id));
+    runs
+}
+
 fn named(entry: &MigrationEntry) -> Named {
     Named {
         workflow_id: entry.run.workflow_id.clone(),
@@ -210,4 +219,32 @@ fn render(entries: &[MigrationEntry], look: &Look) -> String {
         text.push_str(&format!("… and {} more\n", entries.len() - SHOWN));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use knarr_schemas::body::RunSummary;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_listed_twice_is_asked_once() {
+        let entry = |run: u128, status: &str| MigrationEntry {
+            run: RunSummary {
+                namespace: "default".into(),
+                workflow_id: format!("order-{run}"),
+                run_id: Uuid::from_u128(run),
+                workflow: "order".into(),
+                version: 3,
+                status: status.into(),
+                started_at: DateTime::UNIX_EPOCH,
+                closed_at: None,
+            },
+            refused: None,
+        };
+        let listed = vec![entry(1, "running"), entry(2, "running"), entry(1, "parked")];
+        let asked: Vec<_> = distinct(listed).iter().map(|entry| entry.run.run_id.as_u128()).collect();
+        assert_eq!(asked, [1, 2]);
+    }
 }

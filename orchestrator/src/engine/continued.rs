@@ -17,6 +17,9 @@ use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, Store};
 
+/// In place of the batch in which a successor has begun: it cannot be started now, and nobody waits for it.
+const NEVER: u64 = u64::MAX;
+
 /// How the start of a successor went.
 enum Successor {
     /// It is there.
@@ -98,10 +101,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(run_id) = self.live.ids.get(key).and_then(|info| info.continued()) else {
             return false;
         };
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.continuing.entry(run_id) {
-            entry.insert(0);
-            let kind = JobKind::Continue { run_id, commit: None };
-            self.direct.push_back(Job::internal(kind));
+        match self.continuing.get(&run_id) {
+            Some(&NEVER) => return false,
+            Some(_) => {}
+            None => {
+                self.continuing.insert(run_id, 0);
+                let kind = JobKind::Continue { run_id, commit: None };
+                self.direct.push_back(Job::internal(kind));
+            }
         }
         true
     }
@@ -117,19 +124,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         } else {
             match self.absent.get(&run_id) {
                 None => return Step::Lacks(Box::new(job)),
-                Some(Absent::Missing) => {}
+                Some(Absent::Missing) => {
+                    self.continuing.remove(&run_id);
+                }
                 Some(Absent::Unreadable) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.left.add_unreadable([run_id]);
                     }
+                    // It is owed all the same, but others do not wait until somebody has seen to it.
+                    self.wait_no_more(run_id);
                 }
                 Some(Absent::Elsewhere) => {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.elsewhere = true;
                     }
+                    self.continuing.remove(&run_id);
                 }
             }
-            self.continuing.remove(&run_id);
         }
         if let Some(commit) = commit {
             self.settle_held(commit);
@@ -172,8 +183,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match self.open(&key, &plan, class, start) {
             Ok(true) => {}
             Ok(false) => return Successor::Panicked,
-            Err(refusal) => tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message),
+            Err(refusal) => {
+                tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message);
+                self.wait_no_more(run_id);
+            }
         }
         Successor::There
+    }
+
+    /// Whoever waits for a successor goes on without one.
+    fn wait_no_more(&mut self, run_id: RunId) {
+        self.continuing.insert(run_id, NEVER);
+        // They wait for another batch, and nothing of this goes into one.
+        for (_, partition) in self.partitions.iter_mut() {
+            partition.blocked_in = None;
+        }
     }
 }

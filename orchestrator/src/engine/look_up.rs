@@ -149,7 +149,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::Signal(signal) => {
                 let key: IdKey = (signal.namespace.clone(), signal.workflow_id.clone());
-                match open_run(&key) {
+                // Like a start it is asked about by its request, whatever is known of the id.
+                let looked_up = signal.start.is_none() || job.asked_in.is_some_and(|fetch| fetch <= done);
+                match open_run(&key).filter(|_| looked_up) {
                     Some(Some(run)) if deferral.holds(run) => {}
                     Some(Some(run)) => {
                         wanted.run(run);

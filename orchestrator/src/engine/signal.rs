@@ -27,24 +27,27 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(info) = self.live.ids.get(&key) else {
             return Step::Lacks(Box::new(job));
         };
+        if let Some(start) = &request.start {
+            // An older run may have been started by this very signal.
+            if !self.was_looked_up(&job) {
+                return Step::Lacks(Box::new(job));
+            }
+            let open = info.open().map(|open| open.row.run_id);
+            if let Some(known) = info.by_request(&start.request_id).filter(|known| Some(known.row.run_id) != open) {
+                if let Some(to) = &request.answer_to {
+                    let mut answer = outgoing::answer_of_row(&known.row, AnswerStage::Accepted);
+                    (answer.output, answer.failure) = (None, None);
+                    self.building.answer(outgoing::answer(to, &answer));
+                }
+                self.taken(&job.origin, None);
+                self.building.inputs += 1;
+                return Step::Done;
+            }
+        }
         let open = match (info.open(), &request.start) {
             (Some(open), _) => open.row.run_id,
             (None, None) => return self.refuse_closed(job, &key),
             (None, Some(start)) => {
-                // An older run may have been started by this very signal.
-                if !self.was_looked_up(&job) {
-                    return Step::Lacks(Box::new(job));
-                }
-                if let Some(known) = info.by_request(&start.request_id) {
-                    if let Some(to) = &request.answer_to {
-                        let mut answer = outgoing::answer_of_row(&known.row, AnswerStage::Accepted);
-                        (answer.output, answer.failure) = (None, None);
-                        self.building.answer(outgoing::answer(to, &answer));
-                    }
-                    self.taken(&job.origin, None);
-                    self.building.inputs += 1;
-                    return Step::Done;
-                }
                 if info.closes_in(self.building.number) {
                     return Step::Blocked(Box::new(job));
                 }

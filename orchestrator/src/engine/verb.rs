@@ -16,7 +16,7 @@ use super::apply::Applied;
 use super::job::{Job, Verb, VerbRequest};
 use super::live::IdKey;
 use super::look_up::Absent;
-use super::outgoing;
+use super::outgoing::{self, RunRef};
 use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
@@ -194,6 +194,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if matches!(applied, Applied::Changed) {
                     if let (Some(plan), Some(live)) = (target, self.live.get_mut(run_id)) {
                         live.plan = plan;
+                        // What is told of the run names its version.
+                        if let Some(reference) = RunRef::new(&live.state, live.row.partition) {
+                            live.reference = Arc::new(reference);
+                        }
                     }
                     metrics::counter!(metric::OPERATOR_ACTIONS, "action" => request.verb.name()).increment(1);
                 }

@@ -10,7 +10,7 @@
 //! | a container that was entered | its condition, list, branches, cases, catches; their bodies as far as they were entered |
 //! | a loop that has begun a second iteration | its whole body |
 //! | the compensation policy | once there is something to undo now |
-//! | the workflow's name | always; and the run's input has to match the other version's schema |
+//! | the workflow's name | always; and the run's input has to match the other version's schema, as has what it is about to continue as new with |
 //!
 //! A step counts as entered when any instance of it has left a trace in the state, whatever became of it. What was computed
 //! when the run began (its timeout, its search attributes) stays.
@@ -19,11 +19,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::apply;
 use super::cancel::refused;
 use super::compensation;
 use super::decider::Decider;
 use super::event::Event;
 use super::input::{Operation, Rejected};
+use super::open::Exit;
 use super::path::{around, iteration};
 use super::request::{Verb, was_taken};
 use super::state::State;
@@ -106,6 +108,14 @@ pub fn check(from: &Plan, to: &Plan, state: &State) -> Result<(), Obstacle> {
         return Err(of_run(
             "its input does not match the schema of the other version".to_owned(),
         ));
+    }
+    // Its successor goes by the other version, and has to be one that can be started.
+    if let Some((Exit::ContinuedAsNew { input }, _)) = &state.exit
+        && let Err(rejected) = apply::birth(to, state.succeeding(state.run_id(), input), state.at)
+    {
+        return Err(of_run(format!(
+            "it is about to continue as new, which the other version refuses: {rejected}"
+        )));
     }
     let undoing = state.is_stopping() || compensation::is_undoing(state);
     if undoing && from.compensation != to.compensation {

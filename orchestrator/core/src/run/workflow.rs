@@ -4,7 +4,7 @@
 //! |---|---|
 //! | entered | its start is sent, with the child's run id; a child that is not detached gets a ledger entry |
 //! | start accepted | waited for; a detached child's step completes with its ids |
-//! | start refused | the step fails: nothing was done |
+//! | start refused, or its workflow id cannot be part of a subject | the step fails: nothing was done |
 //! | closed: completed, though its start was refused | told to undo, whatever has become of this run |
 //! | closed: completed | the step completes with the child's output, and is undone if the run fails |
 //! | closed: otherwise | the step fails with the child's error: it has undone itself, or an operator answers for it |
@@ -29,6 +29,9 @@ use super::{blocked, halt as halting, outbox, pivot, tree};
 use crate::definition::plan::{ChildWorkflow, NodeId, ParentClose};
 use crate::ids::{MessageNo, RunId, StepPath, WorkflowId};
 
+/// Of a token of a subject.
+const MAX_ENCODED_ID_BYTES: usize = 200;
+
 pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &ChildWorkflow) {
     if let Some(error) = blocked::one_too_many(d.state) {
         return tree::fail(d, node, path, error);
@@ -38,6 +41,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &C
         None => Ok(WorkflowId::new(&format!("{}/{path}", d.state.workflow_id()))),
         Some(id) => scope.evaluate(Some(id)).and_then(|value| workflow_id(&value)),
     };
+    let workflow_id = workflow_id.and_then(addressable);
     match workflow_id.and_then(|id| Ok((id, scope.evaluate(child.input.as_ref())?))) {
         Ok((workflow_id, input)) => {
             let run_id = child_run_id(d.state.run_id(), d.state.next_message(), d.at);
@@ -74,6 +78,25 @@ fn workflow_id(value: &Value) -> Result<WorkflowId, Failure> {
             Err(Failure::new(error_type::EXPRESSION, message))
         }
     }
+}
+
+/// A child is spoken to by a subject that names it. One that no subject can name would never be started, and be waited for
+/// without end.
+fn addressable(id: WorkflowId) -> Result<WorkflowId, Failure> {
+    let refused = |why: String| Err(Failure::new(error_type::CHILD_NOT_STARTED, &why));
+    if id.as_str().bytes().any(|byte| byte.is_ascii_control()) {
+        return refused("the child's workflow id contains a control character".to_owned());
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let encoded = id.as_str().bytes().map(|byte| if plain(byte) { 1 } else { 3 });
+    let bytes: usize = encoded.sum();
+    if bytes > MAX_ENCODED_ID_BYTES {
+        return refused(format!(
+            "the child's workflow id is {bytes} bytes long once encoded, and the limit is {MAX_ENCODED_ID_BYTES}; give it a \
+             shorter one with `id`"
+        ));
+    }
+    Ok(id)
 }
 
 fn open<'d>(d: &'d Decider<'_>, step: &StepPath) -> Option<&'d Child> {

@@ -68,6 +68,32 @@ async fn what_is_parked_is_listed_with_all_there_is_to_know() {
     insta::assert_json_snapshot!("parked", page);
 }
 
+/// It counts among those that wait, so it is there to be seen.
+#[tokio::test]
+async fn a_run_that_cannot_be_read_is_listed_as_a_whole() {
+    let world = World::new().await;
+    let mut broken = TestRun::parked(3, "order-3", json!(null));
+    broken.transitions[0].events.clear();
+    world.add(&broken).await;
+    world.add(&TestRun::parked(2, "order-2", json!(null))).await;
+    let page = list(&world, &ListParked::default()).await;
+    assert_eq!(page.parked.len(), 3, "{page:?}");
+    let entry = &page.parked[0];
+    assert_eq!((entry.run_id.as_u128(), entry.kind), (3, ParkedKind::Run));
+    assert_eq!(entry.failure.error_type, "unreadable_run");
+    let one = ListParked {
+        limit: Some(1),
+        ..ListParked::default()
+    };
+    let first = list(&world, &one).await;
+    assert_eq!(first.parked, page.parked[..1]);
+    let behind = ListParked {
+        after: first.next,
+        ..ListParked::default()
+    };
+    assert_eq!(list(&world, &behind).await.parked, page.parked[1..]);
+}
+
 #[tokio::test]
 async fn a_list_comes_in_pages_also_within_a_run() {
     let world = World::new().await;

@@ -24,6 +24,9 @@ use crate::bus::{self, Delivery, Headers, Outgoing, PublishError};
 pub(super) const MAX_BODY_BYTES: usize = 2 << 20;
 /// Of what one run says to another: a body and what is said about it, in whichever form its numbers are written.
 const MAX_RUN_MESSAGE_BYTES: usize = 16 << 20;
+/// Of the log's bodies while they are fetched and not yet counted by an inlet, over all partitions: a reader each would hold
+/// one, and who may speak to the log may name the largest.
+pub(super) const LOG_MEBIBYTES: usize = 64;
 /// Objects put at a time for one call.
 const PUTS_AT_ONCE: usize = 8;
 /// A store that does not answer is asked for so long before a message is handed over without its body.
@@ -153,6 +156,11 @@ impl Whose {
         })
     }
 
+    /// What its body may come to, for [`LOG_MEBIBYTES`].
+    pub(super) fn mebibytes(&self) -> u32 {
+        u32::try_from(self.most.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+    }
+
     /// Of a result.
     pub(super) fn of_direct(namespace: &str) -> Self {
         Self {
@@ -260,6 +268,15 @@ fn code_of(error: &BodyError) -> &'static Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_body_has_room_among_those_of_the_log() {
+        let of = |subject: &str| Whose::of_log(subject).map(|whose| whose.mebibytes());
+        assert_eq!(of("knarr.in.3.a.o-1.start.order"), Some(2));
+        assert_eq!(of("knarr.in.3.a.o-1.message"), Some(16));
+        assert!(of("knarr.in.3.a.o-1.message").is_some_and(|most| most as usize <= LOG_MEBIBYTES));
+        assert_eq!(of("knarr.in.3.a"), None);
+    }
 
     #[test]
     fn what_travels_beside_its_message() {

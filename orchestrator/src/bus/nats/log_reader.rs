@@ -197,11 +197,18 @@ impl LogReader {
         mut headers: HeaderBlock,
         mut payload: Bytes,
     ) -> Result<(), Closed> {
+        let mut room = None;
         if bodies::is_elsewhere(&headers.headers)
             && let Some(whose) = Whose::of_log(&subject)
         {
-            let fetching = bodies::fetch(&self.shared, &whose, &mut headers.headers, payload);
-            payload = tokio::select! {
+            let shared = &self.shared;
+            let fetching = async {
+                // The semaphore is never closed.
+                let room = shared.fetching_of_logs.acquire_many(whose.mebibytes()).await.ok();
+                let fetched = bodies::fetch(shared, &whose, &mut headers.headers, payload).await;
+                (room, fetched)
+            };
+            (room, payload) = tokio::select! {
                 fetched = fetching => fetched,
                 () = self.into.closed() => return Err(Closed),
             };
@@ -218,7 +225,10 @@ impl LogReader {
             payload,
             reader: self.reader,
         };
-        self.hand_over(Incoming::Log(message)).await
+        let handed_over = self.hand_over(Incoming::Log(message)).await;
+        // Its inlet counts it from here on.
+        drop(room);
+        handed_over
     }
 
     async fn hand_over(&self, incoming: Incoming) -> Result<(), Closed> {

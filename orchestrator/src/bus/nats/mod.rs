@@ -71,6 +71,8 @@ struct Shared {
     advisories: advisories::Advisories,
     /// Places for bodies of direct results that are being fetched.
     fetching: Semaphore,
+    /// The same of the log, in mebibytes.
+    fetching_of_logs: Semaphore,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,7 @@ impl NatsBus {
             partitions: Mutex::default(),
             advisories: advisories::Advisories::default(),
             fetching: Semaphore::new(direct::FETCHED_AT_ONCE),
+            fetching_of_logs: Semaphore::new(bodies::LOG_MEBIBYTES),
         });
         let publisher = Publisher::start(client, link, Arc::clone(&shared)).await?;
         let tasks = vec![

@@ -294,3 +294,48 @@ async fn a_child_whose_id_is_taken_fails_its_step() {
     assert_eq!(world.statuses()["kid-7"], "completed");
     replica.stop().await;
 }
+
+/// Its successor cannot be made of it: whoever speaks to the id is told so, and the others of the partition go on.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_continues_and_cannot_be_read_holds_up_nobody() {
+    let mut tried = 0;
+    for dies_at in 10..200 {
+        let mut world = World::new(124).await;
+        world.register(LOOP).await;
+        world.work(honest());
+        let replica = world.replica_dying_at("r0", dies_at);
+        start(&world, "loop", "l-1", json!({ "left": 3 })).await;
+        let go = subject::signal("default", "l-1", "go").unwrap();
+        world.publish(&go, &[], json!(1)).await;
+        world
+            .until("it continues, or nobody goes on", |world| {
+                replica.has_ended() || world.rows_of("l-1").len() == 2
+            })
+            .await;
+        let rows = world.rows_of("l-1");
+        let in_between = replica.has_ended() && rows.len() == 1 && rows[0].status == "continued_as_new";
+        if !in_between {
+            replica.kill();
+            continue;
+        }
+        tried += 1;
+        *world.weather.spoils_run.lock().unwrap() = Some(rows[0].run_id);
+        let heir = world.replica("r1");
+        let mut inbox = world.bus.subscribe("_INBOX.test");
+        world
+            .publish(&go, &[(names::REPLY_TO, "_INBOX.test")], json!(2))
+            .await;
+        let answer = world.answer(&mut inbox).await;
+        assert_eq!(answer.error.unwrap().code, "KN0212");
+        for n in 0..12 {
+            world.start(&format!("o-{n}"), &[]).await;
+        }
+        world.until("the others end", |world| world.closed() == 13).await;
+        *world.weather.spoils_run.lock().unwrap() = None;
+        heir.stop().await;
+        if tried == 3 {
+            break;
+        }
+    }
+    assert!(tried > 0, "it never died in between");
+}

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::ids::Namespace;
-use knarr_schemas::body::RunEvent;
-use knarr_schemas::header as names;
+use knarr_schemas::body::{AnswerStage, RunEvent};
+use knarr_schemas::{header as names, subject};
+use serde_json::Value;
 
 use super::world::{Act, World, done, failed};
 use crate::bus::header;
@@ -100,6 +101,43 @@ async fn a_namespace_says_whether_it_tells() {
     let expected: BTreeMap<String, Vec<String>> =
         [("o-2".to_owned(), vec!["started".to_owned(), "terminated".to_owned()])].into();
     assert_eq!(told(&world), expected);
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_run_that_has_moved_names_the_version_it_goes_by() {
+    let sale = |version: u32, more: &str| {
+        format!(
+            "workflow: sale\nversion: {version}\nsteps:\n  - go: {{ wait_for: {{ signal: go, timeout: 1h }} }}\n{more}"
+        )
+    };
+    let mut world = World::new(223).await;
+    let replica = world.replica("r0");
+    world.register(&sale(1, "")).await;
+    switch(&world, true).await;
+    let start = subject::start("default", "s-1", "sale").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world.until("it is there", |world| world.rows().len() == 1).await;
+    world.register(&sale(2, "  - noted: { set: { seen: true } }\n")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut inbox = world.bus.subscribe("_INBOX.ann");
+    let to = [
+        (names::WORKFLOW, "sale"),
+        (names::VERSION, "2"),
+        (names::REPLY_TO, "_INBOX.ann"),
+    ];
+    world.verb("s-1", "migrate", &to).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Accepted);
+    let go = subject::signal("default", "s-1", "go").unwrap();
+    world.publish(&go, &[], Value::Null).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    world.quiet().await;
+    let told = world.bus.events().into_iter().map(|event| {
+        let body: RunEvent = serde_json::from_slice(&event.payload).unwrap();
+        (body.status, body.version)
+    });
+    let expected = [("running".to_owned(), 1), ("completed".to_owned(), 2)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
     replica.stop().await;
 }
 

@@ -169,6 +169,36 @@ async fn a_signal_may_start_its_run_once() {
     replica.stop().await;
 }
 
+/// Its repeat is no signal to the run that has the id by then.
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_has_started_a_run_is_not_given_to_the_next_one() {
+    let mut world = World::new(118).await;
+    let replica = world.replica("r0");
+    world.work(slow());
+    let mut inbox = world.bus.subscribe("_INBOX.test");
+    let to = subject::signal("default", "o-1", "paid").unwrap();
+    let headers = [
+        (names::START_WORKFLOW, "order"),
+        (names::REQUEST_ID, "s-1"),
+        (names::REPLY_TO, "_INBOX.test"),
+    ];
+    world.publish(&to, &headers, json!({ "order": 1 })).await;
+    let first = world.answer(&mut inbox).await;
+    assert_eq!(first.stage, AnswerStage::Accepted);
+    world.until("closed", |world| world.closed() == 1).await;
+    world.start("o-1", &[]).await;
+    world.until("another", |world| world.rows_of("o-1").len() == 2).await;
+    world.publish(&to, &headers, json!({ "order": 1 })).await;
+    let again = world.answer(&mut inbox).await;
+    assert_eq!((again.stage, again.run_id), (AnswerStage::Accepted, first.run_id));
+    let rows = world.rows_of("o-1");
+    assert_eq!(first.run_id, Some(rows[0].run_id.0));
+    assert_eq!(signals(&world.events(rows[1].run_id).await), Vec::<Value>::new());
+    world.until("both closed", |world| world.closed() == 2).await;
+    world.quiet().await;
+    replica.stop().await;
+}
+
 /// Whatever dies or is lost, a child is started once, answers once and says its end until that is heard.
 #[tokio::test(start_paused = true)]
 async fn a_child_is_started_once_and_says_its_end_until_it_is_heard() {

@@ -62,6 +62,26 @@ fn an_end_may_be_heard_before_the_answer_to_the_start() {
     assert_eq!(run.status(), Status::Completed);
 }
 
+/// Its start could not be sent, and nobody would ever answer it.
+#[test]
+fn a_child_that_no_subject_can_name_fails_its_step() {
+    for (id, why) in [
+        ("x".repeat(201), "201 bytes"),
+        ("\u{fc}".repeat(34), "204 bytes"),
+        ("a\nb".to_owned(), "control character"),
+    ] {
+        let mut run = run(vec![act("a"), workflow("ship").id(json!(id))]);
+        run.complete("do a");
+        let failure = run.state.failure().unwrap();
+        assert_eq!(&*failure.error_type, "child_not_started");
+        assert!(failure.message.contains(why), "{}", failure.message);
+        assert!(run.pending().is_empty());
+        assert_eq!(run.undone(), ["undo a"]);
+    }
+    let run = run(vec![workflow("ship").id(json!("x".repeat(200)))]);
+    assert_eq!(bodies(&run), ["start"]);
+}
+
 #[test]
 fn a_refused_start_and_a_failed_child_fail_the_step_and_leave_nothing_to_undo() {
     let mut run = run(vec![act("a"), workflow("ship")]);

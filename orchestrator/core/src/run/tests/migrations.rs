@@ -334,3 +334,35 @@ fn the_successor_of_a_run_that_moved_goes_by_the_new_version() {
     it.complete("do a");
     assert_eq!(it.status(), Status::ContinuedAsNew);
 }
+
+/// Nobody could start its successor, and whoever speaks to the id waits for that.
+#[test]
+fn a_run_that_is_about_to_continue_as_new_moves_where_its_successor_can_be_started() {
+    let steps = || {
+        vec![parallel(
+            "p",
+            vec![
+                ("l", vec![act("a")]),
+                ("r", vec![continue_as_new("again", Some(json!({"amount": 1})))]),
+            ],
+        )]
+    };
+    let requiring = |name: &str| {
+        let schema = json!({"type": "object", "required": [name]});
+        migrate(of_version(with_schema(plan(steps()), &schema), 2), "ann")
+    };
+    let mut it = run(steps());
+    assert_eq!(it.status(), Status::Running, "a worker may have the task");
+    // The run itself was started with it.
+    let refused = it.apply(requiring("customer"));
+    assert!(
+        matches!(&refused, Err(Rejected::CannotMigrate(why)) if why.contains("continue as new")),
+        "{refused:?}"
+    );
+    let refused = it.apply(requiring("amount"));
+    assert!(matches!(refused, Err(Rejected::CannotMigrate(_))), "{refused:?}");
+    it.take(migrate(of_version(plan(steps()), 2), "ann"));
+    it.plan = of_version(plan(steps()), 2);
+    it.complete("do p.l.a");
+    assert_eq!(it.status(), Status::ContinuedAsNew);
+}
