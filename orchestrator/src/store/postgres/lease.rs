@@ -89,6 +89,12 @@ impl PostgresStore {
     pub(super) async fn release_partitions(&self, session: &Session, partitions: &[i16]) -> Result<(), StoreError> {
         let mut lease = self.lease.lock().await;
         let mut connection = lease.take(self).await?;
+        // First: if the answer is lost they may be free and taken again before it is known, and the owner has to be told.
+        let mut known = None;
+        if let Some(told) = lease.told.get_mut(&session.id) {
+            known = Some(told.partitions.clone());
+            told.partitions.retain(|partition| !partitions.contains(partition));
+        }
         let mine = sqlx::query_scalar!(
             r#"with me as (
                    update sessions set releases = releases + 1 where id = $1 and epoch = $2 returning id
@@ -105,10 +111,11 @@ impl PostgresStore {
         .map_err(to_store_error)?;
         lease.put(connection);
         if mine == 0 {
+            // Nothing was given back.
+            if let (Some(told), Some(known)) = (lease.told.get_mut(&session.id), known) {
+                told.partitions = known;
+            }
             return Err(StoreError::Fenced);
-        }
-        if let Some(told) = lease.told.get_mut(&session.id) {
-            told.partitions.retain(|partition| !partitions.contains(partition));
         }
         Ok(())
     }

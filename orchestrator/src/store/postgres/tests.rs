@@ -229,6 +229,26 @@ async fn an_answer_of_keep_that_was_lost_is_given_again() {
     drop(store);
 }
 
+/// A release takes effect and its answer is lost; where its partitions are taken again, their owner is told.
+#[tokio::test]
+async fn partitions_whose_release_was_not_heard_of_are_gained_when_they_are_taken_again() {
+    let (url, _store) = prepared().await;
+    let proxy = Proxy::start(&url).await;
+    let cut = testing::connect(&proxy.url).await;
+    let session = session(&cut).await;
+    // The statement is prepared on its connection, so that the next bytes are the release.
+    cut.release(&session, &[]).await.unwrap();
+    proxy.next(CUT_AFTER);
+    let lost = cut.release(&session, &[0, 1]).await.unwrap_err();
+    assert!(matches!(lost, StoreError::Unavailable(_)), "{lost:?}");
+    let free = "select count(*) from partitions where owner is null";
+    assert_eq!(scalar::<i64>(&url, free).await, 2);
+    let session = cut.recover(&session).await.unwrap();
+    let share = cut.keep(&session, &[]).await.unwrap();
+    let gained: Vec<i16> = share.gained.iter().map(|owned| owned.partition).collect();
+    assert_eq!(gained, [0, 1]);
+}
+
 #[tokio::test]
 async fn two_claimants_of_one_dead_session_do_not_both_get_it() {
     for _ in 0..10 {
