@@ -68,6 +68,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(sealed) = self.committing.take() else { return };
         match result {
             Ok(()) => {
+                self.failed = 0;
                 metrics::histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
                 metrics::histogram!(metric::BATCH_TRANSITIONS).record(sealed.batch.appends.len() as f64);
                 metrics::counter!(metric::TRANSITIONS).increment(sealed.batch.appends.len() as u64);
@@ -93,6 +94,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Err(CommitError::Fenced) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "fenced").increment(1);
+                self.failed = self.failed.saturating_add(1);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);
                 self.reset("a commit was fenced off");
@@ -100,6 +102,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Err(CommitError::Unknown(problem)) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "unknown").increment(1);
                 tracing::warn!(%problem, "the outcome of a commit is unknown");
+                self.failed = self.failed.saturating_add(1);
                 self.health.set_store(false);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);

@@ -199,6 +199,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             over: None,
             stop_by: None,
             life: 1,
+            failed: 0,
             limbo: None,
             intake,
             room,

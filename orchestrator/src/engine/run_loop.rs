@@ -132,6 +132,8 @@ pub(super) struct Loop<S, B> {
     pub(super) stop_by: Option<Instant>,
     /// Counts resets.
     pub(super) life: u64,
+    /// Commits in a row of which nothing good was heard.
+    pub(super) failed: u32,
     /// A batch whose commit may or may not have happened.
     pub(super) limbo: Option<SealedBatch>,
     pub(super) intake: mpsc::Sender<Admitted>,

@@ -51,6 +51,8 @@ pub(super) struct Weather {
     pub(super) latency_ms: AtomicU64,
     /// A commit takes so long beside that, in milliseconds.
     pub(super) commit_ms: AtomicU64,
+    /// Commits fail, and nothing else does.
+    pub(super) disk_is_full: AtomicBool,
     /// One in so many commits is lost, before or after its effect; 0 = none.
     pub(super) lose_commit: AtomicU64,
     /// One in so many reads of the store fails.
@@ -267,6 +269,10 @@ impl Store for LineStore {
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         self.line.perhaps_panic("commit");
         self.line.cross().await;
+        if self.line.weather.disk_is_full.load(Ordering::SeqCst) {
+            self.line.commits.fetch_add(1, Ordering::SeqCst);
+            return Err(CommitError::Unknown("no space left on device".to_owned()));
+        }
         if let Some(poison) = &*self.line.weather.refuses.lock().unwrap()
             && batch
                 .appends
