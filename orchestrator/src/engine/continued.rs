@@ -60,7 +60,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return;
         }
         let continuing = runs.iter().copied();
-        let continuing: Vec<RunId> = continuing.filter(|run_id| self.continuing.contains_key(run_id)).collect();
+        let continuing: Vec<RunId> = continuing
+            .filter(|run_id| self.continuing.contains_key(run_id))
+            .collect();
         if !continuing.is_empty() {
             self.owing_successors.insert(commit, continuing);
         }
