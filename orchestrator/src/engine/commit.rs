@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use knarr_core::ids::RunId;
 
-use super::batch::{BatchBuilder, Outbound, SealedBatch};
+use super::batch::{BatchBuilder, Confirm, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
 use super::offers::Left;
@@ -174,7 +174,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             outbound.publications = Vec::new();
             outbound.messages = Vec::new();
-            outbound.bytes = outbound.answers.iter().map(|answer| answer.payload.len()).sum();
+            let answers: usize = outbound.answers.iter().map(|answer| answer.payload.len()).sum();
+            outbound.bytes = answers + outbound.confirms.iter().map(Confirm::bytes).sum::<usize>();
             self.offers.was_published(owed);
             self.offers.put(owed, Left::All);
             metrics::counter!(metric::PUBLICATIONS_PUT_OFF).increment(1);
