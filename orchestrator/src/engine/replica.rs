@@ -186,6 +186,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             offers: Offers::default(),
             continuing: HashMap::new(),
             owing_successors: HashMap::new(),
+            given_up: HashSet::new(),
             restoring: HashSet::new(),
             poisoned: HashSet::new(),
             careful: 0,

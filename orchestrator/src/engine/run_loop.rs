@@ -111,6 +111,8 @@ pub(super) struct Loop<S, B> {
     pub(super) continuing: HashMap<RunId, u64>,
     /// What they have closed in, as far as it is committed: not struck off while one of its runs is among them.
     pub(super) owing_successors: HashMap<CommitId, Vec<RunId>>,
+    /// Those of them whose successors cannot be started.
+    pub(super) given_up: HashSet<RunId>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
