@@ -23,6 +23,14 @@ pub(super) struct Confirm {
     pub(super) refused: Option<knarr_schemas::body::ErrorBody>,
 }
 
+impl Confirm {
+    /// Of what is said to its worker. A token that is none of ours is as long as its sender likes.
+    pub(super) fn bytes(&self) -> usize {
+        let refused = self.refused.as_ref();
+        self.token.len() + refused.map_or(0, |error| error.message.len() + error.remedy.len())
+    }
+}
+
 #[derive(Debug)]
 struct Touched {
     partition: i16,
@@ -220,6 +228,7 @@ impl BatchBuilder {
     }
 
     pub(super) fn confirm(&mut self, confirm: Confirm) {
+        self.bytes += confirm.bytes();
         self.confirms.push(confirm);
     }
 
@@ -303,5 +312,21 @@ impl BatchBuilder {
                 bytes: self.bytes,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_are_told_counts() {
+        let mut batch = BatchBuilder::new(1);
+        batch.confirm(Confirm {
+            inbox: "_INBOX.a".to_owned(),
+            token: "t".repeat(1_000),
+            refused: None,
+        });
+        assert_eq!(batch.bytes, 1_000);
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use knarr_core::ids::RunId;
 
-use super::batch::{BatchBuilder, Outbound, SealedBatch};
+use super::batch::{BatchBuilder, Confirm, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
 use super::offers::Left;
@@ -68,6 +68,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(sealed) = self.committing.take() else { return };
         match result {
             Ok(()) => {
+                self.failed = 0;
                 metrics::histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
                 metrics::histogram!(metric::BATCH_TRANSITIONS).record(sealed.batch.appends.len() as f64);
                 metrics::counter!(metric::TRANSITIONS).increment(sealed.batch.appends.len() as u64);
@@ -93,6 +94,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Err(CommitError::Fenced) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "fenced").increment(1);
+                self.failed = self.failed.saturating_add(1);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);
                 self.reset("a commit was fenced off");
@@ -100,6 +102,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Err(CommitError::Unknown(problem)) => {
                 metrics::counter!(metric::COMMIT_ERRORS, "kind" => "unknown").increment(1);
                 tracing::warn!(%problem, "the outcome of a commit is unknown");
+                self.failed = self.failed.saturating_add(1);
                 self.health.set_store(false);
                 self.published.extend(sealed.batch.published.iter().copied());
                 self.limbo = Some(sealed);
@@ -174,7 +177,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             outbound.publications = Vec::new();
             outbound.messages = Vec::new();
-            outbound.bytes = outbound.answers.iter().map(|answer| answer.payload.len()).sum();
+            let answers: usize = outbound.answers.iter().map(|answer| answer.payload.len()).sum();
+            outbound.bytes = answers + outbound.confirms.iter().map(Confirm::bytes).sum::<usize>();
             self.offers.was_published(owed);
             self.offers.put(owed, Left::All);
             metrics::counter!(metric::PUBLICATIONS_PUT_OFF).increment(1);

@@ -3,16 +3,19 @@
 //! It is a function of the closed state, with a fixed run id, so that it may be tried again. In the ordinary course it opens
 //! in the batch after the one in which its predecessor closes, before any other input: one statement must not close and
 //! open the same id. After a failure it is found by the commit that owes it, or by whoever speaks to the id.
+//!
+//! One that core panics over, or the store refuses, is given up here: who speaks to the id does not wait for it. It stays owed,
+//! and is tried again by whoever takes over.
 
 use std::sync::Arc;
 
 use knarr_core::ids::RunId;
+use knarr_schemas::code;
 
 use super::job::{Job, JobKind};
 use super::live::IdKey;
 use super::look_up::Absent;
 use super::perform::Step;
-use super::poison::PoisonKey;
 use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, Store};
@@ -28,7 +31,8 @@ enum Successor {
     Unknown,
     /// It must not share a statement with the end of its predecessor.
     Blocked,
-    Panicked,
+    /// It has been given up.
+    Never,
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -98,7 +102,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Somebody speaks to an id whose newest run is to be continued: that comes first. `true` = wait for it.
     pub(super) fn continues_first(&mut self, key: &IdKey) -> bool {
-        let Some(run_id) = self.live.ids.get(key).and_then(|info| info.continued()) else {
+        let continued = self.live.ids.get(key).and_then(|info| info.continued());
+        let Some(run_id) = continued.filter(|run_id| !self.given_up.contains(run_id)) else {
             return false;
         };
         match self.continuing.get(&run_id) {
@@ -119,7 +124,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Successor::There => {}
                 Successor::Unknown => return Step::Lacks(Box::new(job)),
                 Successor::Blocked => return Step::Blocked(Box::new(job)),
-                Successor::Panicked => return self.poison(PoisonKey::of(&job)),
+                Successor::Never => {
+                    if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
+                        held.left.add_unreadable([run_id]);
+                    }
+                }
             }
         } else {
             match self.absent.get(&run_id) {
@@ -149,7 +158,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
+    /// The commit in which the run closed is not struck off meanwhile.
+    pub(super) fn give_up(&mut self, run_id: RunId) {
+        tracing::error!(code = code::POISON.id, run = %run_id, "the run that continues this one as new cannot be started");
+        self.wait_no_more(run_id);
+        self.given_up.insert(run_id);
+    }
+
     fn start_successor(&mut self, run_id: RunId) -> Successor {
+        if self.given_up.contains(&run_id) {
+            return Successor::Never;
+        }
         let Some(live) = self.live.get(run_id) else {
             return Successor::Unknown;
         };
@@ -182,7 +201,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.continuing.insert(run_id, number);
         match self.open(&key, &plan, class, start) {
             Ok(true) => {}
-            Ok(false) => return Successor::Panicked,
+            Ok(false) => {
+                self.give_up(run_id);
+                return Successor::Never;
+            }
             Err(refusal) => {
                 tracing::error!(run = %run_id, "a successor cannot be started: {}", refusal.message);
                 self.wait_no_more(run_id);

@@ -147,7 +147,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// Releases partitions whose last batch is committed, whatever is being committed of others: under load something always is.
+    /// Releases partitions whose last batch is committed, whatever is being committed of others: under load something always
+    /// is.
     pub(super) fn release_drained(&mut self) {
         if self.recovering {
             return;

@@ -31,6 +31,10 @@ const WIDEST: usize = 64;
 const MOST_RUNS: usize = 100_000;
 /// Commits of one go that are offered at the same time: one that is not acknowledged takes as long as the bus waits for that.
 const ABREAST: usize = 16;
+/// Commits whose messages are read in one go, at first. A commit may have as many bytes of them as a batch.
+const FIRST_READ: usize = 4;
+/// Where they were more than these, one commit is read at a time.
+const READ_TOGETHER: usize = 1 << 20;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The same for what cannot be read, which is hardly ever repaired in a moment.
@@ -527,30 +531,44 @@ async fn offer<S: Store, B: Bus>(
     session: &Session,
     taken: Vec<(CommitId, Left)>,
 ) -> Vec<Published> {
-    let ids: Vec<CommitId> = taken.iter().map(|(commit, _)| *commit).collect();
-    let mut left: HashMap<CommitId, Left> = taken.into_iter().collect();
-    let owing = match store.owed(session, &ids).await {
-        Ok(owing) => owing,
-        Err(error) => {
-            tracing::warn!(%error, "what is still to be published cannot be read yet");
-            let unsettled = left.into_iter();
-            return unsettled
-                .map(|(commit, left)| Published::unsettled(commit, left))
-                .collect();
+    let mut ended = Vec::with_capacity(taken.len());
+    let mut rest = taken.into_iter();
+    let mut width = FIRST_READ;
+    loop {
+        let some: Vec<(CommitId, Left)> = rest.by_ref().take(width).collect();
+        if some.is_empty() {
+            return ended;
         }
-    };
-    let offers = owing.into_iter().map(|mut commit| {
-        let mut before = Unreadable::default();
-        if let Some(left) = left.remove(&commit.id) {
-            left.restrict(&mut commit);
-            before = left.unreadable().cloned().unwrap_or_default();
-        }
-        async move { publisher.inherit(store, definitions, commit, &before).await }
-    });
-    // Where the engine stops first, the rows stay.
-    let offers: Vec<_> = offers.collect();
-    let ended = futures_util::stream::iter(offers).buffer_unordered(ABREAST);
-    ended.filter_map(std::future::ready).collect().await
+        let ids: Vec<CommitId> = some.iter().map(|(commit, _)| *commit).collect();
+        let owing = match store.owed(session, &ids).await {
+            Ok(owing) => owing,
+            Err(error) => {
+                tracing::warn!(%error, "what is still to be published cannot be read yet");
+                let unsettled = some.into_iter().chain(rest);
+                ended.extend(unsettled.map(|(commit, left)| Published::unsettled(commit, left)));
+                return ended;
+            }
+        };
+        let messages = owing.iter().filter_map(|commit| commit.owed.messages.as_ref());
+        width = match messages.map(String::len).sum::<usize>() > READ_TOGETHER {
+            true => 1,
+            false => (2 * width).min(ABREAST),
+        };
+        let mut left: HashMap<CommitId, Left> = some.into_iter().collect();
+        let offers = owing.into_iter().map(|mut commit| {
+            let mut before = Unreadable::default();
+            if let Some(left) = left.remove(&commit.id) {
+                left.restrict(&mut commit);
+                before = left.unreadable().cloned().unwrap_or_default();
+            }
+            async move { publisher.inherit(store, definitions, commit, &before).await }
+        });
+        // Where the engine stops first, the rows stay.
+        let offers: Vec<_> = offers.collect();
+        let published = futures_util::stream::iter(offers).buffer_unordered(ABREAST);
+        let published: Vec<Published> = published.filter_map(std::future::ready).collect().await;
+        ended.extend(published);
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,15 @@ impl PoisonKey {
 impl<S: Store, B: Bus> Loop<S, B> {
     /// The one input of a batch that the store refused.
     pub(super) fn suspect(&self, sealed: &SealedBatch) -> Option<PoisonKey> {
+        let mut continuing = self.continuing.iter();
+        if let Some((run_id, _)) = continuing.find(|(_, started_in)| **started_in == sealed.number) {
+            // A successor is no input. Where it came with one nothing is known: next time each comes by itself.
+            let alone = sealed.runs.len() == 1
+                && sealed.batch.cursors.is_empty()
+                && sealed.batch.settled.is_empty()
+                && sealed.outbound.confirms.is_empty();
+            return alone.then_some(PoisonKey::Internal(*run_id));
+        }
         if let Some(cursor) = sealed.batch.cursors.first() {
             return Some(PoisonKey::Log {
                 partition: cursor.partition,
@@ -144,8 +153,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // the run stays as it is stored.
             return self.poison(Some(key.clone()));
         }
-        if let JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } = job.kind {
-            self.settle_held(commit);
+        match job.kind {
+            JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(commit),
+            JobKind::Continue { run_id, commit } => {
+                self.give_up(run_id);
+                if let Some(commit) = commit {
+                    self.settle_unreadable(commit, run_id);
+                }
+            }
+            _ => {}
         }
         job.kind = JobKind::Refused(Refusal::new(&code::POISON, reason.as_ref()));
         if let JobKind::Refused(refusal) = &job.kind {

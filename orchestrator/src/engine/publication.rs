@@ -510,10 +510,12 @@ fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
             let mut bytes = 0;
             let fits = results.iter().take_while(|result| {
                 let refused = result.refused.as_ref();
-                bytes += 70 + refused.map_or(0, |error| 100 + error.message.len() + error.remedy.len());
+                let said = refused.map_or(20, |error| 100 + error.message.len() + error.remedy.len());
+                bytes += result.token.len() + said;
                 bytes <= 70 * 4_000
             });
-            let count = fits.count();
+            // One that is too large by itself is refused by NATS.
+            let count = fits.count().max(1);
             let rest = results.split_off(count);
             let body = serde_json::to_vec(&Confirmation {
                 results,
@@ -525,4 +527,30 @@ fn confirmations(confirms: Vec<Confirm>) -> Vec<Outgoing> {
         }
     }
     messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A token that is none of ours is as long as its sender likes.
+    #[test]
+    fn confirmations_are_split_by_what_they_weigh() {
+        let confirms = |lengths: &[usize]| {
+            let confirm = |length: &usize| Confirm {
+                inbox: "_INBOX.a".to_owned(),
+                token: "t".repeat(*length),
+                refused: None,
+            };
+            let messages = confirmations(lengths.iter().map(confirm).collect());
+            let results = messages.iter().map(|message| {
+                let body: Confirmation = serde_json::from_slice(&message.payload).unwrap();
+                body.results.len()
+            });
+            results.collect::<Vec<_>>()
+        };
+        assert_eq!(confirms(&[200_000, 200_000, 70]), [1, 2]);
+        assert_eq!(confirms(&[70, 1_000_000, 70]), [1, 1, 1]);
+        assert_eq!(confirms(&[70; 3_000]), [3_000]);
+    }
 }

@@ -12,6 +12,20 @@ use super::run_loop::Loop;
 use crate::bus::Bus;
 use crate::store::{CommitId, OwnedPartition, Session, Store, StoreError};
 
+/// Before the store is asked again after a second commit in a row that has failed; doubled with each.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The lease is not renewed meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A store that answers and can commit nothing (its disk is full) is not to be asked as fast as it answers: each time every
+/// log is read anew.
+fn pause_after(failed: u32) -> Duration {
+    match failed.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(more) => (SHORTEST_PAUSE * (1 << more.min(8))).min(LONGEST_PAUSE),
+    }
+}
+
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Drops everything that is not durable and begins again from the store.
     pub(super) fn reset(&mut self, why: &'static str) {
@@ -57,7 +71,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let replica = self.config.replica.clone();
         let health = Arc::clone(&self.health);
         let lost = Done::RecoveryLost { life };
+        let pause = pause_after(self.failed);
         self.beside(lost, async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let mut session = session;
             let (mut opens, mut fenced) = (false, false);
             let mut name_taken = false;

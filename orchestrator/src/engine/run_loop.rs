@@ -111,6 +111,8 @@ pub(super) struct Loop<S, B> {
     pub(super) continuing: HashMap<RunId, u64>,
     /// What they have closed in, as far as it is committed: not struck off while one of its runs is among them.
     pub(super) owing_successors: HashMap<CommitId, Vec<RunId>>,
+    /// Those of them whose successors cannot be started.
+    pub(super) given_up: HashSet<RunId>,
     /// Namespaces whose task queues are being made.
     pub(super) restoring: HashSet<Namespace>,
     pub(super) poisoned: HashSet<PoisonKey>,
@@ -132,6 +134,8 @@ pub(super) struct Loop<S, B> {
     pub(super) stop_by: Option<Instant>,
     /// Counts resets.
     pub(super) life: u64,
+    /// Commits in a row of which nothing good was heard.
+    pub(super) failed: u32,
     /// A batch whose commit may or may not have happened.
     pub(super) limbo: Option<SealedBatch>,
     pub(super) intake: mpsc::Sender<Admitted>,
@@ -273,19 +277,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Applies whatever is ready: first what was deferred, then what no log orders, then each partition in its order.
     fn perform_all(&mut self) {
-        if !self.perform_deferred() {
+        if !self.perform_deferred() || !self.perform_direct() {
             return;
-        }
-        while !self.batch_is_full() {
-            let Some(job) = self.direct.pop_front() else { break };
-            match self.perform(job) {
-                Step::Done => {}
-                Step::Lacks(mut job) | Step::Blocked(mut job) => {
-                    self.note_wants(&mut job);
-                    self.lacking.push(*job);
-                }
-                Step::Reset => return,
-            }
         }
         for partition in self.partitions.served_from(self.first) {
             if !self.perform_partition(partition) {
@@ -296,6 +289,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 break;
             }
         }
+        // What the head of a partition waits for.
+        self.perform_direct();
+    }
+
+    /// Applies what no log orders. `false` = everything has been dropped.
+    fn perform_direct(&mut self) -> bool {
+        while !self.batch_is_full() {
+            let Some(job) = self.direct.pop_front() else { break };
+            match self.perform(job) {
+                Step::Done => {}
+                Step::Lacks(mut job) | Step::Blocked(mut job) => {
+                    self.note_wants(&mut job);
+                    self.lacking.push(*job);
+                }
+                Step::Reset => return false,
+            }
+        }
+        true
     }
 
     /// Applies what is ready of a partition. `false` = everything has been dropped.
@@ -335,8 +346,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
                 Step::Blocked(job) => {
                     self.put_first(partition, *job);
+                    // A batch with nothing in it is never sealed: then it waits for a look-up.
+                    let is_sealed = !self.building.is_empty();
                     if let Some(owned) = self.partitions.get_mut(partition) {
-                        owned.blocked_in = Some(number);
+                        owned.blocked_in = is_sealed.then_some(number);
                     }
                     break;
                 }

@@ -260,6 +260,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            super::tests::perhaps_panic_at_birth(&start);
             run::start_within(self.config.run_limits, plan, start, now, queues)
         })) else {
             return Ok(false);

@@ -227,6 +227,48 @@ async fn a_successor_is_owed_until_it_is_stored() {
     heir.stop().await;
 }
 
+/// A successor that core panics over, or the store refuses, keeps nobody from using the id; it is owed all the same.
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_cannot_be_started_holds_up_nobody() {
+    for refused in [false, true] {
+        let mut world = World::new(134).await;
+        world.register(QUICK).await;
+        world.weather.latency_ms.store(5, Ordering::SeqCst);
+        match refused {
+            true => *world.weather.refuses.lock().unwrap() = Some("\"continues\":".to_owned()),
+            false => super::BIRTHS_PANIC.set(true),
+        }
+        let replica = world.replica("r0");
+        start(&world, "quick", "q-1", json!({ "left": 1 })).await;
+        world
+            .until("it has continued", |world| {
+                world.rows_of("q-1").iter().any(|row| row.status == "continued_as_new")
+            })
+            .await;
+        start(&world, "quick", "q-1", json!({ "left": 0 })).await;
+        start(&world, "quick", "q-2", json!({ "left": 0 })).await;
+        world
+            .until("the others have completed", |world| {
+                let rows = world.rows();
+                rows.iter().filter(|row| row.status == "completed").count() == 2
+            })
+            .await;
+        assert_eq!(world.bus.dead_letters().len(), 0);
+        super::BIRTHS_PANIC.set(false);
+        *world.weather.refuses.lock().unwrap() = None;
+        replica.kill();
+        let heir = world.replica("r1");
+        world
+            .until("the successor has completed", |world| {
+                let rows = world.rows_of("q-1");
+                rows.iter().filter(|row| row.status == "completed").count() == 2
+            })
+            .await;
+        world.quiet().await;
+        heir.stop().await;
+    }
+}
+
 /// A parent knows its child by the run that it started; what it asks of it is asked of the run that goes on in its place.
 #[tokio::test(start_paused = true)]
 async fn a_child_that_has_continued_as_new_is_cancelled_with_its_parent() {

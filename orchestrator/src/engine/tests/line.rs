@@ -51,6 +51,8 @@ pub(super) struct Weather {
     pub(super) latency_ms: AtomicU64,
     /// A commit takes so long beside that, in milliseconds.
     pub(super) commit_ms: AtomicU64,
+    /// Commits fail, and nothing else does.
+    pub(super) disk_is_full: AtomicBool,
     /// One in so many commits is lost, before or after its effect; 0 = none.
     pub(super) lose_commit: AtomicU64,
     /// One in so many reads of the store fails.
@@ -101,6 +103,8 @@ pub(super) struct Line {
     pub(super) publications: AtomicU64,
     /// Partitions that were opened, each time.
     pub(super) opened: AtomicU64,
+    /// The most bytes of messages that one answer about owed commits had.
+    pub(super) most_owed: AtomicU64,
     /// Runs that were asked for by their ids.
     pub(super) loads: AtomicU64,
     /// What must never happen and did.
@@ -121,6 +125,7 @@ impl Line {
             keeps: AtomicU64::new(0),
             publications: AtomicU64::new(0),
             opened: AtomicU64::new(0),
+            most_owed: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
@@ -267,6 +272,10 @@ impl Store for LineStore {
     async fn commit(&self, session: &Session, batch: &Batch) -> Result<(), CommitError> {
         self.line.perhaps_panic("commit");
         self.line.cross().await;
+        if self.line.weather.disk_is_full.load(Ordering::SeqCst) {
+            self.line.commits.fetch_add(1, Ordering::SeqCst);
+            return Err(CommitError::Unknown("no space left on device".to_owned()));
+        }
         if let Some(poison) = &*self.line.weather.refuses.lock().unwrap()
             && batch
                 .appends
@@ -313,7 +322,11 @@ impl Store for LineStore {
 
     async fn owed(&self, session: &Session, commits: &[CommitId]) -> Result<Vec<InheritedCommit>, StoreError> {
         self.line.perhaps_panic("owed");
-        self.line.read(self.store.owed(session, commits)).await
+        let owed = self.line.read(self.store.owed(session, commits)).await?;
+        let messages = owed.iter().filter_map(|commit| commit.owed.messages.as_ref());
+        let bytes = messages.map(|text| text.len() as u64).sum();
+        self.line.most_owed.fetch_max(bytes, Ordering::SeqCst);
+        Ok(owed)
     }
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use knarr_core::run::Event;
 use knarr_core::run::limits::MAX_WAITERS;
 use knarr_schemas::body::AnswerStage;
-use knarr_schemas::header as names;
+use knarr_schemas::{header as names, subject};
 use serde_json::json;
 
 use super::scripts::honest;
@@ -139,5 +139,31 @@ async fn a_repeated_start_is_answered_with_a_long_outcome() {
         assert_eq!(answer.output, Some(json!({ "payment": long })), "{on}");
     }
     world.quiet().await;
+    replica.stop().await;
+}
+
+/// What is forwarded lies with its commit: of however many that wait, few are read at a time.
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_offered_again_are_read_a_few_at_a_time() {
+    let mut world = World::new(133).await;
+    world.config.batch_inputs = 4;
+    *world.weather.loses_subject.lock().unwrap() = Some("knarr.run.");
+    let replica = world.replica("r0");
+    world.work(honest());
+    let to = subject::unkeyed_start("default", "order").unwrap();
+    let large = "x".repeat(30_000);
+    for n in 0..200 {
+        let input = json!({ "order": format!("o-{n}"), "large": large });
+        world.publish(&to, &[], input).await;
+    }
+    world
+        .until("all are owed", |world| world.store.dump(|_| 0).commits.len() >= 50)
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    *world.weather.loses_subject.lock().unwrap() = None;
+    world.until("closed", |world| world.closed() == 200).await;
+    world.quiet().await;
+    let most = replica.line.most_owed.load(Ordering::SeqCst);
+    assert!((1..2 << 20).contains(&most), "{most} bytes at once");
     replica.stop().await;
 }

@@ -29,13 +29,15 @@ mod world;
 
 use std::cell::Cell;
 
-use knarr_core::run::input::{Input, TaskOutcome};
+use knarr_core::run::input::{Input, Start, TaskOutcome};
 
 use crate::bus::inlet::InUse;
 
 thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
+    /// The birth of a successor makes core panic.
+    static BIRTHS_PANIC: Cell<bool> = const { Cell::new(false) };
     /// Parking a run makes core panic.
     static PARKING_PANICS: Cell<bool> = const { Cell::new(false) };
     static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
@@ -104,4 +106,9 @@ pub(super) fn perhaps_panic(input: &Input) {
     {
         assert!(&*error.error_type != "panic", "a panic in core, asked for by a test");
     }
+}
+
+pub(super) fn perhaps_panic_at_birth(start: &Start) {
+    let panics = start.continues.is_some() && BIRTHS_PANIC.get();
+    assert!(!panics, "a panic over a successor, asked for by a test");
 }

@@ -348,3 +348,27 @@ async fn a_partition_that_is_told_of_again_is_not_opened_again() {
     world.quiet().await;
     replica.stop().await;
 }
+
+/// A store that answers everything and commits nothing is asked now and then, and not as fast as it answers.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_can_commit_nothing_is_not_pressed() {
+    let mut world = World::new(79).await;
+    // Without it no time would pass between two attempts.
+    world.weather.latency_ms.store(2, Ordering::SeqCst);
+    let replica = world.replica("r0");
+    world.work(honest());
+    world.start("o-1", &[]).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    world.weather.disk_is_full.store(true, Ordering::SeqCst);
+    let before = replica.line.commits.load(Ordering::SeqCst);
+    world.start("o-2", &[]).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let commits = replica.line.commits.load(Ordering::SeqCst) - before;
+    assert!((10..60).contains(&commits), "{commits} in twenty seconds");
+    world.weather.disk_is_full.store(false, Ordering::SeqCst);
+    world
+        .within(Duration::from_secs(5), "closed", |world| world.closed() == 2)
+        .await;
+    world.quiet().await;
+    replica.stop().await;
+}

@@ -90,7 +90,9 @@ impl PostgresStore {
         let mut lease = self.lease.lock().await;
         let mut connection = lease.take(self).await?;
         // First: if the answer is lost they may be free and taken again before it is known, and the owner has to be told.
+        let mut known = None;
         if let Some(told) = lease.told.get_mut(&session.id) {
+            known = Some(told.partitions.clone());
             told.partitions.retain(|partition| !partitions.contains(partition));
         }
         let mine = sqlx::query_scalar!(
@@ -109,6 +111,10 @@ impl PostgresStore {
         .map_err(to_store_error)?;
         lease.put(connection);
         if mine == 0 {
+            // Nothing was given back.
+            if let (Some(told), Some(known)) = (lease.told.get_mut(&session.id), known) {
+                told.partitions = known;
+            }
             return Err(StoreError::Fenced);
         }
         Ok(())
