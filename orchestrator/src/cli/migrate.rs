@@ -244,7 +244,10 @@ mod tests {
             refused: None,
         };
         let listed = vec![entry(1, "running"), entry(2, "running"), entry(1, "parked")];
-        let asked: Vec<_> = distinct(listed).iter().map(|entry| entry.run.run_id.as_u128()).collect();
+        let asked: Vec<_> = distinct(listed)
+            .iter()
+            .map(|entry| entry.run.run_id.as_u128())
+            .collect();
         assert_eq!(asked, [1, 2]);
     }
 }

@@ -33,7 +33,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return Step::Lacks(Box::new(job));
             }
             let open = info.open().map(|open| open.row.run_id);
-            if let Some(known) = info.by_request(&start.request_id).filter(|known| Some(known.row.run_id) != open) {
+            if let Some(known) = info
+                .by_request(&start.request_id)
+                .filter(|known| Some(known.row.run_id) != open)
+            {
                 if let Some(to) = &request.answer_to {
                     let mut answer = outgoing::answer_of_row(&known.row, AnswerStage::Accepted);
                     (answer.output, answer.failure) = (None, None);

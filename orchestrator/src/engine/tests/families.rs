@@ -364,9 +364,7 @@ async fn a_run_that_continues_and_cannot_be_read_holds_up_nobody() {
         *world.weather.spoils_run.lock().unwrap() = Some(rows[0].run_id);
         let heir = world.replica("r1");
         let mut inbox = world.bus.subscribe("_INBOX.test");
-        world
-            .publish(&go, &[(names::REPLY_TO, "_INBOX.test")], json!(2))
-            .await;
+        world.publish(&go, &[(names::REPLY_TO, "_INBOX.test")], json!(2)).await;
         let answer = world.answer(&mut inbox).await;
         assert_eq!(answer.error.unwrap().code, "KN0212");
         for n in 0..12 {
