@@ -52,7 +52,7 @@ workflow: keeper
 version: 1
 defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
 steps:
-  - kid: { workflow: { name: loop, id: "kid", input: "${ input }" } }
+  - kid: { workflow: { name: loop, id: "'kid'", input: "${ input }" } }
   - last: { activity: last, no_undo: it is read }
 output: "${ steps.kid }"
 "#;
