@@ -214,7 +214,7 @@ async fn what_a_limit_allows_is_reached_within_a_tenth() {
         let within = paced[first..]
             .iter()
             .take_while(|other| other.duration_since(*at) < Duration::from_secs(1));
-        // A twentieth more, and what was on its way for longer; a busy machine has tasks come in heaps.
+        // A tenth more, and what was on its way for longer; a busy machine has tasks come in heaps.
         assert!(!alone || within.count() <= 60);
     }
     settled(&stack).await;
