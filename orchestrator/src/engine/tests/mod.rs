@@ -37,6 +37,7 @@ thread_local! {
     static TURNS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<usize> = const { Cell::new(0) };
     static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
+    static WAKES: Cell<(bool, u32)> = const { Cell::new((false, 0)) };
 }
 
 /// What a loop keeps in memory at one moment.
@@ -85,6 +86,24 @@ fn turns() -> u64 {
 
 fn live() -> usize {
     LIVE.get()
+}
+
+/// Whether limiters break when time passes, and how often one has.
+pub(super) fn break_wakes(broken: bool) {
+    WAKES.set((broken, WAKES.get().1));
+}
+
+pub(super) fn broken_wakes() -> u32 {
+    WAKES.get().1
+}
+
+/// Stands in for a bug of core.
+pub(super) fn perhaps_panic_at_a_wake() {
+    let (broken, times) = WAKES.get();
+    if broken {
+        WAKES.set((broken, times + 1));
+        panic!("a panic at a wake-up, asked for by a test");
+    }
 }
 
 /// Stands in for a bug of core: a failure of the type `panic` panics.
