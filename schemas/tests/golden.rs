@@ -80,6 +80,15 @@ fn bodies_read_as_they_were_written() {
     assert!(body_of::<body::RunEvent>("run-event-compensated").error.is_some());
     assert!(body_of::<body::RunEvent>("run-event-continued").continued_by.is_some());
     assert_eq!(body_of::<body::BeatAnswer>("beat-answer"), body::BeatAnswer::Cancel);
+    assert_eq!(body_of::<Value>("beat-details")["page"], 7);
+    for (name, answer) in [
+        ("claim-answer", body::ClaimAnswer::Granted),
+        ("claim-answer-taken", body::ClaimAnswer::Taken),
+        ("claim-answer-cancel", body::ClaimAnswer::Cancel),
+        ("claim-answer-gone", body::ClaimAnswer::Gone),
+    ] {
+        assert_eq!(body_of::<body::ClaimAnswer>(name), answer);
+    }
     assert_eq!(body_of::<body::CancelTasks>("cancel-tasks").tokens.len(), 1);
     let asked: body::ScheduleRequest = body_of("schedule");
     assert_eq!(asked.ask, body::ScheduleVerb::Create);
@@ -103,6 +112,16 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RunDescription>("api-run-show-reply");
     body_of::<api::ShowHistory>("api-run-history-request");
     body_of::<api::HistoryPage>("api-run-history-reply");
+    body_of::<api::CompleteActivity>("api-activity-complete-request");
+    body_of::<api::ActivityAnswer>("api-activity-complete-reply");
+    let failed: api::FailActivity = body_of("api-activity-fail-request");
+    assert!(failed.not_done && !failed.retryable);
+    body_of::<api::ActivityAnswer>("api-activity-fail-reply");
+    body_of::<api::HeartbeatActivity>("api-activity-heartbeat-request");
+    assert_eq!(
+        body_of::<api::HeartbeatAnswer>("api-activity-heartbeat-reply").answer,
+        body::BeatAnswer::Cancel
+    );
     body_of::<api::ListParked>("api-parked-list-request");
     body_of::<api::ParkedPage>("api-parked-list-reply");
     body_of::<api::CheckMigration>("api-migration-check-request");
@@ -203,7 +222,37 @@ fn subjects_are_composed_as_they_always_were() {
             subject::direct("default", 17).map(|prefix| prefix + ".result"),
             "result-direct",
         ),
+        (
+            subject::direct("default", 17).map(|prefix| prefix + ".result"),
+            "result-later",
+        ),
         (subject::direct("default", 17).map(|prefix| prefix + ".beat"), "beat"),
+        (
+            subject::direct("default", 17).map(|prefix| prefix + ".beat"),
+            "beat-details",
+        ),
+        (subject::direct("default", 17).map(|prefix| prefix + ".claim"), "claim"),
+        (
+            subject::task_at(
+                "default",
+                "orders",
+                "process-payment",
+                "019ac000-0000-7000-8000-00000000002a-2",
+            ),
+            "task-retried",
+        ),
+        (
+            subject::api("default", api::verb::ACTIVITY_COMPLETE),
+            "api-activity-complete-request",
+        ),
+        (
+            subject::api("default", api::verb::ACTIVITY_FAIL),
+            "api-activity-fail-request",
+        ),
+        (
+            subject::api("default", api::verb::ACTIVITY_HEARTBEAT),
+            "api-activity-heartbeat-request",
+        ),
         (subject::cancel("default", "orders"), "cancel-tasks"),
         (subject::api("default", api::verb::RUN_SHOW), "api-run-show-request"),
         (
@@ -233,10 +282,19 @@ fn every_header_in_a_golden_file_is_a_header_of_knarr() {
 
 #[test]
 fn a_task_names_itself_in_its_headers() {
-    let task = read("task");
-    let token = TaskToken::decode(&task.headers[header::TOKEN]).unwrap();
-    assert_eq!(token.run_id.to_string(), task.headers[header::RUN_ID]);
-    assert_eq!(token.task.to_string(), task.headers[header::TASK]);
-    assert_eq!(task.headers[header::REPLY], read("result-log").subject);
-    assert!(read("result-direct").subject.starts_with(&task.headers[header::DIRECT]));
+    for name in ["task", "task-retried"] {
+        let task = read(name);
+        let token = TaskToken::decode(&task.headers[header::TOKEN]).unwrap();
+        assert_eq!(token.run_id.to_string(), task.headers[header::RUN_ID]);
+        assert_eq!(token.task.to_string(), task.headers[header::TASK]);
+        assert_eq!(task.headers[header::REPLY], read("result-log").subject);
+        for said in ["result-direct", "result-later", "beat", "beat-details", "claim"] {
+            let said = read(said);
+            assert!(said.subject.starts_with(&task.headers[header::DIRECT]));
+            assert_eq!(said.headers[header::TOKEN], task.headers[header::TOKEN]);
+        }
+    }
+    // What the next attempt finds is what the one before said.
+    let details: Value = serde_json::from_str(&read("task-retried").headers[header::LAST_DETAILS]).unwrap();
+    assert_eq!(details["page"], read("beat-details").body["page"]);
 }

@@ -81,7 +81,14 @@ pub async fn histories(stack: &Stack, namespace: &str) -> Vec<StoredHistory> {
         .collect();
     let places: HashMap<Uuid, usize> = histories.iter().enumerate().map(|(n, h)| (h.run_id, n)).collect();
     let events: Vec<(Uuid, i32, i64, String)> = sqlx::query_as(
-        "select run_id, seq, (extract(epoch from at) * 1000000)::bigint, body from events order by run_id, seq",
+        // A birth is kept without what the run's row says, and is measured as it was written.
+        r#"select e.run_id, e.seq, (extract(epoch from e.at) * 1000000)::bigint,
+                  case when starts_with(e.body, '[{"run_started":{"version":')
+                       then concat('[{"run_started":{"run_id":"', r.run_id, '","namespace":', to_json(r.namespace),
+                                   ',"workflow_id":', to_json(r.workflow_id), ',"workflow":', to_json(r.workflow),
+                                   ',"request_id":' || to_json(r.request_id)::text, ',', substr(e.body, 18))
+                       else e.body end
+           from events e left join runs r using (run_id) order by e.run_id, e.seq"#,
     )
     .fetch_all(stack.pool())
     .await

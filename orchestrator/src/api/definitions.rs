@@ -12,7 +12,7 @@ use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
-use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
+use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition, format};
 
 const DEFAULT_PAGE: u32 = 100;
 /// Characters that are kept of who and why.
@@ -56,6 +56,16 @@ impl<S: Store> Operations<S> {
             source: request.source,
             registered_at: self.store.now().await?,
         };
+        let level = format::of_plan(plan);
+        if level > 1 && level > self.store.format_level().await? {
+            return Ok(RegisteredDefinition {
+                outcome: RegistrationOutcome::Refused,
+                definition: None,
+                queues: Vec::new(),
+                findings: read.findings,
+                error: Some(code::OLDER_REPLICAS.plain()),
+            });
+        }
         let outcome = match self.store.register_definition(&stored).await? {
             Registered::New => RegistrationOutcome::Registered,
             Registered::Unchanged => RegistrationOutcome::Unchanged,

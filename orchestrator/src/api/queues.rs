@@ -6,7 +6,7 @@ use knarr_schemas::api::{LimitInfo, QueueInfo, QueuePage, RateBody, SetQueue};
 use knarr_schemas::{code, subject};
 
 use crate::api::{Operations, Refusal};
-use crate::store::{QueueRate, QueueRow, Store};
+use crate::store::{QueueRate, QueueRow, Store, format};
 
 const MAX_LIMIT: u32 = 1_000_000;
 
@@ -15,6 +15,15 @@ impl<S: Store> Operations<S> {
     pub async fn set_queue(&self, namespace: &Namespace, request: SetQueue) -> Result<QueueInfo, Refusal> {
         let row = row(namespace, &request)?;
         self.require_namespace(namespace).await?;
+        // To lift a limit is harmless at any time.
+        let limits = row.max_concurrent.is_some() || row.rate.is_some();
+        if limits && self.store.format_level().await? < format::SECOND {
+            return Err(Refusal::new(
+                409,
+                &code::OLDER_REPLICAS,
+                code::OLDER_REPLICAS.cause.to_owned(),
+            ));
+        }
         self.store.set_queue(&row).await?;
         Ok(info(row))
     }

@@ -58,6 +58,7 @@ const TABLES: &[&[&Code]] = &[
     crate::server::code::ALL,
     crate::engine::code::ALL,
     code::ALL,
+    crate::engine::code::limits::ALL,
     crate::dev::code::ALL,
     crate::bench::CODES,
     crate::engine::code::bounds::ALL,

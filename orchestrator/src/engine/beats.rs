@@ -16,9 +16,10 @@ use std::sync::Arc;
 use knarr_core::ids::{RunId, TaskNo};
 use knarr_core::json;
 use knarr_core::run::State;
-use knarr_core::run::input::{self, Input};
+use knarr_core::run::input::{self, Input, TaskOutcome, WorkerError};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
+use knarr_schemas::code;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ use super::outgoing;
 use super::result;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{Store, format};
 
 /// So many beats may be missing.
 const MISSED: u64 = 3;
@@ -154,8 +155,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.answer_worker(origin, &answer);
     }
 
-    /// A task is asked for, for good.
+    /// A task is asked for, for good. While a replica cannot read that it was granted nothing is said, and the worker asks again.
     pub(super) fn claim(&mut self, origin: &Origin, run_id: RunId, task: TaskNo, by: Arc<str>) -> Applied {
+        if !self.may_store(format::SECOND) {
+            self.live.finish(run_id);
+            return Applied::Nothing;
+        }
         let input = Input::TaskClaimed {
             task,
             by: Arc::clone(&by),
@@ -188,6 +193,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Tells core what was last heard of the run's workers.
     pub(super) fn hand_in_beats(&mut self, run_id: RunId) -> Applied {
+        // Of workers an older replica knows that they have begun.
+        let detailed = self.may_store(format::SECOND);
         let Some(live) = self.live.get_mut(run_id) else {
             return Applied::Nothing;
         };
@@ -201,7 +208,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             beat: input::Beat {
                 began: beat.began,
                 at: beat.at,
-                details: beat.details.clone(),
+                details: beat.details.clone().filter(|_| detailed),
             },
         });
         for input in beats.collect::<Vec<_>>() {
@@ -216,6 +223,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn left(&mut self, run_id: RunId, task: TaskNo) -> Applied {
         if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
             return Applied::Panicked;
+        }
+        if !self.may_store(format::SECOND) {
+            return self.apply(
+                run_id,
+                Input::TaskEnded {
+                    task,
+                    outcome: unreadable(),
+                },
+            );
         }
         if let Some(live) = self.live.get_mut(run_id) {
             let of_task = live.beats.iter_mut().filter(|beat| beat.task == task);
@@ -274,6 +290,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Applied::Panicked;
         }
         self.forget_beat(run_id, task);
+        if !self.may_store(format::SECOND) {
+            // The server delivers its task again, later.
+            return Applied::Nothing;
+        }
         self.apply(run_id, Input::WorkerSilent { task })
     }
 
@@ -290,6 +310,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let since = partition.map(|partition| Timestamp(partition.grace_until.0.saturating_sub(grace)));
         since.map_or(Timestamp::MAX, |since| since.max(self.pulses.forgot_at))
     }
+}
+
+/// *later*, as a replica that does not know the word counts it.
+fn unreadable() -> TaskOutcome {
+    TaskOutcome::Unknown(WorkerError {
+        error_type: Arc::from("bad_result"),
+        message: Arc::from(code::OLDER_REPLICAS.cause),
+        retryable: true,
+        not_done: false,
+        retry_after: None,
+    })
 }
 
 /// `None` while nothing can be said.

@@ -24,3 +24,14 @@ pub mod bounds {
             "Run the version of knarr that wrote it, or restore its rows. To give up what it owes, delete the row of `commits` that is named.";
     }
 }
+
+pub mod limits {
+    //! Codes of what becomes of limits (`KN0360`).
+    use knarr_schemas::codes;
+
+    codes! {
+        LIMITER_STOPPED = "KN0360", "limiter_stopped",
+            "A limit could not be moved on, by an error of knarr: whoever waits for a permit of it goes on waiting, and nothing is lost.",
+            "Run a version in which it is mended; the limit is tried again whenever its partition is taken over. Report the panic that is in the log before this.";
+    }
+}

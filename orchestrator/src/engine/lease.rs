@@ -1,6 +1,7 @@
 //! Keeping the lease and the fair share of partitions; taking over, giving back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use knarr_core::time::Timestamp;
 
@@ -13,6 +14,11 @@ use crate::store::{OwnedPartition, Share, Store, StoreError};
 use crate::telemetry::metric;
 
 impl<S: Store, B: Bus> Loop<S, B> {
+    /// Whether every replica can read what belongs to this format level.
+    pub(super) fn may_store(&self, level: i32) -> bool {
+        level <= self.cluster.format_level
+    }
+
     /// Renews the lease, beside the loop; one renewal at a time.
     pub(super) fn keep(&mut self) {
         if self.keeping || self.recovering || self.stopping {
@@ -60,6 +66,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.cluster.format_level = share.format_level;
                 metrics::gauge!(crate::telemetry::metric::FORMAT_LEVEL).set(f64::from(share.format_level));
                 self.see_epoch(share.definitions_epoch);
+                let heard = (share.commits, share.definitions_epoch);
+                if self.heard != Some(heard) {
+                    self.heard = Some(heard);
+                    self.changes.fetch_add(1, Ordering::Relaxed);
+                }
                 // Before anything of what is new here is applied or published.
                 self.definitions.set_telling(share.telling);
                 self.gained(share.gained);

@@ -4,6 +4,8 @@
 //! Owed like anything a run publishes: after the commit that made it true, again by whoever takes over, with the same id and
 //! body. A type that begins with `knarr.run.` tells them from what runs emit under the same subjects.
 //!
+//! A schedule is a run to knarr alone: nothing is told of it, and of what it starts all is.
+//!
 //! Not here: a promise that nobody hears one twice, or in the order of the commits; the id says which change it is, and its
 //! number in the run which came first.
 
@@ -20,6 +22,9 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 
 /// Into what the run publishes; whether there was anything.
 pub(super) fn tell(state: &State, run: &RunRef, transition: &Transition, into: &mut Vec<Publication>) -> bool {
+    if state.schedule().is_some() {
+        return false;
+    }
     let before = into.len();
     let turns = run::turns(state, transition);
     let told = turns.iter().filter_map(|turn| message(run, turn));

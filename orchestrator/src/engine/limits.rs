@@ -4,20 +4,24 @@
 //! once, when the partition is taken over: before that nothing of the partition's log is performed. So a limiter in memory is
 //! what its rows say, and a new owner goes on where the last commit ended.
 //!
+//! What makes core panic is let go: a message, which is offered again in vain, or the limiter as a whole where it is time alone
+//! that does. Then it stands still, as it is stored, until the partition is served anew; who asks it waits.
+//!
 //! **Invariant:** a grant is stored with the commit that makes it, and owed until it is published, so that no permit is out that
 //! nobody hears of; should the log lose it, the run asks again, and is told again.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_core::ids::{MessageNo, Namespace, WorkflowId};
+use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId};
 use knarr_core::limit::{Ask, Changes, LimitName, Limiter, Row};
 use knarr_core::run::message::{Answer, Body, Sender};
 use knarr_core::time::Timestamp;
 
+use super::code::limits::LIMITER_STOPPED;
 use super::job::{Job, JobKind};
 use super::outgoing;
 use super::perform::Step;
@@ -56,12 +60,26 @@ pub(super) struct LimiterKey {
     address: WorkflowId,
 }
 
+impl LimitRequest {
+    pub(super) fn key(&self, partition: i16) -> LimiterKey {
+        LimiterKey {
+            partition,
+            namespace: self.namespace.clone(),
+            address: self.address.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Limiters {
     of: HashMap<LimiterKey, Limiter>,
     /// Entries are not removed when they move: what counts is the one that is noted.
     alarms: BinaryHeap<Reverse<(Timestamp, LimiterKey)>>,
     noted: HashMap<LimiterKey, Timestamp>,
+    /// These stand still.
+    stopped: HashSet<LimiterKey>,
+    /// Messages that are taken and not looked at.
+    let_go: HashSet<(LimiterKey, RunId, MessageNo)>,
 }
 
 impl Limiters {
@@ -70,12 +88,45 @@ impl Limiters {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            stopped: std::mem::take(&mut self.stopped),
+            let_go: std::mem::take(&mut self.let_go),
+            ..Self::default()
+        };
+    }
+
+    /// Core panics whenever the limiter wakes.
+    pub(super) fn stop(&mut self, key: &LimiterKey) {
+        tracing::error!(
+            code = LIMITER_STOPPED.id,
+            namespace = %key.namespace,
+            limit = ?self.of.get(key).and_then(Limiter::name),
+            "{}",
+            LIMITER_STOPPED.cause
+        );
+        metrics::counter!(metric::LIMITERS_STOPPED).increment(1);
+        self.noted.remove(key);
+        self.stopped.insert(key.clone());
+    }
+
+    /// Core panics whenever it takes this in.
+    pub(super) fn let_go(&mut self, key: LimiterKey, request: &LimitRequest) {
+        self.let_go.insert((key, request.from.run, request.number));
+    }
+
+    fn takes(&self, key: &LimiterKey, request: &LimitRequest) -> bool {
+        if self.stopped.is_empty() && self.let_go.is_empty() {
+            return true;
+        }
+        let this = (key.clone(), request.from.run, request.number);
+        !self.stopped.contains(key) && !self.let_go.contains(&this)
     }
 
     pub(super) fn forget_partition(&mut self, partition: i16) {
         self.of.retain(|key, _| key.partition != partition);
         self.noted.retain(|key, _| key.partition != partition);
+        self.stopped.retain(|key| key.partition != partition);
+        self.let_go.retain(|(key, ..)| key.partition != partition);
     }
 
     fn load(&mut self, rows: Vec<PermitRow>) {
@@ -99,6 +150,9 @@ impl Limiters {
 
     /// Has it ring when it wants to, and forgets one of which nothing is left.
     fn note(&mut self, key: LimiterKey) {
+        if self.stopped.contains(&key) {
+            return;
+        }
         let limiter = self.of.get(&key);
         match limiter.and_then(Limiter::wake_at) {
             Some(at) if self.noted.get(&key) == Some(&at) => {}
@@ -141,11 +195,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(partition) = job.origin.message().map(|message| message.partition) else {
             return Step::Done;
         };
-        let key = LimiterKey {
-            partition,
-            namespace: request.namespace.clone(),
-            address: request.address.clone(),
-        };
+        let key = request.key(partition);
+        if !self.limiters.takes(&key, request) {
+            // Not answered, so that it is offered again to whoever can.
+            self.taken(&job.origin, None);
+            self.building.inputs += 1;
+            return Step::Done;
+        }
         let now = self.clock.now();
         let (from, number) = (request.from.clone(), request.number);
         let asked = match &request.said {
@@ -170,12 +226,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     pub(super) fn limiter_wakes(&mut self, key: &LimiterKey) -> Step {
-        if !self.partitions.serves(key.partition) {
+        if !self.partitions.serves(key.partition) || self.limiters.stopped.contains(key) {
             return Step::Done;
         }
         let now = self.clock.now();
-        if !self.change(key, None, |limiter| limiter.wake(now)) {
-            return self.poison(None);
+        let woken = self.change(key, None, |limiter| {
+            #[cfg(test)]
+            super::tests::perhaps_panic_at_a_wake();
+            limiter.wake(now)
+        });
+        if !woken {
+            return self.poison(Some(PoisonKey::Limiter(key.clone())));
         }
         self.building.inputs += 1;
         Step::Done

@@ -9,6 +9,7 @@ use knarr_schemas::code;
 use super::apply::Applied;
 use super::batch::SealedBatch;
 use super::job::{Job, JobKind, Origin};
+use super::limits::LimiterKey;
 use super::outgoing;
 use super::perform::Step;
 use super::refusal::Refusal;
@@ -30,6 +31,8 @@ pub(super) enum PoisonKey {
     },
     /// A deadline or word of a publication.
     Internal(RunId),
+    /// Time has passed at a limiter.
+    Limiter(LimiterKey),
 }
 
 impl PoisonKey {
@@ -56,6 +59,7 @@ impl PoisonKey {
                 | JobKind::Held { run_id, .. }
                 | JobKind::Unpublishable { run_id, .. },
             ) => Some(Self::Internal(*run_id)),
+            (Origin::Internal, JobKind::LimiterWake(key)) => Some(Self::Limiter(key.clone())),
             (Origin::Internal, _) => None,
         }
     }
@@ -124,6 +128,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     None => return Step::Lacks(Box::new(job)),
                     Some(info) => info.open().map(|known| known.row.run_id),
                 }
+            }
+            JobKind::LimiterWake(key) => {
+                self.limiters.stop(key);
+                None
+            }
+            JobKind::Limit(request) => {
+                if let Some(message) = job.origin.message() {
+                    self.limiters.let_go(request.key(message.partition), request);
+                }
+                None
             }
             _ => None,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use knarr_core::time::Timestamp;
@@ -128,9 +128,11 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let publications = CancellationToken::new();
         let upkeep = CancellationToken::new();
         let upkeep_ends = upkeep.clone().drop_guard();
+        let changes = Arc::new(AtomicU64::new(1));
         let kept_up = tokio::spawn(super::upkeep::run(
             Arc::clone(&self.store),
             Arc::clone(&self.bus),
+            Arc::clone(&changes),
             upkeep,
         ));
         let run_loop = Loop {
@@ -195,6 +197,8 @@ impl<S: Store, B: Bus> Engine<S, B> {
             readers: Readers::default(),
             moved: HashMap::new(),
             keeping: false,
+            heard: None,
+            changes,
             recovering: false,
             stopping: false,
             over: None,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
@@ -126,6 +127,10 @@ pub(super) struct Loop<S, B> {
     /// Workers to be told that results of theirs are taken elsewhere: tokens by inbox.
     pub(super) moved: HashMap<String, Vec<String>>,
     pub(super) keeping: bool,
+    /// Commits of all sessions and the epoch of definitions, as the last renewal told them.
+    pub(super) heard: Option<(i64, i64)>,
+    /// Counts when that was something new.
+    pub(super) changes: Arc<AtomicU64>,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
     /// Why this replica ends without having been asked to.

@@ -28,13 +28,10 @@ use super::refusal::Refusal;
 use super::run_loop::Loop;
 use super::start::mint;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{Store, format};
 
 /// Occurrences that are told of when a schedule is made or changed.
 const NEXT_TOLD: usize = 5;
-
-/// The format level from which on every replica knows them.
-const FORMAT: i32 = 2;
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn schedule(&mut self, job: Job, request: &ScheduleRequest) -> Step {
@@ -110,7 +107,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let problem = format!("there is no namespace `{}`", request.namespace);
             return Err(Refusal::new(&code::UNKNOWN_NAMESPACE, problem));
         };
-        if self.cluster.format_level < FORMAT {
+        if !self.may_store(format::SECOND) {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
         let now = self.clock.now();

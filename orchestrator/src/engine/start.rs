@@ -12,6 +12,7 @@ use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
+use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{self};
 use knarr_core::time::Timestamp;
 use knarr_schemas::body::AnswerStage;
@@ -31,7 +32,7 @@ use super::run_loop::Loop;
 use super::schedule;
 use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing};
-use crate::store::{RunRow, Store};
+use crate::store::{RunRow, Store, format};
 
 /// What an earlier run of the id decides.
 enum Verdict {
@@ -259,10 +260,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let now = self.clock.now();
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
+        let limits = match self.may_store(format::SECOND) {
+            true => self.config.run_limits,
+            false => RunLimits::default(),
+        };
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::tests::perhaps_panic_at_birth(&start);
-            run::start_within(self.config.run_limits, plan, start, now, queues)
+            run::start_within(limits, plan, start, now, queues)
         })) else {
             return Ok(false);
         };

@@ -5,6 +5,7 @@
 //! It goes on while the store is away: then the log fills, and its head-room matters most.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use knarr_core::ids::Namespace;
@@ -25,7 +26,13 @@ const BUSY_FROM: u64 = 25;
 /// Between two looks at the days of `events`.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(3_600);
 
-pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: CancellationToken) {
+/// `changes` counts what renewals of the lease have heard of: while nothing is committed anywhere the store is not asked anything.
+pub(super) async fn run<S: Store, B: Bus>(
+    store: Arc<S>,
+    bus: Arc<B>,
+    changes: Arc<AtomicU64>,
+    stop: CancellationToken,
+) {
     let mut upkeep = Upkeep {
         store,
         bus,
@@ -34,6 +41,7 @@ pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: Canc
         partitions_made: None,
     };
     let mut pause = EVERY;
+    let mut followed = 0;
     upkeep.read_namespaces().await;
     loop {
         upkeep.make_queues().await;
@@ -43,9 +51,10 @@ pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, stop: Canc
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        upkeep.purge_log().await;
-        upkeep.count_parked().await;
-        upkeep.read_namespaces().await;
+        let heard = changes.load(Ordering::Relaxed);
+        if heard != followed && upkeep.follow().await {
+            followed = heard;
+        }
         pause = upkeep.keep_head_room().await;
     }
 }
@@ -60,10 +69,20 @@ struct Upkeep<S, B> {
 }
 
 impl<S: Store, B: Bus> Upkeep<S, B> {
-    async fn read_namespaces(&mut self) {
-        if let Ok(rows) = self.store.namespaces().await {
-            self.namespaces = rows.into_iter().map(|row| row.name).collect();
-        }
+    /// What follows from what has been committed; whether all of it has been done.
+    async fn follow(&mut self) -> bool {
+        let purged = self.purge_log().await;
+        let counted = self.count_parked().await;
+        let read = self.read_namespaces().await;
+        purged && counted && read
+    }
+
+    async fn read_namespaces(&mut self) -> bool {
+        let Ok(rows) = self.store.namespaces().await else {
+            return false;
+        };
+        self.namespaces = rows.into_iter().map(|row| row.name).collect();
+        true
     }
 
     async fn make_queues(&mut self) {
@@ -91,25 +110,37 @@ impl<S: Store, B: Bus> Upkeep<S, B> {
         }
     }
 
-    async fn purge_log(&mut self) {
-        match self.store.all_cursors().await {
-            Ok(cursors) => {
-                let cursors: Vec<_> = cursors
-                    .into_iter()
-                    .map(|owned| (owned.partition, owned.cursor))
-                    .collect();
-                if let Err(error) = self.bus.purge_log(&cursors).await {
-                    tracing::debug!(%error, "the log is not purged this time");
-                }
+    async fn purge_log(&mut self) -> bool {
+        let cursors = match self.store.all_cursors().await {
+            Ok(cursors) => cursors,
+            Err(error) => {
+                tracing::debug!(%error, "the cursors cannot be read; the log is not purged this time");
+                return false;
             }
-            Err(error) => tracing::debug!(%error, "the cursors cannot be read; the log is not purged this time"),
+        };
+        let cursors: Vec<_> = cursors
+            .into_iter()
+            .map(|owned| (owned.partition, owned.cursor))
+            .collect();
+        match self.bus.purge_log(&cursors).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "the log is not purged this time");
+                false
+            }
         }
     }
 
-    async fn count_parked(&self) {
+    async fn count_parked(&self) -> bool {
         match self.store.count_parked().await {
-            Ok(parked) => metrics::gauge!(metric::RUNS_PARKED).set(parked as f64),
-            Err(error) => tracing::debug!(%error, "how many runs are parked cannot be found out"),
+            Ok(parked) => {
+                metrics::gauge!(metric::RUNS_PARKED).set(parked as f64);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "how many runs are parked cannot be found out");
+                false
+            }
         }
     }
 

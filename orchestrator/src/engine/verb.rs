@@ -22,11 +22,8 @@ use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{Store, format};
 use crate::telemetry::metric;
-
-/// From here on every replica can read an output that an operator gave, and that a run has moved to another version.
-const LEVEL_OF_OPERATORS: i32 = 2;
 
 impl Verb {
     /// What it is counted as.
@@ -53,7 +50,7 @@ impl Verb {
                 action: ParkedAction::MarkDoneWithOutput(_),
                 ..
             }
-            | Self::Migrate { .. } => LEVEL_OF_OPERATORS,
+            | Self::Migrate { .. } => format::SECOND,
             _ => 1,
         }
     }
@@ -153,7 +150,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     fn operate(&mut self, job: &Job, request: &VerbRequest, target: Option<Arc<Plan>>, run_id: RunId) -> Step {
         self.building.inputs += 1;
-        if request.verb.format_level() > self.cluster.format_level {
+        if !self.may_store(request.verb.format_level()) {
             let refusal = Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause);
             self.refuse(&job.origin, &refusal);
             return Step::Done;

@@ -193,6 +193,7 @@ macro_rules! conformance {
 conformance!(
     a_cluster_is_founded_once,
     a_batch_is_there_as_a_whole,
+    a_birth_is_read_as_it_was_written,
     an_old_epoch_writes_nothing,
     an_old_batch_number_writes_nothing,
     a_foreign_cursor_fences,
@@ -213,6 +214,7 @@ conformance!(
     what_a_snapshot_of_a_schedule_has_taken_in_may_go,
     definitions_never_change,
     namespaces_exist_once,
+    who_keeps_a_lease_hears_that_something_was_committed,
     who_keeps_a_lease_hears_whose_events_are_on,
     a_lapsed_session_is_taken_over_as_a_whole,
     a_lapsed_owner_may_renew,
@@ -417,6 +419,36 @@ async fn a_batch_is_there_as_a_whole(rig: impl Rig) {
     commit(store, &mut session, &Batch::default()).await;
     assert_eq!(rig.dump(|_| 0).await.sessions[0].batch_no, 4);
     assert_eq!(rig.dump(|_| 0).await.commits.len(), 1);
+}
+
+async fn a_birth_is_read_as_it_was_written(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "r1").await;
+    let odd = "o\"d\\d\u{1}\né";
+    let mut asked = run(2, odd);
+    asked.request_id = Some(RequestId::new(odd));
+    let mut batch = inserts([run(1, "a"), asked]);
+    let birth = |n: u64, rest: &str| {
+        let text = serde_json::to_string(odd).unwrap();
+        let (workflow_id, request) = match n {
+            1 => (r#""a""#.to_owned(), String::new()),
+            _ => (text.clone(), format!(r#","request_id":{text}"#)),
+        };
+        let run_id = run_id(n).0;
+        format!(
+            r#"[{{"run_started":{{"run_id":"{run_id}","namespace":"default","workflow_id":{workflow_id},"workflow":"order"{request},"version":1,"definition":"d1"{rest}}}}}]"#
+        )
+    };
+    let written = [birth(1, ""), birth(2, r#","input":{"run_id":null}"#)];
+    batch.appends = vec![append(1, 1, &written[0]), append(2, 1, &written[1])];
+    commit(store, &mut session, &batch).await;
+    let mut loaded = store.load_runs(&[run_id(1), run_id(2)]).await.unwrap();
+    loaded.sort_by_key(|run| run.row.run_id);
+    for (n, body) in written.iter().enumerate() {
+        assert_eq!(loaded[n].transitions[0].body, *body);
+        let history = store.history(run_id(n as u64 + 1), 0, 10).await.unwrap();
+        assert_eq!(history[0].body, *body);
+    }
 }
 
 async fn an_old_epoch_writes_nothing(rig: impl Rig) {
@@ -1251,14 +1283,33 @@ async fn namespaces_exist_once(rig: impl Rig) {
         retention_class,
         events: EVENTS_BY_DEFAULT,
     };
+    let epoch = async || store.find_runs(&[]).await.unwrap().definitions_epoch;
+    let before = epoch().await;
     assert!(store.create_namespace(&row("shop", 2)).await.unwrap());
     assert!(!store.create_namespace(&row("shop", 3)).await.unwrap());
+    assert_eq!(epoch().await, before + 1, "replicas have something to read");
     assert!(!store.create_namespace(&row("default", 3)).await.unwrap());
     assert!(matches!(
         store.create_namespace(&row("x", -1)).await,
         Err(StoreError::Rejected(_))
     ));
     assert_eq!(store.namespaces().await.unwrap(), [row("default", 0), row("shop", 2)]);
+}
+
+/// Whoever it was, and nothing else.
+async fn who_keeps_a_lease_hears_that_something_was_committed(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let other = rig.another().await;
+    let idle = other.open_session("b").await.unwrap();
+    let heard = async || other.keep(&idle, &[]).await.unwrap().commits;
+    let before = heard().await;
+    store.keep(&session, &[]).await.unwrap();
+    assert_eq!(heard().await, before);
+    commit(store, &mut session, &inserts([run(1, "a")])).await;
+    let after = heard().await;
+    assert_ne!(after, before);
+    assert_eq!(heard().await, after);
 }
 
 async fn who_keeps_a_lease_hears_whose_events_are_on(rig: impl Rig) {

@@ -13,11 +13,14 @@ use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::code::{Code, split_id};
 use uuid::Uuid;
 
+pub use self::format::FORMAT_LEVEL;
+
 pub mod code;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod differential;
+pub mod format;
 pub mod memory;
 pub mod postgres;
 
@@ -41,14 +44,6 @@ pub struct Cluster {
     /// What is written is of this format: every replica that has a session can read it.
     pub format_level: i32,
 }
-
-/// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
-/// every session's binary can read more, and never falls.
-///
-/// | level | what it brought |
-/// |---|---|
-/// | 2 | the output of a step that an operator marked as done; limits that an operator raised; runs that have moved to another version |
-pub const FORMAT_LEVEL: i32 = 2;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -407,6 +402,8 @@ pub struct Share {
     pub format_level: i32,
     /// When it is not the one known, definitions, namespaces and limits of queues are to be read again.
     pub definitions_epoch: i64,
+    /// While neither it nor the epoch changes, nothing has: no session has committed, begun or been taken over.
+    pub commits: i64,
     /// Namespaces whose changes of status are published, in their order.
     pub telling: Vec<Namespace>,
     /// The store's clock at the end of this round.
@@ -597,6 +594,9 @@ pub trait Store: Send + Sync + 'static {
     /// Creates the partitions of `events` for the days around `now`, ahead of need; call it every hour or so. Commits
     /// never depend on it: what finds no partition goes to a default one and is moved here.
     fn ensure_partitions(&self, now: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The cluster's format level. It never falls, so what may be written stays so.
+    fn format_level(&self) -> impl Future<Output = Result<i32, StoreError>> + Send;
 
     /// The store's clock.
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;

@@ -65,6 +65,7 @@ metrics_table! {
     DEFERRED = "knarr_deferred_inputs_total", Kind::Counter, Count, [], "Messages of the log put aside until their run, which is large or loads slowly, is there.";
     PERMITS_GRANTED = "knarr_permits_granted_total", Kind::Counter, Count, [], "Tasks that a limit let go out.";
     PERMIT_WAIT_SECONDS = "knarr_permit_wait_seconds", Kind::Histogram(SECONDS), Seconds, [], "How long tasks waited at their limit.";
+    LIMITERS_STOPPED = "knarr_limiters_stopped_total", Kind::Counter, Count, [], "Limits that stand still because of an error of knarr (KN0360).";
     OWED_UNREADABLE = "knarr_owed_unreadable_runs", Kind::Gauge, Count, [], "Runs that owe publications and cannot be read (KN0390); what they owe is tried again every minute.";
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done, skip or migrate.";

@@ -1,8 +1,9 @@
 //! The pace of a rate: the generic cell rate algorithm (ITU-T I.371), a bucket of tokens as one point in time.
 //!
 //! Every grant moves the point on by the interval between two; who comes while it is ahead of now waits until it is no
-//! further ahead than the slack. The slack, a twentieth of the stretch, lets what was late be caught up with, so that the rate
-//! is reached though no timer is exact; after a pause it lets as much through at once: a twentieth of the limit, and one.
+//! further ahead than the slack. The slack, a tenth of the stretch, lets what was late be caught up with, so that the rate
+//! is reached though no timer is exact; after a pause it lets as much through at once: a tenth of the limit, and one. What is
+//! later than the slack is lost: with a twentieth a replica that wakes 90 ms late would reach 30 of 50 a second.
 
 use super::ask::Rate;
 use crate::time::{Span, Timestamp};
@@ -16,7 +17,7 @@ impl Rate {
     }
 
     fn slack(self) -> Span {
-        Span(self.per.0 / 20)
+        Span(self.per.0 / 10)
     }
 
     /// The point as far ahead as this rate can have brought it: what is further comes from a slower one, or from a clock that
@@ -60,12 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_reached_though_every_wake_up_is_late_and_never_passed_by_more_than_a_twentieth() {
+    fn a_rate_is_reached_though_every_wake_up_is_late_and_never_passed_by_more_than_a_tenth() {
         for (limit, late) in [
             (1, 0),
             (3, 30_000),
             (10, 20_000),
             (50, 10_000),
+            (50, 90_000),
             (1_000, 5_000),
             (100_000, 2_000),
         ] {
@@ -74,7 +76,7 @@ mod tests {
                 per: Span::from_secs(1),
             };
             let at = grants(rate, late, 10_000_000);
-            let most = limit as usize * 21 / 20 + 1;
+            let most = limit as usize * 11 / 10 + 1;
             let mut first = 0;
             for (last, to) in at.iter().enumerate() {
                 while at[first] + 1_000_000 <= *to {
@@ -83,7 +85,7 @@ mod tests {
                 assert!(last - first < most, "{limit}: {} in a second", last - first + 1);
             }
             let reached = at.len() as f64 / 10.0 / f64::from(limit);
-            assert!((0.99..=1.11).contains(&reached), "{limit}: {reached}");
+            assert!((0.99..=1.2).contains(&reached), "{limit}: {reached}");
         }
     }
 }

@@ -238,7 +238,7 @@ proptest! {
         rig.drain();
         prop_assert!(rig.waiting.is_empty() && rig.limiter.is_empty());
         if let Bound::Rate(rate) = bound {
-            let most = rate.limit as usize * 21 / 20 + 1;
+            let most = rate.limit as usize * 11 / 10 + 1;
             for (first, at) in rig.granted_at.iter().enumerate() {
                 let within = rig.granted_at[first..].iter().take_while(|other| other.since(*at) < rate.per);
                 prop_assert!(within.count() <= most);

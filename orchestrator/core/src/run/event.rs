@@ -510,12 +510,13 @@ pub struct RunStarted {
     pub namespace: Namespace,
     pub workflow_id: WorkflowId,
     pub workflow: WorkflowName,
+    /// Up to here the run's row says the same, and a store need not keep it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     pub version: u32,
     pub definition: DefinitionHash,
     #[serde(default, skip_serializing_if = "is_null")]
     pub input: Arc<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub search_attributes: BTreeMap<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

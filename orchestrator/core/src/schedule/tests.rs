@@ -296,6 +296,34 @@ fn the_canonical_form_says_the_same_and_keeps_itself() {
     assert_eq!(super::spec::compact(nominal), "20261126T020000Z");
 }
 
+/// SEMANTICS §4, by their exact values.
+#[test]
+fn the_defaults_are_those_of_the_field() {
+    let said_nothing = spec("every: 1h");
+    assert_eq!(said_nothing.policy.overlap, Overlap::Skip);
+    assert_eq!(said_nothing.policy.catch_up_window, Span::from_secs(31_536_000));
+    assert!(!said_nothing.policy.pause_on_failure);
+    assert_eq!(said_nothing.actions, None);
+    assert_eq!(
+        spec("every: 1h\ncatch_up_window: 10s").policy.catch_up_window,
+        Span::from_secs(10)
+    );
+    let refused = read_schedule("workflow: report\nevery: 1h\ncatch_up_window: 9s\n").unwrap_err();
+    assert!(refused[0].message.contains("at least 10s"), "{refused:?}");
+    // A gap shifts, an hour that comes twice is meant once, and what every hour is meant is meant each time.
+    let in_berlin =
+        |rule: &str, after: &str, n: usize| next(&spec(&format!("{rule}\nzone: Europe/Berlin")).times, after, n);
+    let gap = in_berlin("cron: '30 2 * * *'", "2026-03-28T12:00:00Z", 1);
+    assert_eq!(gap, ["2026-03-29T01:00:00Z"]);
+    let twice = in_berlin("cron: '30 2 * * *'", "2026-10-24T12:00:00Z", 2);
+    assert_eq!(twice, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
+    let hourly = in_berlin("cron: '30 * * * *'", "2026-10-25T00:00:00Z", 3);
+    assert_eq!(
+        hourly,
+        ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"]
+    );
+}
+
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let document = "cron: [ '0 25 * * *', '1 2 3', 5, 'TZ=UTC 0 0 * * *', '@reboot', '@fortnightly' ]\nevery: [ 500ms, 400d, { phase: 1s } ]\n\

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::store::{Append, Batch, RunRow, RunWrite, Session, StoredTransition};
+use crate::store::{Append, Batch, FORMAT_LEVEL, RunRow, RunWrite, Session, StoredTransition};
 
 mod operations;
 mod parked;
@@ -50,7 +50,12 @@ type Told = (String, Vec<QueueSettings>);
 
 impl World {
     async fn new() -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::of_level(FORMAT_LEVEL).await
+    }
+
+    /// A cluster whose replicas read this storage format.
+    async fn of_level(level: i32) -> Self {
+        let store = Arc::new(MemoryStore::new().reading(level));
         store.prepare(4).await.unwrap();
         let session = store.open_session("test").await.unwrap();
         store.keep(&session, &[]).await.unwrap();

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use knarr_schemas::api::{
     CreateNamespace, FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, SetNamespace,
-    ShowDefinition, ShowHistory,
+    SetQueue, ShowDefinition, ShowHistory,
 };
 
 use knarr_schemas::body::ScheduleVerb;
@@ -421,4 +421,36 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
     // An older version does not speak any more.
     world.register(&text(2, "schedule: '@hourly'\n")).await;
     assert_eq!(told(&world), []);
+}
+
+/// A replica of the first level could not read them; a limit may be lifted at any time.
+#[tokio::test]
+async fn what_older_replicas_could_not_read_waits_for_the_end_of_an_upgrade() {
+    for level in [1, 2] {
+        let world = World::of_level(level).await;
+        assert_eq!(world.register(ORDER).await.outcome, RegistrationOutcome::Registered);
+        let newer = ORDER.replace("version: 1", "version: 2").replace(
+            "activity: process-payment",
+            "activity: process-payment\n      heartbeat: 5s",
+        );
+        let registered = world.register(&newer).await;
+        let limit = |max_concurrent| SetQueue {
+            queue: "orders".to_owned(),
+            max_concurrent,
+            rate: None,
+        };
+        let namespace = "default".into();
+        let limited = world.operations.set_queue(&namespace, limit(Some(3))).await;
+        world.operations.set_queue(&namespace, limit(None)).await.unwrap();
+        if level == 1 {
+            assert_eq!(registered.outcome, RegistrationOutcome::Refused);
+            assert_eq!(registered.error.unwrap().code, "KN0258");
+            assert_eq!(limited.unwrap_err().body.code, "KN0258");
+            let stored = world.store.definition(&namespace, &"order".into(), None).await.unwrap();
+            assert_eq!(stored.unwrap().version, 1);
+        } else {
+            assert_eq!(registered.outcome, RegistrationOutcome::Registered);
+            limited.unwrap();
+        }
+    }
 }

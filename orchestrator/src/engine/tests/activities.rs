@@ -53,7 +53,10 @@ async fn at_work(seed: u64, fields: &str, attempts: u32) -> Job {
 }
 
 async fn scheduled(seed: u64, fields: &str, attempts: u32) -> (World, Replica, RunId) {
-    let mut world = World::new(seed).await;
+    scheduled_in(World::new(seed).await, fields, attempts).await
+}
+
+async fn scheduled_in(mut world: World, fields: &str, attempts: u32) -> (World, Replica, RunId) {
     world.register(&job(fields, attempts)).await;
     let replica = world.replica("r0");
     let start = subject::start("default", "j-1", "job").unwrap();
@@ -550,4 +553,76 @@ async fn a_worker_that_cleans_up_gets_the_time_it_needs() {
     job.world.until("cancelled", |world| world.closed() == 1).await;
     assert!(!job.has(|event| matches!(event, Event::TaskTimedOut { .. })).await);
     job.end().await;
+}
+
+/// What workers may say that a replica of the first level could not read.
+const OF_SECOND: [&str; 4] = ["heartbeat_taken", "worker_silent", "task_claimed", "task_left"];
+
+/// Before the second level it counts as a replica that does not know the words would count it: details are lost, silence is left
+/// to the server, a claim is not answered, and *later* is no outcome.
+#[tokio::test(start_paused = true)]
+async fn what_workers_say_waits_for_the_end_of_an_upgrade() {
+    for (level, seed) in [(1, 120), (2, 121)] {
+        let mut world = World::of_level(seed, level).await;
+        world.config.run_limits = knarr_core::run::limits::RunLimits {
+            events: Some(5_000),
+            ..Default::default()
+        };
+        let (world, replica, run) = scheduled_in(world, "", 3).await;
+        let first = pulled(&world).await;
+        let job = Job {
+            world,
+            replica,
+            run,
+            task: first,
+        };
+        beat(&job.world, &job.task, "[1]").await;
+        ask(&job.world, &job.task, "result", &[(names::OUTCOME, "failed")], "").await;
+        job.world.bus.acknowledge(&job.task);
+        let second = pulled(&job.world).await;
+        assert_eq!(text(&second, names::LAST_DETAILS), if level == 1 { "" } else { "[1]" });
+
+        let inbox = job.world.bus.subscribe("_INBOX.claim");
+        let mut headers = headers_of(&[(names::TOKEN, text(&second, names::TOKEN)), (names::CLAIM, "me")]);
+        headers.extend(headers_of(&[(names::BEAT_EVERY_MS, "5000")]));
+        for kind in ["claim", "beat"] {
+            let to = format!("{}.{kind}", text(&second, names::DIRECT));
+            let answer = (kind == "claim").then_some("_INBOX.claim");
+            job.world.bus.send_direct(&to, headers.clone(), Bytes::new(), answer);
+        }
+        // Silent for longer than it has promised.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(inbox.len(), usize::from(level == 2), "whoever hears nothing asks again");
+
+        let open = match level {
+            1 => second,
+            _ => pulled(&job.world).await,
+        };
+        ask(&job.world, &open, "result", &[(names::OUTCOME, "later")], "").await;
+        job.world.bus.acknowledge(&open);
+        if level == 1 {
+            let third = pulled(&job.world).await;
+            assert_eq!(text(&third, names::ATTEMPT), "3");
+            job.finish(&third).await;
+        } else {
+            job.finish(&open).await;
+        }
+        job.world.until("done", |world| world.closed() == 1).await;
+
+        let stored: Vec<String> = job
+            .world
+            .store
+            .dump(|_| 0)
+            .events
+            .into_iter()
+            .map(|append| append.transition.body)
+            .collect();
+        for name in OF_SECOND {
+            let name = format!(r#"{{"{name}":"#);
+            let found = stored.iter().any(|body| body.contains(&name));
+            assert_eq!(found, level == 2, "{name} at level {level}: {stored:#?}");
+        }
+        assert_eq!(stored.iter().any(|body| body.contains(r#""limits":"#)), level == 2);
+        job.end().await;
+    }
 }

@@ -105,6 +105,10 @@ pub(super) struct Line {
     pub(super) opened: AtomicU64,
     /// The most bytes of messages that one answer about owed commits had.
     pub(super) most_owed: AtomicU64,
+    /// Questions to the store, beside renewals and commits.
+    pub(super) reads: AtomicU64,
+    /// Those of them that ask for deadlines.
+    pub(super) dues: AtomicU64,
     /// Runs that were asked for by their ids.
     pub(super) loads: AtomicU64,
     /// What must never happen and did.
@@ -126,6 +130,8 @@ impl Line {
             publications: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             most_owed: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            dues: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             crimes: Mutex::default(),
         })
@@ -179,6 +185,7 @@ impl Line {
     }
 
     async fn read<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.cross().await;
         if self.random.one_in(self.weather.fail_read.load(Ordering::SeqCst)) {
             return Err(StoreError::Unavailable("the line is down".to_owned()));
@@ -216,6 +223,10 @@ impl Store for LineStore {
 
     async fn ensure_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
         self.line.read(self.store.ensure_partitions(now)).await
+    }
+
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        self.line.read(self.store.format_level()).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -403,6 +414,7 @@ impl Store for LineStore {
 
     async fn due(&self, partitions: &[i16], page: DuePage) -> Result<Due, StoreError> {
         self.line.perhaps_panic("due");
+        self.line.dues.fetch_add(1, Ordering::SeqCst);
         self.line.read(self.store.due(partitions, page)).await
     }
 
@@ -463,6 +475,7 @@ impl Store for LineStore {
     }
 
     async fn count_parked(&self) -> Result<u64, StoreError> {
+        self.line.reads.fetch_add(1, Ordering::SeqCst);
         self.store.count_parked().await
     }
 

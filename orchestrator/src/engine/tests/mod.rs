@@ -41,6 +41,7 @@ thread_local! {
     /// Parking a run makes core panic.
     static PARKING_PANICS: Cell<bool> = const { Cell::new(false) };
     static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
+    static WAKES: Cell<(bool, u32)> = const { Cell::new((false, 0)) };
 }
 
 /// What a loop keeps in memory at one moment.
@@ -89,6 +90,25 @@ fn turns() -> u64 {
 
 fn live() -> usize {
     LIVE.get()
+}
+
+/// Whether limiters break when time passes, and how often one has.
+pub(super) fn break_wakes(broken: bool) {
+    WAKES.set((broken, WAKES.get().1));
+}
+
+pub(super) fn broken_wakes() -> u32 {
+    WAKES.get().1
+}
+
+/// Stands in for a bug of core.
+pub(super) fn perhaps_panic_at_a_wake() {
+    let (broken, times) = WAKES.get();
+    // Not for ever, so that what goes on for ever is seen.
+    if broken && times < 20 {
+        WAKES.set((broken, times + 1));
+        panic!("a panic at a wake-up, asked for by a test");
+    }
 }
 
 /// Stands in for a bug of core: a failure of the type `panic` panics.

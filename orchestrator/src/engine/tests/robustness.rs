@@ -10,6 +10,7 @@ use knarr_schemas::body::Confirmation;
 use knarr_schemas::{header as names, subject};
 use serde_json::json;
 
+use super::line::Line;
 use super::scripts::{forgotten, honest};
 use super::world::{World, headers_of};
 use crate::bus::header;
@@ -371,4 +372,50 @@ async fn a_store_that_can_commit_nothing_is_not_pressed() {
         .await;
     world.quiet().await;
     replica.stop().await;
+}
+
+/// Of a cluster where nothing happens PostgreSQL hears that its replicas live, and every half minute which deadlines are near.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_while_nothing_changes() {
+    let mut world = World::new(90).await;
+    world.work(honest());
+    let replicas = [world.replica("r0"), world.replica("r1")];
+    for n in 0..10 {
+        world.start(&format!("o-{n}"), &[]).await;
+    }
+    world.until("closed", |world| world.closed() == 10).await;
+    world.quiet().await;
+    // What was committed last has been followed.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let count = |of: fn(&Line) -> &AtomicU64| {
+        let counts = replicas.iter().map(|replica| of(&replica.line).load(Ordering::SeqCst));
+        counts.sum::<u64>()
+    };
+    let before = (
+        count(|line| &line.reads),
+        count(|line| &line.dues),
+        count(|line| &line.commits),
+    );
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (reads, dues, commits) = (
+        count(|line| &line.reads),
+        count(|line| &line.dues),
+        count(|line| &line.commits),
+    );
+    assert_eq!(commits, before.2);
+    let dues = dues - before.1;
+    assert!((36..=44).contains(&dues), "{dues} in ten minutes of two replicas");
+    assert_eq!(reads - before.0, dues, "nothing else");
+
+    // And what happens then is followed again, by whoever did not do it as well.
+    world.start("later", &[]).await;
+    world.until("closed", |world| world.closed() == 11).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for replica in &replicas {
+        assert!(replica.line.reads.load(Ordering::SeqCst) > 0);
+    }
+    assert!(count(|line| &line.reads) - reads >= 4);
+    for replica in replicas {
+        replica.stop().await;
+    }
 }

@@ -462,3 +462,33 @@ async fn nothing_is_asked_of_the_store_while_nothing_is_due() {
     assert_eq!(dump.runs, later.runs);
     replica.stop().await;
 }
+
+/// What listens for runs hears of occurrences, and of nothing that nobody has defined.
+#[tokio::test(start_paused = true)]
+async fn occurrences_are_told_and_schedules_are_not() {
+    let mut world = world(880).await;
+    world.work(honest());
+    world.store.set_events(&Namespace::new("default"), true).await.unwrap();
+    let replica = world.replica("r0");
+    let document = json!({ "workflow": "tick", "every": "1s", "actions": 3 });
+    let made = ask(&world, "told", "r1", create(document)).await;
+    assert_eq!(made.stage, AnswerStage::Accepted, "{made:?}");
+    world
+        .until("three have completed", |world| {
+            let ticks = ticks(world);
+            ticks.len() == 3 && ticks.values().flatten().all(|row| row.closed_at.is_some())
+        })
+        .await;
+    let deleted = ask(&world, "told", "r2", json!({ "ask": "delete" })).await;
+    assert_eq!(deleted.stage, AnswerStage::Accepted, "{deleted:?}");
+    world.quiet().await;
+    replica.stop().await;
+    // The schedule's own takeover finds nothing either.
+    let heir = world.replica("r1");
+    world.quiet().await;
+    let events = world.bus.events();
+    let told = |kind: &str| events.iter().filter(|event| event.subject.ends_with(kind)).count();
+    assert_eq!((told(".started"), told(".completed")), (3, 3));
+    assert_eq!(events.len(), 6);
+    heir.stop().await;
+}

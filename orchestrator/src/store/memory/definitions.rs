@@ -190,6 +190,7 @@ impl State {
             return Ok(false);
         }
         self.namespaces.insert(namespace.name.clone(), namespace.clone());
+        self.definitions_epoch += 1;
         Ok(true)
     }
 

@@ -110,6 +110,7 @@ impl State {
             cluster.format_level = cluster.format_level.max(all_read);
         }
         let (format_level, definitions_epoch) = (self.format_level(), self.definitions_epoch);
+        let all_commits = self.sessions.values().map(|row| row.epoch + row.batch_no).sum();
         let telling = self.namespaces.values().filter(|row| row.events);
         let telling = telling.map(|row| row.name.clone()).collect();
         let row = self.session(session)?;
@@ -122,6 +123,7 @@ impl State {
             live_sessions,
             format_level,
             definitions_epoch,
+            commits: all_commits,
             telling,
             now: self.now,
             gained: owned
@@ -218,7 +220,7 @@ impl State {
             .ok_or(StoreError::Fenced)
     }
 
-    fn format_level(&self) -> i32 {
+    pub(super) fn format_level(&self) -> i32 {
         self.cluster.as_ref().map_or(1, |cluster| cluster.format_level)
     }
 

@@ -139,6 +139,10 @@ impl Store for MemoryStore {
         self.available().map(|_| ())
     }
 
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        Ok(self.available()?.format_level())
+    }
+
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.available()?.now)
     }

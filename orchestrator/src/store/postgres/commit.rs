@@ -9,6 +9,7 @@
 //! that statement sees the partitions as they were when it began to wait, but the session's row as it is: it compares the
 //! number of releases, which the statement that gives back has raised. So partitions are read and not locked.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use sqlx::postgres::{PgBindIterExt, PgConnection};
 use super::error::to_commit_error;
 use super::time::At;
 use super::{HOT, PostgresStore, milliseconds, within};
-use super::{deferred, permits};
+use super::{birth, deferred, permits};
 use crate::store::{Batch, CommitError, Forgotten, RunWrite, Session, StoreError};
 
 /// The server goes on with a commit so much longer than it is waited for: to end it at the same moment would make outcomes
@@ -37,7 +38,7 @@ impl PostgresStore {
         };
         let executed = tokio::time::timeout(
             self.config.commit_timeout,
-            write(&mut connection, session, batch, self.config.lease_us()),
+            write(&mut connection, session, batch, (self.config.lease_us(), self.level())),
         )
         .await
         .unwrap_or_else(|_| Err(CommitError::Unknown("no answer within the time limit".to_owned())));
@@ -72,13 +73,13 @@ async fn write(
     connection: &mut PgConnection,
     session: &Session,
     batch: &Batch,
-    lease_us: i64,
+    (lease_us, level): (i64, i32),
 ) -> Result<(), CommitError> {
     if !batch.defers() && batch.forgotten.is_empty() && batch.permits.is_empty() {
-        return execute(connection, session, batch, lease_us).await;
+        return execute(connection, session, batch, (lease_us, level)).await;
     }
     let mut transaction = connection.begin().await.map_err(to_commit_error)?;
-    let written = match execute(&mut transaction, session, batch, lease_us).await {
+    let written = match execute(&mut transaction, session, batch, (lease_us, level)).await {
         Ok(()) => beside(&mut transaction, batch).await,
         Err(error) => Err(error),
     };
@@ -123,7 +124,7 @@ async fn execute(
     connection: &mut PgConnection,
     session: &Session,
     batch: &Batch,
-    lease_us: i64,
+    (lease_us, level): (i64, i32),
 ) -> Result<(), CommitError> {
     let cursor_sequences = batch
         .cursors
@@ -159,6 +160,21 @@ async fn execute(
     }
     let again: Vec<bool> = inserts()
         .map(|row| first_of_id.get(&(&row.namespace, &row.workflow_id)) != Some(&row.run_id))
+        .collect();
+    // The births of this batch, without what its rows say.
+    let born: HashMap<_, _> = match level < birth::LEVEL {
+        true => HashMap::new(),
+        false => inserts().map(|row| (row.run_id, row)).collect(),
+    };
+    let bodies: Vec<Cow<'_, str>> = appends
+        .iter()
+        .map(|append| {
+            let body = append.transition.body.as_str();
+            match born.get(&append.run_id).filter(|_| append.transition.seq == 1) {
+                Some(row) => birth::shortened(body, &birth::Said::by(row)),
+                None => Cow::Borrowed(body),
+            }
+        })
         .collect();
     let committed = sqlx::query_scalar!(
         r#"
@@ -238,7 +254,7 @@ async fn execute(
         appends.iter().map(|append| append.run_id.0).bind_iter() as _,
         appends.iter().map(|append| append.transition.seq).bind_iter() as _,
         appends.iter().map(|append| At(append.transition.at)).bind_iter() as _,
-        appends.iter().map(|append| append.transition.body.as_str()).bind_iter() as _,
+        bodies.iter().map(|body| &**body).bind_iter() as _,
         updates().map(|row| row.run_id.0).bind_iter() as _,
         updates().map(|row| row.status.as_str()).bind_iter() as _,
         updates().map(|row| row.closed_at.map(At)).bind_iter() as _,

@@ -271,17 +271,25 @@ impl PostgresStore {
 
     pub(super) async fn add_namespace(&self, namespace: &NamespaceRow) -> Result<bool, StoreError> {
         let mut connection = self.reads.take().await?;
-        let created = sqlx::query!(
-            "insert into namespaces (name, retention_class, events) values ($1, $2, $3) on conflict do nothing",
+        let created = sqlx::query_scalar!(
+            r#"
+            with created as (
+                insert into namespaces (name, retention_class, events) values ($1, $2, $3) on conflict do nothing
+                returning 1
+            ), told as (
+                update cluster set definitions_epoch = definitions_epoch + 1 where exists (select from created)
+            )
+            select count(*) as "created!" from created
+            "#,
             namespace.name.as_str(),
             namespace.retention_class,
             namespace.events,
         )
-        .execute(&mut *connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(to_store_error)?;
         connection.put_back();
-        if created.rows_affected() == 0 {
+        if created == 0 {
             return Ok(false);
         }
         // Its class may be a new one.

@@ -7,8 +7,18 @@
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
+use super::PostgresStore;
 use super::error::to_store_error;
 use crate::store::StoreError;
+
+impl PostgresStore {
+    pub(super) async fn read_level(&self) -> Result<i32, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let level = level(&mut connection).await?;
+        connection.put_back();
+        Ok(level)
+    }
+}
 
 /// Returns the level as it is then.
 pub(super) async fn raise(connection: &mut PgConnection) -> Result<i32, StoreError> {

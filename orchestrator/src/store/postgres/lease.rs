@@ -43,6 +43,7 @@ impl PostgresStore {
         let Kept {
             format_level,
             definitions_epoch,
+            commits: all_commits,
             telling,
             now,
             live,
@@ -60,6 +61,7 @@ impl PostgresStore {
             }
         };
         lease.put(connection);
+        self.hear_of_level(format_level);
 
         let told = lease.told.entry(session.id).or_default();
         let surplus = owned.len().saturating_sub(share);
@@ -80,6 +82,7 @@ impl PostgresStore {
             live_sessions: live,
             format_level,
             definitions_epoch,
+            commits: all_commits,
             telling,
             now,
             inherited,
@@ -125,6 +128,7 @@ impl PostgresStore {
 struct Kept {
     format_level: i32,
     definitions_epoch: i64,
+    commits: i64,
     telling: Vec<Namespace>,
     now: Timestamp,
     live: usize,
@@ -165,6 +169,7 @@ async fn keep(
                   (select definitions_epoch from cluster) as "definitions_epoch!",
                   array(select name from namespaces where events order by name) as "telling!",
                   (select min(reads_format) from sessions) as "all_read!",
+                  (select sum(epoch + batch_no)::bigint from sessions) as "commits!",
                   clock_timestamp() as "now!: At""#,
         session.id,
         session.epoch,
@@ -213,6 +218,7 @@ async fn keep(
     Ok(Kept {
         format_level,
         definitions_epoch: state.definitions_epoch,
+        commits: state.commits,
         telling: state.telling.iter().map(|name| Namespace::new(name)).collect(),
         now: state.now.0.plus(since),
         live,

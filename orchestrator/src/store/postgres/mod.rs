@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::address::without_secrets;
 
+mod birth;
 mod commit;
 mod cursors;
 mod deferred;
@@ -123,6 +125,8 @@ pub struct PostgresStore {
     /// Taken out while a batch is under way, so that a cancelled commit closes its connection.
     commits: Arc<Mutex<Option<PgConnection>>>,
     lease: Arc<Mutex<session::Lease>>,
+    /// The cluster's format level when it was last heard of; it never falls.
+    level: Arc<AtomicI32>,
     /// Of those whom the handle is for.
     reads: Pool,
     /// How long their answers may take.
@@ -179,6 +183,7 @@ impl PostgresStore {
         let store = Self {
             commits: Arc::default(),
             lease: Arc::default(),
+            level: Arc::default(),
             reads: Pool::new(config.engine_connections, for_engine, config.connect_timeout),
             people: Pool::new(config.people_connections, for_people, config.connect_timeout),
             patience: config.answer_timeout,
@@ -201,6 +206,15 @@ impl PostgresStore {
             patience: self.config.people_timeout + self.config.connect_timeout,
             ..self.clone()
         }
+    }
+
+    fn hear_of_level(&self, level: i32) {
+        self.level.fetch_max(level, Ordering::Relaxed);
+    }
+
+    /// What is written is of this format; one that is behind the cluster's is read as well.
+    fn level(&self) -> i32 {
+        self.level.load(Ordering::Relaxed)
     }
 
     async fn open(&self, settings: &[(&str, &str)]) -> Result<PgConnection, StoreError> {
@@ -236,6 +250,10 @@ impl Store for PostgresStore {
 
     async fn ensure_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
         within(ENSURE_LIMIT, self.ensure_event_partitions(now)).await
+    }
+
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        self.answered(self.read_level()).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

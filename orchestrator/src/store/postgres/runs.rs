@@ -8,6 +8,7 @@ use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
 use super::PostgresStore;
+use super::birth;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
@@ -216,10 +217,11 @@ impl PostgresStore {
         connection.put_back();
         for event in events {
             if let Some(run) = index.get(&event.run_id).and_then(|position| runs.get_mut(*position)) {
+                let body = birth::restored(event.body, &birth::Said::by(&run.row));
                 run.transitions.push(StoredTransition {
                     seq: event.seq,
                     at: event.at.0,
-                    body: event.body,
+                    body,
                 });
             }
         }
@@ -277,7 +279,8 @@ impl PostgresStore {
         let mut connection = self.people.take().await?;
         let records = sqlx::query!(
             r#"
-            select e.seq as "seq!", e.at as "at!: At", e.body as "body!"
+            select e.seq as "seq!", e.at as "at!: At", e.body as "body!", r.namespace as "namespace!",
+                   r.workflow_id as "workflow_id!", r.workflow as "workflow!", r.request_id
             from runs r join events e on e.retention_class = r.retention_class and e.run_id = r.run_id
             where r.run_id = $1 and e.run_id = $1 and e.seq > $2
             order by e.seq limit $3
@@ -292,10 +295,19 @@ impl PostgresStore {
         connection.put_back();
         Ok(records
             .into_iter()
-            .map(|record| StoredTransition {
-                seq: record.seq,
-                at: record.at.0,
-                body: record.body,
+            .map(|record| {
+                let said = birth::Said {
+                    run_id: run,
+                    namespace: &record.namespace,
+                    workflow_id: &record.workflow_id,
+                    workflow: &record.workflow,
+                    request_id: record.request_id.as_deref(),
+                };
+                StoredTransition {
+                    seq: record.seq,
+                    at: record.at.0,
+                    body: birth::restored(record.body, &said),
+                }
             })
             .collect())
     }

@@ -85,6 +85,7 @@ impl PostgresStore {
                 reads: self.config.reads_format,
             });
         }
+        self.hear_of_level(row.format_level);
         let cluster = Cluster {
             id: row.id,
             partitions: u16::try_from(row.partitions).unwrap_or_default(),

@@ -27,7 +27,7 @@ use crate::store::{
 
 /// Ends the server and removes its directory when the pipe to the test process closes, however that process ends.
 const KEEPER: &str = r#""$1" -D "$2/data" -c listen_addresses=127.0.0.1 -c port="$3" -c unix_socket_directories= \
-    -c fsync=off -c max_connections=200 -c max_wal_size=1GB >"$2/server.log" 2>&1 &
+    -c fsync=off -c autovacuum=off -c max_connections=200 -c max_wal_size=1GB >"$2/server.log" 2>&1 &
 server=$!
 read -r _
 kill -INT $server

@@ -443,6 +443,39 @@ async fn a_start_does_not_read_the_runs_of_others() {
     assert_eq!(read, 0, "rows of others were read");
 }
 
+/// A replica of the level before could not read it; people read it whole.
+#[tokio::test]
+async fn a_birth_is_kept_without_what_its_row_says_from_the_second_level_on() {
+    const BIRTH: &str = r#"[{"run_started":{"run_id":"00000000-0001-7000-8000-000000000000","namespace":"default","workflow_id":"a","workflow":"order","request_id":"r","version":1,"definition":"d1"}}]"#;
+    const KEPT: &str = r#"[{"run_started":{"version":1,"definition":"d1"}}]"#;
+    for (level, kept) in [(1, BIRTH), (2, KEPT)] {
+        let url = testing::database().await;
+        let store = testing::reading(&url, level).await;
+        store.prepare(PARTITIONS).await.unwrap();
+        let session = store.open_session("r1").await.unwrap();
+        store.keep(&session, &[]).await.unwrap();
+        let mut row = run(1, "a");
+        row.request_id = Some(RequestId::new("r"));
+        let batch = Batch {
+            runs: vec![RunWrite::Insert(row)],
+            appends: vec![append(1, 1, BIRTH)],
+            ..Batch::default()
+        };
+        store.commit(&session, &batch).await.unwrap();
+        assert_eq!(scalar::<String>(&url, "select body from events").await, kept, "{level}");
+        let shown: String = scalar(&url, "select event::text from event_rows").await;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let whole: serde_json::Value = serde_json::from_str(BIRTH).unwrap();
+        assert_eq!(shown, whole[0], "{level}");
+        // Whoever reads need not know of the level.
+        let again = testing::connect(&url).await;
+        assert_eq!(
+            again.load_runs(&[run_id(1)]).await.unwrap()[0].transitions[0].body,
+            BIRTH
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_newer_format_is_refused_with_a_code() {
     let (url, store) = prepared().await;

@@ -1,0 +1,78 @@
+//! Storage formats: what a replica of an earlier version could not read, and so is not written before it has gone.
+//!
+//! | level | what it brought |
+//! |---|---|
+//! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
+//!
+//! What a definition asks for is refused where it is registered, what somebody says of a run or a queue where it is taken: so
+//! nothing that comes of it is met later. Whoever adds to a stored format adds a level, and a row here.
+
+use knarr_core::definition::plan::{Activity, Call, Cancellation, NodeKind, Plan, Timeouts, Undo};
+
+/// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
+/// every session's binary can read more, and never falls.
+pub const FORMAT_LEVEL: i32 = 2;
+
+/// The level of everything that the second one brought.
+pub const SECOND: i32 = 2;
+
+/// The level that definitions like this one, and what their runs store, belong to.
+pub fn of_plan(plan: &Plan) -> i32 {
+    let newer = plan.schedule.is_some()
+        || plan.nodes.iter().any(|node| match &node.kind {
+            NodeKind::Activity(activity) => is_of_second(activity),
+            _ => false,
+        });
+    if newer { SECOND } else { 1 }
+}
+
+fn is_of_second(activity: &Activity) -> bool {
+    let has_timeouts = |call: &Call| call.timeouts != Timeouts::default();
+    let undo = match &activity.undo {
+        Undo::Compensate(call) => has_timeouts(call),
+        Undo::ReadOnly | Undo::None { .. } => false,
+    };
+    undo || has_timeouts(&activity.call)
+        || activity.cancellation != Cancellation::default()
+        || activity.limiting.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use knarr_core::definition;
+
+    use super::*;
+
+    fn level(head: &str, more: &str) -> i32 {
+        let text = format!(
+            "workflow: order\nversion: 1\n{head}defaults: {{ queue: orders, start_to_close: 10s, retry: {{ maximum_attempts: 3 }} }}\n\
+             steps:\n  - all:\n      parallel:\n        branches:\n          a: {{ steps: [ {{ pay: {{ activity: pay, {more} }} }} ] }}\n"
+        );
+        let checked = definition::read(&text, &|_| Err(String::new()));
+        of_plan(&checked.unwrap_or_else(|findings| panic!("{findings:?}")).plan)
+    }
+
+    #[test]
+    fn what_an_earlier_version_could_not_read_is_of_a_later_level() {
+        for more in [
+            "read_only: true",
+            "compensate: refund",
+            "read_only: true, retry: { maximum_attempts: 1 }",
+        ] {
+            assert_eq!(level("", more), 1, "{more}");
+        }
+        for more in [
+            "read_only: true, schedule_to_start: 5s",
+            "read_only: true, schedule_to_close: 1h",
+            "read_only: true, heartbeat: 5s",
+            "compensate: { activity: refund, heartbeat: 5s }",
+            "read_only: true, cancellation: abandon",
+            "read_only: true, concurrency: { limit: 2 }",
+            "read_only: true, rate: { limit: 2, per: 1s }",
+            "read_only: true, priority: 1",
+        ] {
+            assert_eq!(level("", more), SECOND, "{more}");
+        }
+        assert_eq!(level("schedule: { cron: '0 0 * * *' }\n", "read_only: true"), SECOND);
+    }
+}
