@@ -116,7 +116,9 @@ fn violated(seed: u64, number: u64, family: &Family, fate: &Fate, (place, messag
     println!("VIOLATION seed {seed}, fate {number}, at {place}: {cut}");
     println!("  cargo run --profile sim -p knarr-core --features simulation --example simulate -- --seed {seed}");
     let fails = |family: &Family, fate: &Fate| attempt(family, fate).is_err_and(|(at, _)| at == *place);
-    let (family, fate) = shrink(family, fate, Duration::from_secs(60), &fails);
+    let began = Instant::now();
+    let goes_on = || began.elapsed() < Duration::from_secs(60);
+    let (family, fate) = shrink(family, fate, goes_on, &fails);
     let message = attempt(&family, &fate).map_or_else(|(_, message)| message, |_| String::new());
     println!(
         "  as small as it gets: {}",

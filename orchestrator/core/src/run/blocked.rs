@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::decider::{Decider, Work};
 use super::event::Event;
 use super::failure::{Failure, error_type};
+use super::input::Operation;
 use super::limits::{Limit, RunLimits, Usage};
 use super::open::Open;
 use super::state::State;
@@ -124,6 +125,20 @@ pub(super) fn park_if_full(d: &mut Decider<'_>, bytes: u64) -> bool {
     };
     d.emit(Event::RunParked { reason: reason.into() });
     true
+}
+
+/// A stop takes a parked run out of that, and gives one at its limit room again: what is blocked in a `finally` is entered.
+pub(super) fn go_on(d: &mut Decider<'_>) {
+    if d.state.blocked.is_empty() || d.state.is_closed() || must_wait(d) {
+        return;
+    }
+    let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
+    d.emit(Event::RunResumed {
+        operation: Operation::default(),
+        event_limit: d.state.event_limit,
+        history_limit: d.state.history_limit,
+    });
+    resume(d, blocked);
 }
 
 /// Enters what was to be entered before, and has signals looked at that came meanwhile.

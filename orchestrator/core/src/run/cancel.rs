@@ -30,11 +30,10 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
             return Err(Rejected::PastPivot);
         }
         let error = Failure::cancelled(operation.reason.as_deref().unwrap_or("the run was cancelled"));
-        if pivot::defer(d, Why::Cancelled, &error, &operation) {
-            return Ok(());
+        if !pivot::defer(d, Why::Cancelled, &error, &operation) {
+            d.emit(Event::CancelRequested { error, operation });
+            stop::halt(d);
         }
-        d.emit(Event::CancelRequested { error, operation });
-        stop::halt(d);
         d.settle();
     }
     Ok(())

@@ -145,10 +145,13 @@ impl State {
         }
     }
 
+    /// What is said of a message that is not pending may count for another one.
     pub(super) fn message_answered(&mut self, number: MessageNo, answer: &Answer) {
         let Some(pending) = self.mail.outbox.remove(&number) else {
             if let Some(refused) = self.mail.refused.get_mut(&number) {
                 refused.started = *answer == Answer::Accepted;
+            } else if let Answer::Granted { .. } = answer {
+                self.mail.granted_again.insert(number);
             }
             return;
         };

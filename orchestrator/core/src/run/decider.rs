@@ -156,6 +156,7 @@ impl<'a> Decider<'a> {
                 }
             }
             compensation::advance(self);
+            blocked::go_on(self);
             if self.work.is_empty() {
                 break;
             }

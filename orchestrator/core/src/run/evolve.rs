@@ -545,7 +545,10 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             match &*sent.body {
                 Body::StartChild(start) => state.child_sent(sent.number, &sent.to, start),
                 Body::Ask(ask) => state.permit_asked(sent.number, ask),
-                Body::Release { ask, .. } => state.permit_released(*ask, at),
+                Body::Release { ask, .. } => {
+                    state.mail.granted_again.remove(ask);
+                    state.permit_released(*ask, at);
+                }
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
 //! Messages of a run and for it, as its state keeps them; what becomes of them is told in [`super::message`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub(super) struct Mail {
     /// Starts that were refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) refused: BTreeMap<MessageNo, RefusedStart>,
+    /// Asks that were granted while their release had no answer: the limiter may have had the release before the ask.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) granted_again: BTreeSet<MessageNo>,
     /// By sender.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) taken: BTreeMap<RunId, BTreeMap<MessageNo, Taken>>,

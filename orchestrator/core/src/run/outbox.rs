@@ -6,7 +6,7 @@
 //! | wake, due | pending | sent again; the pause doubles up to five minutes, of an ask for a permit to half an hour |
 //! | answered | pending | gone; a refusal of a start ends the step, one of an undo parks it |
 //! | accepted | a start that was refused | its run is told to cancel |
-//! | granted | an ask that was taken back | given back ([`super::permit`]) |
+//! | granted | an ask that was taken back | given back ([`super::permit`]), after the answer to a release that is pending |
 //! | answered | not pending | nothing |
 //!
 //! Neither the end of the run nor its being parked stops a message from being offered: what was sent is owed.
@@ -61,6 +61,7 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
         answer: answer.clone(),
     });
     permit::answered(d, number, &body);
+    permit::released(d, &body);
     workflow::answered(d, number, &to, &body, &answer);
     d.settle();
 }

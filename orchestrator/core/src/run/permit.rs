@@ -28,7 +28,7 @@ use super::effect::Direction;
 use super::event::Event;
 use super::execution::{Execution, Wait};
 use super::failure::{Failure, error_type};
-use super::message::{Body, Recipient};
+use super::message::{Answer, Body, Recipient};
 use super::outbox;
 use super::state::{Heard, State};
 use crate::definition::plan::{Activity, Limiting};
@@ -211,11 +211,27 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, body: &Body) {
     }
 }
 
-/// A permit was granted that nobody asks for any more: an old copy of the ask has arrived after it was taken back.
+/// A permit was granted that nobody asks for any more: an old copy of the ask has arrived after it was taken back. A release
+/// that is under way may have been there before that copy, so one more follows when it has been answered.
 pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) {
+    if d.state.permits.contains_key(&ask) || d.state.mail.granted_again.contains(&ask) {
+        return;
+    }
     let mut pending = d.state.mail.outbox.values();
-    let given_back = pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, .. } if *other == ask));
-    if !given_back && !d.state.permits.contains_key(&ask) {
+    if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, .. } if *other == ask)) {
+        let (number, answer) = (ask, Answer::Granted { limit });
+        d.emit(Event::MessageAnswered { number, answer });
+    } else {
+        outbox::send(d, to(&limit), Body::Release { limit, ask });
+    }
+}
+
+/// A limiter has had a release.
+pub(super) fn released(d: &mut Decider<'_>, body: &Body) {
+    if let Body::Release { limit, ask } = body
+        && d.state.mail.granted_again.contains(ask)
+    {
+        let (limit, ask) = (limit.clone(), *ask);
         outbox::send(d, to(&limit), Body::Release { limit, ask });
     }
 }

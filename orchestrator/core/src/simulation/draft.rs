@@ -12,6 +12,7 @@ use crate::definition::{self, Checked, code};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     pub name: &'static str,
+    pub version: u32,
     pub steps: Vec<Step>,
     pub timeout_secs: Option<u32>,
     pub sequential: bool,
@@ -93,6 +94,21 @@ pub struct Activity {
     pub start_to_close_secs: u32,
     pub queue: Option<&'static str>,
     pub non_retryable: bool,
+    pub options: Options,
+}
+
+/// What most activities do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    pub schedule_to_start_secs: Option<u32>,
+    pub schedule_to_close_secs: Option<u32>,
+    pub heartbeat_secs: Option<u32>,
+    pub cancellation: Option<&'static str>,
+    /// So many at a time, or so many for each key.
+    pub concurrency: Option<(u32, bool)>,
+    pub rate: Option<(u32, bool)>,
+    pub priority: Option<u32>,
+    pub fair: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -139,7 +155,7 @@ impl Draft {
     fn json(&self) -> Value {
         let mut document = json!({
             "workflow": self.name,
-            "version": 1,
+            "version": self.version,
             "id": "${ input.id }",
             "defaults": {
                 "queue": "main",
@@ -225,6 +241,12 @@ fn step_at(text: &str, place: usize) -> Option<&str> {
     })
 }
 
+const OF_OPTIONS: [&str; 3] = [
+    code::TIMEOUT_IDLE.code,
+    code::ENDLESS_CANCELLATION.code,
+    code::BAD_VALUE.code,
+];
+
 fn mend_in(body: &mut Body, id: &str, finding: &str) {
     let alone = body.len() == 1;
     let mut removed = None;
@@ -240,6 +262,9 @@ fn mend_in(body: &mut Body, id: &str, finding: &str) {
             Kind::Activity(activity) if finding == code::AFTER_PIVOT.code && activity.undo != Undo::NoUndo => {
                 activity.undo = Undo::NoUndo;
                 activity.compensate_on_failure = false;
+            }
+            Kind::Activity(activity) if OF_OPTIONS.contains(&finding) && activity.options != Options::default() => {
+                activity.options = Options::default();
             }
             Kind::Activity(activity) if activity.pivot => activity.pivot = false,
             // Without its condition a run would continue for ever.
@@ -307,6 +332,10 @@ impl Activity {
             },
             Self {
                 pivot: false,
+                ..self.clone()
+            },
+            Self {
+                options: Options::default(),
                 ..self.clone()
             },
             Self {
@@ -412,7 +441,32 @@ fn activity_fields(id: &str, activity: &Activity) -> Map<String, Value> {
     if let Some(queue) = activity.queue {
         put("queue", json!(queue));
     }
+    fields.extend(option_fields(&activity.options));
     fields
+}
+
+fn option_fields(options: &Options) -> Map<String, Value> {
+    let secs = |secs: Option<u32>| secs.map(|secs| json!(format!("{secs}s")));
+    let limited = |limit: Option<(u32, bool)>| {
+        limit.map(|(limit, keyed)| match keyed {
+            true => json!({ "limit": limit, "key": "${ input.n }" }),
+            false => json!({ "limit": limit }),
+        })
+    };
+    let all = [
+        ("schedule_to_start", secs(options.schedule_to_start_secs)),
+        ("schedule_to_close", secs(options.schedule_to_close_secs)),
+        ("heartbeat", secs(options.heartbeat_secs)),
+        ("cancellation", options.cancellation.map(|it| json!(it))),
+        ("concurrency", limited(options.concurrency)),
+        ("rate", limited(options.rate)),
+        ("priority", options.priority.map(|it| json!(it))),
+        ("fairness_key", options.fair.then(|| json!("${ input.id }"))),
+    ];
+    let said = all
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    said.collect()
 }
 
 const BRANCHES: [&str; 4] = ["left", "right", "third", "fourth"];

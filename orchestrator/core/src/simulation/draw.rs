@@ -1,6 +1,6 @@
 //! Draws a definition: every kind of step, nested as deep as the language allows, within a budget of steps that may run.
 
-use super::draft::{Activity, Attempts, Body, Draft, Join, Kind, OnTimeout, Step, Undo, Wait};
+use super::draft::{Activity, Attempts, Body, Draft, Join, Kind, OnTimeout, Options, Step, Undo, Wait};
 use super::words::Words;
 
 /// Names of the definitions of a family: each calls later ones alone, so that no family is endless.
@@ -9,10 +9,59 @@ pub const NAMES: [&str; 3] = ["first", "second", "third"];
 /// Bodies around a step.
 const DEEPEST: u32 = 10;
 
-/// The definitions of a family. The first is the one that is started.
+/// Steps of a second version have ids from here on.
+const SECOND: u32 = 1_000;
+
+/// The definitions of a family. The first is the one that is started; second versions of some follow.
 pub fn family(words: &mut Words) -> Vec<Draft> {
     let count = 1 + words.below(3) as usize;
-    (0..count).map(|index| draft(words, index, count)).collect()
+    let mut drafts: Vec<Draft> = (0..count).map(|index| draft(words, index, count)).collect();
+    for index in 0..count {
+        if words.one_in(4) {
+            let other = other_version(words, &drafts[index], &NAMES[index + 1..count]);
+            drafts.push(other);
+        }
+    }
+    drafts
+}
+
+/// The same as far as some place, so that runs that have not come further may move to it.
+fn other_version(words: &mut Words, draft: &Draft, callees: &[&'static str]) -> Draft {
+    let mut other = Draft {
+        version: 2,
+        ..draft.clone()
+    };
+    if words.one_in(6) {
+        other.sequential = !other.sequential;
+    }
+    go_another_way(words, &mut other.steps, callees);
+    other
+}
+
+/// From some place on, here or in the last container.
+fn go_another_way(words: &mut Words, body: &mut Body, callees: &[&'static str]) {
+    if words.one_in(2)
+        && let Some(last) = body.last_mut()
+    {
+        let mut inner = last.kind.bodies_mut();
+        if !inner.is_empty() {
+            let at = words.below(u32::try_from(inner.len()).unwrap()) as usize;
+            return go_another_way(words, inner.swap_remove(at), callees);
+        }
+    }
+    let keep = words.below(u32::try_from(body.len()).unwrap() + 1) as usize;
+    body.truncate(keep);
+    let mut pen = Pen {
+        budget: 3,
+        callees,
+        calls: 0,
+        next: SECOND,
+        deep: false,
+        items: Vec::new(),
+        words,
+    };
+    let more = pen.body(DEEPEST, 1);
+    body.extend(more);
 }
 
 fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
@@ -28,6 +77,7 @@ fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
     let steps = pen.body(0, 1);
     Draft {
         name: NAMES[index],
+        version: 1,
         steps,
         timeout_secs: words.one_in(4).then(|| 1 + words.below(300)),
         sequential: words.one_in(4),
@@ -194,7 +244,7 @@ impl Pen<'_> {
             7 => self.items.last().map(|item| format!("${{ {item} }}-${{ index }}")),
             _ => Some("${ input.n } of ${ run.attempt | default(1) }".to_owned()),
         };
-        Kind::Activity(Activity {
+        let mut activity = Activity {
             input,
             undo: Undo::Undeclared,
             on_failure_continues: !pivot && self.words.one_in(8),
@@ -210,7 +260,33 @@ impl Pen<'_> {
             start_to_close_secs: 1 + self.words.below(20),
             queue: self.words.one_in(4).then_some("other"),
             non_retryable: self.words.one_in(8),
-        })
+            options: Options::default(),
+        };
+        if self.words.one_in(4) {
+            self.options(&mut activity);
+        }
+        Kind::Activity(activity)
+    }
+
+    /// What makes one timeout idle by another is a finding.
+    fn options(&mut self, activity: &mut Activity) {
+        let words = &mut *self.words;
+        let span = activity.start_to_close_secs;
+        let options = &mut activity.options;
+        options.schedule_to_close_secs = words.one_in(3).then(|| span + 1 + words.below(40));
+        options.schedule_to_start_secs = words.one_in(3).then(|| 1 + words.below(span));
+        options.heartbeat_secs = (words.one_in(3) && span > 1).then(|| 1 + words.below(span - 1));
+        let ends = options.schedule_to_close_secs.or(options.heartbeat_secs).is_some();
+        options.cancellation = match words.below(5) {
+            1 => Some("try_cancel"),
+            2 | 3 if ends => Some("wait_cancelled"),
+            4 if !activity.pivot => Some("abandon"),
+            _ => None,
+        };
+        options.concurrency = words.one_in(3).then(|| (1 + words.below(3), words.one_in(2)));
+        options.rate = words.one_in(6).then(|| (1 + words.below(3), words.one_in(2)));
+        options.priority = words.one_in(4).then(|| 1 + words.below(5));
+        options.fair = words.one_in(6);
     }
 
     fn container(&mut self, depth: u32, weight: i32) -> Kind {

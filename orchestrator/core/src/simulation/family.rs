@@ -6,15 +6,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::case::Op;
+use super::limiters::Limiters;
 use super::watched::{Played, Watched, full_wake};
 use crate::definition::plan::Plan;
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
+use crate::limit::Grant;
 use crate::run::effect::Effect;
 use crate::run::input::{
-    AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
+    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
 };
 use crate::run::limits::RunLimits;
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender, StartChild, child_start};
+use crate::run::migrate::Target;
 use crate::run::{Status, UndoState};
 use crate::time::{Span, Timestamp};
 
@@ -23,6 +26,8 @@ use crate::time::{Span, Timestamp};
 enum Parcel {
     Message(Sender, MessageNo, Recipient, Arc<Body>),
     Answer(Sender, MessageNo, Answer),
+    /// A task is to be taken out of its queue.
+    Withdrawal(RunId, TaskNo),
 }
 
 /// How gentle fate is with the runs of a case.
@@ -41,6 +46,7 @@ pub(super) struct World<'p> {
     plans: &'p [Played],
     pub(super) runs: Vec<Watched<'p>>,
     log: Vec<Parcel>,
+    limiters: Limiters,
     now: Timestamp,
     /// New runs are refused, as where the definition is not known yet.
     refusing: bool,
@@ -58,6 +64,7 @@ impl<'p> World<'p> {
             plans,
             runs: Vec::new(),
             log: Vec::new(),
+            limiters: Limiters::new(plans),
             now: BEGINNING,
             refusing: false,
             temper: Temper {
@@ -97,7 +104,9 @@ impl<'p> World<'p> {
 
     fn open(&mut self, played: &'p Played, start: Start) -> bool {
         self.inputs += 1;
-        let Ok((run, effects)) = Watched::start(played, start, self.temper.limits, self.now) else {
+        let queues = &self.limiters.queues;
+        let Ok((run, effects)) = Watched::start((played, self.plans), start, self.temper.limits, queues, self.now)
+        else {
             return false;
         };
         self.runs.push(run);
@@ -106,6 +115,9 @@ impl<'p> World<'p> {
     }
 
     fn publish(&mut self, index: usize, effects: Vec<Effect>) {
+        if effects.iter().any(|effect| matches!(effect, Effect::Dispatch(_))) {
+            self.limiters.check(self.runs.iter().map(|run| &run.state));
+        }
         for effect in effects {
             match effect {
                 Effect::Send { number, to, body } => {
@@ -114,11 +126,11 @@ impl<'p> World<'p> {
                 }
                 Effect::AnswerMessage { to, number, answer } => self.log.push(Parcel::Answer(to, number, answer)),
                 Effect::Continue => self.succeed(index),
-                Effect::Dispatch(_)
-                | Effect::Withdraw { .. }
-                | Effect::CancelTask { .. }
-                | Effect::Answer { .. }
-                | Effect::Emit { .. } => {}
+                Effect::Withdraw { task, .. } => {
+                    let run = self.runs[index].run_id();
+                    self.log.push(Parcel::Withdrawal(run, task));
+                }
+                Effect::Dispatch(_) | Effect::CancelTask { .. } | Effect::Answer { .. } | Effect::Emit { .. } => {}
             }
         }
     }
@@ -139,7 +151,7 @@ impl<'p> World<'p> {
     fn apply(&mut self, index: usize, input: Input) -> bool {
         self.inputs += 1;
         self.last = Some((index, input.clone()));
-        let effects = self.runs[index].apply(input, self.now);
+        let effects = self.runs[index].apply(input, &self.limiters.queues, self.now);
         let changed = effects.is_some();
         self.publish(index, effects.unwrap_or_default());
         changed
@@ -152,11 +164,26 @@ impl<'p> World<'p> {
                     self.apply(index, Input::MessageAnswered { number, answer });
                 }
             }
+            Parcel::Withdrawal(run, task) => {
+                if let Some(index) = self.find(run) {
+                    // Its queue has it still, or not, whatever a worker says of it later.
+                    let withdrawn = (run.0.as_u128() as u32 ^ task.0).is_multiple_of(2);
+                    self.apply(index, Input::Withdrawn { task, withdrawn });
+                }
+            }
             Parcel::Message(from, number, to, body) => self.receive(from, number, &to, &body),
         }
     }
 
     fn receive(&mut self, from: Sender, number: MessageNo, to: &Recipient, body: &Arc<Body>) {
+        if let Body::Ask(_) | Body::Release { .. } = **body {
+            let granted = self.limiters.receive(&from, number, body, self.now);
+            self.granted(granted);
+            if let Body::Release { .. } = **body {
+                self.log.push(Parcel::Answer(from, number, Answer::Accepted));
+            }
+            return;
+        }
         let answer = match (self.receiver(&from, number, to), &**body) {
             (Some(index), body) => {
                 let input = Input::Message {
@@ -175,6 +202,18 @@ impl<'p> World<'p> {
         if let Some(answer) = answer {
             self.log.push(Parcel::Answer(from, number, answer));
         }
+    }
+
+    fn granted(&mut self, granted: Vec<Grant>) {
+        for grant in granted {
+            let answer = Answer::Granted { limit: grant.limit };
+            self.log.push(Parcel::Answer(grant.to, grant.number, answer));
+        }
+    }
+
+    fn wake_limiters(&mut self) {
+        let granted = self.limiters.wake(self.now);
+        self.granted(granted);
     }
 
     /// The run that a message is for, or who has gone on in its place.
@@ -238,6 +277,7 @@ impl<'p> World<'p> {
             39..=42 => self.about_task(index, what, which, how),
             43..=45 => self.wake_partly(index, which, how),
             46..=51 => {
+                self.wake_limiters();
                 if let Some(at) = self.runs[index].state.wake_at() {
                     self.now = self.now.max(at);
                     self.apply(index, full_wake(self.now));
@@ -247,6 +287,7 @@ impl<'p> World<'p> {
             54..=58 if self.temper.operators => self.operator(index, what, which, how),
             59 => self.stranger(index, which, how),
             60 => {
+                self.limiters.reload();
                 let effects = self.runs[index].restart(which.is_multiple_of(2));
                 self.publish(index, effects);
             }
@@ -254,6 +295,12 @@ impl<'p> World<'p> {
             62 => match how % 4 {
                 0 => self.refusing = which.is_multiple_of(2),
                 1 if self.runs.len() < 20 => self.begin(which),
+                2 if self.temper.operators => {
+                    let most = (!which.is_multiple_of(3)).then_some(1 + which % 4);
+                    let queue = if which.is_multiple_of(2) { "main" } else { "other" };
+                    let granted = self.limiters.limit_queue(queue, most, self.now);
+                    self.granted(granted);
+                }
                 _ => {}
             },
             // The clock leaps ahead; an input may still have an earlier time, of another replica's clock.
@@ -297,7 +344,9 @@ impl<'p> World<'p> {
             0 if self.temper.loses => self.log[at].clone(),
             _ => self.log.remove(at),
         };
-        if how % 8 != 1 || !self.temper.loses {
+        // A grant is owed by the commit of its limiter until the log has it; what was asked for twice has nobody who asks again.
+        let is_grant = matches!(parcel, Parcel::Answer(_, _, Answer::Granted { .. }));
+        if how % 8 != 1 || !self.temper.loses || is_grant {
             self.deliver(parcel);
         }
     }
@@ -361,9 +410,26 @@ impl<'p> World<'p> {
             },
             _ => {
                 self.now = self.now.plus(Span::from_secs(u64::from(how % 8)));
-                Input::TaskStarted {
-                    task,
-                    at: Timestamp(self.now.0 - i64::from(which % 10) * 1_000_000),
+                let earlier = |secs: u32| Timestamp(self.now.0 - i64::from(secs) * 1_000_000);
+                match how / 8 % 8 {
+                    0 => Input::WorkerSilent { task },
+                    1 => Input::TaskLeft { task },
+                    2 => Input::TaskClaimed {
+                        task,
+                        by: ["one", "another"][which as usize % 2].into(),
+                    },
+                    3..=5 => Input::Heartbeat {
+                        task,
+                        beat: Beat {
+                            began: earlier(which % 10),
+                            at: earlier(which % 4),
+                            details: (which % 3 > 0).then(|| Arc::new(json!(which % 5))),
+                        },
+                    },
+                    _ => Input::TaskStarted {
+                        task,
+                        at: earlier(which % 10),
+                    },
                 }
             }
         };
@@ -428,14 +494,26 @@ impl<'p> World<'p> {
                 reason: "broken".into(),
             },
             55 => resume(),
+            57 if how.is_multiple_of(2) => {
+                let (state, plans) = (&self.runs[index].state, self.plans);
+                let others = plans.iter().filter(|played| {
+                    played.plan.workflow == *state.workflow() && played.plan.hash != *state.definition_hash()
+                });
+                let Some(other) = others.last() else { return };
+                Input::Migrate {
+                    to: Target(Arc::clone(&other.plan)),
+                    operation: request("migrate"),
+                }
+            }
             _ => {
                 let Some(step) = self.parked(index, which) else {
                     return;
                 };
-                let action = match how % 5 {
+                let action = match how % 6 {
                     0 | 1 => ParkedAction::Retry,
                     2 => ParkedAction::RetryWithInput(json!("edited").into()),
                     3 => ParkedAction::MarkDone,
+                    4 => ParkedAction::MarkDoneWithOutput(json!({ "id": "by hand" }).into()),
                     _ => ParkedAction::Skip,
                 };
                 Input::Parked {
@@ -498,6 +576,7 @@ impl<'p> World<'p> {
             Input::Signal { operation, .. }
             | Input::Parked { operation, .. }
             | Input::RaiseLimits { operation, .. }
+            | Input::Migrate { operation, .. }
             | Input::Cancel(operation)
             | Input::Terminate(operation) => operation.request_id.is_some(),
             _ => false,
@@ -513,6 +592,7 @@ impl<'p> World<'p> {
         self.refusing = false;
         for _ in 0..3_000 {
             let before = self.transitions();
+            self.wake_limiters();
             for _ in 0..self.log.len() {
                 let parcel = self.log.remove(0);
                 self.deliver(parcel);
@@ -580,6 +660,7 @@ impl<'p> World<'p> {
     }
 
     fn check_end(&self) {
+        self.limiters.check_end();
         for run in &self.runs {
             let state = &run.state;
             assert!(state.is_closed(), "{} is {}: {state:?}", run.run_id(), state.status());

@@ -1,33 +1,40 @@
 //! Makes a failing case smaller: fewer things that happen, fewer steps that they happen to.
 
-use std::time::{Duration, Instant};
-
 use super::case::{Family, Fate};
 use super::draft::Draft;
 
-/// The smallest that `fails`, as far as `time` goes.
-pub fn shrink(family: &Family, fate: &Fate, time: Duration, fails: &dyn Fn(&Family, &Fate) -> bool) -> (Family, Fate) {
-    let deadline = Instant::now() + time;
+/// The smallest that `fails`, as long as it `goes_on`.
+pub fn shrink(
+    family: &Family,
+    fate: &Fate,
+    mut goes_on: impl FnMut() -> bool,
+    fails: &dyn Fn(&Family, &Fate) -> bool,
+) -> (Family, Fate) {
     let mut drafts = family.drafts.clone();
     let mut fate = fate.clone();
     loop {
         let before = (drafts.clone(), fate.clone());
         let family = Family::of_drafts(drafts.clone());
-        fewer_ops(&family, &mut fate, deadline, fails);
-        fewer_steps(&mut drafts, &fate, deadline, fails);
-        if before == (drafts.clone(), fate.clone()) || Instant::now() > deadline {
+        fewer_ops(&family, &mut fate, &mut goes_on, fails);
+        fewer_steps(&mut drafts, &fate, &mut goes_on, fails);
+        if before == (drafts.clone(), fate.clone()) || !goes_on() {
             return (Family::of_drafts(drafts), fate);
         }
     }
 }
 
 /// Halves, quarters, and so on down to one thing at a time.
-fn fewer_ops(family: &Family, fate: &mut Fate, deadline: Instant, fails: &dyn Fn(&Family, &Fate) -> bool) {
+fn fewer_ops(
+    family: &Family,
+    fate: &mut Fate,
+    goes_on: &mut dyn FnMut() -> bool,
+    fails: &dyn Fn(&Family, &Fate) -> bool,
+) {
     let mut size = fate.ops.len().div_ceil(2);
     while size > 0 {
         let mut at = 0;
         while at < fate.ops.len() {
-            if Instant::now() > deadline {
+            if !goes_on() {
                 return;
             }
             let mut smaller = fate.clone();
@@ -42,14 +49,19 @@ fn fewer_ops(family: &Family, fate: &mut Fate, deadline: Instant, fails: &dyn Fn
     }
 }
 
-fn fewer_steps(drafts: &mut Vec<Draft>, fate: &Fate, deadline: Instant, fails: &dyn Fn(&Family, &Fate) -> bool) {
+fn fewer_steps(
+    drafts: &mut Vec<Draft>,
+    fate: &Fate,
+    goes_on: &mut dyn FnMut() -> bool,
+    fails: &dyn Fn(&Family, &Fate) -> bool,
+) {
     while drafts.len() > 1 && fails(&Family::of_drafts(drafts[..drafts.len() - 1].to_vec()), fate) {
         drafts.pop();
     }
     'again: loop {
         for at in 0..drafts.len() {
             for smaller in drafts[at].smaller() {
-                if Instant::now() > deadline {
+                if !goes_on() {
                     return;
                 }
                 let mut candidate = drafts.clone();

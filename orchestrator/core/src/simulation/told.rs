@@ -39,6 +39,8 @@ pub struct Told {
     tasks: BTreeMap<TaskNo, (StepPath, Direction)>,
     failed: BTreeSet<StepPath>,
     undoing: BTreeSet<StepPath>,
+    /// Scheduled, and their first task waits for a permit.
+    waiting: BTreeSet<StepPath>,
     parked: BTreeSet<StepPath>,
     settled: BTreeSet<StepPath>,
     discarded: BTreeSet<StepPath>,
@@ -87,6 +89,11 @@ fn depend(order: UndoOrder, a: &StepPath, b: &StepPath) -> bool {
 
 impl Told {
     fn forward(&mut self, step: &StepPath) {
+        self.may_go_out(step);
+        self.under_way.insert(step.clone());
+    }
+
+    fn may_go_out(&self, step: &StepPath) {
         let allowed = |region: &StepPath| {
             let rest = step.as_str().strip_prefix(region.as_str()).unwrap_or("");
             !within(step, region) || rest.contains("finally.")
@@ -99,7 +106,6 @@ impl Told {
             !self.stopped || step.as_str().contains("finally."),
             "{step} was dispatched in a run that stops"
         );
-        self.under_way.insert(step.clone());
     }
 
     fn entry(&mut self, step: &StepPath) {
@@ -145,6 +151,7 @@ impl Told {
     }
 
     fn ended(&mut self, step: &StepPath) {
+        self.waiting.remove(step);
         self.regions.remove(step);
         self.under_way.remove(step);
         self.halted.retain(|region| region != step);
@@ -158,15 +165,19 @@ impl Told {
 
 impl Told {
     pub fn new(plan: &Plan) -> Self {
+        let mut told = Self::default();
+        told.goes_by(plan);
+        told
+    }
+
+    /// From its next transition on.
+    pub fn goes_by(&mut self, plan: &Plan) {
         let names = plan.nodes.iter().filter(|node| match &node.kind {
             NodeKind::Activity(activity) => activity.compensate_on_failure,
             _ => false,
         });
-        Self {
-            order: plan.compensation.order,
-            undone_on_failure: names.map(|node| Arc::clone(&node.name)).collect(),
-            ..Self::default()
-        }
+        self.order = plan.compensation.order;
+        self.undone_on_failure = names.map(|node| Arc::clone(&node.name)).collect();
     }
 
     /// # Panics
@@ -201,8 +212,12 @@ impl Told {
         match event {
             Event::ActivityScheduled(scheduled) => {
                 told.forward(&scheduled.step);
-                let task = (scheduled.step.clone(), Direction::Do);
-                told.tasks.insert(scheduled.task, task);
+                if scheduled.task == TaskNo::NONE {
+                    told.waiting.insert(scheduled.step.clone());
+                } else {
+                    let task = (scheduled.step.clone(), Direction::Do);
+                    told.tasks.insert(scheduled.task, task);
+                }
                 told.failed.remove(&scheduled.step);
                 if scheduled.undo.is_some() {
                     told.entry(&scheduled.step);
@@ -220,11 +235,16 @@ impl Told {
             Event::TaskOpened {
                 task, step, direction, ..
             } => {
+                if *direction == Direction::Do && told.waiting.remove(step) {
+                    told.may_go_out(step);
+                }
                 told.tasks.insert(*task, (step.clone(), *direction));
             }
             Event::UndoScheduled { step, task, .. } => {
                 assert!(told.prepared.contains(step), "input before dispatch");
-                told.tasks.insert(*task, (step.clone(), Direction::Undo));
+                if *task != TaskNo::NONE {
+                    told.tasks.insert(*task, (step.clone(), Direction::Undo));
+                }
                 told.undo(step);
             }
             Event::ChildUndoSent { step, .. } => told.undo(step),

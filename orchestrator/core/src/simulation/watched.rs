@@ -22,7 +22,7 @@ const SELDOM: u32 = 16;
 /// A plan, and who undoes its activities.
 #[derive(Debug)]
 pub(super) struct Played {
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<Plan>,
     undos: BTreeMap<Arc<str>, ActivityName>,
 }
 
@@ -37,7 +37,7 @@ impl Played {
         });
         Self {
             undos: undos.collect(),
-            plan,
+            plan: Arc::new(plan),
         }
     }
 }
@@ -45,6 +45,8 @@ impl Played {
 #[derive(Debug)]
 pub(super) struct Watched<'p> {
     pub(super) played: &'p Played,
+    /// It may move to another of them.
+    all: &'p [Played],
     pub(super) state: State,
     /// What a replica that reads events from storage has made of them.
     loaded: State,
@@ -65,16 +67,18 @@ fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
 
 impl<'p> Watched<'p> {
     pub(super) fn start(
-        played: &'p Played,
+        (played, all): (&'p Played, &'p [Played]),
         start: Start,
         limits: RunLimits,
+        queues: &QueueLimits,
         now: Timestamp,
     ) -> Result<(Self, Vec<Effect>), Rejected> {
-        let (state, transition) = run::start_within(limits, &played.plan, start, now, &QueueLimits::default())?;
+        let (state, transition) = run::start_within(limits, &played.plan, start, now, queues)?;
         let body = serde_json::to_string(&transition.events).unwrap();
         let birth = stored(transition.seq, transition.at, &body);
         let mut watched = Self {
             played,
+            all,
             loaded: State::born(&birth).unwrap(),
             told: Told::new(&played.plan),
             history: Vec::new(),
@@ -83,12 +87,12 @@ impl<'p> Watched<'p> {
             decided: BTreeSet::new(),
             state,
         };
-        let sent = watched.check(transition, &birth, body);
+        let sent = watched.check(transition, &birth, body, queues);
         Ok((watched, sent))
     }
 
     /// What it sends; `None` where the input changed nothing.
-    pub(super) fn apply(&mut self, input: Input, now: Timestamp) -> Option<Vec<Effect>> {
+    pub(super) fn apply(&mut self, input: Input, queues: &QueueLimits, now: Timestamp) -> Option<Vec<Effect>> {
         let (seq, at) = (self.state.seq(), self.state.at());
         let closed = self.state.is_closed().then(|| self.state.status());
         let reopens = matches!(
@@ -105,7 +109,7 @@ impl<'p> Watched<'p> {
         if let Input::Parked { step, .. } = &input {
             self.decided.insert(step.clone());
         }
-        let applied = run::apply(&self.played.plan, &mut self.state, input, now);
+        let applied = run::apply_within(&self.played.plan, &mut self.state, input, now, queues);
         if let Some((from, number)) = asked {
             // A parked run is asked again, and the shell asks the successor of one that has continued.
             let later = self.state.parked_reason().is_some() || self.state.status() == Status::ContinuedAsNew;
@@ -127,10 +131,10 @@ impl<'p> Watched<'p> {
         let body = serde_json::to_string(&transition.events).unwrap();
         let read = stored(transition.seq, transition.at, &body);
         run::evolve(&mut self.loaded, &read);
-        Some(self.check(transition, &read, body))
+        Some(self.check(transition, &read, body, queues))
     }
 
-    fn check(&mut self, transition: Transition, read: &Transition, body: String) -> Vec<Effect> {
+    fn check(&mut self, transition: Transition, read: &Transition, body: String, queues: &QueueLimits) -> Vec<Effect> {
         if self.loaded != self.state {
             assert_eq!(self.loaded, self.state, "fold(evolve, events) == state");
         }
@@ -141,12 +145,18 @@ impl<'p> Watched<'p> {
             "effects are a function of what is stored"
         );
         self.told.take(&transition);
+        if *self.state.definition_hash() != self.played.plan.hash {
+            let mut all = self.all.iter();
+            let moved = all.find(|played| played.plan.hash == *self.state.definition_hash());
+            self.played = moved.expect("a run moves to a version that there is");
+            self.told.goes_by(&self.played.plan);
+        }
         self.history_bytes += body.len();
         self.history.push((transition.at, body));
         self.waits_for_something();
         self.owes(&sent);
         if self.state.seq().is_multiple_of(SELDOM) {
-            self.look_closer(&transition.events);
+            self.look_closer(&transition.events, queues);
         }
         sent
     }
@@ -220,7 +230,7 @@ impl<'p> Watched<'p> {
         }
     }
 
-    fn look_closer(&mut self, events: &[Event]) {
+    fn look_closer(&mut self, events: &[Event], queues: &QueueLimits) {
         let seq = self.state.seq();
         let all = effects_still_wanted(&self.state, 1, seq);
         let count = |is: fn(&Effect) -> bool| all.iter().filter(|effect| is(effect)).count();
@@ -231,7 +241,7 @@ impl<'p> Watched<'p> {
         assert_eq!(count(|effect| matches!(effect, Effect::Dispatch(_))), open.count());
         let pending = self.state.unanswered().count();
         assert_eq!(count(|effect| matches!(effect, Effect::Send { .. })), pending);
-        self.wakes_when_due();
+        self.wakes_when_due(queues);
         let snapshot = serde_json::to_string(&self.state).unwrap();
         let read: State = serde_json::from_str(&snapshot).unwrap();
         assert_eq!(read, self.state, "a snapshot is the state; after {events:?}");
@@ -246,10 +256,10 @@ impl<'p> Watched<'p> {
     }
 
     /// `wake_at` is exactly the moment from which a wake-up with every horizon known does something.
-    fn wakes_when_due(&self) {
+    fn wakes_when_due(&self, queues: &QueueLimits) {
         let wake = |at: Timestamp| {
             let mut copy = self.state.clone();
-            run::apply(&self.played.plan, &mut copy, full_wake(at), at)
+            run::apply_within(&self.played.plan, &mut copy, full_wake(at), at, queues)
                 .unwrap()
                 .is_some()
         };

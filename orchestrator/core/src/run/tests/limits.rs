@@ -231,6 +231,38 @@ fn steps_of_a_finally_wait_where_a_run_that_stops_is_far_over_its_limit() {
     assert_eq!(run.status(), Status::Cancelled);
 }
 
+/// A `finally` runs on a cancellation, also where a limit holds it up by then.
+#[test]
+fn a_finally_that_a_limit_holds_up_runs_once_the_run_is_cancelled() {
+    let went_out = |run: &Run, what: &str| run.dispatched().iter().any(|it| it == what);
+    let mut held_up = 0;
+    for limit in 4..30 {
+        let body = attempt("t", vec![act("a")]).finally(vec![act("f").undo(UndoDef::NoUndo)]);
+        let mut run = within(events(limit), plan(vec![act("z"), body]));
+        if !went_out(&run, "do z") {
+            continue;
+        }
+        run.complete("do z");
+        if !went_out(&run, "do t.a") || run.status() == Status::Parked {
+            continue;
+        }
+        run.fail("do t.a");
+        if run.status() != Status::Parked || went_out(&run, "do t.finally.f") {
+            continue;
+        }
+        run.take(Input::Cancel(by("ann")));
+        if run.status() == Status::Parked {
+            // Even as much again is too little.
+            continue;
+        }
+        held_up += 1;
+        run.complete("do t.finally.f");
+        run.complete("undo z");
+        assert_eq!(run.status(), Status::Cancelled, "with a limit of {limit}");
+    }
+    assert!(held_up > 0);
+}
+
 /// A loop without an activity decides everything in one transition.
 #[test]
 fn large_values_in_one_transition_are_bounded() {

@@ -159,13 +159,47 @@ fn what_is_halted_takes_its_ask_back_and_a_late_grant_is_given_back_once() {
         number: MessageNo(1),
         answer: Answer::Granted { limit: limit.clone() },
     };
-    // It is on its way already.
+    // It is on its way already: nobody can tell whether the release comes behind it.
+    run.take(granted());
     run.ignores(granted());
+    assert_eq!(said(&run), ["release 1"]);
     settle(&mut run);
+    assert_eq!(said(&run), ["release 1"]);
+    settle(&mut run);
+    assert_eq!(said(&run), Vec::<String>::new());
     // An old copy of the ask came after that.
     run.take(granted());
     assert_eq!(said(&run), ["release 1"]);
+    run.take(granted());
     run.ignores(granted());
+}
+
+/// The release was there, then an old copy of the ask, and the grant overtakes the answer to the release.
+#[test]
+fn a_grant_that_overtakes_the_answer_to_a_release_is_given_back_all_the_same() {
+    let mut run = Run::of(plan(vec![limited("a")]));
+    let Body::Ask(ask) = &*run.pending()[0].1.clone() else {
+        panic!()
+    };
+    run.take(Input::Cancel(by("ann")));
+    let released = run.pending()[0].0;
+    run.take(Input::MessageAnswered {
+        number: MessageNo(1),
+        answer: Answer::Granted {
+            limit: ask.limit.clone(),
+        },
+    });
+    let effects = run.take(Input::MessageAnswered {
+        number: released,
+        answer: Answer::Accepted,
+    });
+    assert!(
+        matches!(effects.as_slice(), [Effect::Send { number, .. }] if *number != released),
+        "{effects:?}"
+    );
+    assert_eq!(said(&run), ["release 1"]);
+    settle(&mut run);
+    assert_eq!((said(&run), run.state.wake_at()), (vec![], None));
 }
 
 #[test]
