@@ -32,6 +32,7 @@ impl Again {
         }
         again.flag("--id-reuse", name_of(args.id_reuse.as_ref()).as_deref());
         again.flag("--id-conflict", name_of(args.id_conflict.as_ref()).as_deref());
+        again.flag("--priority", args.priority.map(|n| n.to_string()).as_deref());
         again.flag("--wait", name_of(Some(&args.wait)).as_deref());
         again
     }
@@ -41,6 +42,13 @@ impl Again {
         again.flag("--reason", args.reason.as_deref());
         again.flag("--by", args.by.as_deref());
         again
+    }
+
+    /// An operation on one run, whether it has its workflow id or is queued for it.
+    #[must_use]
+    pub fn of_run(mut self, run: Option<uuid::Uuid>) -> Self {
+        self.flag("--run", run.map(|run| run.to_string()).as_deref());
+        self
     }
 
     /// A decision about one parked thing of an open run; `--yes`, because it has been confirmed.

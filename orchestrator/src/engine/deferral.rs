@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::fetch::{self, Loaded};
 use super::job::{Job, JobKind, Origin};
 use super::look_up::Absent;
+use super::message::last_of_chain;
 use super::perform::Step;
 use super::report::Done;
 use super::run_loop::Loop;
@@ -60,7 +61,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
             JobKind::Schedule(asked) => self.open_run(&asked.namespace, &asked.workflow_id)?,
             JobKind::Message(message) => match message.receiver() {
-                Some(run) => run,
+                Some(run) => last_of_chain(&self.live, message, run),
                 None => self.live.ids.get(&message.key())?.newest()?.row.run_id,
             },
             JobKind::Answered { run_id, .. } => *run_id,

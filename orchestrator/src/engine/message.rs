@@ -10,8 +10,8 @@ use knarr_core::run::input::Input;
 use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild};
 
 use super::apply::Applied;
-use super::job::{Job, RunMessage};
-use super::live::IdKey;
+use super::job::{Job, JobKind, RunMessage};
+use super::live::{IdKey, LiveRuns};
 use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
@@ -38,16 +38,23 @@ impl RunMessage {
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn message(&mut self, job: Job, request: &RunMessage) -> Step {
         // Of a receiver that is named the id may never have been looked up; then nobody waits for its successor here.
-        if self.continues_first(&request.key()) {
+        let by_id = request.receiver().is_none();
+        if self.continues_first(&request.key()) || by_id && self.others_come_first(&request.key(), None) {
             return Step::Blocked(Box::new(job));
         }
         let receiver = match request.receiver() {
-            Some(run_id) => Some(run_id),
+            Some(run_id) => Some(last_of_chain(&self.live, request, run_id)),
             None => match self.live.ids.get(&request.key()) {
                 None => return Step::Lacks(Box::new(job)),
                 Some(info) => info.newest().map(|known| known.row.run_id),
             },
         };
+        if let Some(run_id) = receiver.filter(|run_id| request.receiver().is_some_and(|named| named != *run_id))
+            && self.absent.get(&run_id) == Some(&Absent::Missing)
+        {
+            // The successor is to be started yet, and that comes first.
+            return self.successor_first(job, request);
+        }
         if let Some(run_id) = receiver
             && !self.live.contains(run_id)
             && !self.absent.contains_key(&run_id)
@@ -72,6 +79,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.message_taken(&job)
             }
         }
+    }
+
+    fn successor_first(&mut self, job: Job, request: &RunMessage) -> Step {
+        let mut last = request.receiver();
+        while let Some(live) = last.and_then(|run_id| self.live.get(run_id))
+            && let Some(next) = live.state.successor().filter(|next| self.live.contains(next.run_id))
+        {
+            last = Some(next.run_id);
+        }
+        if let Some(run_id) = last
+            && let std::collections::hash_map::Entry::Vacant(entry) = self.continuing.entry(run_id)
+        {
+            entry.insert(0);
+            self.direct
+                .push_back(Job::internal(JobKind::Continue { run_id, commit: None }));
+        }
+        Step::Blocked(Box::new(job))
     }
 
     fn deliver(&mut self, job: Job, request: &RunMessage, run_id: RunId) -> Step {
@@ -123,7 +147,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.answer_message(request, &Answer::refused(Reason::IdTaken, &message));
             return self.message_taken(&job);
         }
-        if info.closes_in(self.building.number) {
+        if info.closes_in(self.building.number) || self.others_come_first(&key, None) {
             return Step::Blocked(Box::new(job));
         }
         let plan = self
@@ -160,4 +184,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(message);
         }
     }
+}
+
+/// Who goes on in the place of the run that is named, where that has continued as new without having heard of the message.
+pub(super) fn last_of_chain(live: &LiveRuns, request: &RunMessage, named: RunId) -> RunId {
+    let mut run_id = named;
+    while let Some(live) = live.get(run_id)
+        && live.state.answer_to(request.from.run, request.number).is_none()
+        && let Some(next) = live.state.successor()
+    {
+        run_id = next.run_id;
+    }
+    run_id
 }

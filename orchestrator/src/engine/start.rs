@@ -11,6 +11,7 @@ use std::sync::Arc;
 use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
+use knarr_core::limit::PRIORITY;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
 use knarr_core::run::{self};
 use knarr_core::time::Timestamp;
@@ -33,6 +34,9 @@ use super::too_large;
 use crate::bus::{Bus, Delivery, Outgoing};
 use crate::store::{RunRow, Store};
 
+/// From here on every replica can read runs that wait before they begin, and priorities of runs.
+const LEVEL_OF_ADMISSION: i32 = 3;
+
 /// What an earlier run of the id decides.
 enum Verdict {
     Fresh,
@@ -40,6 +44,8 @@ enum Verdict {
     Repeat(RunRow),
     UseExisting(RunRow),
     Terminate(RunId),
+    /// It waits until the open run has closed.
+    Queue,
     /// The last run closes in the batch that is being built.
     ClosingNow,
     Refuse(Refusal),
@@ -57,10 +63,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        if self.continues_first(&key) {
+        if self.continues_first(&key) || self.others_come_first(&key, Some(&request.request_id)) {
             return Step::Blocked(Box::new(job));
         }
         let verdict = self.verdict(&key, &request);
+        let is_queued = matches!(verdict, Verdict::Queue);
         match verdict {
             Verdict::ClosingNow => return Step::Blocked(Box::new(job)),
             Verdict::Refuse(refusal) => self.refuse(&job.origin, &refusal),
@@ -117,14 +124,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 };
                 match self.apply(open, Input::Terminate(operation)) {
                     // The new run opens in the next batch: one statement must not close and open the same id.
-                    Applied::Changed => return Step::Blocked(Box::new(job)),
+                    Applied::Changed => {
+                        self.in_line.goes_first(&key, &request.request_id);
+                        return Step::Blocked(Box::new(job));
+                    }
                     Applied::Panicked => return self.poison(PoisonKey::of(&job)),
                     Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
                     // It would stay open however often this is tried, and everything behind it would wait.
                     Applied::Nothing => self.refuse(&job.origin, &id_open(open, &key)),
                 }
             }
-            Verdict::Fresh => match self.begin(&key, &request) {
+            Verdict::Queue | Verdict::Fresh => match self.begin_or_queue(&key, &request, is_queued) {
                 Ok(Some(_)) => self.taken(&job.origin, None),
                 Ok(None) => return self.poison(PoisonKey::of(&job)),
                 Err(refusal) => match request.version {
@@ -135,6 +145,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     _ => self.refuse(&job.origin, &refusal),
                 },
             },
+        }
+        if self.in_line.has_gone(&key, &request.request_id) {
+            // Whether it has the id now or not, those in line are called when that is free.
+            self.direct.push_back(Job::internal(JobKind::NextInLine(key)));
         }
         self.building.inputs += 1;
         Step::Done
@@ -152,6 +166,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Conflict::Fail => Verdict::Refuse(id_open(open.row.run_id, key)),
                 Conflict::UseExisting => Verdict::UseExisting(open.row.clone()),
                 Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
+                Conflict::Queue => Verdict::Queue,
             };
         }
         let Some(closed) = info.newest_closed() else {
@@ -179,6 +194,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Opens a run as it is asked for. `Ok(None)` = core panicked.
     pub(super) fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<Option<RunId>, Refusal> {
+        self.begin_or_queue(key, request, false)
+    }
+
+    /// The same; one that is `queued` waits until the open run has closed.
+    fn begin_or_queue(&mut self, key: &IdKey, request: &StartRequest, queued: bool) -> Result<Option<RunId>, Refusal> {
+        if queued && let Some(refusal) = self.line_is_full(self.partition_of(&key.0, &key.1), key) {
+            return Err(refusal);
+        }
         let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
             return Err(Refusal::new(
                 &code::UNKNOWN_NAMESPACE,
@@ -219,6 +242,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             answer: request.answer.clone(),
             traceparent: request.traceparent.clone(),
             parent: None,
+            priority: request.priority,
+            queued,
             continues: None,
         };
         Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
@@ -233,6 +258,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         start: Start,
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
+        let waits = plan.concurrency.is_some() || start.queued;
+        let is_new = waits || plan.priority.is_some() || start.priority.is_some_and(|priority| priority != PRIORITY);
+        if is_new && start.continues.is_none() && self.cluster.format_level < LEVEL_OF_ADMISSION {
+            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
+        let queued = start.queued;
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
@@ -263,6 +294,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
         };
+        if queued {
+            self.in_line.add(partition, key.clone());
+        }
         let number = self.building.number;
         self.live.put_id(key.clone(), row.clone(), number);
         // One that was fixed by its parent may have been asked about before it was there.
