@@ -325,6 +325,9 @@ pub struct RunDescription {
     /// Why the run as a whole waits for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<String>,
+    /// What it waits for before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<RunTurn>,
     /// The earliest deadline, or somewhat earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<DateTime<Utc>>,
@@ -346,6 +349,23 @@ pub struct RunDescription {
     /// Input and outputs were left out, because the reply would have been larger than NATS takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
+}
+
+/// What a run waits for before it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunTurn {
+    /// The limit on open runs of its workflow; absent where it waits for its workflow id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Runs that are open under the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
+    /// How many wait there, this one among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
+    /// Starts that are queued for the same workflow id and come before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
 }
 
 /// Something that was decided from outside, with who and why.
@@ -776,21 +796,21 @@ pub struct ListQueues {}
 pub struct QueuePage {
     /// Those of which an operator has said something, by name.
     pub queues: Vec<QueueInfo>,
-    /// Of queues and of activities, those with most waiting first; at most 1,000.
+    /// Of queues, activities and workflows, those with most waiting first; at most 1,000.
     pub limits: Vec<LimitInfo>,
 }
 
 /// A limit that somebody has a permit of or waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitInfo {
-    /// `queue`, `queue_rate`, `activity` or `activity_rate`.
+    /// `queue`, `queue_rate`, `activity`, `activity_rate` or `workflow`.
     pub kind: String,
-    /// The queue or activity.
+    /// The queue, activity or workflow.
     pub of: String,
     /// Where each value of a key has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Tasks that are out under it.
+    /// Tasks that are out under it, or runs that are open.
     pub held: u64,
     pub waiting: u64,
     /// Since when the first of those waits.

@@ -21,7 +21,7 @@ pub struct ErrorBody {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     pub workflow_id: String,
-    /// Absent when no run was started or found.
+    /// Absent when no run was started or found; of one that was refused for want of room it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<Uuid>,
     /// `started`, `existing`, `closed`, `accepted` or `refused`.
@@ -43,7 +43,7 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerStage {
-    /// A run was started and is committed.
+    /// A run was started and is committed; its status may be `waiting` or `queued`.
     Started,
     /// A run was there already (same request, or `use_existing`).
     Existing,
@@ -66,7 +66,7 @@ pub struct FailureBody {
 }
 
 /// A change of a run's status, on `knarr.event.<namespace>.<workflow>.<workflow id>.<kind>` with the type `knarr.run.<kind>`; the
-/// kind is `started`, or the status.
+/// kind is `started`, or the status. A run that waits before it begins is `queued` or `waiting` first, and `started` when it begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunEvent {
     pub run_id: Uuid,

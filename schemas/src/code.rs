@@ -88,7 +88,7 @@ codes! {
         "Correct the input; `knarr definition show` prints the schema.";
     WORKFLOW_ID_OPEN = "KN0209", "workflow_id_open",
         "An open run has this workflow id already.",
-        "Use another workflow id, or send `Knarr-Id-Conflict: use_existing` or `terminate_existing`.";
+        "Use another workflow id, or send `Knarr-Id-Conflict: use_existing`, `terminate_existing` or `queue`.";
     ID_REUSE = "KN0210", "id_reuse",
         "A closed run had this workflow id, and the start does not allow the id to be used again.",
         "Use another workflow id, or send `Knarr-Id-Reuse: allow_duplicate`.";
@@ -248,6 +248,12 @@ codes! {
     QUEUE_LIMIT = "KN0280", "queue_limit",
         "The limit of a queue is out of range, or its queue has no name that a queue can have.",
         "Name a queue, 1 to 1,000,000 tasks at a time, and a rate of 1 to 1,000,000 in a stretch of at least a millisecond.";
+    NO_PLACE = "KN0290", "no_place",
+        "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
+        "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";
+    LINE_FULL = "KN0291", "line_full",
+        "As many starts are queued for this workflow id as there may be: 100.",
+        "Start it again when the open run has closed, or cancel a queued one with `knarr cancel --run`.";
 }
 
 #[cfg(test)]

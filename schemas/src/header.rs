@@ -60,8 +60,10 @@ pub const CLAIM: &str = "Knarr-Claim";
 pub const VERSION: &str = "Knarr-Version";
 /// `allow_duplicate` (default), `allow_duplicate_failed_only`, `reject_duplicate`.
 pub const ID_REUSE: &str = "Knarr-Id-Reuse";
-/// `fail` (default), `use_existing`, `terminate_existing`.
+/// `fail` (default), `use_existing`, `terminate_existing`; or `queue`: the run is started when the open one has closed.
 pub const ID_CONFLICT: &str = "Knarr-Id-Conflict";
+/// From 1, the most important, to 5; where it is absent the definition says. Of those who wait for the same limit 1 comes before 5.
+pub const PRIORITY: &str = "Knarr-Priority";
 pub const SEARCH_ATTRIBUTES: &str = "Knarr-Search-Attributes";
 /// `started` or `closed`.
 pub const REPLY_ON: &str = "Knarr-Reply-On";

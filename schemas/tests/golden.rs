@@ -61,6 +61,8 @@ fn bodies_read_as_they_were_written() {
         code::lookup(&refused.error.unwrap().code),
         Some(&code::UNKNOWN_WORKFLOW)
     );
+    let no_place: body::Answer = body_of("answer-no-place");
+    assert_eq!(code::lookup(&no_place.error.unwrap().code), Some(&code::NO_PLACE));
     let confirmation: body::Confirmation = body_of("confirmation");
     assert_eq!(confirmation.results.len(), 2);
     assert!(
@@ -110,6 +112,8 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RunPage>("api-run-list-reply");
     body_of::<api::ShowRun>("api-run-show-request");
     body_of::<api::RunDescription>("api-run-show-reply");
+    let waiting: api::RunDescription = body_of("api-run-show-waiting");
+    assert_eq!(waiting.turn.unwrap().waiting, Some(3));
     body_of::<api::ShowHistory>("api-run-history-request");
     body_of::<api::HistoryPage>("api-run-history-reply");
     body_of::<api::CompleteActivity>("api-activity-complete-request");
@@ -154,6 +158,7 @@ fn messages_to_runs_read_as_they_were_addressed() {
     // File → workflow id, verb, name.
     for (name, workflow_id, verb, rest) in [
         ("start", "o/1", "start", Some("order")),
+        ("start-queued", "o/1", "start", Some("order")),
         ("cancel", "o/1", "cancel", None),
         ("terminate", "o/1", "terminate", None),
         ("limit", "o/1", "limit", None),

@@ -50,6 +50,8 @@ fn saga(plan: &Plan, number: u128, input: &Arc<Value>, output: &Arc<Value>) -> R
         answer: None,
         traceparent: None,
         parent: None,
+        priority: None,
+        queued: false,
         continues: None,
     };
     let (mut state, transition) = start(plan, begin, Timestamp(0))?;

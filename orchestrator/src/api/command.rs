@@ -35,6 +35,8 @@ pub struct StartCommand {
     pub search_attributes: Option<String>,
     pub id_reuse: Option<String>,
     pub id_conflict: Option<String>,
+    /// From 1, the most important, to 5.
+    pub priority: Option<u8>,
     pub answer: Option<AnswerWanted>,
 }
 
@@ -200,6 +202,7 @@ impl Commander {
         set(header::SEARCH_ATTRIBUTES, command.search_attributes.as_deref());
         set(header::ID_REUSE, command.id_reuse.as_deref());
         set(header::ID_CONFLICT, command.id_conflict.as_deref());
+        set(header::PRIORITY, command.priority.map(|n| n.to_string()).as_deref());
         set(header::REPLY_ON, command.answer.map(AnswerWanted::as_str));
         let stored = self
             .publish(subject, headers, command.input, command.answer.is_some())

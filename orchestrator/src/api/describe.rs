@@ -9,11 +9,13 @@ use knarr_core::run::event::StepOutcome;
 use knarr_core::run::limits::{Limit, Usage};
 use knarr_core::run::message::Body;
 use knarr_core::run::{
-    Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState, Wait,
-    Waiting, evolve,
+    Admission, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState,
+    Wait, Waiting, evolve,
 };
 use knarr_core::time::Timestamp;
-use knarr_schemas::api::{LedgerEntry, LimitUsage, OpenTask, OperationState, RunDescription, StepState, WaitingStep};
+use knarr_schemas::api::{
+    LedgerEntry, LimitUsage, OpenTask, OperationState, RunDescription, RunTurn, StepState, WaitingStep,
+};
 use knarr_schemas::body::FailureBody;
 use serde_json::Value;
 
@@ -99,6 +101,7 @@ impl Describer {
             output: state.output().and_then(|output| given(output)),
             failure: state.failure().map(failure_body),
             parked: state.parked_reason().map(ToString::to_string),
+            turn: turn(state),
             wake_at: state.wake_at().map(Timestamp::to_utc),
             steps: self.order.iter().map(|path| self.step(state, path)).collect(),
             ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
@@ -251,6 +254,20 @@ fn limits(state: &State, largest: u64) -> Vec<LimitUsage> {
     };
     let raisable = Limit::ALL.map(|limit| of(limit.as_str(), state.usage(limit)));
     raisable.into_iter().chain([of("payload", payload)]).collect()
+}
+
+/// As far as the run itself knows.
+fn turn(state: &State) -> Option<RunTurn> {
+    let limit = match state.admission()? {
+        Admission::Id => None,
+        Admission::Place => Some(state.place()?.limit.to_string()),
+    };
+    Some(RunTurn {
+        limit,
+        open: None,
+        waiting: None,
+        ahead: None,
+    })
 }
 
 fn waiting(state: &State) -> Vec<WaitingStep> {

@@ -4,7 +4,7 @@ use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::Status;
 use knarr_core::run::schedule::schedule_of;
 use knarr_schemas::api::{
-    HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, ShowHistory,
+    HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, RunTurn, ShowHistory,
 };
 use knarr_schemas::body::RunSummary;
 use knarr_schemas::code;
@@ -79,10 +79,31 @@ impl<S: Store> Operations<S> {
             }
         }
         let mut description = describer.finish(&row).map_err(unreadable)?;
+        if let Some(turn) = &mut description.turn {
+            self.look_around(&row, turn).await?;
+        }
         if encoded_len(&description) > budget {
             description.shorten();
         }
         Ok(description)
+    }
+
+    /// What others say of the turn that a run waits for.
+    async fn look_around(&self, row: &RunRow, turn: &mut RunTurn) -> Result<(), Refusal> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let Some(limit) = &turn.limit else {
+            let asked = [(row.namespace.clone(), row.workflow_id.clone(), None)];
+            let found = self.store.find_runs(&asked).await?.runs.into_iter();
+            let before = found.filter(|found| found.row.is_queued() && found.row.run_id < row.run_id);
+            turn.ahead = Some(count(before.count()));
+            return Ok(());
+        };
+        let used = self.store.limits_in_use(&row.namespace).await?;
+        if let Some(used) = used.iter().find(|used| used.limit.to_string() == *limit) {
+            turn.open = u64::try_from(used.held).ok();
+            turn.waiting = u64::try_from(used.waiting).ok();
+        }
+        Ok(())
     }
 
     /// One page of at most `budget` bytes of JSON.
@@ -140,7 +161,7 @@ impl<S: Store> Operations<S> {
                     .runs
                     .into_iter()
                     .map(|found| found.row)
-                    .max_by_key(|row| (row.closed_at.is_none(), row.run_id));
+                    .max_by_key(|row| (row.has_id(), row.closed_at.is_none(), row.run_id));
                 // What was found may be without an outcome that is long.
                 let newest = match newest {
                     Some(row) if row.closed_at.is_some() && row.outcome.is_none() => {

@@ -35,6 +35,7 @@ impl Again {
         }
         again.flag("--id-reuse", name_of(args.id_reuse.as_ref()).as_deref());
         again.flag("--id-conflict", name_of(args.id_conflict.as_ref()).as_deref());
+        again.flag("--priority", args.priority.map(|n| n.to_string()).as_deref());
         again.flag("--wait", name_of(Some(&args.wait)).as_deref());
         again
     }
@@ -48,6 +49,13 @@ impl Again {
             again.words.push("--yes".to_owned());
         }
         again
+    }
+
+    /// An operation on one run, whether it has its workflow id or is queued for it.
+    #[must_use]
+    pub fn of_run(mut self, run: Option<uuid::Uuid>) -> Self {
+        self.flag("--run", run.map(|run| run.to_string()).as_deref());
+        self
     }
 
     /// A decision about one parked thing of an open run; `--yes`, because it has been confirmed.

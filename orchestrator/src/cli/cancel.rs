@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use clap::Args;
 use knarr_schemas::body::Answer;
+use uuid::Uuid;
 
 use crate::api::command::OperatorCommand;
 use crate::cli::again::Again;
@@ -16,12 +17,20 @@ use crate::cli::{output, start};
 pub struct CancelArgs {
     #[command(flatten)]
     pub operation: OperationArgs,
+
+    /// This run of the workflow id, as one that is queued, instead of the open one
+    #[arg(long, value_name = "RUN ID")]
+    pub run: Option<Uuid>,
 }
 
 #[derive(Debug, Args)]
 pub struct TerminateArgs {
     #[command(flatten)]
     pub operation: OperationArgs,
+
+    /// This run of the workflow id, as one that is queued, instead of the open one
+    #[arg(long, value_name = "RUN ID")]
+    pub run: Option<Uuid>,
 
     /// Do not ask
     #[arg(long, short = 'y')]
@@ -48,7 +57,7 @@ pub struct OperationArgs {
 }
 
 pub async fn cancel(args: CancelArgs, globals: &Globals) -> Result<(), CliError> {
-    operate("cancel", args.operation, globals).await
+    operate("cancel", args.operation, args.run, globals).await
 }
 
 pub async fn terminate(args: TerminateArgs, globals: &Globals) -> Result<(), CliError> {
@@ -58,15 +67,21 @@ pub async fn terminate(args: TerminateArgs, globals: &Globals) -> Result<(), Cli
             args.operation.id, globals.namespace
         ))?;
     }
-    operate("terminate", args.operation, globals).await
+    operate("terminate", args.operation, args.run, globals).await
 }
 
-async fn operate(verb: &'static str, args: OperationArgs, globals: &Globals) -> Result<(), CliError> {
+async fn operate(
+    verb: &'static str,
+    args: OperationArgs,
+    run: Option<Uuid>,
+    globals: &Globals,
+) -> Result<(), CliError> {
     let request_id = args.request_id.clone().unwrap_or_else(start::new_request_id);
-    let again = Again::operation(verb, &args, globals, &request_id);
+    let again = Again::operation(verb, &args, globals, &request_id).of_run(run);
     let command = OperatorCommand {
         verb,
         workflow_id: args.id,
+        run,
         request_id,
         by: args.by,
         reason: args.reason,

@@ -16,7 +16,7 @@ use crate::cli::globals::{Globals, Look};
 use crate::cli::{check, code, list, output};
 
 /// Statuses of runs that may still use their definition.
-const OPEN: [&str; 4] = ["running", "compensating", "paused", "parked"];
+const OPEN: [&str; 6] = ["queued", "waiting", "running", "compensating", "paused", "parked"];
 /// How many runs are told one by one.
 const SHOWN: usize = 20;
 

@@ -119,6 +119,7 @@ mod tests {
             output: Some(json!(7)),
             failure: None,
             parked: None,
+            turn: None,
             wake_at: None,
             steps: Vec::new(),
             ledger: Vec::new(),

@@ -32,7 +32,9 @@ pub struct ListArgs {
     pub before: Option<Uuid>,
 }
 
-const STATUSES: [&str; 12] = [
+const STATUSES: [&str; 15] = [
+    "queued",
+    "waiting",
     "running",
     "compensating",
     "paused",
@@ -45,6 +47,7 @@ const STATUSES: [&str; 12] = [
     "timed_out",
     "terminated",
     "continued_as_new",
+    "skipped",
 ];
 
 pub async fn run(args: ListArgs, globals: &Globals) -> Result<(), CliError> {

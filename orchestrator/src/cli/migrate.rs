@@ -15,7 +15,7 @@ use crate::cli::globals::{Api, Globals, Look, interactive};
 use crate::cli::{operator_code, output, show};
 
 /// In the order in which they are looked through.
-const STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
+const STATUSES: [&str; 6] = ["queued", "waiting", "running", "compensating", "paused", "parked"];
 /// Most runs that are moved by one command.
 const MOST: usize = 100_000;
 /// How many are told one by one.

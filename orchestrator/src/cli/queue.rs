@@ -72,7 +72,7 @@ pub async fn run(args: QueueArgs, globals: &Globals) -> Result<(), CliError> {
             show(
                 &page,
                 globals,
-                "no queue is limited, and no limit of an activity is in use",
+                "no queue is limited, and no limit of an activity or workflow is in use",
             );
             Ok(())
         }
@@ -165,6 +165,7 @@ fn of(limit: &LimitInfo, look: &Look) -> [Cell; 6] {
         "queue_rate" => ("rate", "queue"),
         "activity_rate" => ("rate", "activity"),
         "activity" => ("concurrency", "activity"),
+        "workflow" => ("concurrency", "workflow"),
         other => (other, ""),
     };
     [
@@ -242,6 +243,7 @@ mod tests {
                 limit("queue", "orders", None, 10, 417),
                 limit("activity", "charge", Some("acme"), 1, 3),
                 limit("queue_rate", "orders", None, 10, 0),
+                limit("workflow", "order", Some("c1"), 2, 1),
             ],
         };
         let look = Look {

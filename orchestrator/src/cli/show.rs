@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use comfy_table::Cell;
-use knarr_schemas::api::{LedgerEntry, LimitUsage, RunDescription, RunName, ShowRun, verb};
+use knarr_schemas::api::{LedgerEntry, LimitUsage, RunDescription, RunName, RunTurn, ShowRun, verb};
 use uuid::Uuid;
 
 use crate::cli::error::CliError;
@@ -96,12 +96,29 @@ fn summary(out: &mut String, description: &RunDescription, look: &Look) {
     if let Some(reason) = &description.parked {
         field("parked", output::cut(reason, 500));
     }
+    if let Some(turn) = &description.turn {
+        field("waits for", turn_text(turn));
+    }
     let near: Vec<_> = description.limits.iter().filter(|limit| limit.warning).collect();
     for limit in near {
         field("limit", limit_text(limit));
     }
     if let Some(wake_at) = description.wake_at.filter(|_| run.closed_at.is_none()) {
         field("next look", output::until(look, wake_at));
+    }
+}
+
+/// What it waits for before it begins, and who else does.
+fn turn_text(turn: &RunTurn) -> String {
+    let Some(limit) = &turn.limit else {
+        return match turn.ahead {
+            None | Some(0) => "its workflow id, as the next".to_owned(),
+            Some(count) => format!("its workflow id; {count} are queued before it"),
+        };
+    };
+    match turn.open.zip(turn.waiting) {
+        None => format!("its turn at {limit}"),
+        Some((open, waiting)) => format!("its turn at {limit}: {open} are open, {waiting} wait"),
     }
 }
 
@@ -275,6 +292,38 @@ fn error_text(failure: &knarr_schemas::body::FailureBody) -> String {
 }
 
 #[cfg(test)]
+mod turns {
+    use super::*;
+
+    #[test]
+    fn what_a_run_waits_for_is_told_with_who_else_does() {
+        let turn = |limit: Option<&str>, open, waiting, ahead| RunTurn {
+            limit: limit.map(str::to_owned),
+            open,
+            waiting,
+            ahead,
+        };
+        assert_eq!(
+            turn_text(&turn(None, None, None, Some(0))),
+            "its workflow id, as the next"
+        );
+        assert_eq!(
+            turn_text(&turn(None, None, None, Some(2))),
+            "its workflow id; 2 are queued before it"
+        );
+        let limit = Some("the concurrency of the workflow `order` for `c1`");
+        assert_eq!(
+            turn_text(&turn(limit, Some(2), Some(7), None)),
+            "its turn at the concurrency of the workflow `order` for `c1`: 2 are open, 7 wait"
+        );
+        assert_eq!(
+            turn_text(&turn(limit, None, None, None)),
+            "its turn at the concurrency of the workflow `order` for `c1`"
+        );
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
     use knarr_schemas::api::{LedgerEntry, OpenTask, OperationState, StepState};
@@ -330,6 +379,7 @@ mod tests {
             output: None,
             failure: None,
             parked: None,
+            turn: None,
             wake_at: Some(now + TimeDelta::seconds(16)),
             steps: vec![created, step("payment", "running", "process-payment", 2)],
             ledger: vec![

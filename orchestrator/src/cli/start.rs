@@ -59,6 +59,10 @@ pub struct StartArgs {
     #[arg(long, value_enum)]
     pub id_conflict: Option<IdConflict>,
 
+    /// From 1, the most important, to 5 [default: the definition's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub priority: Option<u8>,
+
     /// What to wait for; `--wait` alone is `closed`
     #[arg(long, value_enum, num_args = 0..=1, default_value = "started", default_missing_value = "closed")]
     pub wait: Wait,
@@ -88,6 +92,8 @@ pub enum IdConflict {
     Fail,
     UseExisting,
     TerminateExisting,
+    /// It is started when that one has closed
+    Queue,
 }
 
 pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
@@ -107,6 +113,7 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
         search_attributes: attributes_object(&args.search_attributes)?,
         id_reuse: value_name(args.id_reuse),
         id_conflict: value_name(args.id_conflict),
+        priority: args.priority,
         answer,
     };
     let again = Again::start(&args, globals, &request_id);
@@ -165,6 +172,9 @@ pub fn render(answer: &Answer, look: &Look) -> String {
     let id = output::bold(look, &output::cut(&answer.workflow_id, 200));
     let status = answer.status.as_deref().unwrap_or("closed");
     let first = match answer.stage {
+        AnswerStage::Started if matches!(status, "waiting" | "queued") => {
+            format!("{id} accepted ({})", output::status_text(look, status))
+        }
         AnswerStage::Started => format!("{id} started"),
         AnswerStage::Existing => format!("{id} was there already ({})", output::status_text(look, status)),
         AnswerStage::Closed => format!("{id} {}", output::status_text(look, status)),

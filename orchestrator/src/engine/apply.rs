@@ -156,6 +156,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if closes {
             row.closed_at = state.closed_at();
             live.closed_in = self.building.number;
+            let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
+            if self.in_line.is_for(row.partition, &key) {
+                self.in_line.is_free(key);
+            }
         }
         if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);

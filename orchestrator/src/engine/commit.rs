@@ -46,6 +46,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (session, life) = (self.session, self.life);
         self.committing = Some(sealed);
         self.start_successors();
+        self.call_next();
         let panicked = Done::Committed {
             life,
             result: Err(CommitError::Unknown("the commit panicked".to_owned())),

@@ -49,6 +49,11 @@ impl Definitions {
         self.known().epoch == Some(epoch)
     }
 
+    /// At which the definitions were read.
+    pub(super) fn epoch(&self) -> Option<i64> {
+        self.known().epoch
+    }
+
     /// What operators allow queues, once it has been read; the same one until it changes.
     pub(super) fn queue_limits(&self) -> Option<Arc<AllLimits>> {
         self.known().queue_limits.clone()

@@ -13,6 +13,7 @@ use knarr_core::time::Span;
 use serde_json::Value;
 
 use super::limits::{LimitRequest, LimiterKey};
+use super::live::IdKey;
 use super::refusal::Refusal;
 use crate::bus::inlet::Held;
 use crate::bus::{self, DirectMessage, LogMessage};
@@ -115,6 +116,8 @@ pub(super) enum JobKind {
     /// To a limiter.
     Limit(Box<LimitRequest>),
     LimiterWake(LimiterKey),
+    /// A workflow id may be free, and somebody is in line for it.
+    NextInLine(IdKey),
     /// A run has closed as continued as new: its successor is to be started, if it is not there. `commit` owes it.
     Continue {
         run_id: RunId,
@@ -183,6 +186,8 @@ pub(super) enum Conflict {
     Fail,
     UseExisting,
     TerminateExisting,
+    /// It waits until that one has closed.
+    Queue,
 }
 
 #[derive(Debug, Clone)]
@@ -199,6 +204,8 @@ pub(super) struct StartRequest {
     pub(super) search_attributes: BTreeMap<String, Value>,
     pub(super) answer: Option<AnswerRequest>,
     pub(super) traceparent: Option<Arc<str>>,
+    /// From 1, the most important, to 5.
+    pub(super) priority: Option<u8>,
 }
 
 #[derive(Debug, Clone)]

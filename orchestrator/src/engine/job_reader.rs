@@ -182,9 +182,13 @@ impl JobReader {
             "reject_duplicate" => Reuse::Reject,
             _ => Reuse::AllowDuplicate,
         };
-        let conflict = match choice(header::ID_CONFLICT, &["fail", "use_existing", "terminate_existing"])? {
+        let conflict = match choice(
+            header::ID_CONFLICT,
+            &["fail", "use_existing", "terminate_existing", "queue"],
+        )? {
             "use_existing" => Conflict::UseExisting,
             "terminate_existing" => Conflict::TerminateExisting,
+            "queue" => Conflict::Queue,
             _ => Conflict::Fail,
         };
         if (conflict, reuse) == (Conflict::TerminateExisting, Reuse::Reject) {
@@ -193,6 +197,16 @@ impl JobReader {
                 format!(
                     "`{}: terminate_existing` does not go with `{}: reject_duplicate`: the run that is terminated would be \
                      the duplicate",
+                    header::ID_CONFLICT,
+                    header::ID_REUSE
+                ),
+            ));
+        }
+        if conflict == Conflict::Queue && reuse != Reuse::AllowDuplicate {
+            return Err(Refusal::new(
+                &code::BAD_HEADER,
+                format!(
+                    "`{}: queue` goes with `{}: allow_duplicate` alone: the run that is waited for would be the duplicate",
                     header::ID_CONFLICT,
                     header::ID_REUSE
                 ),
@@ -228,6 +242,7 @@ impl JobReader {
             search_attributes,
             answer: self.answer(headers)?,
             traceparent: traceparent(headers),
+            priority: priority(headers)?,
         })
     }
 
@@ -289,6 +304,24 @@ impl JobReader {
                 format!("answers may not go to `{}`", shorten(to, 256)),
             ))
         }
+    }
+}
+
+/// From 1, the most important, to 5.
+pub(super) fn priority(headers: &Headers) -> Result<Option<u8>, Refusal> {
+    let Some(text) = bus::header(headers, header::PRIORITY) else {
+        return Ok(None);
+    };
+    match text.parse::<u8>() {
+        Ok(priority @ 1..=5) => Ok(Some(priority)),
+        _ => Err(Refusal::new(
+            &code::BAD_HEADER,
+            format!(
+                "`{}: {}` is not a number from 1 to 5",
+                header::PRIORITY,
+                shorten(text, 64)
+            ),
+        )),
     }
 }
 

@@ -186,6 +186,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.alarms.forget_partition(*partition);
             self.deferral.forget_partition(*partition);
             self.limiters.forget_partition(*partition);
+            self.in_line.forget_partition(*partition);
         }
         (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);

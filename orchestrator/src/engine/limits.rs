@@ -16,12 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId};
-use knarr_core::limit::{Ask, Changes, LimitName, Limiter, Row};
+use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId, WorkflowName};
+use knarr_core::limit::{Ask, Bound, Changes, LimitKind, LimitName, Limiter, Row, Setting};
 use knarr_core::run::message::{Answer, Body, Sender};
 use knarr_core::time::Timestamp;
 
 use super::code::limits::LIMITER_STOPPED;
+use super::definitions::Definitions;
 use super::job::{Job, JobKind};
 use super::outgoing;
 use super::perform::Step;
@@ -49,8 +50,8 @@ pub(super) struct LimitRequest {
 #[derive(Debug, Clone)]
 pub(super) enum Said {
     Ask(Box<Ask>),
-    /// What that message asked for.
-    Release(MessageNo),
+    /// What that message asked for, of the sender or of the run that it continues.
+    Release(MessageNo, Option<RunId>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,8 @@ pub(super) struct Limiters {
     stopped: HashSet<LimiterKey>,
     /// Messages that are taken and not looked at.
     let_go: HashSet<(LimiterKey, RunId, MessageNo)>,
+    /// The epoch of the definitions that they go by.
+    pub(super) knows: Option<i64>,
 }
 
 impl Limiters {
@@ -206,16 +209,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (from, number) = (request.from.clone(), request.number);
         let asked = match &request.said {
             Said::Ask(ask) => Some(ask.limit.clone()),
-            Said::Release(_) => None,
+            Said::Release(..) => None,
         };
         let changed = self.change(&key, asked, |limiter| match &request.said {
             Said::Ask(ask) => limiter.ask(from, number, (**ask).clone(), now),
-            Said::Release(ask) => limiter.release(from.run, *ask, now),
+            Said::Release(ask, of) => limiter.release(of.unwrap_or(from.run), *ask, now),
         });
         if !changed {
             return self.poison(PoisonKey::of(job));
         }
-        if let Said::Release(_) = request.said {
+        if let Said::Release(..) = request.said {
             // If this is lost it is given back again.
             let answer = outgoing::message_answer(&self.tokens, &request.from, number, &Answer::Accepted);
             answer.into_iter().for_each(|message| self.building.answer(message));
@@ -251,7 +254,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     ) -> bool {
         let limiter = self.limiters.of.entry(key.clone()).or_default();
         if let Some(name) = limiter.name().cloned().or(asked) {
-            limiter.set(self.queue_limits.setting(&key.namespace, &name));
+            let setting = match name.kind {
+                // The version that starts take says how many are open, also to those who wait already.
+                LimitKind::Workflow => of_runs(&self.definitions, &key.namespace, &name),
+                _ => self.queue_limits.setting(&key.namespace, &name),
+            };
+            limiter.set(setting);
         }
         // A panic leaves it half changed; everything is dropped then and read again.
         let Ok(changes) = catch_unwind(AssertUnwindSafe(|| change(limiter))) else {
@@ -271,6 +279,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
             });
         }
         let tokens = Arc::clone(&self.tokens);
+        for said in changes.said {
+            if let Answer::Refused { .. } = said.answer {
+                metrics::counter!(metric::STARTS_WITHOUT_ROOM).increment(1);
+            }
+            // If this is lost the ask is offered again, and answered again.
+            let answer = outgoing::message_answer(&tokens, &said.to, said.number, &said.answer);
+            answer.into_iter().for_each(|message| self.building.answer(message));
+        }
         for grant in changes.granted {
             if let Some(waited) = grant.waited {
                 metrics::counter!(metric::PERMITS_GRANTED).increment(1);
@@ -284,18 +300,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
         true
     }
 
-    /// An operator's word on a queue has changed, or limiters have been read that do not know it.
-    pub(super) fn wake_queue_limiters(&mut self) {
-        let limiters = self.limiters.of.iter();
-        let of_queues = limiters.filter(|(_, limiter)| limiter.name().is_some_and(|name| name.kind.is_of_queue()));
-        let wakes = of_queues.map(|(key, _)| Job::internal(JobKind::LimiterWake(key.clone())));
+    /// An operator's word on a queue has changed, or a workflow has another version, or limiters have been read that do not
+    /// know it.
+    pub(super) fn wake_limiters(&mut self) {
+        let waiting = self.limiters.of.iter().filter(|(_, limiter)| limiter.waiting() > 0);
+        let follow = |kind: LimitKind| kind.is_of_queue() || kind == LimitKind::Workflow;
+        let of_others = waiting.filter(|(_, limiter)| limiter.name().is_some_and(|name| follow(name.kind)));
+        let wakes = of_others.map(|(key, _)| Job::internal(JobKind::LimiterWake(key.clone())));
         self.direct.extend(wakes);
     }
 
     /// A permit was granted to a run that is not there any more: it is given back in its name.
     pub(super) fn give_back_for(&mut self, from: Sender, ask: MessageNo, limit: LimitName) {
         let to = limit.address();
-        let body = Body::Release { limit, ask };
+        let body = Body::Release { limit, ask, of: None };
         let message = outgoing::message_of(&self.tokens, &from, ask, (&to, None), &body);
         message.into_iter().for_each(|message| self.building.message(message));
     }
@@ -304,27 +322,39 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn ask_for_permits(&self, partition: i16, reader: u64) {
         let (store, done) = (Arc::clone(&self.store), self.done.clone());
         let life = self.life;
-        let found = move |rows| Done::PermitsFound {
+        let found = move |rows, lines| Done::PermitsFound {
             life,
             partition,
             reader,
             rows,
+            lines,
         };
-        self.beside(found(None), async move {
+        self.beside(found(None, Vec::new()), async move {
             loop {
-                match store.permits(partition).await {
-                    Ok(rows) => return found(Some(rows)),
+                let lines = store.ids_queued_for(partition).await;
+                let found_all = match (store.permits(partition).await, lines) {
+                    (Ok(rows), Ok(lines)) => Ok((rows, lines)),
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                };
+                match found_all {
+                    Ok((rows, lines)) => return found(Some(rows), lines),
                     Err(error) => tracing::warn!(%error, partition, "permits cannot be read yet"),
                 }
                 if done.is_closed() {
-                    return found(None);
+                    return found(None, Vec::new());
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         });
     }
 
-    pub(super) fn permits_found(&mut self, partition: i16, reader: u64, rows: Option<Vec<PermitRow>>) {
+    pub(super) fn permits_found(
+        &mut self,
+        partition: i16,
+        reader: u64,
+        rows: Option<Vec<PermitRow>>,
+        lines: Vec<(Namespace, WorkflowId)>,
+    ) {
         let Some(owned) = self
             .partitions
             .get_mut(partition)
@@ -338,6 +368,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         owned.unknown_permits = false;
         self.limiters.load(rows);
-        self.wake_queue_limiters();
+        self.wake_limiters();
+        self.lines_found(partition, lines);
+    }
+}
+
+/// What the version of a workflow that starts take says of how many runs are open.
+fn of_runs(definitions: &Definitions, namespace: &Namespace, name: &LimitName) -> Setting {
+    match definitions.resolve(namespace, &WorkflowName::new(&name.of), None) {
+        None => Setting::AsAsked,
+        Some(plan) => match plan.concurrency.as_deref() {
+            None => Setting::Unlimited,
+            Some(concurrency) => Setting::Bound(Bound::Concurrent(concurrency.limit)),
+        },
     }
 }

@@ -86,14 +86,22 @@ pub(super) struct IdInfo {
 
 impl IdInfo {
     pub(super) fn open(&self) -> Option<&Known> {
-        self.runs.iter().find(|known| known.row.closed_at.is_none())
+        self.runs.iter().find(|known| known.row.has_id())
     }
 
     pub(super) fn newest_closed(&self) -> Option<&Known> {
         self.runs
             .iter()
             .filter(|known| known.row.closed_at.is_some())
-            .max_by_key(|known| known.row.run_id)
+            .max_by_key(|known| (known.row.closed_at, known.row.run_id))
+    }
+
+    /// Starts that wait for the id, the first one first.
+    pub(super) fn queued(&self) -> impl Iterator<Item = RunId> {
+        let queued = self.runs.iter().filter(|known| known.row.is_queued());
+        let mut runs: Vec<RunId> = queued.map(|known| known.row.run_id).collect();
+        runs.sort_unstable();
+        runs.into_iter()
     }
 
     /// The open one, or the newest of the closed.

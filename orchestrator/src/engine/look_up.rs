@@ -7,6 +7,7 @@ use knarr_core::run::message::Body;
 use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
+use super::in_line::lacked_in_line;
 use super::job::{Job, JobKind, Verb};
 use super::live::{IdKey, Live};
 use super::message::receiver_of;
@@ -202,6 +203,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.version(&message.namespace, &start.workflow, version);
                     }
                     job.asked_in = next;
+                }
+            }
+            JobKind::NextInLine(key) => {
+                let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
+                if !looked_up || !live.ids.contains_key(key) {
+                    wanted.id(key, None);
+                    job.asked_in = next;
+                } else if let Some(run) = lacked_in_line(live, &self.absent, key).filter(|run| !deferral.holds(*run)) {
+                    wanted.run(run);
+                    job.asked_run = next;
                 }
             }
             JobKind::Continue { run_id, .. } => {

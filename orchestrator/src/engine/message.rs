@@ -55,7 +55,8 @@ pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn message(&mut self, job: Job, request: &RunMessage) -> Step {
         // Of a receiver that is named the id may never have been looked up; then nobody waits for its successor here.
-        if self.continues_first(&request.key()) {
+        let by_id = request.receiver().is_none();
+        if self.continues_first(&request.key()) || by_id && self.others_come_first(&request.key(), None) {
             return Step::Blocked(Box::new(job));
         }
         let named = request.receiver();
@@ -142,7 +143,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.answer_message(request, &Answer::refused(Reason::IdTaken, &message));
             return self.message_taken(&job);
         }
-        if info.closes_in(self.building.number) {
+        if info.closes_in(self.building.number) || self.others_come_first(&key, None) {
             return Step::Blocked(Box::new(job));
         }
         let plan = self

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
 use super::job_reader::{
-    JobReader, operation, refuse_control_characters, refuse_task_headers, request_id, traceparent,
+    JobReader, operation, priority, refuse_control_characters, refuse_task_headers, request_id, traceparent,
 };
 use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
@@ -48,6 +48,7 @@ impl JobReader {
                 search_attributes: BTreeMap::new(),
                 answer: None,
                 traceparent: traceparent(headers),
+                priority: priority(headers)?,
             })),
         };
         Ok(JobKind::Signal(Box::new(SignalRequest {
@@ -85,7 +86,7 @@ impl JobReader {
         };
         let said = match said {
             Body::Ask(ask) => return to_limiter(from, Said::Ask(ask)),
-            Body::Release { ask, .. } => return to_limiter(from, Said::Release(ask)),
+            Body::Release { ask, of, .. } => return to_limiter(from, Said::Release(ask, of)),
             said => said,
         };
         Ok(JobKind::Message(Box::new(RunMessage {

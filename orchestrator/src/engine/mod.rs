@@ -25,6 +25,7 @@ mod emitted;
 mod failpoint;
 mod fetch;
 mod gate;
+mod in_line;
 mod intake;
 mod job;
 mod job_reader;

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use knarr_core::ids::{ActivityName, MessageNo, Namespace, QueueName, RunId, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::limit::OnConflict;
 use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
@@ -13,7 +14,7 @@ use knarr_core::run::message::{self, Recipient, Sender};
 use knarr_schemas::body::{
     Answer, AnswerStage, CancelTasks, Confirmation, FailureBody, RunMessage, RunMessageAnswer, SendingRun,
 };
-use knarr_schemas::{header, subject};
+use knarr_schemas::{code, header, subject};
 use serde::{Deserialize, Serialize};
 
 use super::emitted;
@@ -349,10 +350,13 @@ fn ascii(value: &serde_json::Value) -> String {
 /// What somebody who waits for a run is told.
 pub(super) fn answer_of(state: &State, on: AnswerOn) -> Answer {
     let closed = state.is_closed();
+    let without_room = state.refused_for_room();
     Answer {
         workflow_id: state.workflow_id().to_string(),
         run_id: Some(state.run_id().0),
-        stage: if closed && on == AnswerOn::Closed {
+        stage: if without_room == Some(OnConflict::Reject) {
+            AnswerStage::Refused
+        } else if closed && (on == AnswerOn::Closed || without_room.is_some()) {
             AnswerStage::Closed
         } else {
             AnswerStage::Started
@@ -368,7 +372,10 @@ pub(super) fn answer_of(state: &State, on: AnswerOn) -> Answer {
         } else {
             None
         },
-        error: None,
+        error: without_room
+            .filter(|conflict| *conflict == OnConflict::Reject)
+            .and_then(|_| state.failure())
+            .map(|failure| Refusal::new(&code::NO_PLACE, &*failure.message).body()),
     }
 }
 

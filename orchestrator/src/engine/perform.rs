@@ -78,6 +78,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let key = key.clone();
                 return self.limiter_wakes(&key);
             }
+            JobKind::NextInLine(_) => return self.next_in_line(job),
             JobKind::Continue { run_id, commit } => {
                 let (run_id, commit) = (*run_id, *commit);
                 return self.continue_as_new(job, run_id, commit);

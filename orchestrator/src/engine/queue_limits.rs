@@ -89,6 +89,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Takes in what a look-up has found of queues; those who wait go by the new word.
     pub(super) fn learn_queue_limits(&mut self) {
+        let epoch = self.definitions.epoch();
+        if self.limiters.knows != epoch {
+            self.limiters.knows = epoch;
+            self.wake_limiters();
+        }
         let Some(found) = self.definitions.queue_limits() else {
             return;
         };
@@ -98,7 +103,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let changed = *found != *self.queue_limits.of;
         self.queue_limits.of = found;
         if changed {
-            self.wake_queue_limiters();
+            self.wake_limiters();
         }
     }
 }

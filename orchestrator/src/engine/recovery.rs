@@ -56,6 +56,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetch_after = None;
         self.deferral = Deferral::default();
         self.limiters.clear();
+        self.in_line.clear();
         self.alarms.clear();
         self.pulses.clear();
         self.gate = Gate::default();

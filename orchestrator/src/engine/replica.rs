@@ -20,6 +20,7 @@ use super::deferred_runs::Deferral;
 use super::definitions::Definitions;
 use super::fetch::Wanted;
 use super::gate::Gate;
+use super::in_line::InLine;
 use super::job_reader::JobReader;
 use super::limits::Limiters;
 use super::live::LiveRuns;
@@ -172,6 +173,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetching_since: Instant::now(),
             deferral: Deferral::default(),
             limiters: Limiters::default(),
+            in_line: InLine::default(),
             queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
             building: BatchBuilder::new(1),

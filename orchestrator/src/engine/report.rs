@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knarr_core::ids::{Namespace, RunId};
+use knarr_core::ids::{Namespace, RunId, WorkflowId};
 use knarr_core::time::Timestamp;
 use tokio::time::Instant;
 
@@ -90,6 +90,8 @@ pub(super) enum Done {
         partition: i16,
         reader: u64,
         rows: Option<Vec<PermitRow>>,
+        /// Workflow ids that starts are queued for.
+        lines: Vec<(Namespace, WorkflowId)>,
     },
     /// It ended without having recovered.
     RecoveryLost {
@@ -172,7 +174,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 partition,
                 reader,
                 rows,
-            } if life == self.life => self.permits_found(partition, reader, rows),
+                lines,
+            } if life == self.life => self.permits_found(partition, reader, rows, lines),
             Done::Over(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}

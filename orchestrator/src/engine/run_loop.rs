@@ -23,6 +23,7 @@ use super::definitions::Definitions;
 use super::failpoint::{self, Stage};
 use super::fetch::Wanted;
 use super::gate::Gate;
+use super::in_line::InLine;
 use super::job::Job;
 use super::job_reader::JobReader;
 use super::limits::Limiters;
@@ -89,6 +90,7 @@ pub(super) struct Loop<S, B> {
     /// Runs whose inputs are deferred.
     pub(super) deferral: Deferral,
     pub(super) limiters: Limiters,
+    pub(super) in_line: InLine,
     pub(super) queue_limits: KnownLimits,
     pub(super) alarms: Alarms,
     /// Of workers that promised to be heard of.

@@ -125,6 +125,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let plan = self.definitions.of_schedules();

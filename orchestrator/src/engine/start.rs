@@ -11,6 +11,7 @@ use std::sync::Arc;
 use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
+use knarr_core::limit::PRIORITY;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{self};
@@ -41,6 +42,8 @@ enum Verdict {
     Repeat(RunRow),
     UseExisting(RunRow),
     Terminate(RunId),
+    /// It waits until the open run has closed.
+    Queue,
     /// The last run closes in the batch that is being built.
     ClosingNow,
     Refuse(Refusal),
@@ -58,10 +61,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        if self.continues_first(&key) {
+        if self.continues_first(&key) || self.others_come_first(&key, Some(&request.request_id)) {
             return Step::Blocked(Box::new(job));
         }
         let verdict = self.verdict(&key, &request);
+        let is_queued = matches!(verdict, Verdict::Queue);
         match verdict {
             Verdict::ClosingNow => return Step::Blocked(Box::new(job)),
             Verdict::Refuse(refusal) => self.refuse(&job.origin, &refusal),
@@ -132,14 +136,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 };
                 match self.apply(open, Input::Terminate(operation)) {
                     // The new run opens in the next batch: one statement must not close and open the same id.
-                    Applied::Changed => return Step::Blocked(Box::new(job)),
+                    Applied::Changed => {
+                        self.in_line.goes_first(&key, &request.request_id);
+                        return Step::Blocked(Box::new(job));
+                    }
                     Applied::Panicked => return self.poison(PoisonKey::of(&job)),
                     Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
                     // It would stay open however often this is tried, and everything behind it would wait.
                     Applied::Nothing => self.refuse(&job.origin, &id_open(open, &key)),
                 }
             }
-            Verdict::Fresh => match self.begin(&key, &request) {
+            Verdict::Queue | Verdict::Fresh => match self.begin_or_queue(&key, &request, is_queued) {
                 Ok(Some(_)) => self.taken(&job.origin, None),
                 Ok(None) => return self.poison(PoisonKey::of(&job)),
                 Err(refusal) => match request.version {
@@ -150,6 +157,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     _ => self.refuse(&job.origin, &refusal),
                 },
             },
+        }
+        if self.in_line.has_gone(&key, &request.request_id) {
+            // Whether it has the id now or not, those in line are called when that is free.
+            self.direct.push_back(Job::internal(JobKind::NextInLine(key)));
         }
         self.building.inputs += 1;
         Step::Done
@@ -167,6 +178,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Conflict::Fail => Verdict::Refuse(id_open(open.row.run_id, key)),
                 Conflict::UseExisting => Verdict::UseExisting(open.row.clone()),
                 Conflict::TerminateExisting => Verdict::Terminate(open.row.run_id),
+                Conflict::Queue => Verdict::Queue,
             };
         }
         let Some(closed) = info.newest_closed() else {
@@ -194,11 +206,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Opens a run as it is asked for. `Ok(None)` = core panicked.
     pub(super) fn begin(&mut self, key: &IdKey, request: &StartRequest) -> Result<Option<RunId>, Refusal> {
+        self.begin_or_queue(key, request, false)
+    }
+
+    /// The same; one that is `queued` waits until the open run has closed.
+    fn begin_or_queue(&mut self, key: &IdKey, request: &StartRequest, queued: bool) -> Result<Option<RunId>, Refusal> {
+        if queued && let Some(refusal) = self.line_is_full(self.partition_of(&key.0, &key.1), key) {
+            return Err(refusal);
+        }
         let (plan, retention_class) = self.asked_for(request)?;
         let now = self.clock.now();
         self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
         let run_id = mint(self.minted, &self.random);
-        let start = start_of(request, run_id);
+        let start = Start {
+            queued,
+            ..start_of(request, run_id)
+        };
         Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
     }
 
@@ -258,6 +281,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
         start: Start,
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
+        let waits = plan.concurrency.is_some() || start.queued;
+        let is_new = waits || plan.priority.is_some() || start.priority.is_some_and(|priority| priority != PRIORITY);
+        if is_new && start.continues.is_none() && !self.may_store(format::THIRD) {
+            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
+        let queued = start.queued;
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
         let limits = match self.may_store(format::SECOND) {
@@ -294,6 +323,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
         };
+        if queued {
+            self.in_line.add(partition, key.clone());
+        }
         let number = self.building.number;
         self.live.put_id(key.clone(), row.clone(), number);
         // One that was fixed by its parent may have been asked about before it was there.
@@ -416,6 +448,8 @@ fn start_of(request: &StartRequest, run_id: RunId) -> Start {
         answer: request.answer.clone(),
         traceparent: request.traceparent.clone(),
         parent: None,
+        priority: request.priority,
+        queued: false,
         continues: None,
     }
 }

@@ -87,7 +87,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.live.ids.contains_key(&key) {
             return Step::Lacks(Box::new(job));
         }
-        if self.continues_first(&key) {
+        if self.continues_first(&key) || self.others_come_first(&key, None) {
             return Step::Blocked(Box::new(job));
         }
         let Some(info) = self.live.ids.get(&key) else {

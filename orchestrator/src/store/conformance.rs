@@ -202,6 +202,7 @@ conformance!(
     a_closed_run_may_wait_and_run_again,
     limits_of_values_are_accepted,
     one_open_run_a_workflow_id,
+    who_is_queued_is_open_without_its_id,
     a_run_closes_and_its_id_opens_again_in_one_batch,
     found_are_open_newest_closed_and_requested,
     a_long_outcome_is_found_by_its_run_alone,
@@ -672,6 +673,90 @@ async fn a_closed_run_may_wait_and_run_again(rig: impl Rig) {
     }
     // The id is free all the while.
     commit(store, &mut session, &inserts([run(2, "one")])).await;
+}
+
+/// Any number of them, beside the open run, found with it, and by their partition.
+async fn who_is_queued_is_open_without_its_id(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let queued = |n: u64| RunRow {
+        status: "queued".to_owned(),
+        request_id: Some(RequestId::new(&format!("r{n}"))),
+        ..run(n, "one")
+    };
+    commit(store, &mut session, &inserts([closed(run(1, "one"), 5)])).await;
+    commit(store, &mut session, &inserts([run(2, "one"), queued(4), queued(3)])).await;
+    commit(store, &mut session, &inserts([queued(5), run(6, "two")])).await;
+    let find = async |request: Option<&str>| {
+        let asked = (
+            Namespace::new("default"),
+            WorkflowId::new("one"),
+            request.map(RequestId::new),
+        );
+        let found = store.find_runs(&[asked]).await.unwrap().runs.into_iter();
+        let mut found: Vec<RunId> = found.map(|found| found.row.run_id).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(find(None).await, [1, 2, 3, 4, 5].map(run_id));
+    assert_eq!(find(Some("r4")).await, [1, 2, 3, 4, 5].map(run_id));
+    let one = [(Namespace::new("default"), WorkflowId::new("one"))];
+    assert_eq!(store.ids_queued_for(0).await.unwrap(), one);
+    assert_eq!(store.ids_queued_for(1).await.unwrap(), []);
+    let to_be_read = async || {
+        let owned = store.all_cursors().await.unwrap().into_iter();
+        let some = owned.filter(|owned| owned.permits).map(|owned| owned.partition);
+        some.collect::<Vec<i16>>()
+    };
+    assert_eq!(to_be_read().await, [0]);
+    let filter = RunFilter {
+        workflow_id: Some(WorkflowId::new("one")),
+        limit: 3,
+        ..RunFilter::default()
+    };
+    let listed = store.list_runs(&Namespace::new("default"), &filter).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|row| row.run_id).collect::<Vec<_>>(),
+        [5, 4, 3].map(run_id)
+    );
+
+    let become_open = |n: u64, status: &str| Batch {
+        runs: vec![RunWrite::Update(RunRow {
+            status: status.to_owned(),
+            ..queued(n)
+        })],
+        ..Batch::default()
+    };
+    // The id is taken.
+    let refused = commit_error(store, &session, &become_open(3, "running")).await;
+    assert!(matches!(refused, CommitError::BadData(_)), "{refused:?}");
+    let close = Batch {
+        runs: vec![RunWrite::Update(closed(run(2, "one"), 7))],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &close).await;
+    assert_eq!(
+        find(None).await,
+        [2, 3, 4, 5].map(run_id),
+        "of the closed ones the last"
+    );
+    commit(store, &mut session, &become_open(3, "waiting")).await;
+    // One that waits for a place has its id.
+    let refused = commit_error(store, &session, &become_open(4, "running")).await;
+    assert!(matches!(refused, CommitError::BadData(_)), "{refused:?}");
+    let skip = |n: u64| {
+        RunWrite::Update(RunRow {
+            status: "skipped".to_owned(),
+            ..closed(queued(n), 9)
+        })
+    };
+    let batch = Batch {
+        runs: vec![skip(3), skip(4), skip(5)],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+    assert_eq!(store.ids_queued_for(0).await.unwrap(), []);
+    assert!(to_be_read().await.is_empty());
 }
 
 async fn limits_of_values_are_accepted(rig: impl Rig) {
@@ -1853,10 +1938,12 @@ async fn limits_in_use_are_counted(rig: impl Rig) {
                 direction: Default::default(),
                 priority: 3,
                 fairness_key: "".into(),
+                on_conflict: Default::default(),
             },
             turn: 1,
             asked_at: Timestamp(asked_at),
             granted_at: granted.then_some(Timestamp(asked_at)),
+            instead_of: None,
         });
         permit_row(name(key).address().as_str(), no, &permit.to_json())
     };

@@ -88,7 +88,7 @@ pub struct RunRow {
     /// One of the names in SEMANTICS §2.13.
     pub status: String,
     pub started_at: Timestamp,
-    /// `None` = open; an open run holds its workflow id.
+    /// `None` = open; an open run holds its workflow id, unless it is queued for it.
     pub closed_at: Option<Timestamp>,
     /// The earliest deadline, `None` = none. May be earlier than the truth, never later.
     pub wake_at: Option<Timestamp>,
@@ -97,6 +97,18 @@ pub struct RunRow {
     pub search_attributes: Option<String>,
     /// The output (JSON) of a completed run, or the failure (JSON) of any other closed one.
     pub outcome: Option<String>,
+}
+
+impl RunRow {
+    /// It waits until the open run of its workflow id has closed.
+    pub fn is_queued(&self) -> bool {
+        self.closed_at.is_none() && self.status == "queued"
+    }
+
+    /// No other run can have the workflow id.
+    pub fn has_id(&self) -> bool {
+        self.closed_at.is_none() && !self.is_queued()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -139,11 +151,11 @@ impl RunWrite {
 }
 
 /// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
-pub const OPEN_STATUSES: [&str; 4] = ["running", "compensating", "paused", "parked"];
+pub const OPEN_STATUSES: [&str; 6] = ["queued", "waiting", "running", "compensating", "paused", "parked"];
 /// The statuses of a run that has closed and that its parent has undone later; its workflow id is free.
 pub const UNDONE_LATER_STATUSES: [&str; 2] = ["compensating", "parked"];
 /// The statuses of closed runs; a store refuses others.
-pub const CLOSED_STATUSES: [&str; 8] = [
+pub const CLOSED_STATUSES: [&str; 9] = [
     "completed",
     "failed",
     "compensated",
@@ -152,6 +164,7 @@ pub const CLOSED_STATUSES: [&str; 8] = [
     "timed_out",
     "terminated",
     "continued_as_new",
+    "skipped",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,7 +390,7 @@ pub struct OwnedPartition {
     pub cursor: Cursor,
     /// Inputs of it wait in the store for their runs.
     pub deferred: bool,
-    /// It has limiters.
+    /// It has limiters, or starts are queued in it.
     pub permits: bool,
 }
 
@@ -668,6 +681,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The rows of every limiter of a partition.
     fn permits(&self, partition: i16) -> impl Future<Output = Result<Vec<PermitRow>, StoreError>> + Send;
+
+    /// Workflow ids of a partition that starts are queued for, each once.
+    fn ids_queued_for(
+        &self,
+        partition: i16,
+    ) -> impl Future<Output = Result<Vec<(Namespace, WorkflowId)>, StoreError>> + Send;
 
     /// Says what a queue may, instead of what was said before. The namespace has to be there.
     fn set_queue(&self, row: &QueueRow) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -70,6 +70,7 @@ metrics_table! {
     PARTITIONS_OWNED = "knarr_partitions_owned", Kind::Gauge, Count, [], "Partitions this replica owns.";
     OPERATOR_ACTIONS = "knarr_operator_actions_total", Kind::Counter, Count, ["action"], "What operators did to runs, by `action`: cancel, terminate, limit, retry, edit, done, skip or migrate.";
     RUNS_PARKED = "knarr_runs_parked", Kind::Gauge, Count, [], "Runs of the cluster that wait for an operator; up to 100,000, and the same on every replica.";
+    STARTS_WITHOUT_ROOM = "knarr_starts_without_room_total", Kind::Counter, Count, [], "Starts that were rejected or skipped because as many runs were open as `concurrency` allows.";
     FORMAT_LEVEL = "knarr_format_level", Kind::Gauge, Count, [], "The storage format that the cluster writes: the newest that every replica can read.";
     LIVE_RUNS = "knarr_live_runs", Kind::Gauge, Count, [], "Runs held in memory.";
     LIVE_BYTES = "knarr_live_bytes", Kind::Gauge, Bytes, [], "What they take up at most, by estimate; beyond live_max_bytes those used least leave.";

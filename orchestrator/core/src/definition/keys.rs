@@ -17,18 +17,12 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "search_attributes",
         "timeout",
         "schedule",
+        "concurrency",
+        "priority",
         "expr_version",
     ],
 )
-.later(&[
-    "triggers",
-    "signals",
-    "updates",
-    "queries",
-    "retry",
-    "concurrency",
-    "priority",
-]);
+.later(&["triggers", "signals", "updates", "queries", "retry"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -152,6 +146,9 @@ pub(super) const BESIDE_ACTIVITY: &[&str] = &[
 ];
 
 pub(super) const CONCURRENCY: Keys = Keys::new("`concurrency`", &["limit", "key"]);
+
+/// Of a definition: how many of its runs are open at a time.
+pub(super) const RUN_CONCURRENCY: Keys = Keys::new("`concurrency`", &["limit", "key", "on_conflict"]);
 
 pub(super) const RATE: Keys = Keys::new("`rate`", &["limit", "per", "key"]);
 

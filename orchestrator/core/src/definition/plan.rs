@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
-use crate::limit::Rate;
+use crate::limit::{OnConflict, Rate};
 use crate::schedule::Spec;
 use crate::time::Span;
 
@@ -34,6 +34,19 @@ pub struct Plan {
     pub compensation: CompensationPolicy,
     /// When it is started by itself.
     pub schedule: Option<Spec>,
+    /// How many runs of it are open at a time.
+    pub concurrency: Option<Box<RunConcurrency>>,
+    /// Of its runs, where a start says nothing: from 1, the most important, to 5.
+    pub priority: Option<u8>,
+}
+
+/// `concurrency:` of a definition: over all runs of the workflow in a namespace, whatever their version.
+#[derive(Debug)]
+pub struct RunConcurrency {
+    pub limit: u32,
+    /// One limit for each of its values; `None` = one for all.
+    pub key: Option<Template>,
+    pub on_conflict: OnConflict,
 }
 
 /// How a failed run is undone (`compensation:`).

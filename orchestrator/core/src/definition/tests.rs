@@ -9,6 +9,7 @@ use crate::expression::Scope;
 use crate::time::Span;
 
 mod activities;
+mod concurrency;
 mod flow;
 mod json_schema;
 mod kinds;

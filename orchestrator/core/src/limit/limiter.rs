@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ask::{Ask, Bound};
+use super::ask::{Ask, Bound, OnConflict};
 use super::name::LimitName;
 use super::permit::{Permit, Row};
 use super::turns::Turns;
 use crate::ids::{MessageNo, RunId};
 use crate::run::effect::Direction;
-use crate::run::message::Sender;
+use crate::run::message::{Answer, Refusal, Sender};
 use crate::time::Timestamp;
 
 /// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again. There is as much
@@ -52,6 +52,15 @@ pub struct Changes {
     /// By number; `None` = the row goes.
     pub rows: BTreeMap<i64, Option<Row>>,
     pub granted: Vec<Grant>,
+    pub said: Vec<Said>,
+}
+
+/// What an ask is told that is not granted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    pub to: Sender,
+    pub number: MessageNo,
+    pub answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +100,13 @@ impl Limiter {
                 limit: permit.ask.limit.clone(),
                 waited: None,
             }),
-            Some(_) => {}
-            None if self.waiting.len() >= most_waiting(&ask) => {}
+            // Whom it may ask to go is said again.
+            Some(permit) => changes.said.extend(permit.instead_of.as_deref().map(|by| Said {
+                to: permit.from.clone(),
+                number,
+                answer: Answer::Occupied { by: by.clone() },
+            })),
+            None if self.waiting.len() >= most_waiting(&ask) && !ask.on_conflict.is_decided_at_once() => {}
             None => {
                 let turn = self.turns.next(ask.rank(), &ask.fairness_key);
                 let no = self.permits.last_key_value().map_or(PACE, |(no, _)| *no) + 1;
@@ -103,13 +117,77 @@ impl Limiter {
                     turn,
                     asked_at: now,
                     granted_at: None,
+                    instead_of: None,
                 };
                 changes.rows.insert(no, Some(Row::Permit(permit.clone())));
                 self.insert(no, permit);
+                self.grant(now, &mut changes);
+                self.settle_conflict(no, &mut changes);
+                return changes;
             }
         }
         self.grant(now, &mut changes);
         changes
+    }
+
+    /// An ask that has just come and was not granted may not want to wait.
+    fn settle_conflict(&mut self, no: i64, changes: &mut Changes) {
+        let Some(permit) = self.permits.get(&no).filter(|permit| permit.granted_at.is_none()) else {
+            return;
+        };
+        let (to, number) = (permit.from.clone(), permit.number);
+        match permit.ask.on_conflict {
+            OnConflict::Queue => {}
+            OnConflict::Reject | OnConflict::Skip => {
+                let message = self.no_room(permit);
+                self.remove(no);
+                changes.rows.remove(&no);
+                let answer = Answer::refused(Refusal::NoPlace, &message);
+                changes.said.push(Said { to, number, answer });
+            }
+            OnConflict::CancelRunning => {
+                let Some(by) = self.to_go_for(no) else { return };
+                if let Some(permit) = self.permits.get_mut(&no) {
+                    permit.instead_of = Some(Box::new(by.clone()));
+                    changes.rows.insert(no, Some(Row::Permit(permit.clone())));
+                }
+                let answer = Answer::Occupied { by };
+                changes.said.push(Said { to, number, answer });
+            }
+        }
+    }
+
+    fn no_room(&self, permit: &Permit) -> String {
+        let waiting = self.waiting.len().saturating_sub(1);
+        let wait = match waiting {
+            0 => String::new(),
+            count => format!(", and {count} wait"),
+        };
+        format!("{} allows no more: {} are open{wait}", permit.ask.limit, self.held)
+    }
+
+    /// The oldest that nobody else waits for in this way: first of those that have a permit, then of those that wait.
+    fn to_go_for(&self, asker: i64) -> Option<Sender> {
+        let told: BTreeSet<RunId> = self
+            .permits
+            .values()
+            .filter_map(|permit| permit.instead_of.as_ref().map(|by| by.run))
+            .collect();
+        let others = self
+            .permits
+            .iter()
+            .filter(|(no, permit)| **no != asker && !told.contains(&permit.from.run));
+        let oldest = others.min_by_key(|(no, permit)| (permit.granted_at.is_none(), permit.granted_at, **no));
+        oldest.map(|(_, permit)| permit.from.clone())
+    }
+
+    /// Takes one out that waits.
+    fn remove(&mut self, no: i64) {
+        if let Some(permit) = self.permits.remove(&no) {
+            self.by_asker.remove(&(permit.from.run, permit.number));
+            self.waiting.remove(&(permit.ask.rank(), permit.turn, no));
+            self.turns.left(&permit, false);
+        }
     }
 
     /// A permit is given back, or an ask is taken back; one that is not known changes nothing.
@@ -166,6 +244,17 @@ impl Limiter {
 
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Permits that are out.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// How many are served before an ask that waits.
+    pub fn ahead_of(&self, run: RunId, number: MessageNo) -> Option<usize> {
+        let no = *self.by_asker.get(&(run, number))?;
+        self.waiting.iter().position(|(_, _, waiting)| *waiting == no)
     }
 
     /// What it is granted under; `None` = without more ado.

@@ -12,7 +12,7 @@ use crate::ids::WorkflowId;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LimitName {
     pub kind: LimitKind,
-    /// The activity or queue.
+    /// The activity, queue or workflow.
     pub of: Arc<str>,
     /// Empty = one limit for all.
     #[serde(default, skip_serializing_if = "is_empty")]
@@ -27,6 +27,8 @@ pub enum LimitKind {
     Activity,
     /// `rate` of an activity: tasks that are given out.
     ActivityRate,
+    /// `concurrency` of a definition: runs of the workflow that are open, whatever their version.
+    Workflow,
     /// What an operator allows a queue, of all activities together.
     Queue,
     QueueRate,
@@ -60,6 +62,7 @@ impl LimitKind {
         match self {
             Self::Activity => "activity",
             Self::ActivityRate => "activity_rate",
+            Self::Workflow => "workflow",
             Self::Queue => "queue",
             Self::QueueRate => "queue_rate",
         }
@@ -71,6 +74,7 @@ impl fmt::Display for LimitName {
         let (what, of) = match self.kind {
             LimitKind::Activity => ("concurrency", "activity"),
             LimitKind::ActivityRate => ("rate", "activity"),
+            LimitKind::Workflow => ("concurrency", "workflow"),
             LimitKind::Queue => ("concurrency", "queue"),
             LimitKind::QueueRate => ("rate", "queue"),
         };

@@ -104,6 +104,8 @@ impl<'c> World<'c> {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let (state, transition) = run::start(plan, start, case.start).map_err(|rejected| rejected.to_string())?;

@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ids::{QueueName, TaskNo};
+use crate::limit::PRIORITY;
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
 use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
-use crate::run::message::{Answer, Body, ChildClosed};
+use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
 use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition};
 use crate::time::{Span, Timestamp};
 
@@ -31,6 +32,8 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         answer: birth.answer.clone(),
         traceparent: birth.traceparent.clone(),
         parent: birth.parent.clone(),
+        priority: Some(birth.priority.unwrap_or(PRIORITY)),
+        queued: birth.queued,
         continues: birth.continues.clone(),
     }
 }
@@ -151,13 +154,16 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         }],
         // What was granted is not needed any more.
         Event::MessageSent(sent) => match &*sent.body {
-            Body::Release { limit, ask } => vec![Input::MessageAnswered {
+            Body::Release { limit, ask, .. } => vec![Input::MessageAnswered {
                 number: *ask,
                 answer: Answer::Granted { limit: limit.clone() },
             }],
+            // Whom a run that waits for its place may ask to go.
+            Body::Cancel { .. } => occupied(before, &sent.to).into_iter().collect(),
             // Another attempt asks for its permit.
             _ => wakes(before, transition),
         },
+        Event::RunAdmitted { .. } => vec![Input::IdFree],
         Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
             limits: *limits,
             operation: operation.clone(),
@@ -205,6 +211,18 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         }
         _ => Vec::new(),
     }
+}
+
+fn occupied(before: &State, to: &Recipient) -> Option<Input> {
+    let by = Sender {
+        run: to.run?,
+        namespace: before.namespace().clone(),
+        workflow_id: to.workflow_id.clone(),
+    };
+    Some(Input::MessageAnswered {
+        number: before.place()?.ask,
+        answer: Answer::Occupied { by },
+    })
 }
 
 /// The ways a worker may have said it: to be tried again, after a pause of its own or not, or never again.

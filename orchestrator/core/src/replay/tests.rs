@@ -48,6 +48,29 @@ fn what_today_decided_today_decides_again() {
     }
 }
 
+/// A run that waits for its place, and has a priority, is decided again as it was; tests and proofs of a definition have it begin.
+#[test]
+fn a_run_with_a_place_is_decided_again_and_its_definition_is_tested_and_verified_like_any() {
+    let text = DEFINITION.replace(
+        "version: 1\n",
+        "version: 1\nconcurrency: { key: run.workflow_id, limit: 1, on_conflict: reject }\npriority: 2\n",
+    );
+    let plan = plan(&text);
+    for case in [
+        UNDONE,
+        "mocks: { pay: { result: 1, after: 5s } }, events: [ { at: 1s, terminate: true } ]",
+    ] {
+        let history = history(&plan, case);
+        assert!(history.transitions[0].body().contains("place"));
+        let report = replay(&history, Some(&plan)).unwrap();
+        assert!(report.is_good(), "{case}: {report:#?}");
+        assert_eq!((report.same, report.folded_only), (report.transitions, 0), "{case}");
+    }
+    let verified = |plan: &Plan| crate::verify::verify(plan, crate::verify::Limits::default()).unwrap();
+    let (with, without) = (verified(&plan), verified(&self::plan(DEFINITION)));
+    assert_eq!(format!("{with:?}"), format!("{without:?}"));
+}
+
 #[test]
 fn another_definition_decides_otherwise_and_the_first_difference_is_shown() {
     let before = plan(DEFINITION);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decider::{Decider, Work};
+use super::decider::Decider;
 use super::event::{Event, RunStarted, Transition};
 use super::failure::Failure;
 use super::input::{Input, Rejected, Start, TaskOutcome};
@@ -16,11 +16,12 @@ use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
 use super::{
-    answer, attempt, cancel, deadline, heartbeat, held, late, message, migrate, outbox, parked, permit, raise,
-    schedule, search_attribute, signal, withdrawal,
+    admission, answer, attempt, cancel, deadline, heartbeat, held, late, message, migrate, outbox, parked, permit,
+    raise, schedule, search_attribute, signal, withdrawal,
 };
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
+use crate::limit::PRIORITY;
 use crate::time::Timestamp;
 
 /// Begins a run where no queue is limited.
@@ -50,10 +51,7 @@ pub fn start_within(
         return Ok((state, transition));
     }
     let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth), queues);
-    d.push(Work::Enter {
-        node: plan.root,
-        path: StepPath::new(""),
-    });
+    admission::begin(&mut d);
     d.settle();
     let transition = d.conclude();
     Ok((state, transition))
@@ -67,6 +65,11 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         // What the definition computes is computed anew, from the new input.
         given.retain(|name, _| !plan.search_attributes.contains_key(name));
     }
+    let priority = match start.parent {
+        // A child inherits, unless its definition says otherwise.
+        Some(_) => plan.priority.or(start.priority),
+        None => start.priority.or(plan.priority),
+    };
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -83,12 +86,19 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         parent: start.parent,
         continues: start.continues,
         limits: RunLimits::default(),
+        priority: priority.filter(|priority| *priority != PRIORITY),
+        place: None,
+        queued: start.queued,
     };
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
         let root = StepPath::new("");
         let unborn = State::new(&Arc::new(birth.clone()), 1, at);
         let scope = RunScope::new(plan, &unborn, &root);
         birth.search_attributes = search_attribute::collect(plan, &scope, &birth.search_attributes)?;
+    }
+    if plan.concurrency.is_some() {
+        let unborn = State::new(&Arc::new(birth.clone()), 1, at);
+        birth.place = admission::wanted(plan, &unborn)?;
     }
     Ok(birth)
 }
@@ -159,6 +169,7 @@ pub fn apply_within(
             signal::receive(&mut d, name, body, operation)?;
             d.settle();
         }
+        Input::IdFree => admission::id_is_free(&mut d),
         Input::Await(request) => answer::wait(&mut d, request)?,
         Input::Parked {
             step,

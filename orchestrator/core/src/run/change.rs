@@ -157,6 +157,7 @@ impl State {
         };
         let start = match &*pending.body {
             Body::StartChild(start) => start,
+            Body::Ask(ask) if ask.is_of_run() => return self.place_decided(answer),
             Body::Ask(ask) => return self.permit_granted(number, ask),
             _ => return,
         };
@@ -167,7 +168,7 @@ impl State {
             return;
         }
         match answer {
-            Answer::Granted { .. } => {}
+            Answer::Granted { .. } | Answer::Occupied { .. } => {}
             Answer::Accepted => {
                 if let Some(Open::Child(child)) = self.open.get_mut(&start.step)
                     && child.message == number
@@ -201,7 +202,9 @@ impl State {
             if let Some(child) = &mut entry.child {
                 child.run = ended.run;
             }
-            if ended.error.is_none() {
+            if ended.status == Status::Skipped {
+                entry.state = UndoState::Done;
+            } else if ended.error.is_none() {
                 entry.state = UndoState::Ready;
             }
         }

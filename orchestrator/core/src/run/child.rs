@@ -25,7 +25,9 @@ pub(super) fn undo_refused(state: &State) -> Option<Answer> {
     let (reason, message) = match state.status() {
         Status::Terminated => (Refusal::Closed, "the child was terminated"),
         Status::ContinuedAsNew => (Refusal::Closed, "the child goes on in another run"),
-        Status::Running | Status::Paused => (Refusal::Open, "the child has not closed"),
+        Status::Queued | Status::Waiting | Status::Running | Status::Paused => {
+            (Refusal::Open, "the child has not closed")
+        }
         Status::Parked if !state.is_stopping() => (Refusal::Open, "the child has not closed"),
         Status::Completed if state.past_pivot => (Refusal::PastPivot, "the child has completed its pivot"),
         _ => return None,

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
+use super::{admission, blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -177,6 +177,7 @@ impl<'a> Decider<'a> {
             workflow::parent_closed(&mut self);
             child::tell_parent(&mut self);
         }
+        admission::give_back(&mut self);
         permit::give_back(&mut self);
         let mut body = event::text_of(&self.events);
         if blocked::park_if_full(&mut self, body.len() as u64) {

@@ -132,7 +132,7 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
                 start_accepted(state, &mut effects);
                 answers(state, transition.seq..=transition.seq, &mut effects);
             }
-            Event::Awaited(_) | Event::RunCompleted { .. } | Event::RunClosed { .. } => {
+            Event::Awaited(_) | Event::RunAdmitted { .. } | Event::RunCompleted { .. } | Event::RunClosed { .. } => {
                 answers(state, transition.seq..=transition.seq, &mut effects);
             }
             Event::MessageSent(sent) => send(state, sent.number, &mut effects),
@@ -322,7 +322,7 @@ fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) 
     let closed_first = state.reopened.as_ref().map(|closed| closed.seq);
     for waiter in &state.waiters {
         let answered = match waiter.on {
-            AnswerOn::Started => Some(waiter.seq),
+            AnswerOn::Started => state.start_decided_in().map(|decided| decided.max(waiter.seq)),
             AnswerOn::Closed if continued.is_some_and(|closed| closed.seq >= waiter.seq) => None,
             AnswerOn::Closed => closed_first
                 .filter(|closed| *closed >= waiter.seq)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::admission::{Admission, Place, PlaceWanted};
 use super::decider::End;
 use super::effect::Direction;
 use super::execution::Unstarted;
@@ -428,6 +429,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_default")]
         operation: Operation,
     },
+    /// What the run has waited for before it begins: its workflow id is free, or it has a place.
+    RunAdmitted {
+        to: Admission,
+    },
     /// The whole run waits for an operator.
     RunParked {
         reason: Arc<str>,
@@ -533,6 +538,15 @@ pub struct RunStarted {
     /// Where they are not as by default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: RunLimits,
+    /// From 1, the most important, to 5; absent = 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// What it has to have before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Box<PlaceWanted>>,
+    /// It waits until the open run of its workflow id has closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queued: bool,
 }
 
 /// What a run that continues another one as new takes over from it.
@@ -551,6 +565,9 @@ pub struct Continues {
     /// Requests that the run before had taken: a repeat changes nothing.
     #[serde(default, skip_serializing_if = "Requests::is_empty")]
     pub taken: Requests,
+    /// Its place among the open runs of the workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Box<Place>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

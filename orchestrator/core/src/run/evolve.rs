@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::admission::{self, Admission};
 use super::change::{offered, unopened};
 use super::effect::Direction;
 use super::event::{Event, Resolution, RunStarted, StepOutcome, Transition};
@@ -22,6 +23,7 @@ use super::state::{Closed, Deferred, Heard, Phase, State, Step, Stop, Why};
 use super::status::Status;
 use super::turn;
 use crate::ids::TaskNo;
+use crate::limit::LimitKind;
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -77,6 +79,9 @@ impl State {
             signals: Default::default(),
             mail: Default::default(),
             permits: Default::default(),
+            admission: birth.queued.then_some(Admission::Id),
+            place: admission::inherited(birth),
+            began_in: None,
             open: Default::default(),
             loops: Default::default(),
             blocked: Default::default(),
@@ -498,6 +503,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
+        Event::RunAdmitted { to } => state.admitted(*to, seq),
         Event::RunParked { reason } => {
             state.parked = Some(reason.clone());
             state.parked_at = Some(at);
@@ -544,10 +550,17 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.mail.outbox.insert(sent.number, pending);
             match &*sent.body {
                 Body::StartChild(start) => state.child_sent(sent.number, &sent.to, start),
+                Body::Ask(ask) if ask.is_of_run() => state.place_asked(sent.number, ask),
                 Body::Ask(ask) => state.permit_asked(sent.number, ask),
-                Body::Release { ask, .. } => {
-                    state.mail.granted_again.remove(ask);
-                    state.permit_released(*ask, at);
+                Body::Cancel { .. } => state.told_to_make_room(sent.to.run),
+                Body::Release { limit, ask, of } => {
+                    if limit.kind == LimitKind::Workflow {
+                        state.place_released(*ask, *of);
+                    }
+                    if of.is_none() {
+                        state.mail.granted_again.remove(ask);
+                        state.permit_released(*ask, at);
+                    }
                 }
                 _ => {}
             }

@@ -27,6 +27,8 @@ pub mod error_type {
     /// A child that did not complete and did not say why.
     pub const CHILD_FAILED: &str = "child_failed";
     pub const CHILD_NOT_UNDONE: &str = "child_not_undone";
+    /// As many runs are open as `concurrency` allows, and the start was not to wait.
+    pub const CONCURRENCY: &str = "concurrency";
     /// The successor would refuse its input.
     pub const CONTINUE_AS_NEW: &str = "continue_as_new";
 }

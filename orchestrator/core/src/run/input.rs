@@ -30,6 +30,10 @@ pub struct Start {
     pub traceparent: Option<Arc<str>>,
     /// Of a child, see [`super::message::child_start`].
     pub parent: Option<Box<Parent>>,
+    /// Given with the start, or of the parent; `None` = what the definition says.
+    pub priority: Option<u8>,
+    /// It waits until the open run of its workflow id has closed.
+    pub queued: bool,
     /// Of a successor, see [`super::State::successor`].
     pub continues: Option<Box<Continues>>,
 }
@@ -115,6 +119,8 @@ pub enum Input {
         body: Arc<Value>,
         operation: Operation,
     },
+    /// No other run has the workflow id of a run that was queued.
+    IdFree,
     /// Somebody else waits for this run (a repeated start, `use_existing`).
     Await(AnswerRequest),
     /// An operator decides about what is parked.

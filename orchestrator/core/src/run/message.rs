@@ -11,7 +11,7 @@
 //! | `cancel`, `terminate` | any run | as an operator's | closed; past its pivot |
 //! | `undo` | a child that has closed | it runs its ledger backwards and closes again; one that has undone itself says so again | open; terminated; past its pivot |
 //! | `signal` | any open run | buffered | closed; the buffer is full |
-//! | `ask`, `release` | a limiter ([`crate::limit`]), which is no run | granted, when there is room; given back | – |
+//! | `ask`, `release` | a limiter ([`crate::limit`]), which is no run | granted, when there is room; given back | there is none, and a run does not want to wait |
 //!
 //! # What the shell does
 //!
@@ -115,6 +115,9 @@ pub enum Body {
     Release {
         limit: LimitName,
         ask: MessageNo,
+        /// The run that asked, where another gives back what it has taken over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<RunId>,
     },
 }
 
@@ -139,6 +142,9 @@ pub struct StartChild {
     /// The parent is a schedule, and the child an occurrence of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled: Option<ScheduledBy>,
+    /// Of the parent, for a child whose definition says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }
 
 /// Which occurrence of its schedule a run is.
@@ -184,9 +190,13 @@ pub enum Answer {
         reason: Refusal,
         message: Arc<str>,
     },
-    /// Of a limiter: the task may go out.
+    /// Of a limiter: the task may go out, or the run begin.
     Granted {
         limit: LimitName,
+    },
+    /// Of a limiter, to a run that is to begin in the place of another: this one may be asked to go. The ask waits on.
+    Occupied {
+        by: Sender,
     },
 }
 
@@ -212,6 +222,8 @@ pub enum Refusal {
     Open,
     /// A limit or a shape: the message can never be taken.
     Invalid,
+    /// Said by a limiter to a run that does not want to wait.
+    NoPlace,
 }
 
 impl Refusal {
@@ -226,6 +238,7 @@ impl Refusal {
             Self::PastPivot => "past_pivot",
             Self::Open => "open",
             Self::Invalid => "invalid",
+            Self::NoPlace => "no_place",
         }
     }
 }
@@ -278,6 +291,8 @@ pub fn child_start(from: &Sender, number: MessageNo, workflow_id: &WorkflowId, b
             detached: body.detached,
             scheduled: body.scheduled.clone(),
         })),
+        priority: body.priority,
+        queued: false,
         continues: None,
     }
 }

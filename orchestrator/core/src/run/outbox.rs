@@ -6,6 +6,7 @@
 //! | wake, due | pending | sent again; the pause doubles up to five minutes, of an ask for a permit to half an hour |
 //! | answered | pending | gone; a refusal of a start ends the step, one of an undo parks it |
 //! | accepted | a start that was refused | its run is told to cancel |
+//! | occupied | the ask of a run that is to begin in the place of another | that one is told to cancel ([`super::admission`]) |
 //! | granted | an ask that was taken back | given back ([`super::permit`]), after the answer to a release that is pending |
 //! | answered | not pending | nothing |
 //!
@@ -18,7 +19,7 @@ use super::event::{Event, MessageSent};
 use super::input::Operation;
 use super::limits::{ASK_PAUSE_LONGEST, MESSAGE_PAUSE_FIRST, MESSAGE_PAUSE_LONGEST};
 use super::message::{Answer, Body, Recipient};
-use super::{permit, workflow};
+use super::{admission, permit, workflow};
 use crate::ids::MessageNo;
 use crate::time::Span;
 
@@ -52,14 +53,23 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
     if d.state.parked.is_some() && matches!(*body, Body::StartChild(_) | Body::Undo { .. }) {
         return;
     }
-    // Nothing else means that there is room.
-    if matches!(*body, Body::Ask(_)) && !matches!(answer, Answer::Granted { .. }) {
-        return;
+    if let Body::Ask(ask) = &*body {
+        let is_decided = match ask.is_of_run() {
+            true => admission::hear(d, &answer),
+            // Nothing else means that there is room.
+            false => matches!(answer, Answer::Granted { .. }),
+        };
+        if !is_decided {
+            return;
+        }
     }
     d.emit(Event::MessageAnswered {
         number,
         answer: answer.clone(),
     });
+    if matches!(&*body, Body::Ask(ask) if ask.is_of_run()) {
+        admission::decided(d, &answer);
+    }
     permit::answered(d, number, &body);
     permit::released(d, &body);
     workflow::answered(d, number, &to, &body, &answer);

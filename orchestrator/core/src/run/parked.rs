@@ -29,7 +29,7 @@ use super::ledger::{LedgerEntry, UndoState};
 use super::open::Open;
 use super::request::{Verb, was_taken};
 use super::state::Step;
-use super::{activity, blocked, compensation, stop, tree};
+use super::{activity, admission, blocked, compensation, stop, tree};
 use crate::definition::plan::{NodeId, NodeKind, Undo};
 use crate::ids::StepPath;
 use crate::json::{self, Limits};
@@ -106,7 +106,11 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
         event_limit: d.state.event_limit_to_go_on(),
         history_limit: d.state.history_limit_to_go_on(),
     });
+    let is_blocked = !blocked.is_empty();
     blocked::resume(d, blocked);
+    if !is_blocked {
+        admission::resumed(d);
+    }
     Ok(())
 }
 

@@ -30,11 +30,12 @@ use super::execution::{Execution, Wait};
 use super::failure::{Failure, error_type};
 use super::message::{Answer, Body, Recipient};
 use super::outbox;
+use super::scope::RunScope;
 use super::state::{Heard, State};
 use crate::definition::plan::{Activity, Limiting};
 use crate::expression::Template;
 use crate::ids::{MessageNo, QueueName, StepPath, TaskNo};
-use crate::limit::{Ask, Bound, LimitKind, LimitName, PRIORITY};
+use crate::limit::{Ask, Bound, LimitKind, LimitName, OnConflict, PRIORITY};
 use crate::time::Timestamp;
 
 /// Longest key of a limit, in bytes.
@@ -125,11 +126,16 @@ pub(super) fn limits(
 }
 
 fn key(d: &Decider<'_>, step: &StepPath, template: Option<&Template>) -> Result<Arc<str>, Failure> {
+    key_in(&d.scope(step), template)
+}
+
+/// The value of a key; empty where there is none.
+pub(super) fn key_in(scope: &RunScope<'_>, template: Option<&Template>) -> Result<Arc<str>, Failure> {
     let Some(template) = template else {
         return Ok(Arc::default());
     };
     let bad = |problem: &str| Failure::new(error_type::EXPRESSION, &format!("the key of a limit {problem}"));
-    let key = match &*d.scope(step).evaluate(Some(template))? {
+    let key = match &*scope.evaluate(Some(template))? {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Bool(truth) => truth.to_string(),
@@ -178,10 +184,14 @@ pub(super) fn open(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
         bound: limit.bound,
         step: step.clone(),
         direction,
-        priority: limits.and_then(|limits| limits.priority).unwrap_or(PRIORITY),
+        priority: limits
+            .and_then(|limits| limits.priority)
+            .or(d.state.birth.priority)
+            .unwrap_or(PRIORITY),
         fairness_key: limits
             .map(|limits| Arc::clone(&limits.fairness_key))
             .unwrap_or_default(),
+        on_conflict: OnConflict::Queue,
     });
     match ask {
         Some(ask) => outbox::send(d, to(&ask.limit), Body::Ask(Box::new(ask))),
@@ -195,7 +205,7 @@ pub(super) fn open(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
 }
 
 /// Whichever run has the id: limiters are none.
-fn to(limit: &LimitName) -> Recipient {
+pub(super) fn to(limit: &LimitName) -> Recipient {
     Recipient {
         workflow_id: limit.address(),
         run: None,
@@ -205,7 +215,7 @@ fn to(limit: &LimitName) -> Recipient {
 /// A permit was granted.
 pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, body: &Body) {
     let Body::Ask(ask) = body else { return };
-    let goes_on = !d.state.is_closed() && d.state.parked.is_none();
+    let goes_on = !d.state.is_closed() && d.state.parked.is_none() && !ask.is_of_run();
     if goes_on && d.state.waits_for(ask, number) {
         open(d, &ask.step, ask.direction);
     }
@@ -214,7 +224,10 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, body: &Body) {
 /// A permit was granted that nobody asks for any more: an old copy of the ask has arrived after it was taken back. A release
 /// that is under way may have been there before that copy, so one more follows when it has been answered.
 pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) {
-    if d.state.permits.contains_key(&ask) || d.state.mail.granted_again.contains(&ask) {
+    let own = d.state.run_id();
+    let place = d.state.place.as_ref();
+    let is_place = place.is_some_and(|place| place.ask == ask && place.asked_by == own);
+    if is_place || d.state.permits.contains_key(&ask) || d.state.mail.granted_again.contains(&ask) {
         return;
     }
     let mut pending = d.state.mail.outbox.values();
@@ -222,17 +235,17 @@ pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) 
         let (number, answer) = (ask, Answer::Granted { limit });
         d.emit(Event::MessageAnswered { number, answer });
     } else {
-        outbox::send(d, to(&limit), Body::Release { limit, ask });
+        outbox::send(d, to(&limit), Body::Release { limit, ask, of: None });
     }
 }
 
 /// A limiter has had a release.
 pub(super) fn released(d: &mut Decider<'_>, body: &Body) {
-    if let Body::Release { limit, ask } = body
+    if let Body::Release { limit, ask, of: None } = body
         && d.state.mail.granted_again.contains(ask)
     {
         let (limit, ask) = (limit.clone(), *ask);
-        outbox::send(d, to(&limit), Body::Release { limit, ask });
+        outbox::send(d, to(&limit), Body::Release { limit, ask, of: None });
     }
 }
 
@@ -248,7 +261,8 @@ pub(super) fn give_back(d: &mut Decider<'_>) {
             .outbox
             .iter()
             .filter_map(|(number, pending)| match &*pending.body {
-                Body::Ask(ask) if d.state.is_closed() || !d.state.waits_for(ask, *number) => {
+                // That of the run itself is for its admission to give back.
+                Body::Ask(ask) if !ask.is_of_run() && (d.state.is_closed() || !d.state.waits_for(ask, *number)) => {
                     Some((*number, ask.limit.clone()))
                 }
                 _ => None,
@@ -263,7 +277,7 @@ pub(super) fn give_back(d: &mut Decider<'_>) {
         }
         // What is given back may have been what others were kept for.
         for (ask, limit) in unneeded {
-            outbox::send(d, to(&limit), Body::Release { limit, ask });
+            outbox::send(d, to(&limit), Body::Release { limit, ask, of: None });
         }
     }
 }

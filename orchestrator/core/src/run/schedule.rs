@@ -96,6 +96,8 @@ pub fn plan() -> Plan {
         timeout: None,
         compensation: CompensationPolicy::default(),
         schedule: None,
+        concurrency: None,
+        priority: None,
     }
 }
 
@@ -523,6 +525,7 @@ fn start(d: &mut Decider<'_>, due: Due) {
         step: StepPath::new(""),
         parent_close: OnParentClose::Abandon,
         detached: false,
+        priority: None,
         scheduled: Some(ScheduledBy {
             nominal_time: due.nominal,
             trigger: due.trigger,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::admission::{Admission, Place};
 use super::effect::Direction;
 use super::event::{Continues, RunStarted, StepOutcome};
 use super::execution::{Execution, Known, OpenTask, Wait};
@@ -60,6 +61,15 @@ pub struct State {
     /// Granted to tasks of this run, by the message that asked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) permits: BTreeMap<MessageNo, Permit>,
+    /// What it waits for before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) admission: Option<Admission>,
+    /// Asked for or had, among the open runs of its workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<Box<Place>>,
+    /// The transition with which it began, where that is not its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) began_in: Option<u32>,
     /// Steps under way that are no activities, and have something to remember.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) open: BTreeMap<StepPath, Open>,
@@ -331,7 +341,7 @@ impl State {
 
     /// Whether no other run can have the workflow id: not once the run has closed, though it be undone later.
     pub fn holds_workflow_id(&self) -> bool {
-        self.closed_at().is_none()
+        self.closed_at().is_none() && self.admission != Some(Admission::Id)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -341,8 +351,14 @@ impl State {
     pub fn status(&self) -> Status {
         match &self.phase {
             Phase::Closed(closed) => closed.status,
+            // Also while it is parked: the workflow id is another run's.
+            Phase::Running if self.admission == Some(Admission::Id) => Status::Queued,
             _ if self.parked.is_some() || self.is_step_parked() || self.is_undo_parked() => Status::Parked,
-            Phase::Running => Status::Running,
+            Phase::Running => match self.admission {
+                None => Status::Running,
+                Some(Admission::Id) => Status::Queued,
+                Some(Admission::Place) => Status::Waiting,
+            },
             Phase::Stopping(_) => Status::Compensating,
         }
     }
@@ -387,7 +403,7 @@ impl State {
         let open = self.open.values();
         let mut open = open.filter(|open| matches!(open, Open::Signal { .. } | Open::Child(_)));
         let mut undone = self.ledger.iter().filter(|entry| entry.child.is_some());
-        open.next().is_some() || undone.any(|entry| entry.state == UndoState::Running)
+        self.admission.is_some() || open.next().is_some() || undone.any(|entry| entry.state == UndoState::Running)
     }
 
     fn is_step_parked(&self) -> bool {
@@ -561,6 +577,8 @@ impl State {
             answer: None,
             traceparent: self.birth.traceparent.clone(),
             parent: self.birth.parent.clone(),
+            priority: Some(self.priority()),
+            queued: false,
             continues: Some(Box::new(Continues {
                 run: self.birth.run_id,
                 signals: self.signals.buffer.clone(),
@@ -572,6 +590,7 @@ impl State {
                     .collect(),
                 requests: self.requests.clone(),
                 taken: self.taken.clone(),
+                place: self.place.clone(),
             })),
         }
     }

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
+    /// Accepted, and waits until the open run of its workflow id has closed.
+    Queued,
+    /// Waits for a place among the open runs of its workflow (`concurrency`).
+    Waiting,
     Running,
     /// Stopping or undoing.
     Compensating,
@@ -26,10 +30,14 @@ pub enum Status {
     /// Stopped at once; nothing was undone.
     Terminated,
     ContinuedAsNew,
+    /// There was no room for it (`on_conflict: skip`), so it never began.
+    Skipped,
 }
 
 impl Status {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
+        Self::Queued,
+        Self::Waiting,
         Self::Running,
         Self::Compensating,
         Self::Paused,
@@ -42,10 +50,13 @@ impl Status {
         Self::TimedOut,
         Self::Terminated,
         Self::ContinuedAsNew,
+        Self::Skipped,
     ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Compensating => "compensating",
             Self::Paused => "paused",
@@ -58,6 +69,7 @@ impl Status {
             Self::TimedOut => "timed_out",
             Self::Terminated => "terminated",
             Self::ContinuedAsNew => "continued_as_new",
+            Self::Skipped => "skipped",
         }
     }
 
@@ -67,7 +79,10 @@ impl Status {
 
     /// A closed run has given its workflow id back.
     pub const fn is_closed(self) -> bool {
-        !matches!(self, Self::Running | Self::Compensating | Self::Paused | Self::Parked)
+        !matches!(
+            self,
+            Self::Queued | Self::Waiting | Self::Running | Self::Compensating | Self::Paused | Self::Parked
+        )
     }
 }
 

@@ -66,16 +66,29 @@ pub fn turns(state: &State, transition: &Transition) -> Vec<Turn> {
         successor: None,
     };
     let mut turns = Vec::new();
-    if seq == 1 {
+    // One that waits is told to have started when it begins.
+    let between: Vec<Status> = state
+        .turns
+        .iter()
+        .filter(|(changed, _)| *changed == seq)
+        .map(|(_, status)| *status)
+        .collect();
+    let waits = between
+        .iter()
+        .any(|status| matches!(status, Status::Queued | Status::Waiting));
+    let begins = state.began_in == Some(seq);
+    if seq == 1 && !waits || begins {
         turns.push(Turn {
             started: true,
             ..turn(Status::Running)
         });
     }
-    let between = state.turns.iter().filter(|(changed, _)| *changed == seq);
-    turns.extend(between.map(|(_, status)| Turn {
-        error: why(*status, &transition.events),
-        ..turn(*status)
+    let between = between
+        .into_iter()
+        .filter(|status| !begins || *status != Status::Running);
+    turns.extend(between.map(|status| Turn {
+        error: why(status, &transition.events),
+        ..turn(status)
     }));
     let ends = state.reopened.as_deref().into_iter().chain(state.closed());
     turns.extend(ends.filter(|closed| closed.seq == seq).map(|closed| Turn {

@@ -62,6 +62,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &C
                 },
                 detached: child.detached,
                 scheduled: None,
+                priority: d.state.birth.priority,
             };
             outbox::send(d, to, Body::StartChild(body));
         }
@@ -216,7 +217,8 @@ fn ended(d: &mut Decider<'_>, run: RunId, closed: ChildClosed) {
     let Some(node) = tree::find(d.plan, step.as_str()) else {
         return d.park_for_lack_of("workflow", &step);
     };
-    let completed = closed.status == Status::Completed;
+    // One for which there was no room was not to begin then: that is no failure.
+    let completed = matches!(closed.status, Status::Completed | Status::Skipped);
     let error = (!completed).then(|| {
         let unsaid = || Failure::new(error_type::CHILD_FAILED, "the child did not complete");
         closed.error.unwrap_or_else(unsaid).at(&step)
@@ -252,7 +254,9 @@ fn undone(d: &mut Decider<'_>, closed: ChildClosed) {
                 error,
             });
         }
-        Status::Failed | Status::Compensated | Status::Cancelled | Status::TimedOut => Resolution::Done,
+        Status::Failed | Status::Compensated | Status::Cancelled | Status::TimedOut | Status::Skipped => {
+            Resolution::Done
+        }
         _ => return,
     };
     d.emit(Event::UndoResolved {

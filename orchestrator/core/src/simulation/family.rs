@@ -97,6 +97,8 @@ impl<'p> World<'p> {
             }),
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         self.open(&self.plans[0], start);

@@ -53,7 +53,10 @@ fn runs_of_random_definitions_keep_their_promises_and_reach_everything() {
 
 fn unreached(events: &BTreeSet<String>, statuses: &BTreeSet<Status>) -> Vec<String> {
     let events = EVENTS.iter().filter(|name| !events.contains(**name));
-    let closed = Status::ALL.into_iter().filter(|status| status.is_closed());
+    // Nothing that is drawn limits how many runs are open.
+    let closed = Status::ALL
+        .into_iter()
+        .filter(|status| status.is_closed() && *status != Status::Skipped);
     let closed = closed.filter(|status| !statuses.contains(status));
     events
         .map(ToString::to_string)

@@ -49,6 +49,9 @@ impl Model {
             timeout: None,
             compensation: original.compensation,
             schedule: None,
+            // A run that waits for its turn has done nothing; what is explored is a run that has begun.
+            concurrency: None,
+            priority: None,
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);

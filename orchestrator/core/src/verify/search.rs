@@ -342,6 +342,8 @@ pub(super) fn begin(plan: &Plan) -> Result<Option<(State, Transition)>, Rejected
         answer: None,
         traceparent: None,
         parent: None,
+        priority: None,
+        queued: false,
         continues: None,
     };
     run::start(plan, start, NOW).map(Some)

@@ -146,6 +146,8 @@ impl TestRun {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let at = Timestamp(1_795_000_000_000_000 + i64::try_from(number).unwrap() * 1_000_000);

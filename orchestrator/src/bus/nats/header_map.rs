@@ -44,6 +44,7 @@ static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
         name::VERSION,
         name::ID_REUSE,
         name::ID_CONFLICT,
+        name::PRIORITY,
         name::SEARCH_ATTRIBUTES,
         name::REPLY_ON,
         name::REPLY_TO,

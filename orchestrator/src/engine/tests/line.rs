@@ -394,6 +394,10 @@ impl Store for LineStore {
         self.line.read(self.store.permits(partition)).await
     }
 
+    async fn ids_queued_for(&self, partition: i16) -> Result<Vec<(Namespace, WorkflowId)>, StoreError> {
+        self.line.read(self.store.ids_queued_for(partition)).await
+    }
+
     async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
         self.store.set_queue(row).await
     }

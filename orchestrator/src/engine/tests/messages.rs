@@ -75,6 +75,7 @@ fn start_child(run_id: RunId, workflow: &str) -> Body {
         parent_close: OnParentClose::RequestCancel,
         detached: false,
         scheduled: None,
+        priority: None,
     })
 }
 
@@ -281,7 +282,7 @@ async fn what_cannot_be_delivered_is_answered() {
         .into_iter()
         .map(|(number, answer)| match answer {
             Answer::Refused { reason, .. } => (number, reason),
-            Answer::Accepted | Answer::Granted { .. } => panic!("{number} was accepted"),
+            Answer::Accepted | Answer::Granted { .. } | Answer::Occupied { .. } => panic!("{number} was accepted"),
         })
         .collect();
     reasons.sort_by_key(|(number, _)| *number);

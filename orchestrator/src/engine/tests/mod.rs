@@ -6,6 +6,7 @@
 //! `KNARR_SIM_SEED=S` that one alone. [`sim`] does the same for definitions of every kind.
 
 mod activities;
+mod admission;
 mod bounds;
 mod deferral;
 mod families;

@@ -506,7 +506,7 @@ impl World {
                     "seed {seed}: {run} would sleep too long"
                 );
             }
-            if row.closed_at.is_none() {
+            if row.has_id() {
                 assert!(
                     open.insert(row.workflow_id.clone()),
                     "seed {seed}: two open runs of {}",

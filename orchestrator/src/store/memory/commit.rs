@@ -89,7 +89,7 @@ impl State {
         let mut open: BTreeSet<(&Namespace, &WorkflowId)> = self
             .runs
             .values()
-            .filter(|row| row.closed_at.is_none() && !after.contains_key(&row.run_id))
+            .filter(|row| row.has_id() && !after.contains_key(&row.run_id))
             .map(|row| (&row.namespace, &row.workflow_id))
             .collect();
         for row in after.values() {
@@ -111,7 +111,7 @@ impl State {
             }
             // An update does not write the ids: those of the stored row count.
             let ids = self.runs.get(&row.run_id).unwrap_or(row);
-            if row.closed_at.is_none() && !open.insert((&ids.namespace, &ids.workflow_id)) {
+            if row.has_id() && !open.insert((&ids.namespace, &ids.workflow_id)) {
                 return refuse("the workflow id has an open run");
             }
         }

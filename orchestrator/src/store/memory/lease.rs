@@ -208,7 +208,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
-                permits: self.permits.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition) || self.is_queued_in(*partition),
             })
             .collect())
     }
@@ -254,7 +254,7 @@ impl State {
                 partition: *partition,
                 cursor: row.cursor.clone(),
                 deferred: self.deferred.keys().any(|id| id.partition == *partition),
-                permits: self.permits.keys().any(|id| id.partition == *partition),
+                permits: self.permits.keys().any(|id| id.partition == *partition) || self.is_queued_in(*partition),
             })
             .collect()
     }

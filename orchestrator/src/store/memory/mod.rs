@@ -223,6 +223,10 @@ impl Store for MemoryStore {
         Ok(self.available()?.permits(partition))
     }
 
+    async fn ids_queued_for(&self, partition: i16) -> Result<Vec<(Namespace, WorkflowId)>, StoreError> {
+        Ok(self.available()?.ids_queued_for(partition))
+    }
+
     async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
         self.available()?.set_queue(row)
     }

@@ -107,6 +107,20 @@ impl State {
         .collect()
     }
 
+    pub(super) fn is_queued_in(&self, partition: i16) -> bool {
+        let mut runs = self.runs.values();
+        runs.any(|row| row.partition == partition && row.is_queued())
+    }
+
+    pub(super) fn ids_queued_for(&self, partition: i16) -> Vec<(Namespace, WorkflowId)> {
+        let queued = self.runs.values();
+        let queued = queued.filter(|row| row.partition == partition && row.is_queued());
+        let ids: BTreeSet<_> = queued
+            .map(|row| (row.namespace.clone(), row.workflow_id.clone()))
+            .collect();
+        ids.into_iter().collect()
+    }
+
     pub(super) fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let Some(row) = self.runs.get(&run) else {
             return Ok(Vec::new());

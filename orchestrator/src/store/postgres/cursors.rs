@@ -21,7 +21,8 @@ impl PostgresStore {
             Row,
             r#"select p.partition, p.cursor_seq, p.cursor_at as "cursor_at!: At", p.cursor_stream,
                       exists (select from deferred d where d.partition = p.partition) as "deferred!",
-                      exists (select from permits r where r.partition = p.partition) as "permits!"
+                      exists (select from permits r where r.partition = p.partition)
+                          or exists (select from runs q where q.partition = p.partition and q.status = 'queued') as "permits!"
                from partitions p order by p.partition"#
         )
         .fetch_all(&mut *connection)
@@ -38,7 +39,8 @@ pub(super) async fn owned(connection: &mut PgConnection, session: &Session) -> R
         r#"select p.partition as "partition!", p.cursor_seq as "cursor_seq!", p.cursor_at as "cursor_at!: At",
                   p.cursor_stream as "cursor_stream!",
                   exists (select from deferred d where d.partition = p.partition) as "deferred!",
-                  exists (select from permits r where r.partition = p.partition) as "permits!"
+                  exists (select from permits r where r.partition = p.partition)
+                      or exists (select from runs q where q.partition = p.partition and q.status = 'queued') as "permits!"
            from partitions p join sessions s on s.id = p.owner
            where s.id = $1 and s.epoch = $2
            order by p.partition"#,

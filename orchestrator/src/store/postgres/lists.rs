@@ -73,20 +73,20 @@ impl PostgresStore {
             from (
                 select o.* from runs o
                 where o.namespace = $1 and o.workflow_id = $2
-                    and (case when o.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                    and (case when o.closed_at is null and o.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                               else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
                     and ($5::uuid is null or o.run_id < $5)
                 union all
                 (select c.* from runs c
                  where c.namespace = $1 and c.workflow_id = $2
-                    and (case when c.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                    and (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                               else c.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
-                    and (case when c.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                    and (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                               else c.run_id end) < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
                     and ($3::text is null or c.workflow = $3)
                     and ($4::text is null or c.status = $4)
                  order by c.namespace desc, c.workflow_id desc,
-                    (case when c.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                    (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                           else c.run_id end) desc
                  limit $6)
             ) r

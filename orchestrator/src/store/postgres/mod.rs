@@ -329,6 +329,10 @@ impl Store for PostgresStore {
         within(self.patience * LOADS, self.permits_of(partition)).await
     }
 
+    async fn ids_queued_for(&self, partition: i16) -> Result<Vec<(Namespace, WorkflowId)>, StoreError> {
+        within(self.patience * LOADS, Self::ids_queued_for(self, partition)).await
+    }
+
     async fn set_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
         self.answered(self.say_of_queue(row)).await
     }

@@ -65,9 +65,9 @@ impl PostgresStore {
                 unnest($1::text[], $2::text[], $3::text[]) as w (namespace, workflow_id, request_id)
                 cross join lateral (
                     select l.run_id from runs l
-                    where l.namespace = w.namespace and l.workflow_id = w.workflow_id
+                    where l.namespace = w.namespace and l.workflow_id = w.workflow_id and l.status <> 'queued'
                     order by l.namespace desc, l.workflow_id desc,
-                        (case when l.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                        (case when l.closed_at is null and l.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                               else l.run_id end) desc
                     limit 1
                 ) last
@@ -76,8 +76,11 @@ impl PostgresStore {
                     union all
                     select o.* from runs o
                     where o.namespace = w.namespace and o.workflow_id = w.workflow_id
-                        and (case when o.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                        and (case when o.closed_at is null and o.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                                   else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
+                    union all
+                    select k.* from runs k
+                    where k.status = 'queued' and k.namespace = w.namespace and k.workflow_id = w.workflow_id
                     union all
                     select q.* from runs q
                     where q.again and q.namespace = w.namespace and q.workflow_id = w.workflow_id
@@ -86,10 +89,10 @@ impl PostgresStore {
                     select f.* from (
                         select e.* from runs e
                         where e.namespace = w.namespace and e.workflow_id = w.workflow_id
-                            and (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                            and (case when e.closed_at is null and e.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                                       else e.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
                         order by e.namespace, e.workflow_id,
-                            (case when e.closed_at is null then '00000000-0000-0000-0000-000000000000'::uuid
+                            (case when e.closed_at is null and e.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
                                   else e.run_id end)
                         limit 1
                     ) f where f.request_id = w.request_id
@@ -152,6 +155,23 @@ impl PostgresStore {
             });
         }
         Ok(found)
+    }
+
+    /// Workflow ids of a partition that starts are queued for.
+    pub(super) async fn ids_queued_for(&self, partition: i16) -> Result<Vec<(Namespace, WorkflowId)>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let records = sqlx::query!(
+            "select distinct namespace, workflow_id from runs where partition = $1 and status = 'queued'",
+            partition
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        let ids = records.into_iter();
+        Ok(ids
+            .map(|record| (Namespace::new(&record.namespace), WorkflowId::new(&record.workflow_id)))
+            .collect())
     }
 
     pub(super) async fn load(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {

@@ -7,6 +7,7 @@ use crate::definition::duration;
 use crate::definition::model::Definition;
 use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
 use crate::expression;
+use crate::limit::OnConflict;
 
 pub(crate) fn json(definition: &Definition) -> Value {
     let mut root = Map::new();
@@ -41,6 +42,19 @@ pub(crate) fn json(definition: &Definition) -> Value {
             said.remove("workflow");
         }
         put("schedule", said);
+    }
+    if let Some(concurrency) = &definition.concurrency {
+        let mut said = json!({ "limit": concurrency.limit });
+        if let Some(key) = &concurrency.key {
+            said["key"] = key.to_json();
+        }
+        if concurrency.on_conflict != OnConflict::default() {
+            said["on_conflict"] = json!(concurrency.on_conflict);
+        }
+        put("concurrency", said);
+    }
+    if let Some(priority) = definition.priority {
+        put("priority", json!(priority));
     }
     put("steps", steps(&definition.steps));
     if let Some(output) = &definition.output {

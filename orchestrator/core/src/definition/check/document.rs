@@ -42,6 +42,9 @@ pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<
     for (_, value) in &definition.search_attributes {
         walk.template(value, &facts, &At::with_roots(&["input", "run"]));
     }
+    if let Some(key) = definition.concurrency.as_ref().and_then(|it| it.key.as_ref()) {
+        walk.template(key, &facts, &At::with_roots(&["input", "run"]));
+    }
     let at = At::with_roots(STEP_ROOTS);
     let falls = walk.sequence(&definition.steps, &mut facts, &at);
     if let Some(output) = &definition.output {

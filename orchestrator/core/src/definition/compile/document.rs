@@ -5,7 +5,7 @@ use super::steps::Compiler;
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model;
-use crate::definition::plan::Plan;
+use crate::definition::plan::{Plan, RunConcurrency};
 use crate::definition::schema;
 use crate::ids::{DefinitionHash, WorkflowName};
 
@@ -21,6 +21,13 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         .iter()
         .map(|(name, value)| Ok((name.text.clone(), template(value)?)))
         .collect::<Result<_, Diagnostic>>()?;
+    let concurrency = definition.concurrency.as_ref().map(|it| {
+        Ok(Box::new(RunConcurrency {
+            limit: it.limit,
+            key: it.key.as_ref().map(template).transpose()?,
+            on_conflict: it.on_conflict,
+        }))
+    });
     Ok(Plan {
         workflow: WorkflowName::new(&definition.workflow.text),
         version: definition.version,
@@ -34,5 +41,7 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         timeout: definition.timeout,
         compensation: definition.compensation,
         schedule: definition.schedule.clone(),
+        concurrency: concurrency.transpose()?,
+        priority: definition.priority,
     })
 }

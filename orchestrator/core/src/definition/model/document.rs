@@ -3,6 +3,7 @@
 use super::{CallFields, Steps};
 use crate::definition::plan::{Cancellation, CompensationPolicy};
 use crate::definition::tree::{Node, Place};
+use crate::limit::OnConflict;
 use crate::schedule::Spec;
 use crate::time::Span;
 
@@ -21,6 +22,17 @@ pub(crate) struct Definition {
     pub(crate) search_attributes: Vec<(Text, Node)>,
     pub(crate) timeout: Option<Span>,
     pub(crate) schedule: Option<Spec>,
+    pub(crate) concurrency: Option<RunConcurrency>,
+    pub(crate) priority: Option<u8>,
+}
+
+/// How many runs are open at a time.
+#[derive(Debug)]
+pub(crate) struct RunConcurrency {
+    pub(crate) limit: u32,
+    /// One limit for each of its values.
+    pub(crate) key: Option<Node>,
+    pub(crate) on_conflict: OnConflict,
 }
 
 /// Inlined; the place is that of the key's value in the definition.

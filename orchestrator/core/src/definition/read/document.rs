@@ -4,7 +4,7 @@ use super::activity::cancellation;
 use super::retry::call_fields;
 use super::steps::Reader;
 use super::value::{computed_text, whole, word};
-use super::{Files, Found};
+use super::{Files, Found, limiting};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::fields::Fields;
@@ -59,6 +59,8 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .unwrap_or_default(),
         timeout: fields.duration("timeout", found),
         schedule,
+        concurrency: limiting::of_runs(&fields, found),
+        priority: limiting::priority(&fields, found),
     })
 }
 

@@ -1,13 +1,13 @@
-//! `concurrency`, `rate`, `priority` and `fairness_key`: what tasks wait for beside a worker.
+//! `concurrency`, `rate`, `priority` and `fairness_key`: what tasks wait for beside a worker, and runs before they begin.
 
 use super::Found;
-use super::value::{computed_text, whole};
+use super::value::{computed_text, whole, word};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::fields::Fields;
-use crate::definition::keys::{CONCURRENCY, RATE};
-use crate::definition::model::{Limited, Limiting};
-use crate::limit::Rate;
+use crate::definition::keys::{CONCURRENCY, RATE, RUN_CONCURRENCY};
+use crate::definition::model::{Limited, Limiting, RunConcurrency};
+use crate::limit::{OnConflict, Rate};
 use crate::time::Span;
 
 const MAX_LIMIT: u32 = 1_000_000;
@@ -17,11 +17,35 @@ pub(super) fn limiting(fields: &Fields<'_>, found: &mut Found) -> Limiting {
     Limiting {
         concurrency: concurrency(fields, found),
         rate: rate(fields, found),
-        priority: whole(fields, "priority", LOWEST_PRIORITY, found).and_then(|priority| u8::try_from(priority).ok()),
+        priority: priority(fields, found),
         fairness_key: fields
             .get("fairness_key")
             .and_then(|node| computed_text(node, "fairness_key", found)),
     }
+}
+
+pub(super) fn priority(fields: &Fields<'_>, found: &mut Found) -> Option<u8> {
+    whole(fields, "priority", LOWEST_PRIORITY, found).and_then(|priority| u8::try_from(priority).ok())
+}
+
+/// Of a definition.
+pub(super) fn of_runs(fields: &Fields<'_>, found: &mut Found) -> Option<RunConcurrency> {
+    let conflicts = [
+        ("queue", OnConflict::Queue),
+        ("reject", OnConflict::Reject),
+        ("cancel_running", OnConflict::CancelRunning),
+        ("skip", OnConflict::Skip),
+    ];
+    let fields = Fields::open(fields.get("concurrency")?, &RUN_CONCURRENCY, found)
+        .map(|inner| (inner, "concurrency", fields))?;
+    let limit = limit(&fields, found);
+    let key = fields.0.get("key").and_then(|node| computed_text(node, "key", found));
+    let on_conflict = word(&fields.0, "on_conflict", &conflicts, found).unwrap_or_default();
+    Some(RunConcurrency {
+        limit: limit?,
+        key,
+        on_conflict,
+    })
 }
 
 fn concurrency(fields: &Fields<'_>, found: &mut Found) -> Option<Limited<u32>> {

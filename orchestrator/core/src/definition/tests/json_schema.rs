@@ -24,6 +24,7 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("compensate", keys::COMPENSATE),
     ("concurrency", keys::CONCURRENCY),
     ("rate", keys::RATE),
+    ("run_concurrency", keys::RUN_CONCURRENCY),
     ("retry", keys::RETRY),
     ("parallel", keys::PARALLEL),
     ("join", keys::JOIN),

@@ -141,6 +141,8 @@ fn the_final_status_says_how_a_run_ended() {
     let run = super::dsl::run(vec![continue_as_new("again", None)]);
     ended.push(run.status());
 
+    ended.push(super::admission::skipped().status());
+
     let closed = Status::ALL.into_iter().filter(|status| status.is_closed());
     assert_eq!(ended, closed.collect::<Vec<_>>());
 }

@@ -317,7 +317,7 @@ impl Def {
     }
 }
 
-fn template(value: &Value) -> Template {
+pub(crate) fn template(value: &Value) -> Template {
     Template::compile(value).unwrap()
 }
 
@@ -534,6 +534,8 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         timeout: None,
         compensation: Default::default(),
         schedule: None,
+        concurrency: None,
+        priority: None,
     }
 }
 
@@ -573,6 +575,8 @@ pub(crate) fn begin(input: Value) -> Start {
         answer: None,
         traceparent: None,
         parent: None,
+        priority: None,
+        queued: false,
         continues: None,
     }
 }

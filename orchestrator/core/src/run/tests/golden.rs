@@ -35,6 +35,38 @@ fn the_history_of_a_completed_and_of_an_undone_run() {
 }
 
 #[test]
+fn a_run_that_waits_for_its_id_then_for_its_place() {
+    let mut limited = with_timeout(plan(vec![act("a")]), 60);
+    limited.concurrency = Some(Box::new(crate::definition::plan::RunConcurrency {
+        limit: 2,
+        key: Some(template(&json!("${ input.customer }"))),
+        on_conflict: crate::limit::OnConflict::CancelRunning,
+    }));
+    let start = crate::run::input::Start {
+        queued: true,
+        priority: Some(1),
+        ..begin(json!({"customer": "c1"}))
+    };
+    let mut run = Run::started(limited, start).unwrap();
+    run.take(Input::IdFree);
+    let number = run.pending()[0].0;
+    let limit = run.state.place().unwrap().limit.clone();
+    let by = crate::run::message::Sender {
+        run: crate::ids::RunId(uuid::Uuid::from_u128(77)),
+        namespace: "default".into(),
+        workflow_id: "order-0".into(),
+    };
+    for answer in [
+        crate::run::message::Answer::Occupied { by },
+        crate::run::message::Answer::Granted { limit },
+    ] {
+        run.take(Input::MessageAnswered { number, answer });
+    }
+    run.complete("do a");
+    insta::assert_snapshot!("waits", lines(&run));
+}
+
+#[test]
 fn a_run_with_limits() {
     let limits = LimitsDef {
         concurrency: Some((2, Some("${ input.customer }"))),

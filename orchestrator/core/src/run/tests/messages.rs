@@ -55,6 +55,7 @@ fn child(steps: Vec<Def>) -> Run {
         parent_close: Default::default(),
         detached: false,
         scheduled: None,
+        priority: None,
     };
     let start = child_start(&other(), MessageNo(1), &"order-1".into(), &body);
     Run::started(plan(steps), start).unwrap()

@@ -2,6 +2,7 @@
 //! says that a saga is handled right is in the table of [`behaviours`].
 
 mod activities;
+mod admission;
 mod attempts;
 mod behaviours;
 mod blocks;

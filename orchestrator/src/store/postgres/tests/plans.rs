@@ -64,7 +64,8 @@ async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() 
         let runs = store.find_runs(&[busy(request)]).await.unwrap().runs;
         assert_eq!(runs.len(), found, "{request}");
         let read = buffers_read(&url, store).await;
-        assert!(read > 0 && read < 40, "{request}: {read}");
+        // 19 to answer; the rest is the plan, which a connection makes once.
+        assert!(read > 0 && read < 60, "{request}: {read}");
     }
 }
 
