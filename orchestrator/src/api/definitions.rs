@@ -5,9 +5,9 @@ use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition,
+    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition, TriggerName,
 };
-use knarr_schemas::body::{ScheduleRequest, ScheduleVerb};
+use knarr_schemas::body::{ScheduleRequest, ScheduleVerb, TriggerRequest, TriggerVerb};
 use knarr_schemas::code;
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use crate::api::{Operations, Refusal, source};
 use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition};
 
 const DEFAULT_PAGE: u32 = 100;
+/// From this format level on every replica reads definitions that have triggers.
+const FORMAT_OF_TRIGGERS: i32 = 3;
 /// Characters that are kept of who and why.
 const MOST_TOLD: usize = 1_024;
 
@@ -41,6 +43,9 @@ impl<S: Store> Operations<S> {
             });
         };
         let plan = &definition.plan;
+        if !plan.triggers.is_empty() && self.store.format_level().await? < FORMAT_OF_TRIGGERS {
+            return Err(Refusal::new(409, &code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
         let stored = StoredDefinition {
             namespace: namespace.clone(),
             workflow: plan.workflow.clone(),
@@ -81,6 +86,7 @@ impl<S: Store> Operations<S> {
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
         self.set_schedule(namespace, plan).await?;
+        self.set_triggers(namespace, plan).await?;
         Ok(RegisteredDefinition {
             outcome,
             definition: Some(DefinitionInfo {
@@ -116,6 +122,36 @@ impl<S: Store> Operations<S> {
             overlap: None,
         };
         (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await
+    }
+
+    /// The highest version of a workflow speaks for its triggers: those it has are made or changed and keep their places; those
+    /// that it has not any more are deleted.
+    async fn set_triggers(&self, namespace: &Namespace, plan: &Plan) -> Result<(), Refusal> {
+        let highest = self.store.definition(namespace, &plan.workflow, None).await?;
+        if highest.is_none_or(|highest| highest.hash != plan.hash) {
+            return Ok(());
+        }
+        let workflow = plan.workflow.as_str();
+        let mut asked: Vec<(String, Option<Value>)> = self
+            .triggers_of(namespace, workflow)
+            .await?
+            .into_iter()
+            .filter(|name| plan.triggers.iter().all(|spec| *spec.name != **name))
+            .map(|name| (name, None))
+            .collect();
+        let said = plan.triggers.iter();
+        asked.extend(said.map(|spec| (spec.name.to_string(), Some((**spec.json()).clone()))));
+        for (name, trigger) in asked {
+            let request = TriggerRequest {
+                ask: TriggerVerb::Define,
+                trigger,
+                version: Some(plan.version),
+                to: None,
+            };
+            let workflow = workflow.to_owned();
+            (self.on_triggered)(namespace.clone(), TriggerName { workflow, name }, request).await?;
+        }
+        Ok(())
     }
 
     /// By name and version.

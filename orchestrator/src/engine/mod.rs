@@ -59,6 +59,8 @@ mod spans;
 mod start;
 mod token;
 mod too_large;
+mod trigger_reader;
+mod triggers;
 mod unaskable;
 mod upkeep;
 mod verb;

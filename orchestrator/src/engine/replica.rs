@@ -30,6 +30,7 @@ use super::queue_limits::{self, KnownLimits};
 use super::readers::Readers;
 use super::run_loop::Loop;
 use super::token::TokenKey;
+use super::triggers::Triggers;
 use crate::bus::Bus;
 use crate::bus::inlet::Room;
 use crate::store::{Store, StoreError};
@@ -168,6 +169,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             fetching_since: Instant::now(),
             deferral: Deferral::default(),
             limiters: Limiters::default(),
+            triggers: Triggers::default(),
             queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
             building: BatchBuilder::new(1),

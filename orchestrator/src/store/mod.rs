@@ -48,7 +48,8 @@ pub struct Cluster {
 /// | level | what it brought |
 /// |---|---|
 /// | 2 | the output of a step that an operator marked as done; limits that an operator raised; runs that have moved to another version |
-pub const FORMAT_LEVEL: i32 = 2;
+/// | 3 | triggers, definitions that have any, and runs that they start |
+pub const FORMAT_LEVEL: i32 = 3;
 
 /// How far a partition's log has been taken, and how to recognise that the log is still the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -529,7 +530,8 @@ pub struct NamespaceRow {
 /// What a namespace does about changes of status where nobody has said.
 pub const EVENTS_BY_DEFAULT: bool = false;
 
-/// Which runs a list shows; newest first, by keyset. Schedules are not among them, unless by their workflow or id.
+/// Which runs a list shows; newest first, by keyset. Schedules and triggers are not among them, unless by their
+/// workflow or id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     pub workflow: Option<WorkflowName>,
@@ -753,4 +755,18 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&WorkflowId>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The triggers of a namespace that are not deleted, as [`Store::list_schedules`].
+    fn list_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The triggers of these partitions that are not deleted.
+    fn triggers(&self, partitions: &[i16]) -> impl Future<Output = Result<Vec<RunId>, StoreError>> + Send;
+
+    /// What the cluster writes; it may be higher when this returns.
+    fn format_level(&self) -> impl Future<Output = Result<i32, StoreError>> + Send;
 }

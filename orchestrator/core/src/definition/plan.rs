@@ -12,6 +12,7 @@ use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
 use crate::limit::Rate;
 use crate::schedule::Spec;
 use crate::time::Span;
+use crate::trigger;
 
 /// A definition, ready to run.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Plan {
     pub compensation: CompensationPolicy,
     /// When it is started by itself.
     pub schedule: Option<Spec>,
+    /// What starts and signals its runs, by name.
+    pub triggers: Vec<trigger::Spec>,
 }
 
 /// How a failed run is undone (`compensation:`).

@@ -93,6 +93,7 @@ pub fn plan() -> Plan {
         timeout: None,
         compensation: CompensationPolicy::default(),
         schedule: None,
+        triggers: Vec::new(),
     }
 }
 
@@ -491,6 +492,7 @@ fn start(d: &mut Decider<'_>, due: Due) {
             nominal_time: due.nominal,
             trigger: due.trigger,
         }),
+        triggered: None,
     };
     outbox::send(d, to, Body::StartChild(body));
 }

@@ -58,6 +58,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &C
                 },
                 detached: child.detached,
                 scheduled: None,
+                triggered: None,
             };
             outbox::send(d, to, Body::StartChild(body));
         }

@@ -49,6 +49,7 @@ impl Model {
             timeout: None,
             compensation: original.compensation,
             schedule: None,
+            triggers: Vec::new(),
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);

@@ -218,7 +218,7 @@ impl State {
             .ok_or(StoreError::Fenced)
     }
 
-    fn format_level(&self) -> i32 {
+    pub(super) fn format_level(&self) -> i32 {
         self.cluster.as_ref().map_or(1, |cluster| cluster.format_level)
     }
 

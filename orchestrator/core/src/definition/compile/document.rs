@@ -34,5 +34,6 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         timeout: definition.timeout,
         compensation: definition.compensation,
         schedule: definition.schedule.clone(),
+        triggers: definition.triggers.clone(),
     })
 }

@@ -5,6 +5,7 @@ use crate::definition::plan::{Cancellation, CompensationPolicy};
 use crate::definition::tree::{Node, Place};
 use crate::schedule::Spec;
 use crate::time::Span;
+use crate::trigger;
 
 #[derive(Debug)]
 pub(crate) struct Definition {
@@ -21,6 +22,7 @@ pub(crate) struct Definition {
     pub(crate) search_attributes: Vec<(Text, Node)>,
     pub(crate) timeout: Option<Span>,
     pub(crate) schedule: Option<Spec>,
+    pub(crate) triggers: Vec<trigger::Spec>,
 }
 
 /// Inlined; the place is that of the key's value in the definition.

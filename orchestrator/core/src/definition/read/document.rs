@@ -32,6 +32,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
     let schedule = fields
         .get("schedule")
         .and_then(|node| super::schedule::of_definition(node, named, found));
+    let triggers = fields
+        .get("triggers")
+        .map(|node| super::trigger::of_definition(node, named, fields.get("id"), found))
+        .unwrap_or_default();
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -59,6 +63,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .unwrap_or_default(),
         timeout: fields.duration("timeout", found),
         schedule,
+        triggers,
     })
 }
 

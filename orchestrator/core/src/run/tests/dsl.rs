@@ -534,6 +534,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         timeout: None,
         compensation: Default::default(),
         schedule: None,
+        triggers: Vec::new(),
     }
 }
 
