@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::command::{Commander, ScheduleCommand};
+use crate::api::command::{AnswerError, CommandError, Commander, ScheduleCommand, Stored, TriggerCommand};
 use crate::api::service::{self, ServeError};
-use crate::api::{OnScheduled, Operations, Refusal};
+use crate::api::{OnScheduled, OnTriggered, Operations, Refusal};
 use crate::bus::nats::{Credentials, NatsBus, NatsConfig};
 use crate::bus::{Bus as _, BusError};
 use crate::config::ServerConfig;
@@ -221,6 +221,7 @@ pub async fn start(config: ServerConfig, shutdown: CancellationToken) -> Result<
             Box::pin(async move { bus.ensure_queues(&namespace, &settings).await })
         }),
         schedules(&bus),
+        triggers(&bus),
     );
     let api = service::serve(bus.client(), Arc::new(operations)).await?;
     let stop = shutdown.clone();
@@ -249,11 +250,6 @@ fn schedules(bus: &Arc<NatsBus>) -> OnScheduled {
     Arc::new(move |namespace, name, request| {
         let commander = Commander::new(bus.client(), namespace.as_str(), SCHEDULED_WITHIN);
         Box::pin(async move {
-            let doubt = |problem: String| {
-                let message =
-                    format!("the definition is registered, but what its schedule is told is not known: {problem}");
-                Refusal::new(503, &wire::UNAVAILABLE, message)
-            };
             let command = ScheduleCommand {
                 name,
                 request,
@@ -261,21 +257,45 @@ fn schedules(bus: &Arc<NatsBus>) -> OnScheduled {
                 by: None,
                 reason: Some("its definition says so".to_owned()),
             };
-            let stored = commander.schedule(command).await;
-            let mut stored = stored.map_err(|error| doubt(error.to_string()))?;
-            let answer = stored.answer(Some(SCHEDULED_WITHIN)).await;
-            match answer.map_err(|error| doubt(error.to_string()))?.error {
-                None => Ok(()),
-                Some(mut body) => {
-                    body.message = format!(
-                        "the definition is registered, but its schedule is not: {}",
-                        body.message
-                    );
-                    Err(Refusal { status: 409, body })
-                }
-            }
+            heard("schedule", commander.schedule(command).await).await
         })
     })
+}
+
+/// The same for a trigger.
+fn triggers(bus: &Arc<NatsBus>) -> OnTriggered {
+    let bus = Arc::clone(bus);
+    Arc::new(move |namespace, name, request| {
+        let commander = Commander::new(bus.client(), namespace.as_str(), SCHEDULED_WITHIN);
+        Box::pin(async move {
+            let what = format!("trigger `{}`", name.name);
+            let command = TriggerCommand {
+                name,
+                request,
+                request_id: crate::cli::start::new_request_id(),
+                by: None,
+                reason: Some("its definition says so".to_owned()),
+            };
+            heard(&what, commander.trigger(command).await).await
+        })
+    })
+}
+
+/// Whether who was told something of a definition has taken it.
+async fn heard(what: &str, stored: Result<Stored, CommandError>) -> Result<(), Refusal> {
+    let doubt = |problem: String| {
+        let message = format!("the definition is registered, but what its {what} is told is not known: {problem}");
+        Refusal::new(503, &wire::UNAVAILABLE, message)
+    };
+    let mut stored = stored.map_err(|error| doubt(error.to_string()))?;
+    let answer: Result<_, AnswerError> = stored.answer(Some(SCHEDULED_WITHIN)).await;
+    match answer.map_err(|error| doubt(error.to_string()))?.error {
+        None => Ok(()),
+        Some(mut body) => {
+            body.message = format!("the definition is registered, but its {what} is not: {}", body.message);
+            Err(Refusal { status: 409, body })
+        }
+    }
 }
 
 fn nats_config(config: &ServerConfig) -> NatsConfig {

@@ -245,3 +245,45 @@ pub enum ScheduleVerb {
     Backfill,
     Delete,
 }
+
+/// The body of `knarr.run.<ns>.$trigger/<workflow>/<name>.trigger` (the id encoded like any other): what is asked of a trigger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerRequest {
+    pub ask: TriggerVerb,
+    /// Of `define`: the trigger's document; without one it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Value>,
+    /// Of `define`: the version of the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Of `reset`: where it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<TriggerPosition>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerVerb {
+    /// What a definition says of it.
+    Define,
+    /// Nothing is read; the place in the stream is kept.
+    Pause,
+    Resume,
+    /// Goes on elsewhere in its stream; what is read a second time counts a second time.
+    Reset,
+}
+
+/// A place in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerPosition {
+    /// With what is stored from now on.
+    New,
+    /// With the first message there is.
+    All,
+    /// With what was stored then or later.
+    Time(DateTime<Utc>),
+    /// With that sequence.
+    Sequence(u64),
+}

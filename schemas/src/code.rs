@@ -240,11 +240,29 @@ codes! {
         "What a schedule is to do cannot be read.",
         "Correct what the message names; `knarr explain` has a page for its code.";
     RESERVED_ID = "KN0269", "reserved_id",
-        "Ids that begin with `$schedule/` belong to schedules.",
-        "Use another id; schedules are spoken to by `knarr schedule`.";
+        "Ids that begin with `$schedule/` or `$trigger/` belong to schedules and triggers.",
+        "Use another id; these are spoken to by `knarr schedule` and `knarr trigger`.";
     DETAILS_TOO_LARGE = "KN0270", "details_too_large",
         "The details of a heartbeat are larger than the next attempt's task can carry.",
         "Keep them within 2 KiB: say where the work can be taken up, and keep the work itself elsewhere.";
+    TRIGGER_EVENT = "KN0271", "trigger_event",
+        "An event that a trigger has read is no JSON, is larger than a body may be, or has headers that cannot be read.",
+        "Mend who publishes it, or leave it out with the trigger's `subject`; then publish the event again.";
+    TRIGGER_EXPRESSION = "KN0272", "trigger_expression",
+        "An expression of a trigger fails for an event, or gives what is no workflow id.",
+        "Let the expression say what to do without what is missing (`| default(…)`), or hold such events back with the trigger's `filter`; then publish the event again.";
+    EVENT_REFUSED = "KN0273", "event_refused",
+        "What a trigger started or signalled for an event was refused.",
+        "See the message: start or signal by hand with the dead letter's body, or let the trigger treat such events otherwise (`id_conflict`, `id_reuse`, `start`).";
+    UNKNOWN_TRIGGER = "KN0274", "unknown_trigger",
+        "There is no such trigger in this namespace.",
+        "Check the name and the namespace; `knarr trigger list` shows what is there.";
+    TRIGGER_REFUSED = "KN0275", "trigger_refused",
+        "What was asked of a trigger cannot be done.",
+        "Change the request as the message says.";
+    BAD_TRIGGER = "KN0276", "bad_trigger",
+        "What a trigger is to do cannot be read.",
+        "Correct what the message names; `knarr explain` has a page for its code.";
     QUEUE_LIMIT = "KN0280", "queue_limit",
         "The limit of a queue is out of range, or its queue has no name that a queue can have.",
         "Name a queue, 1 to 1,000,000 tasks at a time, and a rate of 1 to 1,000,000 in a stretch of at least a millisecond.";

@@ -106,6 +106,10 @@ pub const ERROR_CODE: &str = "Knarr-Error-Code";
 pub const ERROR_REMEDY: &str = "Knarr-Error-Remedy";
 pub const ORIGINAL_SUBJECT: &str = "Knarr-Original-Subject";
 pub const ORIGINAL_SEQUENCE: &str = "Knarr-Original-Sequence";
+/// Of an event that a trigger has read: its stream.
+pub const ORIGINAL_STREAM: &str = "Knarr-Original-Stream";
+/// `<workflow>/<name>` of that trigger.
+pub const TRIGGER: &str = "Knarr-Trigger";
 /// The whole block of headers, where a part of it cannot be read: bytes beyond ASCII, quotes and line breaks escaped with
 /// `\\`, up to 4 KiB.
 pub const ORIGINAL_HEADERS: &str = "Knarr-Original-Headers";

@@ -166,6 +166,10 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
         (
+            subject::run_verb("NS", "ID", "trigger"),
+            vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
+        ),
+        (
             subject::run_verb("NS", "ID", "answer"),
             vec![("NS", "{namespace}"), ("ID", "{workflowId}")],
         ),
@@ -214,7 +218,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 20 + api::verb::ALL.len());
+    assert_eq!(others.count(), 21 + api::verb::ALL.len());
 }
 
 #[test]

@@ -95,6 +95,10 @@ fn bodies_read_as_they_were_written() {
     let asked: body::ScheduleRequest = body_of("schedule");
     assert_eq!(asked.ask, body::ScheduleVerb::Create);
     assert!(body_of::<body::ScheduleRequest>("schedule-backfill").until.is_some());
+    let asked: body::TriggerRequest = body_of("trigger");
+    assert_eq!(asked.ask, body::TriggerVerb::Define);
+    let reset: body::TriggerRequest = body_of("trigger-reset");
+    assert_eq!(reset.to, Some(body::TriggerPosition::Sequence(1041)));
     assert_eq!(body_of::<body::RunSummary>("run-summary").version, 3);
 }
 
@@ -135,6 +139,10 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::SchedulePage>("api-schedule-list-reply");
     body_of::<api::ShowSchedule>("api-schedule-show-request");
     body_of::<api::ScheduleDescription>("api-schedule-show-reply");
+    body_of::<api::ListTriggers>("api-trigger-list-request");
+    body_of::<api::TriggerPage>("api-trigger-list-reply");
+    body_of::<api::ShowTrigger>("api-trigger-show-request");
+    body_of::<api::TriggerDescription>("api-trigger-show-reply");
     body_of::<api::CreateNamespace>("api-namespace-create-request");
     body_of::<api::NamespaceInfo>("api-namespace-create-reply");
     assert_eq!(
@@ -206,6 +214,10 @@ fn subjects_are_composed_as_they_always_were() {
         (
             subject::run_verb("default", "$schedule/nightly", "schedule"),
             "schedule",
+        ),
+        (
+            subject::run_verb("default", "$trigger/order/placed", "trigger"),
+            "trigger",
         ),
         (subject::run_verb("default", "o/1", "limit"), "limit"),
         (subject::run_verb("default", "o/1", "result"), "result-log"),

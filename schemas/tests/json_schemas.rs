@@ -46,6 +46,10 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("api/schedule-page", schema_for!(api::SchedulePage)),
         ("api/show-schedule", schema_for!(api::ShowSchedule)),
         ("api/schedule-description", schema_for!(api::ScheduleDescription)),
+        ("api/list-triggers", schema_for!(api::ListTriggers)),
+        ("api/trigger-page", schema_for!(api::TriggerPage)),
+        ("api/show-trigger", schema_for!(api::ShowTrigger)),
+        ("api/trigger-description", schema_for!(api::TriggerDescription)),
         ("api/set-queue", schema_for!(api::SetQueue)),
         ("api/queue-info", schema_for!(api::QueueInfo)),
         ("api/list-queues", schema_for!(api::ListQueues)),
@@ -62,6 +66,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("run-message", schema_for!(body::RunMessage)),
         ("run-message-answer", schema_for!(body::RunMessageAnswer)),
         ("schedule-request", schema_for!(body::ScheduleRequest)),
+        ("trigger-request", schema_for!(body::TriggerRequest)),
         ("run-summary", schema_for!(body::RunSummary)),
     ]
 }

@@ -16,4 +16,5 @@ pub mod schedule;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod time;
+pub mod trigger;
 pub mod verify;

@@ -9,12 +9,13 @@ use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use knarr_core::run::schedule::workflow_id;
-use knarr_schemas::body::{Answer, ScheduleRequest};
+use knarr_core::run::{schedule::workflow_id, trigger};
+use knarr_schemas::api::TriggerName;
+use knarr_schemas::body::{Answer, ScheduleRequest, TriggerRequest};
 use knarr_schemas::subject::TokenError;
 use knarr_schemas::{header, subject};
 use knarr_worker::body::{self, BodyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api::client::max_payload;
@@ -96,6 +97,16 @@ pub struct SignalCommand {
 pub struct ScheduleCommand {
     pub name: String,
     pub request: ScheduleRequest,
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// Something to ask of a trigger.
+#[derive(Debug, Clone)]
+pub struct TriggerCommand {
+    pub name: TriggerName,
+    pub request: TriggerRequest,
     pub request_id: String,
     pub by: Option<String>,
     pub reason: Option<String>,
@@ -274,21 +285,42 @@ impl Commander {
     }
 
     pub async fn schedule(&self, command: ScheduleCommand) -> Result<Stored, CommandError> {
+        let id = workflow_id(&command.name);
+        let record = (command.request_id.as_str(), &command.by, &command.reason);
+        self.to_actor("schedule", id.as_str(), record, &command.request).await
+    }
+
+    pub async fn trigger(&self, command: TriggerCommand) -> Result<Stored, CommandError> {
+        let id = trigger::workflow_id(&command.name.workflow, &command.name.name);
+        let record = (command.request_id.as_str(), &command.by, &command.reason);
+        self.to_actor("trigger", id.as_str(), record, &command.request).await
+    }
+
+    /// To what is kept like a run, and is none.
+    async fn to_actor(
+        &self,
+        verb: &'static str,
+        id: &str,
+        (request, by, reason): (&str, &Option<String>, &Option<String>),
+        body: &impl Serialize,
+    ) -> Result<Stored, CommandError> {
         let name = |part| move |error| CommandError::Name { part, error };
         let namespace = subject::encode_token(&self.namespace).map_err(name("namespace"))?;
-        let id = workflow_id(&command.name);
-        let subject =
-            subject::run_verb(&self.namespace, id.as_str(), "schedule").map_err(name("name of the schedule"))?;
+        let part = match verb {
+            "schedule" => "name of the schedule",
+            _ => "name of the trigger",
+        };
+        let subject = subject::run_verb(&self.namespace, id, verb).map_err(name(part))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::VERB, format!("schedule {namespace}").as_str());
-        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
-        for (name, value) in [(header::BY, &command.by), (header::REASON, &command.reason)] {
+        headers.insert(header::VERB, format!("{verb} {namespace}").as_str());
+        headers.insert(header::REQUEST_ID, request_id(request)?);
+        for (name, value) in [(header::BY, by), (header::REASON, reason)] {
             if let Some(value) = value {
                 headers.insert(name, header_text(value).as_str());
             }
         }
         // Made of texts, numbers and JSON.
-        let body = serde_json::to_vec(&command.request).unwrap_or_default();
+        let body = serde_json::to_vec(body).unwrap_or_default();
         self.publish(subject, headers, body.into(), true).await
     }
 

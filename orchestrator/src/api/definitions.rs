@@ -5,16 +5,14 @@ use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition,
+    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition, TriggerName,
 };
-use knarr_schemas::body::{ScheduleRequest, ScheduleVerb};
+use knarr_schemas::body::{ScheduleRequest, ScheduleVerb, TriggerRequest, TriggerVerb};
 use knarr_schemas::code;
 use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
 use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition, format};
-
-const DEFAULT_PAGE: u32 = 100;
 /// Characters that are kept of who and why.
 const MOST_TOLD: usize = 1_024;
 
@@ -91,6 +89,7 @@ impl<S: Store> Operations<S> {
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
         self.set_schedule(namespace, plan).await?;
+        self.set_triggers(namespace, plan).await?;
         Ok(RegisteredDefinition {
             outcome,
             definition: Some(DefinitionInfo {
@@ -126,6 +125,36 @@ impl<S: Store> Operations<S> {
             overlap: None,
         };
         (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await
+    }
+
+    /// The highest version of a workflow speaks for its triggers: those it has are made or changed and keep their places; those
+    /// that it has not any more are deleted.
+    async fn set_triggers(&self, namespace: &Namespace, plan: &Plan) -> Result<(), Refusal> {
+        let highest = self.store.definition(namespace, &plan.workflow, None).await?;
+        if highest.is_none_or(|highest| highest.hash != plan.hash) {
+            return Ok(());
+        }
+        let workflow = plan.workflow.as_str();
+        let mut asked: Vec<(String, Option<Value>)> = self
+            .triggers_of(namespace, workflow)
+            .await?
+            .into_iter()
+            .filter(|name| plan.triggers.iter().all(|spec| *spec.name != **name))
+            .map(|name| (name, None))
+            .collect();
+        let said = plan.triggers.iter();
+        asked.extend(said.map(|spec| (spec.name.to_string(), Some((**spec.json()).clone()))));
+        for (name, trigger) in asked {
+            let request = TriggerRequest {
+                ask: TriggerVerb::Define,
+                trigger,
+                version: Some(plan.version),
+                to: None,
+            };
+            let workflow = workflow.to_owned();
+            (self.on_triggered)(namespace.clone(), TriggerName { workflow, name }, request).await?;
+        }
+        Ok(())
     }
 
     /// By name and version.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use knarr_core::ids::Namespace;
-use knarr_schemas::body::{ErrorBody, ScheduleRequest};
+use knarr_schemas::api::TriggerName;
+use knarr_schemas::body::{ErrorBody, ScheduleRequest, TriggerRequest};
 use knarr_schemas::code::{self, Code};
 
 use crate::bus::{BusError, QueueSettings};
@@ -31,6 +32,7 @@ mod runs;
 mod schedules;
 pub mod service;
 pub mod source;
+mod triggers;
 
 /// Given by the server: asserts a namespace's task stream and the consumers of these queues, before the caller hears
 /// that its definition is registered.
@@ -42,11 +44,16 @@ pub type OnRegistered =
 pub type OnScheduled =
     Arc<dyn Fn(Namespace, String, ScheduleRequest) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
 
+/// The same for a trigger of a workflow, by its name.
+pub type OnTriggered =
+    Arc<dyn Fn(Namespace, TriggerName, TriggerRequest) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
+
 /// The operations, over a store.
 pub struct Operations<S> {
     store: Arc<S>,
     on_registered: OnRegistered,
     on_scheduled: OnScheduled,
+    on_triggered: OnTriggered,
     queues: KnownQueues,
 }
 
@@ -57,11 +64,17 @@ impl<S> std::fmt::Debug for Operations<S> {
 }
 
 impl<S: Store> Operations<S> {
-    pub fn new(store: Arc<S>, on_registered: OnRegistered, on_scheduled: OnScheduled) -> Self {
+    pub fn new(
+        store: Arc<S>,
+        on_registered: OnRegistered,
+        on_scheduled: OnScheduled,
+        on_triggered: OnTriggered,
+    ) -> Self {
         Self {
             store,
             on_registered,
             on_scheduled,
+            on_triggered,
             queues: KnownQueues::default(),
         }
     }

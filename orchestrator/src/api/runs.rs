@@ -3,6 +3,7 @@
 use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::Status;
 use knarr_core::run::schedule::schedule_of;
+use knarr_core::run::trigger::trigger_of;
 use knarr_schemas::api::{
     HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, RunTurn, ShowHistory,
 };
@@ -60,6 +61,13 @@ impl<S: Store> Operations<S> {
         if let Some(name) = schedule_of(&row.workflow_id) {
             let message = format!(
                 "`{}` is a schedule; `knarr schedule describe {name}` shows it",
+                row.workflow_id
+            );
+            return Err(Refusal::new(400, &code::RESERVED_ID, message));
+        }
+        if let Some((workflow, name)) = trigger_of(&row.workflow_id) {
+            let message = format!(
+                "`{}` is a trigger; `knarr trigger show {workflow}/{name}` shows it",
                 row.workflow_id
             );
             return Err(Refusal::new(400, &code::RESERVED_ID, message));

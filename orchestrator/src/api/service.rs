@@ -283,6 +283,8 @@ impl<S: Store> Call<S> {
             verb::PARKED_LIST => self.encode(&operations.list_parked(&namespace, &self.body()?, self.budget()).await?),
             verb::SCHEDULE_LIST => self.encode(&operations.list_schedules(&namespace, &self.body()?).await?),
             verb::SCHEDULE_SHOW => self.encode(&operations.show_schedule(&namespace, &self.body()?).await?),
+            verb::TRIGGER_LIST => self.encode(&operations.list_triggers(&namespace, &self.body()?).await?),
+            verb::TRIGGER_SHOW => self.encode(&operations.show_trigger(&namespace, &self.body()?).await?),
             verb::MIGRATION_CHECK => {
                 let reply = operations
                     .check_migration(&namespace, &self.body()?, self.budget())

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Span;
+use knarr_core::trigger::spec::Source;
+use knarr_core::trigger::state::From as ReadFrom;
 use knarr_schemas::code::{Code, split_id};
 use uuid::Uuid;
 
 use self::inlet::Inlet;
+use self::source::Feed;
 use crate::store::Cursor;
 
 pub mod code;
@@ -21,6 +24,7 @@ pub mod head_room;
 pub mod inlet;
 pub mod memory;
 pub mod nats;
+pub mod source;
 mod task_handle;
 
 /// Headers of a message, in order; names as they are on the wire.
@@ -272,6 +276,10 @@ pub trait Bus: Send + Sync + 'static {
         queue: &QueueName,
         subject: &str,
     ) -> impl Future<Output = Result<bool, BusError>> + Send;
+
+    /// Reads a source of the user's for a trigger, from there on, for as long as the feed is kept. Survives reconnects and
+    /// recreated streams by itself; says what was lost.
+    fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed;
 
     /// Publishes all, pipelined, and returns one result for each, in order, when every one is settled.
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send;

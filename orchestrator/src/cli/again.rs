@@ -109,6 +109,22 @@ impl Again {
         again
     }
 
+    /// As [`Self::schedule`].
+    pub fn trigger(
+        what: &str,
+        name: &str,
+        rest: &[(&'static str, Option<String>)],
+        globals: &Globals,
+        request_id: &str,
+    ) -> Self {
+        let mut again = Self::new("trigger", what, globals, request_id);
+        for (flag, value) in rest {
+            again.flag(flag, value.as_deref());
+        }
+        again.words.push(name.to_owned());
+        again
+    }
+
     fn new(command: &str, what: &str, globals: &Globals, request_id: &str) -> Self {
         let mut again = Self {
             words: vec!["knarr".to_owned()],

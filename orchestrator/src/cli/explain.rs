@@ -71,12 +71,15 @@ fn all() -> impl Iterator<Item = Explained> {
         knarr_core::verify::code::ALL,
         knarr_core::definition::test_file::code::ALL,
         knarr_core::schedule::code::ALL,
+        knarr_core::trigger::code::ALL,
     ];
     let definitions = of_core.into_iter().flatten().map(|code| Explained {
         id: code.code,
         cause: code.cause,
         remedy: code.remedy,
-        page: knarr_core::definition::code::page(code.code).or_else(|| knarr_core::schedule::code::page(code.code)),
+        page: knarr_core::definition::code::page(code.code)
+            .or_else(|| knarr_core::schedule::code::page(code.code))
+            .or_else(|| knarr_core::trigger::code::page(code.code)),
     });
     let others = TABLES.iter().copied().flatten().map(|code| Explained {
         id: code.id,

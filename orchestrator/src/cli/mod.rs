@@ -45,6 +45,7 @@ pub mod start;
 pub mod story;
 pub mod test;
 pub mod timeline;
+pub mod trigger;
 pub mod verify;
 
 use error::CliError;
@@ -103,6 +104,8 @@ pub enum Command {
     Parked(parked::ParkedArgs),
     /// Starts runs by the calendar: cron, intervals, time zones
     Schedule(schedule::ScheduleArgs),
+    /// Starts and signals runs by what is published to subjects of yours
+    Trigger(trigger::TriggerArgs),
     /// Lets a run have more of what is limited
     Limit(limit::LimitArgs),
     Migrate(migrate::MigrateArgs),
@@ -188,6 +191,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Activity(args) => activity::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Schedule(args) => schedule::run(args, globals).await,
+        Command::Trigger(args) => trigger::run(args, globals).await,
         Command::Limit(args) => limit::run(args, globals).await,
         Command::Namespace(args) => namespace::run(args, globals).await,
         Command::Queue(args) => queue::run(args, globals).await,

@@ -17,12 +17,12 @@ use super::live::IdKey;
 use super::outgoing;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
-use super::{schedule, spans, warnings};
+use super::{schedule, spans, triggers, warnings};
 use crate::bus::Bus;
 use crate::store::{Append, DeferredId, Forgotten, Snapshot, Store, StoredTransition};
 use crate::telemetry::metric;
 
-/// The latest transitions of a schedule, which goes on for ever, that stay when a snapshot has taken them in.
+/// The latest transitions of a schedule or a trigger, which goes on for ever, that stay when a snapshot has taken them in.
 const KEPT: i32 = 256;
 
 /// What became of an input.
@@ -69,6 +69,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn record(&mut self, run_id: RunId, transition: Transition, now: Timestamp) {
         let Some(live) = self.live.get_mut(run_id) else { return };
         count_events(&live.state, &transition.events);
+        if live.state.trigger().is_some() {
+            let letters = triggers::letters(&live.state, &transition, &self.triggers.at_hand);
+            letters.into_iter().for_each(|letter| self.building.message(letter));
+        }
         live.warned
             .look(&live.state, transition.body().len(), self.reader.limits.bytes);
         if self.spans.is_some() {
@@ -113,14 +117,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
             owes,
         );
         live.touched_in = self.building.number;
-        let is_schedule = live.state.schedule().is_some();
+        let is_actor = live.state.is_actor();
+        let is_trigger = live.state.trigger().is_some();
         if number.is_multiple_of(self.config.snapshot_every)
             && !live.state.is_closed()
             && let Ok(body) = serde_json::to_string(&live.state)
         {
             self.live.weigh(run_id, json::weight(body.as_bytes()));
             self.building.snapshot(Snapshot { run_id, seq, body });
-            if is_schedule {
+            if is_actor {
                 self.building.forget(Forgotten {
                     retention_class,
                     run_id,
@@ -131,6 +136,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.live.grow(run_id, weight);
         }
         self.refresh_row(run_id, now);
+        if is_trigger {
+            self.triggers.note(run_id, partition);
+        }
         if continues {
             self.continues(run_id);
         }
@@ -164,7 +172,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if state.is_closed() && (closes || changed) {
             row.outcome = outgoing::outcome(state);
         }
-        if state.schedule().is_some() {
+        if state.is_actor() {
             let said = schedule::row_attributes(state);
             changed |= said != row.search_attributes;
             row.search_attributes = said;
@@ -258,6 +266,7 @@ fn count_events(state: &State, events: &[Event]) {
             | Event::ScheduleToClosePassed { .. }
             | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
             Event::Schedule(event) => count_schedule(event),
+            Event::Trigger(event) => triggers::count(event),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::definition::{self, plan::Plan};
 use knarr_core::ids::{DefinitionHash, Namespace, WorkflowName};
-use knarr_core::run::schedule;
+use knarr_core::run::{schedule, trigger};
 
 use super::queue_limits::{self, AllLimits};
 use crate::store::{Store, StoreError};
@@ -15,6 +15,7 @@ use crate::store::{Store, StoreError};
 pub struct Definitions {
     known: Mutex<Known>,
     schedules: Arc<Plan>,
+    triggers: Arc<Plan>,
 }
 
 impl Default for Definitions {
@@ -22,6 +23,7 @@ impl Default for Definitions {
         Self {
             known: Mutex::default(),
             schedules: Arc::new(schedule::plan()),
+            triggers: Arc::new(trigger::plan()),
         }
     }
 }
@@ -69,6 +71,11 @@ impl Definitions {
         Arc::clone(&self.schedules)
     }
 
+    /// The same for triggers.
+    pub(super) fn of_triggers(&self) -> Arc<Plan> {
+        Arc::clone(&self.triggers)
+    }
+
     /// Whether changes of the status of its runs are published.
     pub(super) fn tells(&self, namespace: &Namespace) -> bool {
         self.known().telling.contains(namespace)
@@ -82,6 +89,9 @@ impl Definitions {
     pub(super) fn plan(&self, hash: &DefinitionHash) -> Option<Arc<Plan>> {
         if *hash == self.schedules.hash {
             return Some(self.of_schedules());
+        }
+        if *hash == self.triggers.hash {
+            return Some(self.of_triggers());
         }
         self.known().plans.get(hash).cloned()
     }

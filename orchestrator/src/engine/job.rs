@@ -8,14 +8,15 @@ use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
-use knarr_core::schedule::Command;
 use knarr_core::time::Span;
+use knarr_core::{schedule, trigger};
 use serde_json::Value;
 
 use super::limits::{LimitRequest, LimiterKey};
 use super::live::IdKey;
 use super::refusal::Refusal;
 use crate::bus::inlet::Held;
+use crate::bus::source::SourceItem;
 use crate::bus::{self, DirectMessage, LogMessage};
 
 /// One thing to do, and where it came from.
@@ -111,6 +112,11 @@ pub(super) enum JobKind {
     Verb(Box<VerbRequest>),
     Signal(Box<SignalRequest>),
     Schedule(Box<ScheduleRequest>),
+    /// A trigger is to be tended, or something has been read for it.
+    Read {
+        run_id: RunId,
+        read: Option<Box<SourceRead>>,
+    },
     /// Of another run.
     Message(Box<RunMessage>),
     /// To a limiter.
@@ -244,15 +250,29 @@ pub(super) struct SignalRequest {
     pub(super) start: Option<Box<StartRequest>>,
 }
 
-/// What is asked of a schedule.
+/// What is asked of a schedule or a trigger.
 #[derive(Debug, Clone)]
 pub(super) struct ScheduleRequest {
     pub(super) namespace: Namespace,
     pub(super) workflow_id: WorkflowId,
-    pub(super) command: Command,
+    pub(super) command: ActorCommand,
     pub(super) operation: Operation,
     pub(super) request_id: RequestId,
     pub(super) answer_to: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum ActorCommand {
+    Schedule(schedule::Command),
+    Trigger(trigger::Command),
+}
+
+/// What a feed has brought for a trigger.
+#[derive(Debug)]
+pub(super) struct SourceRead {
+    /// The opening of its source that it comes from.
+    pub(super) opening: u32,
+    pub(super) items: Vec<SourceItem>,
 }
 
 /// A message between runs; its token has been verified.

@@ -10,6 +10,7 @@ use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::run::limits::{Limit, RunLimits};
 use knarr_core::run::schedule::PREFIX;
+use knarr_core::run::trigger;
 use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
 use knarr_schemas::header;
@@ -81,6 +82,12 @@ impl JobReader {
             }
             LogSubject::Run(subject) if subject.workflow_id.starts_with(PREFIX) => match subject.verb {
                 "schedule" => self.schedule(&subject, message),
+                "message" => self.run_message(&subject, message),
+                "answer" => self.run_message_answer(&subject, message),
+                _ => Err(reserved("the workflow id", &subject.workflow_id)),
+            },
+            LogSubject::Run(subject) if subject.workflow_id.starts_with(trigger::PREFIX) => match subject.verb {
+                "trigger" => self.trigger(&subject, message),
                 "message" => self.run_message(&subject, message),
                 "answer" => self.run_message_answer(&subject, message),
                 _ => Err(reserved("the workflow id", &subject.workflow_id)),

@@ -95,6 +95,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if gained.is_empty() {
             return;
         }
+        self.ask_for_triggers(gained.iter().map(|owned| owned.partition).collect());
         let now = self.clock.now();
         let grace_until = now.plus(self.config.timeout_grace);
         tracing::info!(count = gained.len(), "partitions taken");
@@ -187,6 +188,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.deferral.forget_partition(*partition);
             self.limiters.forget_partition(*partition);
             self.in_line.forget_partition(*partition);
+            self.triggers.forget_partition(*partition);
         }
         (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);

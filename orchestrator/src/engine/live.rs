@@ -7,6 +7,7 @@ use std::sync::Arc;
 use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId};
 use knarr_core::run::State;
+use knarr_core::run::message::Body;
 use knarr_core::time::Timestamp;
 
 use super::beats::Beat;
@@ -39,6 +40,9 @@ pub(super) struct Live {
     weight: usize,
     used: u64,
 }
+
+/// What the clocks of replicas may differ by, in microseconds.
+const MOST_APART: i64 = 10_000_000;
 
 /// Of a run beside what its events say.
 const OF_A_RUN: usize = 2 << 10;
@@ -113,6 +117,21 @@ impl IdInfo {
     pub(super) fn continued(&self) -> Option<RunId> {
         let closed = self.newest_closed().filter(|_| self.open().is_none())?;
         (closed.row.status == "continued_as_new").then_some(closed.row.run_id)
+    }
+
+    /// The run that has closed since this was first sent, and may have taken it, where another is open.
+    pub(super) fn may_have_taken(&self, body: &Body) -> Option<RunId> {
+        let Body::Signal {
+            sent_at: Some(sent_at), ..
+        } = body
+        else {
+            return None;
+        };
+        self.open()?;
+        let closed = self.newest_closed()?;
+        // The clocks of two replicas differ by less.
+        let since = Timestamp(sent_at.0.saturating_sub(MOST_APART));
+        (closed.row.closed_at? >= since).then_some(closed.row.run_id)
     }
 
     /// Its last run closes in this batch, in which no other may open.

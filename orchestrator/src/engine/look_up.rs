@@ -194,6 +194,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     wanted.run(run);
                     job.asked_run = next;
                 }
+                let earlier = live.ids.get(&key).and_then(|info| info.may_have_taken(&message.body));
+                if let Some(run) = earlier.filter(|_| message.to_run.is_none())
+                    && !live.contains(run)
+                    && !self.absent.contains_key(&run)
+                    && !deferral.holds(run)
+                {
+                    wanted.run(run);
+                    job.asked_run = next;
+                }
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
                 if !looked_up || !live.ids.contains_key(&key) {
                     wanted.id(&key, None);
@@ -230,6 +239,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Silent { run_id, .. }
             | JobKind::Withdrawn { run_id, .. }
             | JobKind::Wake { run_id }
+            | JobKind::Read { run_id, .. }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use knarr_core::ids::RunId;
 use knarr_core::run::input::Input;
-use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild};
+use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild, TriggeredBy};
+use knarr_core::trigger::spec as trigger;
 
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
-use super::live::{IdKey, LiveRuns};
+use super::live::{IdInfo, IdKey, LiveRuns};
 use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
@@ -70,6 +71,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             return Step::Lacks(Box::new(job));
         }
+        if let Some(earlier) = self.may_have_taken(request) {
+            if !self.live.contains(earlier) && !self.absent.contains_key(&earlier) {
+                return Step::Lacks(Box::new(job));
+            }
+            let live = self.live.get(earlier);
+            let answer = live.and_then(|live| live.state.answer_to(request.from.run, request.number));
+            if let Some(answer) = answer.filter(|answer| *answer == Answer::Accepted) {
+                self.answer_message(request, &answer);
+                return self.message_taken(&job);
+            }
+        }
         if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
             // It is there, and an operator has to look at it: the message is offered again.
             return self.message_taken(&job);
@@ -92,6 +104,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.message_taken(&job)
             }
         }
+    }
+
+    /// An earlier run of the workflow id that has to be asked first.
+    fn may_have_taken(&self, request: &RunMessage) -> Option<RunId> {
+        let info = self.live.ids.get(&request.key()).filter(|_| request.to_run.is_none())?;
+        info.may_have_taken(&request.body)
     }
 
     fn deliver(&mut self, job: Job, request: &RunMessage, run_id: RunId) -> Step {
@@ -128,7 +146,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         };
         if is_reserved(&request.workflow_id) {
-            let message = format!("the workflow id `{}` belongs to a schedule", request.workflow_id);
+            let message = format!(
+                "the workflow id `{}` belongs to a schedule or a trigger",
+                request.workflow_id
+            );
             self.answer_message(request, &Answer::refused(Reason::NotStarted, &message));
             return self.message_taken(&job);
         }
@@ -136,6 +157,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // Its workflow id says which occurrence it is, and that is started once.
             let message = format!("the run {} has this workflow id", known.row.run_id);
             self.answer_message(request, &Answer::refused(Reason::AlreadyStarted, &message));
+            return self.message_taken(&job);
+        }
+        if let Some(by) = &start.triggered
+            && let Some(answer) = answer_to_trigger(info, by)
+        {
+            self.answer_message(request, &answer);
             return self.message_taken(&job);
         }
         if let Some(open) = info.open() {
@@ -180,4 +207,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(message);
         }
     }
+}
+
+/// What earlier runs of the workflow id mean for a start by a trigger, beside that one which is open is in its way.
+fn answer_to_trigger(info: &IdInfo, by: &TriggeredBy) -> Option<Answer> {
+    if info.open().is_some() {
+        return (by.conflict == trigger::Conflict::UseExisting).then_some(Answer::Accepted);
+    }
+    let closed = info.newest_closed()?;
+    let refused = match by.reuse {
+        trigger::Reuse::AllowDuplicate => false,
+        trigger::Reuse::AllowDuplicateFailedOnly => closed.row.status == "completed",
+        trigger::Reuse::RejectDuplicate => true,
+    };
+    refused.then(|| {
+        let message = format!(
+            "the run {} with this workflow id is {}",
+            closed.row.run_id, closed.row.status
+        );
+        Answer::refused(Reason::AlreadyStarted, &message)
+    })
 }

@@ -61,6 +61,8 @@ mod start;
 mod stored_answer;
 mod token;
 mod too_large;
+mod trigger_reader;
+mod triggers;
 mod unaskable;
 mod upkeep;
 mod verb;

@@ -16,10 +16,12 @@ use knarr_schemas::body::{
 };
 use knarr_schemas::{code, header, subject};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::emitted;
 use super::refusal::Refusal;
 use super::token::{Signed, TokenKey};
+use crate::bus::source::SourceMessage;
 use crate::bus::{Delivery, DirectMessage, Headers, LogMessage, Outgoing};
 use crate::store::RunRow;
 use crate::telemetry::span::RunTrace;
@@ -485,6 +487,55 @@ pub(super) fn dead_letter_of_direct(message: &DirectMessage, token: &str, refusa
     ];
     let original = (&message.headers, &message.payload);
     letter(Some(&message.namespace), own, original, refusal)
+}
+
+/// The event of a trigger that nothing came of.
+pub(super) struct OfTrigger<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) run: RunId,
+    /// The transition that says so.
+    pub(super) transition: u32,
+    /// Its workflow's, and its own.
+    pub(super) names: (&'a str, &'a str),
+    pub(super) stream: Option<&'a str>,
+    pub(super) subject: &'a str,
+    pub(super) sequence: u64,
+    /// Of what would have been started or signalled.
+    pub(super) workflow_id: Option<&'a WorkflowId>,
+}
+
+/// The copy of an event, where it is at hand, or of what would have been started or signalled with.
+pub(super) fn dead_letter_of_event(
+    of: &OfTrigger<'_>,
+    input: Option<&Value>,
+    original: Option<&SourceMessage>,
+    refusal: &Refusal,
+) -> Outgoing {
+    let (workflow, name) = of.names;
+    let subject = original.map_or(of.subject, |message| &message.subject);
+    let mut own: Headers = vec![
+        (
+            header::NATS_MSG_ID.into(),
+            format!("{}/{}/{}", of.run, of.transition, of.sequence),
+        ),
+        (header::TRIGGER.into(), format!("{workflow}/{name}")),
+        (header::ORIGINAL_SUBJECT.into(), one_line(subject)),
+        (header::ORIGINAL_SEQUENCE.into(), of.sequence.to_string()),
+    ];
+    if let Some(stream) = of.stream {
+        own.push((header::ORIGINAL_STREAM.into(), stream.to_owned()));
+    }
+    if let Some(token) = of.workflow_id.and_then(|id| subject::encode_token(id.as_str()).ok()) {
+        own.push((header::WORKFLOW_ID.into(), token.into_owned()));
+    }
+    let none = Headers::new();
+    let body = input.map(|input| Bytes::from(serde_json::to_vec(input).unwrap_or_default()));
+    let original = match (&body, original) {
+        (Some(body), _) => (&none, body),
+        (None, Some(message)) => (&message.headers, &message.payload),
+        (None, None) => (&none, &Bytes::new()),
+    };
+    letter(Some(of.namespace), own, original, refusal)
 }
 
 fn letter(namespace: Option<&str>, own: Headers, original: (&Headers, &Bytes), refusal: &Refusal) -> Outgoing {

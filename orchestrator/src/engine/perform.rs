@@ -90,6 +90,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             | JobKind::Silent { run_id, .. }
             | JobKind::Withdrawn { run_id, .. }
             | JobKind::Wake { run_id }
+            | JobKind::Read { run_id, .. }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Held { run_id, .. }
             | JobKind::Unpublishable { run_id, .. } => {
@@ -179,6 +180,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Silent { task, .. } => self.silent(run_id, task),
             JobKind::Withdrawn { task, withdrawn, .. } => self.apply(run_id, Input::Withdrawn { task, withdrawn }),
             JobKind::Wake { .. } => self.wake(run_id),
+            JobKind::Read { read, .. } => self.read(run_id, read),
             JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
             JobKind::TaskLost { task, .. } => match self.hand_in_beats(run_id) {
                 Applied::Panicked => Applied::Panicked,

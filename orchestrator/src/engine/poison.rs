@@ -52,6 +52,7 @@ impl PoisonKey {
             (
                 Origin::Internal,
                 JobKind::Wake { run_id }
+                | JobKind::Read { run_id, .. }
                 | JobKind::TaskLost { run_id, .. }
                 | JobKind::Silent { run_id, .. }
                 | JobKind::Withdrawn { run_id, .. }
@@ -109,6 +110,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Result { run_id, .. }
             | JobKind::Answered { run_id, .. }
             | JobKind::Wake { run_id }
+            | JobKind::Read { run_id, .. }
             | JobKind::TaskLost { run_id, .. }
             | JobKind::Claim { run_id, .. }
             | JobKind::Silent { run_id, .. }

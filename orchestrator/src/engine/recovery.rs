@@ -9,6 +9,7 @@ use super::fetch::Wanted;
 use super::gate::Gate;
 use super::report::Done;
 use super::run_loop::Loop;
+use super::triggers::Triggers;
 use crate::bus::Bus;
 use crate::store::{CommitId, OwnedPartition, Session, Store, StoreError};
 
@@ -57,6 +58,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.deferral = Deferral::default();
         self.limiters.clear();
         self.in_line.clear();
+        self.triggers = Triggers::default();
         self.alarms.clear();
         self.pulses.clear();
         self.gate = Gate::default();

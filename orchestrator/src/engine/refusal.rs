@@ -45,6 +45,7 @@ impl From<Rejected> for Refusal {
             Rejected::PastPivot => &code::PAST_PIVOT,
             Rejected::ScheduleExists => &code::SCHEDULE_EXISTS,
             Rejected::Schedule(_) => &code::SCHEDULE_REFUSED,
+            Rejected::Trigger(_) => &code::TRIGGER_REFUSED,
             Rejected::Limit(_) => &code::LIMIT,
             Rejected::Expression(_) => &code::EXPRESSION,
         };

@@ -32,6 +32,7 @@ use super::readers::Readers;
 use super::run_loop::Loop;
 use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
+use super::triggers::Triggers;
 use crate::bus::Bus;
 use crate::bus::inlet::Room;
 use crate::store::{Store, StoreError};
@@ -174,6 +175,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             deferral: Deferral::default(),
             limiters: Limiters::default(),
             in_line: InLine::default(),
+            triggers: Triggers::default(),
             queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
             building: BatchBuilder::new(1),

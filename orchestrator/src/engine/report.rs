@@ -12,7 +12,9 @@ use super::look_up::Absent;
 use super::offers::{LaneName, Left};
 use super::publication::Published;
 use super::run_loop::Loop;
+use super::triggers::Reading;
 use crate::bus::Bus;
+use crate::bus::source::{Feed, SourceItem};
 use crate::store::{
     CommitError, CommitId, DeferredInput, DeferredName, Due, OwnedPartition, PermitRow, Session, Share, Store,
     StoreError,
@@ -92,6 +94,18 @@ pub(super) enum Done {
         rows: Option<Vec<PermitRow>>,
         /// Workflow ids that starts are queued for.
         lines: Vec<(Namespace, WorkflowId)>,
+    },
+    /// Triggers of partitions that were taken over; nothing if they could not be found out.
+    TriggersFound {
+        life: u64,
+        partitions: Vec<i16>,
+        runs: Option<Vec<RunId>>,
+    },
+    /// What a feed has brought, and the feed.
+    SourceRead {
+        life: u64,
+        reading: Reading,
+        read: Option<(Feed, Vec<SourceItem>)>,
     },
     /// It ended without having recovered.
     RecoveryLost {
@@ -176,6 +190,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 rows,
                 lines,
             } if life == self.life => self.permits_found(partition, reader, rows, lines),
+            Done::TriggersFound { life, partitions, runs } if life == self.life => {
+                self.triggers_found(partitions, runs);
+            }
+            Done::SourceRead { life, reading, read } if life == self.life => self.source_read(reading, read),
             Done::Over(error) => self.over = Some(error),
             Done::RecoveryLost { life } if life == self.life => self.recover(),
             _ => {}

@@ -40,6 +40,7 @@ use super::replica::Health;
 use super::report::Done;
 use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
+use super::triggers::Triggers;
 use crate::bus::Bus;
 use crate::bus::inlet::{Admitted, Room};
 use crate::store::{Cluster, CommitId, Session, Store, StoreError};
@@ -91,6 +92,7 @@ pub(super) struct Loop<S, B> {
     pub(super) deferral: Deferral,
     pub(super) limiters: Limiters,
     pub(super) in_line: InLine,
+    pub(super) triggers: Triggers,
     pub(super) queue_limits: KnownLimits,
     pub(super) alarms: Alarms,
     /// Of workers that promised to be heard of.
@@ -227,7 +229,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.listen();
             self.tend_gate();
             self.tend_deferral();
+            self.tend_triggers();
             self.perform_all();
+            self.tend_triggers();
             self.look_up();
             self.scan();
             self.offer_again();

@@ -1,6 +1,6 @@
-//! Schedules: an actor beside the runs, kept like one.
+//! Schedules and triggers: actors beside the runs, kept like them.
 //!
-//! A schedule is a run of the workflow `$schedule`, under a workflow id that only it can have. So everything that makes a
+//! A schedule is a run of the workflow `$schedule`, a trigger of `$trigger`, under a workflow id that only it can have. So everything that makes a
 //! run safe makes it safe as well: its partition's owner alone decides, behind the same fence; what it sends is owed until
 //! it is answered; its deadline is found by whoever takes over.
 
@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knarr_core::run::State;
-use knarr_core::run::input::{AnswerOn, Input, Start};
-use knarr_core::run::schedule::{PREFIX, schedule_of};
+use knarr_core::run::input::{AnswerOn, Input, Operation, Start};
+use knarr_core::run::schedule::{self, schedule_of};
+use knarr_core::run::trigger::{self, trigger_of};
 use knarr_core::schedule::spec::rfc3339;
 use knarr_core::schedule::state::Became;
 use knarr_core::schedule::{Command, Schedule};
 use knarr_core::time::Timestamp;
+use knarr_core::trigger::Command as TriggerCommand;
 use knarr_schemas::body::{Answer, AnswerStage};
 use knarr_schemas::code;
 use serde_json::json;
 
 use super::apply::Applied;
-use super::job::{Job, ScheduleRequest};
+use super::job::{ActorCommand, Job, ScheduleRequest};
 use super::live::IdKey;
 use super::outgoing;
 use super::perform::Step;
@@ -32,6 +34,55 @@ use crate::store::{Store, format};
 
 /// Occurrences that are told of when a schedule is made or changed.
 const NEXT_TOLD: usize = 5;
+
+impl ActorCommand {
+    fn input(&self, operation: Operation) -> Input {
+        match self {
+            Self::Schedule(command) => Input::Schedule {
+                command: Box::new(command.clone()),
+                operation,
+            },
+            Self::Trigger(command) => Input::Trigger {
+                command: Box::new(command.clone()),
+                operation,
+            },
+        }
+    }
+
+    /// What a new one begins with.
+    fn document(&self) -> serde_json::Value {
+        // A command is made of texts, numbers and JSON: it always serialises.
+        match self {
+            Self::Schedule(command) => serde_json::to_value(command),
+            Self::Trigger(command) => serde_json::to_value(command),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The format level from which on every replica knows it.
+    fn format(&self) -> i32 {
+        match self {
+            Self::Schedule(_) => format::SECOND,
+            Self::Trigger(_) => format::THIRD,
+        }
+    }
+
+    fn absent(&self, request: &ScheduleRequest) -> Refusal {
+        let (id, namespace) = (&request.workflow_id, &request.namespace);
+        match self {
+            Self::Schedule(_) => {
+                let name = schedule_of(id).unwrap_or_default();
+                let problem = format!("there is no schedule `{name}` in `{namespace}`");
+                Refusal::new(&code::UNKNOWN_SCHEDULE, problem)
+            }
+            Self::Trigger(_) => {
+                let (workflow, name) = trigger_of(id).unwrap_or_default();
+                let problem = format!("there is no trigger `{name}` of `{workflow}` in `{namespace}`");
+                Refusal::new(&code::UNKNOWN_TRIGGER, problem)
+            }
+        }
+    }
+}
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn schedule(&mut self, job: Job, request: &ScheduleRequest) -> Step {
@@ -47,10 +98,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return self.await_open(job, open);
             }
             self.building.inputs += 1;
-            let input = Input::Schedule {
-                command: Box::new(request.command.clone()),
-                operation: request.operation.clone(),
-            };
+            let input = request.command.input(request.operation.clone());
             match self.apply(open, input) {
                 Applied::Changed | Applied::Nothing => self.schedule_taken(&job, request, open),
                 Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
@@ -59,18 +107,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Done;
         }
         match &request.command {
-            Command::Create(_) | Command::Define { spec: Some(_), .. } => {}
+            ActorCommand::Schedule(Command::Create(_) | Command::Define { spec: Some(_), .. })
+            | ActorCommand::Trigger(TriggerCommand::Define { spec: Some(_), .. }) => {}
             // The one that a definition has made is gone already, or there never was any.
-            Command::Define { spec: None, .. } => {
+            ActorCommand::Schedule(Command::Define { spec: None, .. })
+            | ActorCommand::Trigger(TriggerCommand::Define { spec: None, .. }) => {
                 self.answer_absent(request);
                 self.taken(&job.origin, None);
                 self.building.inputs += 1;
                 return Step::Done;
             }
             _ => {
-                let name = schedule_of(&request.workflow_id).unwrap_or_default();
-                let problem = format!("there is no schedule `{name}` in `{}`", request.namespace);
-                self.refuse(&job.origin, &Refusal::new(&code::UNKNOWN_SCHEDULE, problem));
+                let refusal = request.command.absent(request);
+                self.refuse(&job.origin, &refusal);
                 self.building.inputs += 1;
                 return Step::Done;
             }
@@ -107,14 +156,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let problem = format!("there is no namespace `{}`", request.namespace);
             return Err(Refusal::new(&code::UNKNOWN_NAMESPACE, problem));
         };
-        if !self.may_store(format::SECOND) {
+        if !self.may_store(request.command.format()) {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
         let now = self.clock.now();
         self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
         let run_id = mint(self.minted, &self.random);
-        // A command is made of texts, numbers and JSON: it always serialises.
-        let input = serde_json::to_value(&request.command).unwrap_or_default();
+        let input = request.command.document();
         let start = Start {
             run_id,
             namespace: request.namespace.clone(),
@@ -129,7 +177,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             queued: false,
             continues: None,
         };
-        let plan = self.definitions.of_schedules();
+        let plan = match request.command {
+            ActorCommand::Schedule(_) => self.definitions.of_schedules(),
+            ActorCommand::Trigger(_) => self.definitions.of_triggers(),
+        };
         Ok(self.open(key, &plan, class, start)?.then_some(run_id))
     }
 
@@ -143,6 +194,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     said["skipped"] = json!(skipped(schedule));
                 }
                 answer.output = Some(said);
+            }
+            if let Some(trigger) = live.state.trigger() {
+                answer.output = Some(json!({
+                    "trigger": &*trigger.spec.name,
+                    "workflow": trigger.spec.workflow.as_str(),
+                    "paused": trigger.paused,
+                    "deleted": live.state.is_closed(),
+                }));
             }
             self.building.answer(outgoing::answer(to, &answer));
         }
@@ -189,8 +248,17 @@ fn skipped(schedule: &Schedule) -> Option<&'static str> {
     is_it.then(|| last.became.as_str())
 }
 
-/// What the row of a schedule says of it, where that of a run has its search attributes.
+/// What the row of a schedule or a trigger says of it, where that of a run has its search attributes.
 pub(super) fn row_attributes(state: &State) -> Option<String> {
+    if let Some(trigger) = state.trigger() {
+        let said = json!({
+            "trigger": &**trigger.spec.json(),
+            "paused": trigger.paused,
+            "trouble": trigger.trouble,
+            "version": trigger.version,
+        });
+        return serde_json::to_string(&said).ok();
+    }
     let schedule = state.schedule()?;
     let said = json!({
         "schedule": &**schedule.spec.json(),
@@ -201,7 +269,8 @@ pub(super) fn row_attributes(state: &State) -> Option<String> {
     serde_json::to_string(&said).ok()
 }
 
-/// Whether a workflow id can only be that of a schedule.
+/// Whether a workflow id can only be that of a schedule or a trigger.
 pub(super) fn is_reserved(workflow_id: &knarr_core::ids::WorkflowId) -> bool {
-    workflow_id.as_str().starts_with(PREFIX)
+    let id = workflow_id.as_str();
+    id.starts_with(schedule::PREFIX) || id.starts_with(trigger::PREFIX)
 }

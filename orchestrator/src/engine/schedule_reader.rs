@@ -10,7 +10,7 @@ use knarr_schemas::body::{ScheduleRequest as Asked, ScheduleVerb};
 use knarr_schemas::code;
 use knarr_schemas::subject::RunSubject;
 
-use super::job::{JobKind, ScheduleRequest};
+use super::job::{ActorCommand, JobKind, ScheduleRequest};
 use super::job_reader::{
     JobReader, check_verb_header, operation, refuse_control_characters, refuse_task_headers, request_id,
 };
@@ -40,7 +40,7 @@ impl JobReader {
             .map_err(|error| Refusal::new(&code::BAD_REQUEST, format!("what is asked of a schedule: {error}")))?;
         Ok(JobKind::Schedule(Box::new(ScheduleRequest {
             namespace: Namespace::new(&subject.namespace),
-            command: command(asked)?,
+            command: ActorCommand::Schedule(command(asked)?),
             operation: operation(message)?,
             request_id: request_id(message)?,
             answer_to: self.answer_to(headers)?,

@@ -211,6 +211,7 @@ conformance!(
     due_runs_come_earliest_first,
     lists_go_by_keyset,
     schedules_are_listed_by_themselves,
+    triggers_are_listed_by_themselves_and_found_by_partition,
     an_occurrence_is_started_once,
     what_a_snapshot_of_a_schedule_has_taken_in_may_go,
     definitions_never_change,
@@ -1143,6 +1144,48 @@ async fn schedules_are_listed_by_themselves(rig: impl Rig) {
         ..all
     };
     assert_eq!(runs(by_id).await, [run_id(2)]);
+}
+
+async fn triggers_are_listed_by_themselves_and_found_by_partition(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let trigger = |n, name: &str, partition| {
+        let mut row = run(n, &format!("$trigger/order/{name}"));
+        row.workflow = WorkflowName::new("$trigger");
+        row.partition = partition;
+        row
+    };
+    let mut elsewhere = trigger(4, "a", 1);
+    elsewhere.namespace = Namespace::new("other");
+    let rows = [
+        trigger(1, "b", 0),
+        trigger(2, "a", 1),
+        closed(trigger(3, "c", 0), 9),
+        elsewhere,
+        run(5, "order-1"),
+        schedule(6, "s"),
+    ];
+    commit(store, &mut session, &inserts(rows)).await;
+    let default = Namespace::new("default");
+    let listed = async |after: Option<&str>, limit| -> Vec<RunId> {
+        let after = after.map(WorkflowId::new);
+        let rows = store.list_triggers(&default, after.as_ref(), limit).await.unwrap();
+        rows.iter().map(|row| row.run_id).collect()
+    };
+    assert_eq!(listed(None, 10).await, [2, 1].map(run_id));
+    assert_eq!(listed(None, 1).await, [run_id(2)]);
+    assert_eq!(listed(Some("$trigger/order/a"), 10).await, [run_id(1)]);
+    // Of all namespaces.
+    assert_eq!(store.triggers(&[0]).await.unwrap(), [run_id(1)]);
+    assert_eq!(store.triggers(&[0, 1, 2]).await.unwrap(), [1, 2, 4].map(run_id));
+    assert_eq!(store.triggers(&[]).await.unwrap(), []);
+    let all = RunFilter {
+        limit: 10,
+        ..RunFilter::default()
+    };
+    let runs = store.list_runs(&default, &all).await.unwrap();
+    assert_eq!(runs.iter().map(|row| row.run_id).collect::<Vec<_>>(), [run_id(5)]);
+    assert_eq!(store.format_level().await.unwrap(), FORMAT_LEVEL);
 }
 
 async fn an_occurrence_is_started_once(rig: impl Rig) {

@@ -73,7 +73,7 @@ struct World {
     succeeded: BTreeMap<&'static str, usize>,
 }
 
-const KINDS: [&str; 25] = [
+const KINDS: [&str; 26] = [
     "open",
     "keep",
     "keep gained",
@@ -94,6 +94,7 @@ const KINDS: [&str; 25] = [
     "due",
     "list",
     "schedules",
+    "triggers",
     "forget",
     "register",
     "definition",
@@ -374,6 +375,8 @@ impl World {
             row.workflow = WorkflowName::new("refund");
         } else if self.random.one_in(4) {
             row.workflow = WorkflowName::new("$schedule");
+        } else if self.random.one_in(4) {
+            row.workflow = WorkflowName::new("$trigger");
         }
         row.retention_class = i16::try_from(n % 3).unwrap();
         row.partition = self.random.partition();
@@ -661,6 +664,31 @@ impl World {
         assert_eq!(memory, postgres, "schedules");
         if !memory.is_empty() {
             self.count("schedules");
+        }
+        let there = &self.processes[1];
+        let mut memory = there
+            .memory
+            .list_triggers(&namespace, after.as_ref(), limit)
+            .await
+            .unwrap();
+        let mut postgres = there
+            .postgres
+            .list_triggers(&namespace, after.as_ref(), limit)
+            .await
+            .unwrap();
+        for rows in [&mut memory, &mut postgres] {
+            rows.iter_mut().for_each(normalise);
+        }
+        assert_eq!(memory, postgres, "triggers");
+        let partitions = [self.random.partition(), self.random.partition()];
+        let memory = there.memory.triggers(&partitions).await.unwrap();
+        assert_eq!(
+            memory,
+            there.postgres.triggers(&partitions).await.unwrap(),
+            "{partitions:?}"
+        );
+        if !memory.is_empty() {
+            self.count("triggers");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | level | what it brought |
 //! |---|---|
-//! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs |
+//! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!
 //! What a definition asks for is refused where it is registered, what somebody says of a run or a queue where it is taken: so
@@ -21,7 +21,7 @@ pub const THIRD: i32 = 3;
 
 /// The level that definitions like this one, and what their runs store, belong to.
 pub fn of_plan(plan: &Plan) -> i32 {
-    if plan.concurrency.is_some() || plan.priority.is_some() {
+    if plan.concurrency.is_some() || plan.priority.is_some() || !plan.triggers.is_empty() {
         return THIRD;
     }
     let newer = plan.schedule.is_some()

@@ -544,7 +544,8 @@ pub struct NamespaceRow {
 /// What a namespace does about changes of status where nobody has said.
 pub const EVENTS_BY_DEFAULT: bool = false;
 
-/// Which runs a list shows; newest first, by keyset. Schedules are not among them, unless by their workflow or id.
+/// Which runs a list shows; newest first, by keyset. Schedules and triggers are not among them, unless by their
+/// workflow or id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     pub workflow: Option<WorkflowName>,
@@ -777,4 +778,18 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&WorkflowId>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The triggers of a namespace that are not deleted, as [`Store::list_schedules`].
+    fn list_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<RunRow>, StoreError>> + Send;
+
+    /// The triggers of these partitions that are not deleted.
+    fn triggers(&self, partitions: &[i16]) -> impl Future<Output = Result<Vec<RunId>, StoreError>> + Send;
+
+    /// What the cluster writes; it may be higher when this returns.
+    fn format_level(&self) -> impl Future<Output = Result<i32, StoreError>> + Send;
 }

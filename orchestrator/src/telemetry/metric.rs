@@ -52,6 +52,9 @@ metrics_table! {
     UNDO_PARKED = "knarr_undo_parked_total", Kind::Counter, Count, [], "Undos that were exhausted and wait for an operator.";
     SCHEDULE_STARTED = "knarr_schedule_started_total", Kind::Counter, Count, [], "Occurrences of schedules that were started.";
     SCHEDULE_SKIPPED = "knarr_schedule_skipped_total", Kind::Counter, Count, [], "Occurrences of schedules that were skipped, by overlap policy or for want of room.";
+    TRIGGER_EVENTS = "knarr_trigger_events_total", Kind::Counter, Count, ["outcome"], "Events that triggers have read, by `outcome`: taken or skipped by the filter; done or refused once there was an answer; dropped where no stream keeps them and there was no room.";
+    TRIGGER_GAPS = "knarr_trigger_gaps_total", Kind::Counter, Count, ["why"], "Times that a trigger's stream was found to lack messages, by `why`: recreated, purged or stepped_back.";
+    TRIGGERS_TROUBLED = "knarr_triggers_troubled", Kind::Gauge, Count, [], "Triggers read here whose stream cannot be read.";
     SCHEDULE_MISSED = "knarr_schedule_missed_catchup_window_total", Kind::Counter, Count, [], "Occurrences of schedules that could not be started within the catch-up window.";
     LIMIT_WARNINGS = "knarr_limit_warnings_total", Kind::Counter, Count, ["limit"], "Runs that have a fifth of what they may have, by `limit` (events, history_bytes, pending or payload).";
     LIMIT_PARKED = "knarr_limit_parked_total", Kind::Counter, Count, ["limit"], "Runs and steps that wait for an operator because of a `limit`.";

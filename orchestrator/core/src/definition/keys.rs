@@ -19,10 +19,11 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "schedule",
         "concurrency",
         "priority",
+        "triggers",
         "expr_version",
     ],
 )
-.later(&["triggers", "signals", "updates", "queries", "retry"]);
+.later(&["signals", "updates", "queries", "retry"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -261,6 +262,54 @@ pub(super) const SCHEDULE_DOCUMENT: Keys = Keys::new(
         "paused",
     ],
 );
+
+pub(super) const TRIGGER: Keys = Keys::new(
+    "a trigger",
+    &[
+        "stream",
+        "subject",
+        "filter",
+        "id",
+        "input",
+        "signal",
+        "start",
+        "id_reuse",
+        "id_conflict",
+        "from",
+        "debounce",
+        "batch",
+    ],
+)
+.misplaced(&[(
+    "workflow",
+    "the trigger of a definition starts and signals that definition's runs",
+)]);
+
+/// Of a document of its own.
+pub(super) const TRIGGER_DOCUMENT: Keys = Keys::new(
+    "a trigger",
+    &[
+        "trigger",
+        "workflow",
+        "id_of_input",
+        "stream",
+        "subject",
+        "filter",
+        "id",
+        "input",
+        "signal",
+        "start",
+        "id_reuse",
+        "id_conflict",
+        "from",
+        "debounce",
+        "batch",
+    ],
+);
+
+pub(super) const DEBOUNCE: Keys = Keys::new("`debounce`", &["quiet", "max_wait"]);
+
+pub(super) const BATCH: Keys = Keys::new("`batch`", &["max", "wait"]);
 
 pub(super) const EVERY: Keys = Keys::new("an interval", &["every", "phase"]);
 

@@ -38,6 +38,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ids::DefinitionHash;
 use crate::schedule::Spec;
+use crate::trigger;
 use diagnostic::{Diagnostic, Severity};
 use plan::Plan;
 
@@ -110,6 +111,19 @@ pub fn from_schedule_json(json: &serde_json::Value) -> Result<Spec, String> {
                 .map(|finding| format!("{}: {}", finding.code.code, finding.message));
             Err(first.unwrap_or_else(|| "it is no schedule".to_owned()))
         }
+    }
+}
+
+/// Rebuilds a trigger from its canonical form, or reads one that came over the wire.
+pub fn from_trigger_json(json: &serde_json::Value) -> Result<trigger::Spec, String> {
+    let tree = tree::Node::from_json(json);
+    let mut findings = Vec::new();
+    let spec = read::trigger(&tree, &mut findings);
+    let error = findings.iter().find(|finding| finding.severity == Severity::Error);
+    match (spec, error) {
+        (Some(spec), None) => Ok(spec),
+        (_, Some(error)) => Err(format!("{}: {}", error.code.code, error.message)),
+        (None, None) => Err("it is no trigger".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
 use crate::limit::{OnConflict, Rate};
 use crate::schedule::Spec;
 use crate::time::Span;
+use crate::trigger;
 
 /// A definition, ready to run.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Plan {
     pub concurrency: Option<Box<RunConcurrency>>,
     /// Of its runs, where a start says nothing: from 1, the most important, to 5.
     pub priority: Option<u8>,
+    /// What starts and signals its runs, by name.
+    pub triggers: Vec<trigger::Spec>,
 }
 
 /// `concurrency:` of a definition: over all runs of the workflow in a namespace, whatever their version.

@@ -16,6 +16,7 @@ mod kinds;
 mod saga;
 mod schedule;
 pub(crate) mod soundness;
+mod triggers;
 
 const ORDER: &str = r#"
 workflow: order

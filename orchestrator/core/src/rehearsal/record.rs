@@ -188,6 +188,7 @@ impl Record {
             Event::RunClosed { status } => format!("the run is closed: {status}"),
             Event::RunTerminated { .. } => "the run is terminated".to_owned(),
             Event::Schedule(_) => "the schedule goes on".to_owned(),
+            Event::Trigger(_) => "the trigger goes on".to_owned(),
             Event::RunContinued { .. } => "the run continues as a new one".to_owned(),
             _ => return None,
         })

@@ -354,6 +354,8 @@ fn message(before: &State, taken: &MessageTaken, events: &[Event]) -> Option<Inp
         Event::SignalReceived(signal) => Some(Body::Signal {
             name: signal.name.clone(),
             body: signal.body.clone(),
+            // Only the shell looks at it.
+            sent_at: None,
         }),
         _ => None,
     })?;

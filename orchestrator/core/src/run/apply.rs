@@ -17,7 +17,7 @@ use super::scope::RunScope;
 use super::state::State;
 use super::{
     admission, answer, attempt, cancel, deadline, heartbeat, held, late, message, migrate, outbox, parked, permit,
-    raise, schedule, search_attribute, signal, withdrawal,
+    raise, schedule, search_attribute, signal, trigger, withdrawal,
 };
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
@@ -41,6 +41,10 @@ pub fn start_within(
         true => Some(schedule::of_start(&start)?),
         false => None,
     };
+    let trigger = match plan.workflow.as_str() == trigger::WORKFLOW {
+        true => Some(trigger::of_start(&start)?),
+        false => None,
+    };
     let birth = Arc::new(RunStarted {
         limits,
         ..birth(plan, start, at)?
@@ -48,6 +52,10 @@ pub fn start_within(
     let mut state = State::new(&birth, 1, at);
     if let Some((spec, version)) = schedule {
         let transition = schedule::begin(plan, &mut state, birth, spec, version);
+        return Ok((state, transition));
+    }
+    if let Some((spec, version)) = trigger {
+        let transition = trigger::begin(plan, &mut state, birth, spec, version);
         return Ok((state, transition));
     }
     let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth), queues);
@@ -121,6 +129,10 @@ pub fn apply_within(
         schedule::apply(&mut d, input)?;
         return Ok(d.finish());
     }
+    if d.state.trigger.is_some() {
+        trigger::apply(&mut d, input)?;
+        return Ok(d.finish());
+    }
     match input {
         Input::TaskEnded { task, outcome } => task_ended(&mut d, task, outcome)?,
         Input::TaskStarted { task, at } => {
@@ -181,6 +193,7 @@ pub fn apply_within(
         Input::Migrate { to, operation } => migrate::migrate(&mut d, &to.0, operation)?,
         Input::Park { reason } => parked::park_run(&mut d, reason),
         Input::Schedule { .. } => return Err(Rejected::Schedule("the run is no schedule".to_owned())),
+        Input::Trigger { .. } | Input::Read(_) => return Err(Rejected::Trigger("the run is no trigger".to_owned())),
     }
     Ok(d.finish())
 }

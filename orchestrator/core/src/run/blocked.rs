@@ -39,7 +39,7 @@ impl State {
             Limit::Pending => self.pending() as u64,
         };
         let limits = raised.or(self.birth.limits).or(RunLimits::DEFAULT);
-        if self.schedule.is_some() {
+        if self.is_actor() {
             // It goes on for ever, and what has passed is not kept.
             return Usage { used, limit: u64::MAX };
         }

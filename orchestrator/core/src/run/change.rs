@@ -161,6 +161,9 @@ impl State {
             Body::Ask(ask) => return self.permit_granted(number, ask),
             _ => return,
         };
+        if self.trigger.is_some() {
+            return;
+        }
         if let Some(schedule) = &mut self.schedule {
             if *answer == Answer::Accepted {
                 schedule.accepted(start.run_id);

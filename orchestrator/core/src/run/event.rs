@@ -31,6 +31,7 @@ use crate::ids::{
 };
 use crate::schedule::state::ScheduleEvent;
 use crate::time::{Span, Timestamp};
+use crate::trigger::TriggerEvent;
 
 /// One applied input.
 #[derive(Debug, Clone)]
@@ -501,6 +502,8 @@ pub enum Event {
     },
     /// Of a run that is a schedule.
     Schedule(Box<ScheduleEvent>),
+    /// Of a run that is a trigger.
+    Trigger(Box<TriggerEvent>),
     /// Closed as continued as new; the successor starts with this.
     RunContinued {
         successor: RunId,

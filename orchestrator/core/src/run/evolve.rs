@@ -26,6 +26,7 @@ use crate::ids::TaskNo;
 use crate::limit::LimitKind;
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
+use crate::trigger::{Trigger, TriggerEvent};
 
 /// Brings the state from one transition to the next.
 pub fn evolve(state: &mut State, transition: &Transition) {
@@ -98,6 +99,7 @@ impl State {
             reopened: None,
             parked_at: None,
             schedule: None,
+            trigger: None,
             migrated: None,
         };
         if let Some(answer) = &birth.answer {
@@ -549,6 +551,8 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             };
             state.mail.outbox.insert(sent.number, pending);
             match &*sent.body {
+                // A trigger knows what it has sent, and nothing of what becomes of it.
+                Body::StartChild(_) if state.trigger.is_some() => {}
                 Body::StartChild(start) => state.child_sent(sent.number, &sent.to, start),
                 Body::Ask(ask) if ask.is_of_run() => state.place_asked(sent.number, ask),
                 Body::Ask(ask) => state.permit_asked(sent.number, ask),
@@ -574,7 +578,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         }
         Event::MessageAnswered { number, answer } => state.message_answered(*number, answer),
         // A schedule knows its runs, of which it has one answer for every repeat.
-        Event::MessageTaken(_) if state.schedule.is_some() => {}
+        Event::MessageTaken(_) if state.is_actor() => {}
         Event::MessageTaken(message) => {
             let taken = Taken {
                 namespace: message.from.namespace.clone(),
@@ -602,6 +606,14 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             }
         }
         Event::Schedule(event) => Schedule::evolve(&mut state.schedule, at, event),
+        Event::Trigger(event) => {
+            if let TriggerEvent::Postponed { message, due, .. } = &**event
+                && let Some(pending) = state.mail.outbox.get_mut(message)
+            {
+                pending.due = *due;
+            }
+            Trigger::evolve(&mut state.trigger, at, event);
+        }
         Event::RunContinued { successor, input } => {
             state.parked = None;
             state.phase = Phase::Closed(Closed {

@@ -14,6 +14,7 @@ use super::migrate::Target;
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
 use crate::schedule::Command;
 use crate::time::{Span, Timestamp};
+use crate::trigger;
 
 /// The birth of a run. The shell has resolved the definition and minted the id; core validates the input and takes the
 /// first steps.
@@ -137,6 +138,13 @@ pub enum Input {
         command: Box<Command>,
         operation: Operation,
     },
+    /// Of a run that is a trigger; a repeat of its request id changes nothing.
+    Trigger {
+        command: Box<trigger::Command>,
+        operation: Operation,
+    },
+    /// Of a run that is a trigger: what its source has come to.
+    Read(Box<trigger::Read>),
     /// An operator lets the run have more of something.
     RaiseLimits {
         limits: RunLimits,
@@ -258,6 +266,8 @@ pub enum Rejected {
     ScheduleExists,
     #[error("{0}")]
     Schedule(String),
+    #[error("{0}")]
+    Trigger(String),
     #[error("{0}")]
     Limit(String),
     #[error("the run cannot move to that version: {0}")]

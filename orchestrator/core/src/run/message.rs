@@ -65,6 +65,7 @@ use super::{cancel, schedule, signal, workflow};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, WorkflowId, WorkflowName};
 use crate::limit::{Ask, LimitName};
 use crate::time::Timestamp;
+use crate::trigger::spec::{Conflict, Reuse};
 
 #[cfg(doc)]
 use super::{effect::Effect, input::Input};
@@ -108,6 +109,10 @@ pub enum Body {
         name: Arc<str>,
         #[serde(default, skip_serializing_if = "super::event::is_null")]
         body: Arc<Value>,
+        /// Of one to whatever run is open: when it was first sent, by which a run that has closed since is known, which may have
+        /// taken it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_at: Option<Timestamp>,
     },
     /// To a limiter, which answers when it grants.
     Ask(Box<Ask>),
@@ -145,6 +150,19 @@ pub struct StartChild {
     /// Of the parent, for a child whose definition says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
+    /// The parent is a trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered: Option<TriggeredBy>,
+}
+
+/// Which event of its trigger has started a run, and how that treats other runs of its workflow id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggeredBy {
+    pub sequence: u64,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub reuse: Reuse,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub conflict: Conflict,
 }
 
 /// Which occurrence of its schedule a run is.
@@ -306,7 +324,7 @@ impl State {
         if self.started_by(from, number) {
             return Some(Answer::Accepted);
         }
-        if self.schedule.is_some() {
+        if self.is_actor() {
             // It was told of the end of a run, and knows, or has nothing to do with it any more.
             return self.parked.is_none().then_some(Answer::Accepted);
         }
@@ -353,7 +371,7 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
         },
         Body::Cancel { operation } => taken_by(d, from, number, |d| cancel::cancel(d, operation)),
         Body::Terminate { operation } => taken_by(d, from, number, |d| cancel::terminate(d, operation)),
-        Body::Signal { name, body } => {
+        Body::Signal { name, body, .. } => {
             taken_by(d, from, number, |d| {
                 signal::receive(d, name, body, Operation::default())
             });

@@ -78,6 +78,7 @@ mod stop;
 mod switch;
 mod timer;
 mod tree;
+pub mod trigger;
 mod try_catch;
 mod turn;
 mod wait_for;

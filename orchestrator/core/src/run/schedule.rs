@@ -98,6 +98,7 @@ pub fn plan() -> Plan {
         schedule: None,
         concurrency: None,
         priority: None,
+        triggers: Vec::new(),
     }
 }
 
@@ -530,6 +531,7 @@ fn start(d: &mut Decider<'_>, due: Due) {
             nominal_time: due.nominal,
             trigger: due.trigger,
         }),
+        triggered: None,
     };
     outbox::send(d, to, Body::StartChild(body));
 }

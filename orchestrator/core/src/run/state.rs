@@ -29,6 +29,7 @@ use crate::ids::{
 };
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
+use crate::trigger::Trigger;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -113,6 +114,9 @@ pub struct State {
     /// Of a run that is a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) schedule: Option<Box<Schedule>>,
+    /// Of a run that is a trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trigger: Option<Box<Trigger>>,
     /// The version it goes by, where that is not the one it began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) migrated: Option<Box<Migrated>>,
@@ -548,7 +552,9 @@ impl State {
         });
         let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
-        let deadlines = timeout.into_iter().chain(executions).chain(waits).chain(schedule);
+        let trigger = self.trigger.as_ref().and_then(|trigger| trigger.due());
+        let actor = schedule.into_iter().chain(trigger);
+        let deadlines = timeout.into_iter().chain(executions).chain(waits).chain(actor);
         let ahead = |due: &Timestamp| *due > at && *due < Timestamp::MAX;
         deadlines.filter(ahead).chain(messages).min()
     }

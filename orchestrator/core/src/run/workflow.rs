@@ -63,6 +63,7 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, child: &C
                 detached: child.detached,
                 scheduled: None,
                 priority: d.state.birth.priority,
+                triggered: None,
             };
             outbox::send(d, to, Body::StartChild(body));
         }

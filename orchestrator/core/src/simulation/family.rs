@@ -561,6 +561,7 @@ impl<'p> World<'p> {
             _ => Body::Signal {
                 name: "go".into(),
                 body: Arc::new(json!(which % 3)),
+                sent_at: None,
             },
         };
         let number = MessageNo(self.strangers.max(1));

@@ -52,6 +52,7 @@ impl Model {
             // A run that waits for its turn has done nothing; what is explored is a run that has begun.
             concurrency: None,
             priority: None,
+            triggers: Vec::new(),
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);

@@ -9,7 +9,8 @@ use knarr_core::run::event::Transition;
 use knarr_core::run::input::{Input, Start, TaskOutcome, WorkerError};
 use knarr_core::run::{State, apply, start};
 use knarr_core::time::Timestamp;
-use knarr_schemas::api::{RegisterDefinition, RegisteredDefinition};
+use knarr_schemas::api::{RegisterDefinition, RegisteredDefinition, TriggerName};
+use knarr_schemas::body::TriggerRequest;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -44,6 +45,8 @@ struct World {
     told: Arc<Mutex<Vec<Told>>>,
     /// What schedules were told.
     scheduled: Arc<Mutex<Vec<(String, ScheduleRequest)>>>,
+    /// What triggers were told.
+    triggered: Arc<Mutex<Vec<(TriggerName, TriggerRequest)>>>,
 }
 
 type Told = (String, Vec<QueueSettings>);
@@ -67,16 +70,23 @@ impl World {
             noted.lock().unwrap().push((name, request));
             Box::pin(async { Ok(()) })
         });
+        let told_triggers: Arc<Mutex<Vec<(TriggerName, TriggerRequest)>>> = Arc::default();
+        let noted = Arc::clone(&told_triggers);
+        let triggered: OnTriggered = Arc::new(move |_, name, request| {
+            noted.lock().unwrap().push((name, request));
+            Box::pin(async { Ok(()) })
+        });
         let hook: OnRegistered = Arc::new(move |namespace, queues| {
             record.lock().unwrap().push((namespace.to_string(), queues));
             async { Ok(()) }.boxed()
         });
         Self {
-            operations: Arc::new(Operations::new(Arc::clone(&store), hook, scheduled)),
+            operations: Arc::new(Operations::new(Arc::clone(&store), hook, scheduled, triggered)),
             store,
             session: Mutex::new(session),
             told,
             scheduled: asked,
+            triggered: told_triggers,
         }
     }
 

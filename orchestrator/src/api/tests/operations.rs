@@ -454,3 +454,28 @@ async fn what_older_replicas_could_not_read_waits_for_the_end_of_an_upgrade() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_highest_version_of_a_workflow_speaks_for_its_triggers() {
+    let world = World::new().await;
+    let text = |version, triggers: &str| {
+        format!("workflow: tick\nversion: {version}\n{triggers}steps: [ {{ a: {{ set: {{ x: 1 }} }} }} ]\n")
+    };
+    let told = |world: &World| std::mem::take(&mut *world.triggered.lock().unwrap());
+    world.register(&text(1, "")).await;
+    assert_eq!(told(&world), []);
+    let two = "triggers: { a: { stream: S }, b: { stream: S, subject: 's.b' } }\n";
+    world.register(&text(3, two)).await;
+    let heard = told(&world);
+    let names: Vec<&str> = heard.iter().map(|(name, _)| name.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    for (name, request) in &heard {
+        assert_eq!((name.workflow.as_str(), request.version), ("tick", Some(3)));
+        assert_eq!(request.trigger.as_ref().unwrap()["stream"], json!("S"));
+    }
+    // Registering it again says it again; an older version does not speak any more.
+    world.register(&text(3, two)).await;
+    assert_eq!(told(&world).len(), 2);
+    world.register(&text(2, two)).await;
+    assert_eq!(told(&world), []);
+}

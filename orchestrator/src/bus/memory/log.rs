@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use knarr_core::time::Timestamp;
 
+use super::state::matches;
 use crate::bus::Headers;
 use crate::store::Cursor;
 
@@ -64,6 +65,20 @@ impl Log {
         let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX);
         let mut entries = (start..).zip(self.entries.iter().skip(skip));
         entries.find(|(_, entry)| entry.partition == partition)
+    }
+
+    /// The first entry after a sequence whose subject matches.
+    pub(super) fn next_matching(&self, filter: &str, after: u64) -> Option<(u64, &Entry)> {
+        let start = (after + 1).max(self.first);
+        let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX);
+        let mut entries = (start..).zip(self.entries.iter().skip(skip));
+        entries.find(|(_, entry)| matches(filter, &entry.subject))
+    }
+
+    /// The sequence before the first entry of that time or later.
+    pub(super) fn before(&self, at: Timestamp) -> u64 {
+        let earlier = self.entries.partition_point(|entry| entry.at < at);
+        self.first + earlier as u64 - 1
     }
 
     pub(super) fn last_of(&self, partition: i16) -> u64 {

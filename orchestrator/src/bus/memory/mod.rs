@@ -9,6 +9,7 @@
 mod controls;
 mod log;
 mod queues;
+mod source;
 mod state;
 
 #[cfg(test)]
@@ -20,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::Timestamp;
+use knarr_core::trigger::spec::Source;
+use knarr_core::trigger::state::From as ReadFrom;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -29,6 +32,7 @@ pub use self::queues::PulledTask;
 use self::state::{Open, OpenKey, State};
 use super::head_room::{Fill, decide};
 use super::inlet::Inlet;
+use super::source::Feed;
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Incoming, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
@@ -291,6 +295,10 @@ impl Bus for MemoryBus {
         }
         let tasks = state.tasks.get_mut(namespace.as_str());
         Ok(tasks.is_some_and(|tasks| tasks.withdraw(queue.as_str(), subject)))
+    }
+
+    fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed {
+        source::open(&self.inner, source, from)
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

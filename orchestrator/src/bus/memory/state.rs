@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) partitions: Option<u16>,
     pub(super) connected: bool,
     pub(super) log: Log,
+    /// Of the user.
+    pub(super) streams: BTreeMap<String, Log>,
     /// Streams made so far, so that no two share an identity.
     pub(super) made: u64,
     pub(super) last_time: Timestamp,
@@ -69,6 +71,7 @@ impl State {
             partitions: None,
             connected: true,
             log: Log::new("memory-1".to_owned()),
+            streams: BTreeMap::new(),
             made: 1,
             last_time: Timestamp::default(),
             tasks: HashMap::new(),
@@ -284,7 +287,7 @@ impl State {
     }
 }
 
-fn matches(filter: &str, subject: &str) -> bool {
+pub(super) fn matches(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for part in filter.split('.') {
         match (part, tokens.next()) {

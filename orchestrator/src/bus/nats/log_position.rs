@@ -8,7 +8,7 @@ use chrono::{TimeDelta, Utc};
 use knarr_core::time::Timestamp;
 use knarr_schemas::subject::LOG_STREAM;
 
-use super::jetstream::{ApiError, JetStream, MessageQuery};
+use super::jetstream::{ApiError, JetStream, MessageQuery, StreamInfo};
 use super::streams::Streams;
 use crate::store::Cursor;
 
@@ -26,6 +26,16 @@ pub(super) async fn locate(js: &JetStream, streams: &Streams, cursor: &Cursor) -
     streams
         .refuse_other_cluster(LOG_STREAM, &info)
         .map_err(|error| ApiError::Unavailable(error.to_string()))?;
+    locate_in(js, LOG_STREAM, &info, cursor).await
+}
+
+/// The same of any stream.
+pub(super) async fn locate_in(
+    js: &JetStream,
+    stream: &str,
+    info: &StreamInfo,
+    cursor: &Cursor,
+) -> Result<Located, ApiError> {
     let continues = Located::Continues {
         stream: info.created.clone(),
     };
@@ -36,11 +46,12 @@ pub(super) async fn locate(js: &JetStream, streams: &Streams, cursor: &Cursor) -
         let resumes_at = Cursor {
             sequence: 0,
             at: Timestamp::default(),
-            stream: info.created,
+            stream: info.created.clone(),
         };
         return Ok(Located::Gap { resumes_at });
     }
-    if cursor.sequence == 0 {
+    // One whose message was not there when it was made has no time to be recognised by.
+    if cursor.sequence == 0 || cursor.at == Timestamp::default() {
         return Ok(continues);
     }
     let (first, last) = (info.state.first_seq, info.state.last_seq);
@@ -54,11 +65,11 @@ pub(super) async fn locate(js: &JetStream, streams: &Streams, cursor: &Cursor) -
             };
             return Ok(Located::Gap { resumes_at });
         }
-        let intact = match js.message_at(LOG_STREAM, cursor.sequence).await? {
+        let intact = match js.message_at(stream, cursor.sequence).await? {
             Some(message) => message.at() == cursor.at,
             None if first > cursor.sequence => true,
             // Deleted one by one. Had the log gone back in time, the messages before it would be later than the cursor.
-            None => first_later(js, cursor.at)
+            None => first_later(js, stream, cursor.at)
                 .await?
                 .is_none_or(|sequence| sequence > cursor.sequence),
         };
@@ -67,24 +78,24 @@ pub(super) async fn locate(js: &JetStream, streams: &Streams, cursor: &Cursor) -
         }
     }
     // Back in time. `last` was read first, so whatever comes later than that has a higher sequence.
-    let sequence = match first_later(js, cursor.at).await? {
+    let sequence = match first_later(js, stream, cursor.at).await? {
         Some(sequence) => sequence - 1,
         None => last,
     };
     let at = match sequence {
         0 => None,
-        _ => js.message_at(LOG_STREAM, sequence).await?,
+        _ => js.message_at(stream, sequence).await?,
     };
     let resumes_at = Cursor {
         sequence,
         at: at.map_or(cursor.at, |message| message.at()),
-        stream: info.created,
+        stream: info.created.clone(),
     };
     Ok(Located::Gap { resumes_at })
 }
 
 /// The first message later than the cursor's microsecond.
-async fn first_later(js: &JetStream, at: Timestamp) -> Result<Option<u64>, ApiError> {
+pub(super) async fn first_later(js: &JetStream, stream: &str, at: Timestamp) -> Result<Option<u64>, ApiError> {
     let start = chrono::DateTime::<Utc>::from_timestamp_micros(at.0)
         .and_then(|time| time.checked_add_signed(TimeDelta::microseconds(1)))
         .unwrap_or(chrono::DateTime::UNIX_EPOCH);
@@ -93,5 +104,5 @@ async fn first_later(js: &JetStream, at: Timestamp) -> Result<Option<u64>, ApiEr
         next_by_subj: Some(">"),
         ..MessageQuery::default()
     };
-    Ok(js.message(LOG_STREAM, &query).await?.map(|message| message.sequence))
+    Ok(js.message(stream, &query).await?.map(|message| message.sequence))
 }

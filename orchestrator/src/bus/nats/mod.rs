@@ -21,6 +21,7 @@ mod log_reader;
 mod publisher;
 mod pull;
 mod purge;
+mod source;
 mod stream_config;
 mod stream_settings;
 mod streams;
@@ -37,6 +38,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::trigger::spec::Source;
+use knarr_core::trigger::state::From as ReadFrom;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -48,6 +51,7 @@ use self::publisher::Publisher;
 pub use self::stream_settings::{Setting, Storage, StreamSettings};
 use self::streams::Streams;
 use super::inlet::Inlet;
+use super::source::Feed;
 use super::task_handle::TaskHandle;
 use super::{Bus, BusError, HeadRoom, Outgoing, PublishError, QueueSettings, Undelivered};
 use crate::store::Cursor;
@@ -222,6 +226,10 @@ impl Bus for NatsBus {
 
     async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
         withdrawal::withdraw(&self.shared.js, namespace, queue, subject).await
+    }
+
+    fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed {
+        source::open(&self.shared, source, from)
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {

@@ -71,7 +71,7 @@ impl Position {
 #[derive(Debug)]
 pub(super) struct Pull {
     js: JetStream,
-    stream: &'static str,
+    stream: String,
     name: String,
     next_subject: Subject,
     inbox: Subject,
@@ -85,7 +85,7 @@ impl Pull {
     /// Reads what matches one of `filters` (everything, if there are none) from stream sequence `start` on.
     pub(super) async fn open(
         js: &JetStream,
-        stream: &'static str,
+        stream: &str,
         filters: &[String],
         start: u64,
         heartbeat: Duration,
@@ -121,7 +121,7 @@ impl Pull {
         }
         Ok(Self {
             js: js.clone(),
-            stream,
+            stream: stream.to_owned(),
             next_subject: Subject::from(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}")),
             name,
             inbox: Subject::from(inbox),
@@ -154,7 +154,7 @@ impl Pull {
 
     pub(super) async fn close(mut self) {
         let _ = self.subscription.unsubscribe().now_or_never();
-        self.js.forget_consumer(self.stream, &self.name).await;
+        self.js.forget_consumer(&self.stream, &self.name).await;
     }
 
     async fn ask(&mut self) -> Result<(), Broken> {

@@ -7,12 +7,15 @@ use std::time::Duration;
 use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::run::{Event, State};
 use knarr_core::time::Timestamp;
+use knarr_core::trigger::spec::Source;
+use knarr_core::trigger::state::From as ReadFrom;
 use knarr_schemas::{body, header as names};
 use tokio::sync::Notify;
 
 use super::super::fetch;
 use crate::bus::inlet::Inlet;
 use crate::bus::memory::MemoryBus;
+use crate::bus::source::Feed;
 use crate::bus::{Bus, BusError, HeadRoom, Outgoing, PublishError, QueueSettings, Undelivered, header};
 use crate::store::memory::{CommitFault, MemoryStore};
 use crate::store::*;
@@ -495,6 +498,24 @@ impl Store for LineStore {
     ) -> Result<Vec<RunRow>, StoreError> {
         self.store.list_schedules(namespace, after, limit).await
     }
+
+    async fn list_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.store.list_triggers(namespace, after, limit).await
+    }
+
+    async fn triggers(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
+        self.line.cross().await;
+        self.store.triggers(partitions).await
+    }
+
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        self.store.format_level().await
+    }
 }
 
 /// The bus, by a line. Whatever leaves is held against what is committed.
@@ -557,6 +578,10 @@ impl Bus for LineBus {
     async fn keep_head_room(&self, namespaces: &[Namespace]) -> Result<HeadRoom, BusError> {
         self.line.cross().await;
         self.bus.keep_head_room(namespaces).await
+    }
+
+    fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed {
+        self.bus.open_source(source, from)
     }
 
     async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {

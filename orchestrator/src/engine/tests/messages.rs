@@ -76,6 +76,7 @@ fn start_child(run_id: RunId, workflow: &str) -> Body {
         detached: false,
         scheduled: None,
         priority: None,
+        triggered: None,
     })
 }
 
@@ -298,6 +299,7 @@ async fn what_cannot_be_delivered_is_answered() {
     let signal = Body::Signal {
         name: "paid".into(),
         body: std::sync::Arc::new(json!(7)),
+        sent_at: None,
     };
     for _ in 0..3 {
         say(&world, "taken", 5, None, &signal).await;

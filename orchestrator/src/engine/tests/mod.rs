@@ -25,6 +25,7 @@ mod schedules;
 mod scripts;
 mod sim;
 mod timeouts;
+mod triggers;
 mod upgrade;
 mod world;
 

@@ -7,6 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::run::schedule::WORKFLOW as SCHEDULE;
+use knarr_core::run::trigger::WORKFLOW as TRIGGER;
 use knarr_core::time::{Span, Timestamp};
 use uuid::Uuid;
 
@@ -315,6 +317,23 @@ impl Store for MemoryStore {
         after: Option<&WorkflowId>,
         limit: u32,
     ) -> Result<Vec<RunRow>, StoreError> {
-        self.available()?.list_schedules(namespace, after, limit)
+        self.available()?.list_actors(SCHEDULE, namespace, after, limit)
+    }
+
+    async fn list_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.available()?.list_actors(TRIGGER, namespace, after, limit)
+    }
+
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        Ok(self.available()?.format_level())
+    }
+
+    async fn triggers(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
+        Ok(self.available()?.triggers_of(partitions))
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
-use knarr_core::run::schedule::WORKFLOW;
+use knarr_core::run::schedule::WORKFLOW as SCHEDULE;
+use knarr_core::run::trigger::WORKFLOW as TRIGGER;
 use knarr_core::time::Timestamp;
 
 use super::state::State;
@@ -166,7 +167,7 @@ impl State {
             .filter(|row| row.namespace == *namespace)
             .filter(|row| match &filter.workflow {
                 Some(workflow) => row.workflow == *workflow,
-                None => row.workflow.as_str() != WORKFLOW || filter.workflow_id.is_some(),
+                None => ![SCHEDULE, TRIGGER].contains(&row.workflow.as_str()) || filter.workflow_id.is_some(),
             })
             .filter(|row| filter.workflow_id.as_ref().is_none_or(|id| row.workflow_id == *id))
             .filter(|row| filter.status.as_ref().is_none_or(|status| row.status == *status))
@@ -176,8 +177,10 @@ impl State {
             .collect())
     }
 
-    pub(super) fn list_schedules(
+    /// Of the workflow that schedules or triggers are runs of.
+    pub(super) fn list_actors(
         &self,
+        workflow: &str,
         namespace: &Namespace,
         after: Option<&WorkflowId>,
         limit: u32,
@@ -185,13 +188,23 @@ impl State {
         readable([namespace.as_str(), after.map_or("", |id| id.as_str())])?;
         let open = self.runs.values().filter(|row| row.closed_at.is_none());
         let mut rows: Vec<RunRow> = open
-            .filter(|row| row.namespace == *namespace && row.workflow.as_str() == WORKFLOW)
+            .filter(|row| row.namespace == *namespace && row.workflow.as_str() == workflow)
             .filter(|row| after.is_none_or(|after| row.workflow_id > *after))
             .cloned()
             .collect();
         rows.sort_by(|a, b| a.workflow_id.cmp(&b.workflow_id));
         rows.truncate(limit.min(LIST_LIMIT) as usize);
         Ok(rows)
+    }
+
+    pub(super) fn triggers_of(&self, partitions: &[i16]) -> Vec<RunId> {
+        let open = self.runs.values().filter(|row| row.closed_at.is_none());
+        let mut runs: Vec<RunId> = open
+            .filter(|row| row.workflow.as_str() == TRIGGER && partitions.contains(&row.partition))
+            .map(|row| row.run_id)
+            .collect();
+        runs.sort_unstable();
+        runs
     }
 
     fn transitions<'a>(&'a self, row: &RunRow, after: i32) -> impl Iterator<Item = StoredTransition> + use<'a> {

@@ -36,7 +36,7 @@ impl PostgresStore {
                    r.outcome as "outcome?"
             from runs r
             where r.namespace collate "POSIX" = $1
-                and ($2::text is null and r.workflow <> '$schedule' or r.workflow = $2)
+                and ($2::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $2)
                 and ($3::text is null or r.status = $3)
                 and ($4::uuid is null or r.run_id < $4)
             order by r.run_id desc limit $5
@@ -139,7 +139,7 @@ impl PostgresStore {
                    r.outcome as "outcome?"
             from runs r
             where r.namespace = $1 and r.status = $2 and r.status not in ('running', 'completed')
-                and ($3::text is null and r.workflow <> '$schedule' or r.workflow = $3)
+                and ($3::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $3)
                 and ($4::uuid is null or r.run_id < $4)
             order by r.namespace desc, r.status desc, r.run_id desc limit $5
             "#,
@@ -185,5 +185,49 @@ impl PostgresStore {
         .map_err(to_store_error)?;
         connection.put_back();
         Ok(records.into_iter().map(|record| run_row!(record)).collect())
+    }
+    pub(super) async fn all_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        let mut connection = self.people.take().await?;
+        let records = sqlx::query!(
+            r#"
+            select r.run_id as "run_id!", r.retention_class as "retention_class!", r.partition as "partition!",
+                   r.version as "version!", r.namespace as "namespace!", r.workflow_id as "workflow_id!",
+                   r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
+                   r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
+                   r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
+                   r.outcome as "outcome?"
+            from runs r
+            where r.namespace = $1 and r.workflow = '$trigger' and r.closed_at is null
+                and ($2::text is null or r.workflow_id > $2)
+            order by r.namespace, r.workflow_id limit $3
+            "#,
+            namespace.as_str(),
+            after.map(WorkflowId::as_str),
+            i64::from(limit.min(LIST_LIMIT)),
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(records.into_iter().map(|record| run_row!(record)).collect())
+    }
+    /// Those whose partitions these are.
+    pub(super) async fn triggers_of(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let runs = sqlx::query_scalar!(
+            "select run_id from runs where workflow = '$trigger' and closed_at is null and partition = any($1)
+             order by run_id",
+            partitions
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(runs.into_iter().map(RunId).collect())
     }
 }

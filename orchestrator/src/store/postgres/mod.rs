@@ -424,4 +424,27 @@ impl Store for PostgresStore {
     ) -> Result<Vec<RunRow>, StoreError> {
         self.answered(self.schedules(namespace, after, limit)).await
     }
+
+    async fn list_triggers(
+        &self,
+        namespace: &Namespace,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        self.answered(self.all_triggers(namespace, after, limit)).await
+    }
+
+    async fn format_level(&self) -> Result<i32, StoreError> {
+        let level = async {
+            let mut connection = self.people.take().await?;
+            let level = format::level(&mut connection).await?;
+            connection.put_back();
+            Ok(level)
+        };
+        self.answered(level).await
+    }
+
+    async fn triggers(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
+        self.answered(self.triggers_of(partitions)).await
+    }
 }

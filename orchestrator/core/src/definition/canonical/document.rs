@@ -56,6 +56,11 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if let Some(priority) = definition.priority {
         put("priority", json!(priority));
     }
+    if !definition.triggers.is_empty() {
+        let triggers = definition.triggers.iter();
+        let triggers = triggers.map(|spec| (spec.name.to_string(), spec.within_definition()));
+        put("triggers", Value::Object(triggers.collect()));
+    }
     put("steps", steps(&definition.steps));
     if let Some(output) = &definition.output {
         put("output", output.to_json());

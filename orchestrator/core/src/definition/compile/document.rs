@@ -43,5 +43,6 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         schedule: definition.schedule.clone(),
         concurrency: concurrency.transpose()?,
         priority: definition.priority,
+        triggers: definition.triggers.clone(),
     })
 }

@@ -6,6 +6,7 @@ use crate::definition::tree::{Node, Place};
 use crate::limit::OnConflict;
 use crate::schedule::Spec;
 use crate::time::Span;
+use crate::trigger;
 
 #[derive(Debug)]
 pub(crate) struct Definition {
@@ -24,6 +25,7 @@ pub(crate) struct Definition {
     pub(crate) schedule: Option<Spec>,
     pub(crate) concurrency: Option<RunConcurrency>,
     pub(crate) priority: Option<u8>,
+    pub(crate) triggers: Vec<trigger::Spec>,
 }
 
 /// How many runs are open at a time.

@@ -32,6 +32,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
     let schedule = fields
         .get("schedule")
         .and_then(|node| super::schedule::of_definition(node, named, found));
+    let triggers = fields
+        .get("triggers")
+        .map(|node| super::trigger::of_definition(node, named, fields.get("id"), found))
+        .unwrap_or_default();
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -61,6 +65,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         schedule,
         concurrency: limiting::of_runs(&fields, found),
         priority: limiting::priority(&fields, found),
+        triggers,
     })
 }
 

@@ -15,6 +15,7 @@ mod retry;
 mod schedule;
 mod step;
 mod steps;
+mod trigger;
 mod value;
 mod waiting;
 
@@ -22,6 +23,7 @@ pub(super) use document::definition;
 pub(super) use schedule::document as schedule;
 #[cfg(test)]
 pub(super) use steps::{MAX_NESTING, MAX_STEPS};
+pub(super) use trigger::document as trigger;
 
 use super::diagnostic::Diagnostic;
 

@@ -536,6 +536,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         schedule: None,
         concurrency: None,
         priority: None,
+        triggers: Vec::new(),
     }
 }
 

@@ -56,6 +56,7 @@ fn child(steps: Vec<Def>) -> Run {
         detached: false,
         scheduled: None,
         priority: None,
+        triggered: None,
     };
     let start = child_start(&other(), MessageNo(1), &"order-1".into(), &body);
     Run::started(plan(steps), start).unwrap()
@@ -143,7 +144,14 @@ fn a_message_is_taken_once_and_every_repeat_can_be_answered() {
     let mut run = run(vec![act("a")]);
     let signal = |number| {
         let (name, body) = ("go".into(), json!(number).into());
-        message(number, Body::Signal { name, body })
+        message(
+            number,
+            Body::Signal {
+                name,
+                body,
+                sent_at: None,
+            },
+        )
     };
     // The numbers of a sender count for all its receivers, and a lost log changes their order.
     for number in [7, 3] {
@@ -174,6 +182,7 @@ fn a_closed_run_refuses_every_time_without_a_trace() {
         Body::Signal {
             name: "go".into(),
             body: json!(1).into(),
+            sent_at: None,
         },
     ] {
         run.ignores(message(1, body));
@@ -223,6 +232,7 @@ fn a_parked_run_takes_messages_later() {
         Body::Signal {
             name: "go".into(),
             body: json!(1).into(),
+            sent_at: None,
         },
     ));
     run.operate("", crate::run::input::ParkedAction::Retry);

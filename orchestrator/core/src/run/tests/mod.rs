@@ -27,6 +27,7 @@ mod pivots;
 mod properties;
 mod schedules;
 mod stored;
+mod triggers;
 mod turns;
 mod undo;
 mod waits;
