@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::api::{Operations, Refusal, source};
 use crate::store::{DefaultVersion, DefinitionFilter, DefinitionRow, Registered, Store, StoredDefinition, format};
+
+const DEFAULT_PAGE: u32 = 100;
 /// Characters that are kept of who and why.
 const MOST_TOLD: usize = 1_024;
 

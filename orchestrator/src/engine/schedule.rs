@@ -190,7 +190,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             answer.stage = AnswerStage::Accepted;
             if let (Some(name), Some(schedule)) = (schedule_of(&request.workflow_id), live.state.schedule()) {
                 let mut said = told(name, schedule, live.state.is_closed());
-                if let Command::Trigger { .. } = request.command {
+                if let ActorCommand::Schedule(Command::Trigger { .. }) = request.command {
                     said["skipped"] = json!(skipped(schedule));
                 }
                 answer.output = Some(said);

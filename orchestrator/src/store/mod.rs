@@ -789,7 +789,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// The triggers of these partitions that are not deleted.
     fn triggers(&self, partitions: &[i16]) -> impl Future<Output = Result<Vec<RunId>, StoreError>> + Send;
-
-    /// What the cluster writes; it may be higher when this returns.
-    fn format_level(&self) -> impl Future<Output = Result<i32, StoreError>> + Send;
 }

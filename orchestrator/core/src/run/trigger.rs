@@ -476,6 +476,7 @@ fn send_as(d: &mut Decider<'_>, no: u64, firing: Firing, input: Arc<Value>, stag
                 parent_close: OnParentClose::Abandon,
                 detached: true,
                 scheduled: None,
+                priority: None,
                 triggered: Some(TriggeredBy {
                     sequence: firing.sequence,
                     reuse: spec.act.reuse,

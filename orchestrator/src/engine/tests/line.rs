@@ -512,10 +512,6 @@ impl Store for LineStore {
         self.line.cross().await;
         self.store.triggers(partitions).await
     }
-
-    async fn format_level(&self) -> Result<i32, StoreError> {
-        self.store.format_level().await
-    }
 }
 
 /// The bus, by a line. Whatever leaves is held against what is committed.

@@ -329,10 +329,6 @@ impl Store for MemoryStore {
         self.available()?.list_actors(TRIGGER, namespace, after, limit)
     }
 
-    async fn format_level(&self) -> Result<i32, StoreError> {
-        Ok(self.available()?.format_level())
-    }
-
     async fn triggers(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
         Ok(self.available()?.triggers_of(partitions))
     }

@@ -434,16 +434,6 @@ impl Store for PostgresStore {
         self.answered(self.all_triggers(namespace, after, limit)).await
     }
 
-    async fn format_level(&self) -> Result<i32, StoreError> {
-        let level = async {
-            let mut connection = self.people.take().await?;
-            let level = format::level(&mut connection).await?;
-            connection.put_back();
-            Ok(level)
-        };
-        self.answered(level).await
-    }
-
     async fn triggers(&self, partitions: &[i16]) -> Result<Vec<RunId>, StoreError> {
         self.answered(self.triggers_of(partitions)).await
     }
