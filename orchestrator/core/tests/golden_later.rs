@@ -83,6 +83,8 @@ impl Player {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let limits = RunLimits {

@@ -66,11 +66,11 @@ impl Limiters {
                 let changes = desk.limiter.ask(from.clone(), number, (**ask).clone(), now);
                 desk.store(changes)
             }
-            Body::Release { limit, ask } => {
+            Body::Release { limit, ask, of } => {
                 let Some(desk) = self.desks.get_mut(limit) else {
                     return Vec::new();
                 };
-                let changes = desk.limiter.release(from.run, *ask, now);
+                let changes = desk.limiter.release(of.unwrap_or(from.run), *ask, now);
                 desk.store(changes)
             }
             _ => Vec::new(),

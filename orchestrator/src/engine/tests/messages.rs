@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use knarr_core::ids::RunId;
 use knarr_core::run::Event;
-use knarr_core::run::message::{Answer, Body, OnParentClose, Refusal, StartChild};
+use knarr_core::run::message::{Answer, Body, OnParentClose, Refusal, StartChild, TriggeredBy};
+use knarr_core::trigger::spec::{Conflict, Reuse};
 use knarr_schemas::body::{AnswerStage, RunMessage, RunMessageAnswer, SendingRun};
 use knarr_schemas::{header as names, subject};
 use serde_json::{Value, json};
@@ -372,6 +373,122 @@ async fn a_message_follows_a_run_that_goes_on_as_another() {
         world.quiet().await;
         replica.stop().await;
     }
+}
+
+/// Its answer may be late, and the run that has taken it closed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_finds_the_next_run_of_its_id_is_not_taken_by_that() {
+    for dies in [false, true] {
+        let mut world = World::new(116).await;
+        let mut replica = world.replica("r0");
+        world.work(slow());
+        world.start("o-1", &[(names::REQUEST_ID, "a")]).await;
+        world.until("started", |world| world.rows().len() == 1).await;
+        let signal = |body: u32| Body::Signal {
+            name: "paid".into(),
+            body: std::sync::Arc::new(json!(body)),
+            sent_at: Some(world.rows()[0].started_at),
+        };
+        let (first, second) = (signal(1), signal(2));
+        say(&world, "o-1", 1, None, &first).await;
+        world.until("closed", |world| world.closed() == 1).await;
+        world.start("o-1", &[(names::REQUEST_ID, "b")]).await;
+        world.until("started again", |world| world.rows().len() == 2).await;
+        if dies {
+            replica.kill();
+            replica = world.replica("r1");
+        }
+        let before = answers(&world).len();
+        say(&world, "o-1", 1, None, &first).await;
+        say(&world, "o-1", 2, None, &second).await;
+        world
+            .until("answered", |world| answers(world).len() >= before + 2)
+            .await;
+        assert!(answers(&world).iter().all(|(_, answer)| *answer == Answer::Accepted));
+        let rows = world.rows_of("o-1");
+        assert_eq!(signals(&world.events(rows[0].run_id).await), [json!(1)]);
+        assert_eq!(signals(&world.events(rows[1].run_id).await), [json!(2)]);
+        world.until("closed", |world| world.closed() == 2).await;
+        replica.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_by_a_trigger_says_what_other_runs_of_its_id_mean() {
+    let mut world = World::new(117).await;
+    let replica = world.replica("r0");
+    world.work(slow());
+    let child = |n: u128| {
+        RunId(Uuid::from_u128(
+            (0x0190_0000_0002 << 80) | (0x7 << 76) | (0x8 << 60) | n,
+        ))
+    };
+    let start = |n: u128, reuse: Reuse, conflict: Conflict| {
+        let Body::StartChild(start) = start_child(child(n), "order") else {
+            panic!("it is a start");
+        };
+        Body::StartChild(StartChild {
+            detached: true,
+            triggered: Some(TriggeredBy {
+                sequence: 1,
+                reuse,
+                conflict,
+            }),
+            ..start
+        })
+    };
+    say(&world, "o-1", 1, None, &start(1, Reuse::default(), Conflict::Fail)).await;
+    world.until("started", |world| world.rows().len() == 1).await;
+    say(&world, "o-1", 2, None, &start(2, Reuse::default(), Conflict::Fail)).await;
+    say(
+        &world,
+        "o-1",
+        3,
+        None,
+        &start(3, Reuse::default(), Conflict::UseExisting),
+    )
+    .await;
+    world.until("closed", |world| world.closed() == 1).await;
+    say(
+        &world,
+        "o-1",
+        4,
+        None,
+        &start(4, Reuse::RejectDuplicate, Conflict::Fail),
+    )
+    .await;
+    say(
+        &world,
+        "o-1",
+        5,
+        None,
+        &start(5, Reuse::AllowDuplicateFailedOnly, Conflict::Fail),
+    )
+    .await;
+    say(&world, "o-1", 6, None, &start(6, Reuse::AllowDuplicate, Conflict::Fail)).await;
+    world.until("answered", |world| answers(world).len() == 6).await;
+    let told: Vec<(u32, Option<Refusal>)> = answers(&world)
+        .into_iter()
+        .map(|(number, answer)| match answer {
+            Answer::Refused { reason, .. } => (number, Some(reason)),
+            _ => (number, None),
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (1, None),
+            (2, Some(Refusal::IdTaken)),
+            (3, None),
+            (4, Some(Refusal::AlreadyStarted)),
+            (5, Some(Refusal::AlreadyStarted)),
+            (6, None),
+        ]
+    );
+    let runs: Vec<RunId> = world.rows_of("o-1").iter().map(|row| row.run_id).collect();
+    assert_eq!(runs, [child(1), child(6)]);
+    world.until("closed", |world| world.closed() == 2).await;
+    replica.stop().await;
 }
 
 /// Nobody else can speak for a run.

@@ -73,6 +73,8 @@ impl Actor {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let (state, transition) = run::start(&plan(), start, second(0)).unwrap();
