@@ -111,6 +111,8 @@ mod tests {
             answer: None,
             traceparent: None,
             parent: None,
+            priority: None,
+            queued: false,
             continues: None,
         };
         let (_, transition) = run::start(&checked.plan, start, Timestamp(1_700_000_000_000_000)).unwrap();
