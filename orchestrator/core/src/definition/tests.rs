@@ -462,8 +462,8 @@ fn one_finding_each() {
             "KN0121 there is no `vars` here | vars.y",
         ),
         (
-            &(step("{ activity: y }") + "triggers: []\n"),
-            "KN0105 `triggers` is not supported by this version | triggers",
+            &(step("{ activity: y }") + "queries: []\n"),
+            "KN0105 `queries` is not supported by this version | queries",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),
