@@ -25,9 +25,19 @@ pub(super) fn child_run_id(parent: RunId, message: MessageNo, at: Timestamp) -> 
     derived(parent, b"child", message.0, at)
 }
 
-/// The id of the run that continues a run as new.
+/// The id of the run that continues a run as new. It sorts behind that, also within its millisecond and whatever the clock has
+/// done since: of the runs of a workflow id the last is the newest.
 pub(super) fn successor_run_id(run: RunId, at: Timestamp) -> RunId {
-    derived(run, b"successor", 0, at)
+    let id = derived(run, b"successor", 0, at);
+    if id > run {
+        return id;
+    }
+    let (seconds, nanoseconds) = run.0.get_timestamp().map_or((0, 0), |began| began.to_unix());
+    let began = i64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000);
+    let after = began
+        .saturating_add(i64::from(nanoseconds / 1_000))
+        .saturating_add(1_000);
+    derived(run, b"successor", 0, Timestamp(after))
 }
 
 /// A UUIDv7 of the time, with a hash where another one is random.
@@ -59,6 +69,19 @@ mod tests {
             &*idempotency_key(run, &step, Direction::Undo),
             "00000000-0000-0000-0000-000000000007/payment/undo"
         );
+    }
+
+    #[test]
+    fn a_successor_sorts_behind_its_predecessor() {
+        let began = Timestamp(1_700_000_000_123_456);
+        let mut run = child_run_id(RunId(uuid::Uuid::from_u128(7)), MessageNo(1), began);
+        // At once, for a long while, and by a clock that has gone back.
+        for step in 0..200 {
+            let next = successor_run_id(run, Timestamp(began.0 - step));
+            assert!(next > run, "{next} behind {run}");
+            assert_eq!(next.0.get_version_num(), 7);
+            run = next;
+        }
     }
 
     #[test]
