@@ -71,12 +71,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let Some(run_id) = self.live.ids.get(key).and_then(|info| info.continued()) else {
             return false;
         };
+        self.continue_first(run_id);
+        true
+    }
+
+    pub(super) fn continue_first(&mut self, run_id: RunId) {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.continuing.entry(run_id) {
             entry.insert(0);
             let kind = JobKind::Continue { run_id, commit: None };
             self.direct.push_back(Job::internal(kind));
         }
-        true
     }
 
     pub(super) fn continue_as_new(&mut self, job: Job, run_id: RunId, commit: Option<CommitId>) -> Step {

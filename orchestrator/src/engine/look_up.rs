@@ -176,6 +176,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         .get(&key)
                         .and_then(|info| info.newest().map(|known| known.row.run_id)),
                 };
+                let receiver = receiver.map(|run| match message.in_place(live, run) {
+                    Ok(run) | Err((_, run)) => run,
+                });
                 if let Some(run) = receiver
                     && !live.contains(run)
                     && !self.absent.contains_key(&run)

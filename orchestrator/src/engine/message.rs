@@ -11,7 +11,7 @@ use knarr_core::run::message::{self, Answer, Body, Refusal as Reason, StartChild
 
 use super::apply::Applied;
 use super::job::{Job, RunMessage};
-use super::live::IdKey;
+use super::live::{IdKey, LiveRuns};
 use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
@@ -32,6 +32,23 @@ impl RunMessage {
 
     pub(super) fn key(&self) -> IdKey {
         (self.namespace.clone(), self.workflow_id.clone())
+    }
+
+    /// Who takes it, where it is for this run: if that has continued as new without having answered, the last of its
+    /// successors. The error is the first of them that is not in memory, behind its predecessor.
+    pub(super) fn in_place(&self, live: &LiveRuns, run_id: RunId) -> Result<RunId, (RunId, RunId)> {
+        let mut last = run_id;
+        loop {
+            let successor = live.get(last).and_then(|live| {
+                let answered = live.state.answer_to(self.from.run, self.number).is_some();
+                live.state.successor().filter(|_| !answered)
+            });
+            match successor.map(|start| start.run_id) {
+                None => return Ok(last),
+                Some(next) if live.contains(next) => last = next,
+                Some(next) => return Err((last, next)),
+            }
+        }
     }
 }
 
@@ -65,7 +82,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
             })
         });
         match (receiver, &request.body) {
-            (Some(run_id), _) => self.deliver(job, request, run_id),
+            (Some(run_id), _) => match request.in_place(&self.live, run_id) {
+                Ok(run_id) => self.deliver(job, request, run_id),
+                Err((before, lacking)) => match self.absent.get(&lacking) {
+                    None => Step::Lacks(Box::new(job)),
+                    Some(Absent::Missing) => {
+                        self.continue_first(before);
+                        Step::Blocked(Box::new(job))
+                    }
+                    // The message is offered again.
+                    Some(Absent::Unreadable | Absent::Elsewhere) => self.message_taken(&job),
+                },
+            },
             (None, Body::StartChild(start)) => self.start_child(job, request, start),
             (None, _) => {
                 self.answer_message(request, &Answer::refused(Reason::NoRun, "there is no such run"));

@@ -172,3 +172,40 @@ async fn a_child_whose_id_is_taken_fails_its_step() {
     assert_eq!(world.statuses()["kid-7"], "completed");
     replica.stop().await;
 }
+
+const KEEPER: &str = r#"
+workflow: keeper
+version: 1
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - kid: { workflow: { name: loop, id: "'kid'", input: { left: 1 } } }
+output: "done"
+"#;
+
+/// The message names the run that was started; it is for whoever has gone on in its place.
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_reaches_the_successor_of_a_child_also_after_a_restart() {
+    for restarts in [false, true] {
+        let mut world = World::new(127).await;
+        world.register(LOOP).await;
+        world.register(KEEPER).await;
+        world.work(honest());
+        let mut replica = world.replica("r0");
+        start(&world, "keeper", "k", json!({})).await;
+        world.until("the child waits", |world| world.rows().len() == 2).await;
+        let to = subject::signal("default", "kid", "go").unwrap();
+        world.publish(&to, &[], json!(1)).await;
+        world.until("it goes on", |world| world.rows().len() == 3).await;
+        if restarts {
+            replica.stop().await;
+            replica = world.replica("r0");
+        }
+        world.verb("k", "cancel", &[]).await;
+        world.until("all have ended", |world| world.closed() == 3).await;
+        let ended: Vec<_> = world.rows_of("kid").into_iter().map(|row| row.status).collect();
+        assert_eq!(ended, ["continued_as_new", "cancelled"]);
+        assert_eq!(world.statuses()["k"], "cancelled");
+        world.quiet().await;
+        replica.stop().await;
+    }
+}
