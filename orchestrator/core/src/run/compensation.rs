@@ -194,9 +194,16 @@ fn concerned(d: &Decider<'_>, due: fn(&LedgerEntry) -> bool) -> StepPath {
     if let Some(task) = d.state.task(*task) {
         find_way(d.plan, &task.step, &mut way);
     }
-    let Some(region) = way.iter().find(|fork| fork.side_by_side).map(|fork| fork.child) else {
+    let Some(fork) = way.iter().find(|fork| fork.side_by_side) else {
         return everywhere;
     };
+    let region = fork.child;
+    // What became due late may have been dispatched after all that ran side by side there, and comes before it.
+    let behind = d.state.ledger.iter().rev();
+    let mut behind = behind.take_while(|entry| !is_within(entry.step.as_str(), fork.place));
+    if behind.any(|entry| due(entry) && entry.state == UndoState::Ready) {
+        return everywhere;
+    }
     let is_left = |entry: &LedgerEntry| {
         let open = matches!(entry.state, UndoState::Ready | UndoState::Running);
         open && due(entry) && is_within(entry.step.as_str(), region)

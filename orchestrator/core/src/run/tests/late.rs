@@ -66,6 +66,24 @@ fn a_late_success_of_a_step_that_was_not_going_to_be_undone_is_undone() {
 }
 
 #[test]
+fn a_late_success_is_undone_before_the_rest_of_a_branch_that_is_being_undone() {
+    let branch = ("x", vec![act("a"), act("b")]);
+    let mut run = run(vec![parallel("p", vec![branch]), act("z")]);
+    run.complete("do p.x.a");
+    run.complete("do p.x.b");
+    let z = run.task("do z");
+    run.fail("do z");
+    assert_eq!(run.undone(), ["undo p.x.b"]);
+    // It waits for what is being undone already, and nothing that was done before it goes first.
+    late(&mut run, z, done(json!({"id": "late"})));
+    run.complete("undo p.x.b");
+    assert_eq!(run.undone(), ["undo p.x.b", "undo z"]);
+    run.complete("undo z");
+    run.complete("undo p.x.a");
+    assert_eq!(run.status(), Status::Compensated);
+}
+
+#[test]
 fn a_late_success_joins_an_undo_that_is_going_on() {
     let (mut run, first) = wrongly_failed(vec![act("b"), act("c")]);
     run.complete("do b");
