@@ -447,3 +447,28 @@ proptest! {
         prop_assert_eq!(trigger.counts.taken, stored);
     }
 }
+
+#[test]
+fn one_that_is_parked_reads_nothing_and_goes_on_where_it_is_told() {
+    let mut actor = Actor::new("{ stream: S, id: '${ event.data }' }");
+    actor.read(vec![event(1, json!("a"))], second(1));
+    let reason = Arc::from("an input broke it");
+    assert!(actor.try_apply(Input::Park { reason }, second(2)).unwrap());
+    assert!(!actor.read(vec![event(2, json!("b"))], second(3)));
+    // What was sent before is answered meanwhile.
+    let (number, ..) = actor.sent[0];
+    assert!(actor.answer(number, Answer::Accepted, second(3)));
+    assert!(
+        actor
+            .ask(
+                Command::Reset {
+                    to: Position::Sequence(3)
+                },
+                second(4)
+            )
+            .unwrap()
+    );
+    assert!(actor.ask(Command::Resume, second(5)).unwrap());
+    assert!(actor.read(vec![event(3, json!("c"))], second(6)));
+    assert_eq!((actor.sequence(), actor.sent.len()), (Some(3), 2));
+}
