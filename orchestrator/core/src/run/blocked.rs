@@ -23,6 +23,7 @@ use super::limits::{Limit, RunLimits, Usage};
 use super::open::Open;
 use super::state::State;
 use super::{tree, wait_for};
+use crate::definition::plan::NodeKind;
 use crate::json::{self, BadValue, Limits};
 
 impl State {
@@ -144,9 +145,13 @@ pub(super) fn go_on(d: &mut Decider<'_>) {
 /// Enters what was to be entered before, and has signals looked at that came meanwhile.
 pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crate::ids::StepPath>) {
     for path in blocked {
-        // The root is never blocked itself: what waits there is the output of the run.
+        // What waits at the root is the output of the run, unless nothing was entered yet.
         if path.as_str().is_empty() {
-            d.passed(d.plan.root, path);
+            let node = d.plan.root;
+            match is_entered(d) {
+                true => d.passed(node, path),
+                false => d.push(Work::Enter { node, path }),
+            }
             continue;
         }
         match tree::find(d.plan, path.as_str()) {
@@ -155,6 +160,12 @@ pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crat
         }
     }
     wait_for::offer(d, 0);
+}
+
+/// Whether the run has got beyond its birth, or there is nothing to get to.
+pub(super) fn is_entered(d: &Decider<'_>) -> bool {
+    let root = &d.plan.node(d.plan.root).kind;
+    !d.state.steps.is_empty() || matches!(root, NodeKind::Sequence { children } if children.is_empty())
 }
 
 /// The error of an activity or child that would be one too many.

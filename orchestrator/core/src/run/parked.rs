@@ -92,7 +92,7 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
         return Err(Rejected::RunNotParked);
     }
     let blocked: Vec<_> = d.state.blocked.iter().cloned().collect();
-    let lacks_output = blocked.iter().any(|path| path.as_str().is_empty());
+    let lacks_output = blocked.iter().any(|path| path.as_str().is_empty()) && blocked::is_entered(d);
     if lacks_output && *action == ParkedAction::MarkDone {
         return complete_without_output(d, operation);
     }
