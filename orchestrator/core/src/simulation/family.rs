@@ -425,7 +425,7 @@ impl<'p> World<'p> {
                         beat: Beat {
                             began: earlier(which % 10),
                             at: earlier(which % 4),
-                            details: (which % 3 > 0).then(|| Arc::new(json!(which % 5))),
+                            details: (!which.is_multiple_of(3)).then(|| Arc::new(json!(which % 5))),
                         },
                     },
                     _ => Input::TaskStarted {
@@ -498,10 +498,10 @@ impl<'p> World<'p> {
             55 => resume(),
             57 if how.is_multiple_of(2) => {
                 let (state, plans) = (&self.runs[index].state, self.plans);
-                let others = plans.iter().filter(|played| {
+                let mut others = plans.iter().filter(|played| {
                     played.plan.workflow == *state.workflow() && played.plan.hash != *state.definition_hash()
                 });
-                let Some(other) = others.last() else { return };
+                let Some(other) = others.next_back() else { return };
                 Input::Migrate {
                     to: Target(Arc::clone(&other.plan)),
                     operation: request("migrate"),

@@ -1,11 +1,13 @@
 //! Store and bus as one replica reaches them: every call takes a while, can be lost, and the replica can die at any of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
-use knarr_core::run::{Event, State};
+use knarr_core::run::{Event, State, Transition, evolve};
 use knarr_core::time::Timestamp;
 use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
@@ -519,8 +521,8 @@ impl Store for LineStore {
 pub(super) struct LineBus {
     pub(super) line: Arc<Line>,
     pub(super) bus: MemoryBus,
-    /// To look at what is committed; not reached by the line.
-    pub(super) truth: MemoryStore,
+    /// Not reached by the line.
+    pub(super) truth: Arc<Committed>,
 }
 
 impl Bus for LineBus {
@@ -618,7 +620,7 @@ impl Bus for LineBus {
             if self.line.is_dead() {
                 std::future::pending::<()>().await;
             }
-            self.check(&message).await;
+            self.check(&message);
             let stream = message.delivery == crate::bus::Delivery::Stream;
             if stream
                 && self
@@ -644,11 +646,11 @@ impl Bus for LineBus {
 
 impl LineBus {
     /// Nothing may be said that is not committed.
-    async fn check(&self, message: &Outgoing) {
+    fn check(&self, message: &Outgoing) {
         if let Some(task) = header(&message.headers, names::TASK) {
             let run = RunId(header(&message.headers, names::RUN_ID).unwrap().parse().unwrap());
             let task = TaskNo(task.parse().unwrap());
-            if !opened(&self.truth, run).await.contains(&task) {
+            if self.truth.of(run, |run| run.opened.contains(&task)) != Some(true) {
                 self.line
                     .crime(format!("task {} of {run} left before it was committed", task.0));
             }
@@ -656,11 +658,12 @@ impl LineBus {
             for result in confirmation.results.iter().filter(|result| result.refused.is_none()) {
                 let token = knarr_schemas::token::TaskToken::decode(&result.token).unwrap();
                 let left = |view: knarr_core::run::OpenTaskView<'_>| view.open.task.0 == token.task && view.open.later;
-                if let Some(state) = state_of(&self.truth, RunId(token.run_id)).await
-                    && state.is_open(TaskNo(token.task))
-                    && !state.open_tasks().any(left)
-                    && state.parked_reason().is_none()
-                {
+                let owes = self.truth.of(RunId(token.run_id), |run| {
+                    run.state.is_open(TaskNo(token.task))
+                        && !run.state.open_tasks().any(left)
+                        && run.state.parked_reason().is_none()
+                });
+                if owes == Some(true) {
                     self.line.crime(format!(
                         "a result of {} was confirmed and is not committed",
                         token.run_id
@@ -670,12 +673,12 @@ impl LineBus {
         } else if let Ok(answer) = serde_json::from_slice::<body::Answer>(&message.payload)
             && let Some(run) = answer.run_id
         {
-            match state_of(&self.truth, RunId(run)).await {
+            match self.truth.of(RunId(run), |run| run.state.is_closed()) {
                 None => self
                     .line
                     .crime(format!("an answer names {run}, which is not committed")),
-                Some(state) => {
-                    if answer.stage == body::AnswerStage::Closed && !state.is_closed() {
+                Some(closed) => {
+                    if answer.stage == body::AnswerStage::Closed && !closed {
                         self.line.crime(format!("{run} was said to be closed and is not"));
                     }
                 }
@@ -684,32 +687,85 @@ impl LineBus {
     }
 }
 
-/// The tasks that the committed events of a run have opened.
-async fn opened(store: &MemoryStore, run: RunId) -> Vec<TaskNo> {
-    events_of(store, run)
-        .await
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::ActivityScheduled(scheduled) => Some(scheduled.task),
-            Event::TaskOpened { task, .. } | Event::UndoScheduled { task, .. } => Some(task),
-            _ => None,
+/// What is committed of each run. A history only ever grows, so each transition is folded once.
+#[derive(Debug)]
+pub(super) struct Committed {
+    store: MemoryStore,
+    runs: Mutex<BTreeMap<RunId, Folded>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Folded {
+    pub(super) state: State,
+    /// The tasks that its events have opened.
+    pub(super) opened: BTreeSet<TaskNo>,
+}
+
+impl Committed {
+    pub(super) fn new(store: MemoryStore) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            runs: Mutex::default(),
         })
-        .collect()
+    }
+
+    /// As the last commit has left it.
+    pub(super) fn of<T>(&self, run: RunId, look: impl FnOnce(&Folded) -> T) -> Option<T> {
+        let history = |after: u32| {
+            let after = i32::try_from(after).unwrap();
+            let news = self.store.history(run, after, HISTORY_LIMIT).now_or_never();
+            news.expect("the memory store does not wait").unwrap()
+        };
+        let mut runs = self.runs.lock().unwrap();
+        let mut known = runs.remove(&run);
+        let mut news = history(known.as_ref().map_or(0, |folded| folded.state.seq()));
+        // Of a schedule the first events are not kept.
+        let next = known.as_ref().map_or(1, |folded| folded.state.seq() + 1);
+        if news.first().is_some_and(|first| i64::from(first.seq) > i64::from(next)) {
+            known = self.of_snapshot(run);
+            news = history(known.as_ref()?.state.seq());
+        }
+        for stored in news {
+            let transition = Transition::read(u32::try_from(stored.seq).unwrap(), stored.at, stored.body).unwrap();
+            match &mut known {
+                Some(folded) => evolve(&mut folded.state, &transition),
+                None => known = State::born(&transition).map(Folded::new),
+            }
+            let folded = known.as_mut().unwrap();
+            folded.opened.extend(transition.events.iter().filter_map(opens));
+        }
+        let folded = known?;
+        let seen = look(&folded);
+        runs.insert(run, folded);
+        Some(seen)
+    }
+
+    fn of_snapshot(&self, run: RunId) -> Option<Folded> {
+        let stored = self.store.load_runs(&[run]).now_or_never();
+        let stored = stored.expect("the memory store does not wait").unwrap().pop()?;
+        Some(Folded::new(fetch::rebuild(&stored).unwrap()))
+    }
+}
+
+impl Folded {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            opened: BTreeSet::new(),
+        }
+    }
+}
+
+fn opens(event: &Event) -> Option<TaskNo> {
+    match event {
+        Event::ActivityScheduled(scheduled) => Some(scheduled.task),
+        Event::TaskOpened { task, .. } | Event::UndoScheduled { task, .. } => Some(*task),
+        _ => None,
+    }
 }
 
 pub(super) async fn events_of(store: &MemoryStore, run: RunId) -> Vec<Event> {
     let transitions = store.history(run, 0, HISTORY_LIMIT).await.unwrap_or_default();
     let read = |row: StoredTransition| serde_json::from_str::<Vec<Event>>(&row.body).unwrap();
     transitions.into_iter().flat_map(read).collect()
-}
-
-/// The committed state of a run, folded from its first event, or of a schedule, whose first events are not kept.
-pub(super) async fn state_of(store: &MemoryStore, run: RunId) -> Option<State> {
-    let mut stored = store.load_runs(&[run]).await.ok()?.pop()?;
-    let whole = store.history(run, 0, HISTORY_LIMIT).await.ok()?;
-    if whole.first().is_some_and(|first| first.seq == 1) {
-        stored.snapshot = None;
-        stored.transitions = whole;
-    }
-    Some(fetch::rebuild(&stored).unwrap())
 }

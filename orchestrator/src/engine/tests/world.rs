@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Engine, EngineConfig, EngineError, fetch};
-use super::line::{Line, LineBus, LineStore, Random, Weather, events_of, state_of};
+use super::line::{Committed, Line, LineBus, LineStore, Random, Weather, events_of};
 use crate::bus::memory::{MemoryBus, PulledTask};
 use crate::bus::{Bus, Headers, QueueSettings, header};
 use crate::store::memory::MemoryStore;
@@ -145,6 +145,7 @@ impl Replica {
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) store: MemoryStore,
+    committed: Arc<Committed>,
     pub(super) bus: MemoryBus,
     pub(super) weather: Arc<Weather>,
     pub(super) random: Arc<Random>,
@@ -191,6 +192,7 @@ impl World {
         config.partitions = 3;
         let world = Self {
             seed,
+            committed: Committed::new(store.clone()),
             store,
             bus,
             weather: Arc::default(),
@@ -273,7 +275,7 @@ impl World {
             Arc::new(LineBus {
                 line: Arc::clone(&line),
                 bus: bus.clone(),
-                truth: self.store.clone(),
+                truth: Arc::clone(&self.committed),
             }),
         );
         let shutdown = CancellationToken::new();
@@ -355,10 +357,14 @@ impl World {
     }
 
     pub(super) async fn verb(&self, id: &str, verb: &str, headers: &[(&str, &str)]) -> u64 {
+        self.verb_with(id, verb, headers, Value::Null).await
+    }
+
+    pub(super) async fn verb_with(&self, id: &str, verb: &str, headers: &[(&str, &str)], body: Value) -> u64 {
         let proof = format!("{verb} default");
         let mut all = vec![(names::VERB, proof.as_str())];
         all.extend_from_slice(headers);
-        self.publish(&subject::run_verb("default", id, verb).unwrap(), &all, Value::Null)
+        self.publish(&subject::run_verb("default", id, verb).unwrap(), &all, body)
             .await
     }
 
@@ -403,7 +409,7 @@ impl World {
     }
 
     pub(super) async fn state(&self, run: RunId) -> State {
-        state_of(&self.store, run).await.unwrap()
+        self.committed.of(run, |folded| folded.state.clone()).unwrap()
     }
 
     pub(super) async fn events(&self, run: RunId) -> Vec<Event> {

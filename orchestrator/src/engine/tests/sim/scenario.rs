@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{State, Status, Waiting};
 use knarr_core::simulation::Family;
 use knarr_core::simulation::case::Fate;
@@ -171,6 +172,13 @@ impl Scenario {
         if random.one_in(3) {
             world.config.deadline_page = small(4);
         }
+        if random.one_in(4) {
+            world.config.run_limits = RunLimits {
+                events: Some(30 + u32::try_from(random.below(200)).unwrap()),
+                history_bytes: random.one_in(2).then(|| 3_000 + random.below(20_000)),
+                pending: random.one_in(2).then(|| 1 + u32::try_from(random.below(6)).unwrap()),
+            };
+        }
         world.config.snapshot_every = u32::try_from(2 + random.below(6)).unwrap();
         let weather = Arc::clone(&world.weather);
         let rare = |fault: &str, n: u64| {
@@ -206,6 +214,15 @@ impl Scenario {
         }
         if luck.strikes("operators", 30) {
             world.verb(&who, "terminate", &[]).await;
+        }
+        if luck.strikes("operators", 8) {
+            // Refused where there is no such version, or the run has come too far.
+            let to = [(names::WORKFLOW, "first"), (names::VERSION, "2")];
+            world.verb(&who, "migrate", &to).await;
+        }
+        if luck.strikes("operators", 12) {
+            let to = json!({ "events": 40 + luck.random.below(400), "pending": 2 + luck.random.below(20) });
+            world.verb_with(&who, "limit", &[], to).await;
         }
         if luck.strikes("full", 12) {
             world.bus.set_full(&stream, true);
@@ -303,18 +320,62 @@ impl Scenario {
             let state = world.state(row.run_id).await;
             let id = row.workflow_id.as_str().to_owned();
             let waits = |waiting: &Waiting<'_>| matches!(waiting, Waiting::Signal { .. });
-            if state.waiting().any(|(_, waiting)| waits(&waiting)) {
+            let parked = state.status() == Status::Parked && round > 2;
+            if parked && (state.parked_reason().is_some() || round.is_multiple_of(2)) {
+                self.decide(world, &row, &state, round).await;
+            } else if state.waiting().any(|(_, waiting)| waits(&waiting)) {
                 signal(world, &id, 1, 1_000 + round).await;
-            } else if state.status() == Status::Parked && round > 2 {
-                // By its run: the workflow id of a child that is undone after its end is free.
-                let run = row.run_id.to_string();
-                world.verb(&id, "terminate", &[(names::RUN_ID, &run)]).await;
+            } else if parked {
+                self.decide(world, &row, &state, round).await;
             }
         }
         // What waits for long waits no longer. Not too often: a leap ends all leases, and timeouts wait for a while then.
         if round % 15 == 14 {
             world.leap_together(120_000);
         }
+    }
+}
+
+impl Scenario {
+    /// An operator does something about a run that is parked, or has something parked in it.
+    async fn decide(self, world: &World, row: &RunRow, state: &State, round: u64) {
+        // By its run: the workflow id of a child that is undone after its end is free.
+        let (id, run) = (row.workflow_id.as_str(), row.run_id.to_string());
+        let of_run = [
+            (names::RUN_ID, run.as_str()),
+            (names::BY, "ann"),
+            (names::REASON, "by hand"),
+        ];
+        let undo = state.parked_undos().next().map(|entry| (entry.step.clone(), "undo"));
+        let parked = state.parked_steps().next().map(|(step, _)| (step.clone(), "do"));
+        let turn = (self.seed + round) % 7;
+        let Some((step, direction)) = undo.or(parked).filter(|_| state.parked_reason().is_none()) else {
+            match turn {
+                0 if self.has("operators") => world.verb(id, "terminate", &of_run).await,
+                _ => world.verb_with(id, "parked.retry", &of_run, Value::Null).await,
+            };
+            return;
+        };
+        let [run, by, reason] = of_run;
+        let of_step = [
+            run,
+            by,
+            reason,
+            (names::STEP, step.as_str()),
+            (names::DIRECTION, direction),
+        ];
+        let (action, body) = match turn {
+            _ if !self.has("operators") || round > 200 => ("terminate", Value::Null),
+            0 => ("parked.skip", Value::Null),
+            1 => ("parked.done", Value::Null),
+            2 if direction == "do" => ("parked.done", json!({ "id": "by hand" })),
+            3 => ("parked.edit", json!("edited")),
+            _ => ("parked.retry", Value::Null),
+        };
+        match action {
+            "terminate" => world.verb(id, action, &of_run).await,
+            _ => world.verb_with(id, action, &of_step, body).await,
+        };
     }
 }
 
@@ -355,10 +416,11 @@ async fn start(world: &World, inputs: &Random, n: u64) {
     let input = input(inputs.below(1 << 12));
     let to = subject::start("default", &id, "first").unwrap();
     let repeats = if inputs.one_in(4) { 2 } else { 1 };
+    let first = [(names::REQUEST_ID, request.as_str()), (names::VERSION, "1")];
+    // Whoever names no version starts the highest.
+    let headers = &first[..if inputs.one_in(2) { 1 } else { 2 }];
     for _ in 0..repeats {
-        world
-            .publish(&to, &[(names::REQUEST_ID, &request)], input.clone())
-            .await;
+        world.publish(&to, headers, input.clone()).await;
     }
 }
 
