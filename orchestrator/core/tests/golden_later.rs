@@ -260,7 +260,7 @@ fn job() -> Player {
     run
 }
 
-/// Whose task is not taken back any more: that it was delivered is all that is known of it.
+/// Whose task is not taken back any more: a worker has it, and says so.
 fn delivered() -> Player {
     let mut run = Player::of(JOB, json!({ "order": 2 }), QueueLimits::new());
     run.complete();
@@ -269,6 +269,7 @@ fn delivered() -> Player {
     run.wake(false);
     let task = run.task();
     run.take(Input::Withdrawn { task, withdrawn: false })
+        .complete()
         .complete()
         .complete();
     assert_eq!(run.state.status(), Status::Completed);
