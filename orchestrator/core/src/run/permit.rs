@@ -253,7 +253,8 @@ pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) 
         return;
     }
     let mut pending = d.state.mail.outbox.values();
-    if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, .. } if *other == ask)) {
+    // One in the name of another run is of an ask that has this number by chance.
+    if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, of: None, .. } if *other == ask)) {
         let (number, answer) = (ask, Answer::Granted { limit });
         d.emit(Event::MessageAnswered { number, answer });
     } else {
