@@ -2,7 +2,7 @@
 //!
 //! | limit | what waits | goes on |
 //! |---|---|---|
-//! | events of the run, bytes of its history | the run as a whole is parked; steps that were to be entered are *blocked* | an operator resumes it: the limit is raised by as much again; or raises it ([`super::raise`]) |
+//! | events of the run, bytes of its history | the run as a whole is parked; steps that were to be entered are *blocked* | an operator resumes it: the limit is raised by as much again, and by what it takes to ask for permits that were given back; or raises it ([`super::raise`]) |
 //! | activities and children under way | the step that would be one more is parked | an operator has it tried again, resolves it, or raises the limit |
 //! | size of a value | the step that made it is parked, also the activity whose worker has answered too much; for the run's output the run is | an operator has it tried again, with other input, or resolves it |
 //! | undos under way | the next ones wait for the others | by itself |
@@ -22,7 +22,7 @@ use super::input::Operation;
 use super::limits::{Limit, RunLimits, Usage};
 use super::open::Open;
 use super::state::State;
-use super::{tree, wait_for};
+use super::{permit, tree, wait_for};
 use crate::definition::plan::NodeKind;
 use crate::json::{self, BadValue, Limits};
 
@@ -72,21 +72,6 @@ impl State {
         limits.get(limit).unwrap_or(u64::MAX)
     }
 
-    /// Once an operator lets the run go on: by as much again, where it is at its limit.
-    pub(super) fn event_limit_to_go_on(&self) -> Option<u32> {
-        let again = self.raised_to(Limit::Events);
-        again.map_or(self.event_limit, |to| Some(u32::try_from(to).unwrap_or(u32::MAX)))
-    }
-
-    pub(super) fn history_limit_to_go_on(&self) -> Option<u64> {
-        self.raised_to(Limit::HistoryBytes).or(self.history_limit)
-    }
-
-    fn raised_to(&self, limit: Limit) -> Option<u64> {
-        let usage = self.usage(limit);
-        usage.is_reached().then(|| usage.used.saturating_add(self.base(limit)))
-    }
-
     /// Activities and children under way forwards.
     fn pending(&self) -> usize {
         let mut pending = self.doing.len();
@@ -126,6 +111,24 @@ pub(super) fn park_if_full(d: &mut Decider<'_>, bytes: u64) -> bool {
     };
     d.emit(Event::RunParked { reason: reason.into() });
     true
+}
+
+/// Ends the parking. A limit that the run is at is raised by as much again, and by what it takes to ask for its permits: else a
+/// run with many steps that wait for some would come to no task before it is parked again, however often it is resumed.
+pub(super) fn resumed(d: &mut Decider<'_>, operation: Operation) {
+    let (events, bytes) = permit::to_ask_for_all(d);
+    let raised = |limit, more: u64| {
+        let usage = d.state.usage(limit);
+        let most = usage.used.saturating_add(d.state.base(limit)).saturating_add(more);
+        usage.is_reached().then_some(most)
+    };
+    let events = raised(Limit::Events, events).map(|most| u32::try_from(most).unwrap_or(u32::MAX));
+    let bytes = raised(Limit::HistoryBytes, bytes);
+    d.emit(Event::RunResumed {
+        operation,
+        event_limit: events.or(d.state.event_limit),
+        history_limit: bytes.or(d.state.history_limit),
+    });
 }
 
 /// A stop takes a parked run out of that, and gives one at its limit room again: what is blocked in a `finally` is entered.

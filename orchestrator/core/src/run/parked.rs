@@ -101,11 +101,7 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
             "the run as a whole is parked: it can be retried, cancelled or terminated",
         ));
     }
-    d.emit(Event::RunResumed {
-        operation,
-        event_limit: d.state.event_limit_to_go_on(),
-        history_limit: d.state.history_limit_to_go_on(),
-    });
+    blocked::resumed(d, operation);
     let is_blocked = !blocked.is_empty();
     blocked::resume(d, blocked);
     if !is_blocked {
@@ -122,11 +118,7 @@ fn complete_without_output(d: &mut Decider<'_>, operation: Operation) -> Result<
         output: Arc::default(),
         operation,
     });
-    d.emit(Event::RunResumed {
-        operation: Operation::default(),
-        event_limit: d.state.event_limit_to_go_on(),
-        history_limit: d.state.history_limit_to_go_on(),
-    });
+    blocked::resumed(d, Operation::default());
     stop::complete_with(d, Arc::default());
     Ok(())
 }

@@ -38,6 +38,8 @@ use crate::ids::{MessageNo, QueueName, StepPath, TaskNo};
 use crate::limit::{Ask, Bound, LimitKind, LimitName, OnConflict, PRIORITY};
 use crate::time::Timestamp;
 
+/// What asking for a permit takes in a history, without the names in it.
+const ASKING_BYTES: u64 = 512;
 /// Longest key of a limit, in bytes.
 const MAX_KEY_BYTES: usize = 512;
 
@@ -204,6 +206,26 @@ pub(super) fn open(d: &mut Decider<'_>, step: &StepPath, direction: Direction) {
     }
 }
 
+/// Events, and bytes of them, that it takes to ask for every permit that a step waits for, and to have a task then; at the most.
+pub(super) fn to_ask_for_all(d: &Decider<'_>) -> (u64, u64) {
+    let length = |text: serde_json::Result<String>| text.map_or(0, |text| text.len() as u64);
+    let waiting = d.state.doing.iter().chain(&d.state.undoing);
+    let waiting = waiting.filter(|(_, execution)| !matches!(execution.wait, Wait::Task(_)));
+    waiting.fold((0_u64, 0_u64), |(events, bytes), (step, execution)| {
+        let own = execution.limits.as_deref();
+        let of_queue = d.queues.get(&execution.queue);
+        let count = own.map_or(0, |limits| limits.of.len()) + of_queue.map_or(0, Vec::len);
+        if count == 0 {
+            return (events, bytes);
+        }
+        let of_queue = of_queue.map_or(0, |limits| length(serde_json::to_string(limits)));
+        let names = length(serde_json::to_string(&own)) + of_queue + step.as_str().len() as u64;
+        let count = count as u64;
+        // The ask, the grant, the task, and the permit when it is given back.
+        (events + 4 * count, bytes + count * (ASKING_BYTES + 4 * names))
+    })
+}
+
 /// Whichever run has the id: limiters are none.
 pub(super) fn to(limit: &LimitName) -> Recipient {
     Recipient {
@@ -231,7 +253,8 @@ pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) 
         return;
     }
     let mut pending = d.state.mail.outbox.values();
-    if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, .. } if *other == ask)) {
+    // One in the name of another run is of an ask that has this number by chance.
+    if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, of: None, .. } if *other == ask)) {
         let (number, answer) = (ask, Answer::Granted { limit });
         d.emit(Event::MessageAnswered { number, answer });
     } else {

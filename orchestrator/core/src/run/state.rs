@@ -475,6 +475,11 @@ impl State {
         !self.is_closed() && self.open_task(task).is_some()
     }
 
+    /// Whether a worker has said how this task ended; a run that was parked then takes that in later.
+    pub fn has_heard_of(&self, task: TaskNo) -> bool {
+        self.task(task).is_some_and(|task| task.heard != Heard::Nothing)
+    }
+
     /// Who has claimed an open task.
     pub fn claimed_by(&self, task: TaskNo) -> Option<&Arc<str>> {
         self.open_task(task)?.open.claimed.as_ref()

@@ -655,6 +655,12 @@ impl<'p> World<'p> {
             };
             changed |= self.apply(index, input);
         }
+        // An old copy of an ask may wait there for its pace, though its run has closed.
+        if !changed && let Some(at) = self.limiters.wake_at() {
+            self.now = self.now.max(at);
+            self.wake_limiters();
+            changed = true;
+        }
         changed
     }
 

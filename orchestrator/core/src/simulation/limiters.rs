@@ -89,6 +89,11 @@ impl Limiters {
         granted
     }
 
+    /// When the next of them has something to do: whoever asks it may be gone by then.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.desks.values().filter_map(|desk| desk.limiter.wake_at()).min()
+    }
+
     /// Their owner is another one.
     pub(super) fn reload(&mut self) {
         let names: Vec<_> = self.desks.keys().cloned().collect();
@@ -142,9 +147,9 @@ impl Limiters {
             return;
         }
         let mut out: BTreeMap<&LimitName, u32> = BTreeMap::new();
-        // What is parked as a whole may have heard of an end that it has not taken in.
-        for state in runs.filter(|state| state.parked_reason().is_none()) {
-            for view in state.open_tasks() {
+        for state in runs {
+            // What is parked as a whole, or has just been, may have heard of an end that it has not taken in.
+            for view in state.open_tasks().filter(|view| !state.has_heard_of(view.open.task)) {
                 let limits = view.execution.limits.iter().flat_map(|limits| &limits.of);
                 for limit in limits.filter(|limit| limit.name.kind == LimitKind::Activity) {
                     *out.entry(&limit.name).or_default() += 1;
@@ -161,6 +166,7 @@ impl Limiters {
     pub(super) fn check_end(&self) {
         for (name, desk) in &self.desks {
             assert_eq!(desk.limiter.name(), None, "{name} has permits that nobody needs");
+            assert!(desk.limiter.is_empty() && desk.rows.is_empty(), "{name} keeps a row");
         }
     }
 }

@@ -276,6 +276,35 @@ fn a_successor_keeps_the_place_and_gives_it_back_in_the_name_of_who_asked() {
     assert_eq!(second.status(), Status::Waiting);
 }
 
+/// Its ask has the number that the ask of its predecessor had, whose place it has still to give back.
+#[test]
+fn a_late_grant_is_given_back_beside_the_place_of_a_predecessor() {
+    let again = |customer: &str| {
+        let mut plan = plan(vec![continue_as_new("again", Some(json!({"customer": customer})))]);
+        plan.concurrency = limited(OnConflict::Queue).concurrency;
+        plan
+    };
+    let mut first = Run::of(again("c2"));
+    first.take(granted(&first));
+    let mut second = Run::started(again("c3"), first.state.successor().unwrap()).unwrap();
+    second.take(granted(&second));
+    let third = second.state.successor().unwrap();
+    let mut third = Run::started(limited(OnConflict::Queue), third).unwrap();
+    assert_eq!(said(&third), ["release 2 of another", "ask c3"]);
+    let (number, asked) = ask(&third);
+    third.take(Input::Cancel(Operation::default()));
+    assert_eq!(said(&third), ["release 2 of another", "release 2"]);
+    let released = third.pending()[1].0;
+    third.take(Input::MessageAnswered {
+        number: released,
+        answer: Answer::Accepted,
+    });
+    let limit = asked.limit;
+    let answer = Answer::Granted { limit };
+    third.take(Input::MessageAnswered { number, answer });
+    assert_eq!(said(&third), ["release 2 of another", "release 2"]);
+}
+
 #[test]
 fn who_is_queued_begins_when_its_id_is_free_and_then_asks_for_its_place() {
     let mut run = queued(plan(vec![act("a")]));

@@ -8,6 +8,7 @@ use crate::limit::{Bound, LimitKind};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::StepOutcome;
 use crate::run::input::{Input, ParkedAction, TaskOutcome};
+use crate::run::limits::RunLimits;
 use crate::run::message::{Answer, Body};
 use crate::run::{Status, Step};
 use crate::time::Span;
@@ -237,6 +238,49 @@ fn a_parked_run_keeps_no_permit_that_no_worker_has() {
     grant(&mut run);
     run.complete("do a");
     assert_eq!(run.status(), Status::Completed);
+}
+
+/// Each time it is resumed at least one of its tasks goes out, however many permits it has to ask for first.
+#[test]
+fn a_run_that_a_limit_has_parked_gets_on_each_time_it_is_resumed() {
+    let (events, history_bytes) = (Some(12), Some(2_500));
+    for limits in [
+        RunLimits {
+            events,
+            ..RunLimits::default()
+        },
+        RunLimits {
+            history_bytes,
+            ..RunLimits::default()
+        },
+    ] {
+        let list = json!((0..16).collect::<Vec<_>>());
+        let plan = plan(vec![for_each("each", list, vec![limited("a")]).at_once(16)]);
+        let mut run = Run::within(limits, plan, begin(json!({}))).unwrap();
+        for _ in 0..100 {
+            while said(&run).iter().any(|what| what.starts_with("ask")) {
+                grant(&mut run);
+            }
+            settle(&mut run);
+            let tasks: Vec<_> = run.state.open_tasks().map(|view| view.open.task).collect();
+            for task in tasks {
+                let outcome = done(json!({}));
+                run.apply(Input::TaskEnded { task, outcome }).unwrap();
+            }
+            settle(&mut run);
+            if run.status() == Status::Parked {
+                run.take(Input::Parked {
+                    step: "".into(),
+                    direction: None,
+                    action: ParkedAction::Retry,
+                    operation: by("ann"),
+                });
+            }
+            // What has ended meanwhile is said again, and what was given back is asked for again.
+            run.wake();
+        }
+        assert_eq!(run.status(), Status::Completed, "{limits:?}");
+    }
 }
 
 #[test]
