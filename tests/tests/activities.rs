@@ -235,6 +235,12 @@ async fn what_is_said_wrongly_is_refused_and_changes_nothing() {
     assert_eq!((ended.status, ended.out.as_str()), (3, ""), "{ended:?}");
     replica.respawn();
     replica.ready().await;
+    // Before its partition is served again the result would be stored in the log, and committed from there.
+    eventually("somebody to listen", Duration::from_secs(20), || async {
+        let beat = knarr(&stack, &["activity", "heartbeat", "--token", &token]).await;
+        (beat.status == 0).then_some(())
+    })
+    .await;
     assert_eq!(said(&stack, "complete", &token, &[]).await, committed());
     assert_eq!(closed(&stack, "j-1").await["run"]["status"], "completed");
     stack.stop().await;
