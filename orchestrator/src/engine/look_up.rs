@@ -320,7 +320,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let missing = fetched
             .missing
             .into_iter()
-            .filter(|run_id| !self.live.contains(*run_id));
+            // One that has begun and left meanwhile was asked about too early.
+            .filter(|run_id| !self.live.contains(*run_id) && !self.live.has_left(*run_id));
         for run_id in missing {
             self.alarms.awake(run_id);
             self.absent.insert(run_id, Absent::Missing);
