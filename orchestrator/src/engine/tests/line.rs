@@ -72,6 +72,8 @@ pub(super) struct Weather {
     pub(super) endless_log: Mutex<Option<i16>>,
     /// While it is there, loads of this run do not return.
     pub(super) withholds: Mutex<Option<RunId>>,
+    /// What is read of the sizes of runs returns so late, in milliseconds.
+    pub(super) answers_late_ms: AtomicU64,
     /// The next look-up of runs takes three seconds, and its answer is lost.
     pub(super) loses_look_up: AtomicBool,
     /// Each renewal tells of all partitions as if they had just been gained.
@@ -384,7 +386,12 @@ impl Store for LineStore {
             tokio::time::sleep(Duration::from_secs(3)).await;
             return Err(StoreError::Unavailable("the answer was lost".to_owned()));
         }
-        self.line.read(self.store.run_sizes(ids)).await
+        let sizes = self.line.read(self.store.run_sizes(ids)).await;
+        tokio::time::sleep(Duration::from_millis(
+            self.line.weather.answers_late_ms.load(Ordering::SeqCst),
+        ))
+        .await;
+        sizes
     }
 
     async fn deferred_names(&self, partition: i16) -> Result<Vec<DeferredName>, StoreError> {

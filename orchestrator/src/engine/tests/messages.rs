@@ -1,5 +1,8 @@
 //! What is said to runs: signals from outside, and messages between runs.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use bytes::Bytes;
 use knarr_core::ids::RunId;
 use knarr_core::run::Event;
@@ -94,6 +97,39 @@ fn slow() -> super::world::Script {
         takes_ms: 2_000,
         ..done()
     })
+}
+
+/// The repeat of a start is asked about just before the child begins, and hears only when that has closed and left the memory
+/// that there was no such run.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_closes_while_it_is_looked_up_is_not_started_again() {
+    let mut world = World::new(109).await;
+    world
+        .register("workflow: quick\nversion: 1\nsteps:\n  - note: { set: { seen: true } }\n")
+        .await;
+    // One batch commits, and the next is full.
+    world.config.batch_inputs = 1;
+    let replica = world.replica("r0");
+    world.weather.commit_ms.store(300, Ordering::SeqCst);
+    world.weather.answers_late_ms.store(500, Ordering::SeqCst);
+    let run = |n| RunId(Uuid::from_u128(stranger().0.as_u128() + n));
+    say(&world, "c-0", 1, None, &start_child(run(1), "quick")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // They are asked about in one look-up, when the first has returned.
+    for number in [2, 3, 4] {
+        let start = start_child(run(number), "quick");
+        say(&world, "c-1", u32::try_from(number).unwrap(), None, &start).await;
+    }
+    // The repeat is asked about next: when the first of them has just begun, and the second not yet. Its turn comes after the
+    // third, when the second has closed and left.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.weather.answers_late_ms.store(5_000, Ordering::SeqCst);
+    say(&world, "c-1", 3, None, &start_child(run(3), "quick")).await;
+    // The answer comes, and what it says of that one is no longer true.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.check().await;
+    assert_eq!(world.rows_of("c-1").len(), 3);
+    replica.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

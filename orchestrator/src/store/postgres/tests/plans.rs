@@ -59,13 +59,19 @@ fn busy(request: &str) -> (Namespace, WorkflowId, Option<RequestId>) {
 #[tokio::test]
 async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() {
     for (request, found) in [("r1", 2), ("r15000", 2), ("r30000", 1), ("new", 1)] {
-        let (url, store) = prepared().await;
-        many(&url).await;
-        let runs = store.find_runs(&[busy(request)]).await.unwrap().runs;
-        assert_eq!(runs.len(), found, "{request}");
-        let read = buffers_read(&url, store).await;
-        // 19 to answer; the rest is the plan, which a connection makes once.
-        assert!(read > 0 && read < 60, "{request}: {read}");
+        // What a connection reads once, to plan, is in both.
+        let mut read = [0; 2];
+        for (times, read) in [1, 11].into_iter().zip(&mut read) {
+            let (url, store) = prepared().await;
+            many(&url).await;
+            for _ in 0..times {
+                let runs = store.find_runs(&[busy(request)]).await.unwrap().runs;
+                assert_eq!(runs.len(), found, "{request}");
+            }
+            *read = buffers_read(&url, store).await;
+        }
+        let [once, often] = read;
+        assert!(once > 0 && (often - once) / 10 < 25, "{request}: {once}, and {often} for eleven");
     }
 }
 
