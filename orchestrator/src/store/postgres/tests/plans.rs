@@ -71,7 +71,10 @@ async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() 
             *read = buffers_read(&url, store).await;
         }
         let [once, often] = read;
-        assert!(once > 0 && (often - once) / 10 < 25, "{request}: {once}, and {often} for eleven");
+        assert!(
+            once > 0 && (often - once) / 10 < 25,
+            "{request}: {once}, and {often} for eleven"
+        );
     }
 }
 
