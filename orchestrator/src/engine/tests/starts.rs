@@ -1,0 +1,178 @@
+//! What a start means where there were others.
+
+use std::time::Duration;
+
+use knarr_schemas::body::AnswerStage;
+use knarr_schemas::{header as names, subject};
+use serde_json::json;
+
+use super::scripts::honest;
+use super::world::World;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_starts_one_run_however_often_it_is_repeated() {
+    let mut world = World::new(15).await;
+    let mut replica = world.replica("r0");
+    world.work(honest());
+    for (count, request) in ["a", "b", "a", "c", "a", "b", "c"].into_iter().enumerate() {
+        world.start("o-1", &[(names::REQUEST_ID, request)]).await;
+        world
+            .until("taken and closed", |world| {
+                world.is_quiet() && world.closed() == world.rows().len()
+            })
+            .await;
+        if count == 3 {
+            replica.kill();
+            replica = world.replica("r0");
+        }
+    }
+    world.until("closed", |world| world.closed() == 3).await;
+    world.quiet().await;
+    assert_eq!(world.rows_of("o-1").len(), 3);
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_uses_what_was_registered_before_it() {
+    let mut world = World::new(16).await;
+    let replica = world.replica("r0");
+    world.work(honest());
+    world.start("o-1", &[]).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    world.quiet().await;
+    world
+        .register(&super::world::ORDER.replace("version: 1", "version: 2"))
+        .await;
+    world.start("o-1", &[]).await;
+    world.until("closed", |world| world.closed() == 2).await;
+    assert_eq!(world.rows_of("o-1")[1].version, 2);
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_runs_decide_about_a_start() {
+    let mut world = World::new(17).await;
+    let replica = world.replica("r0");
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    let reply = (names::REPLY_TO, "_INBOX.caller");
+    world.start("o-1", &[reply]).await;
+    let first = world.answer(&mut inbox).await;
+    assert_eq!(first.stage, AnswerStage::Started);
+    world.start("o-1", &[reply]).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    world.start("o-1", &[reply, (names::ID_CONFLICT, "use_existing")]).await;
+    let existing = world.answer(&mut inbox).await;
+    assert_eq!((existing.stage, existing.run_id), (AnswerStage::Existing, first.run_id));
+    world
+        .start("o-1", &[reply, (names::ID_CONFLICT, "terminate_existing")])
+        .await;
+    let second = world.answer(&mut inbox).await;
+    assert_eq!(second.stage, AnswerStage::Started);
+    let statuses = |world: &World| {
+        let rows = world.rows_of("o-1").into_iter();
+        rows.map(|row| row.status).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&world), ["terminated", "running"]);
+    // It would end the run and then be a duplicate of it: nothing is done at all.
+    let contradiction = [
+        reply,
+        (names::ID_CONFLICT, "terminate_existing"),
+        (names::ID_REUSE, "reject_duplicate"),
+    ];
+    world.start("o-1", &contradiction).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    assert_eq!(statuses(&world), ["terminated", "running"]);
+    world.work(honest());
+    world.until("closed", |world| world.closed() == 2).await;
+    world
+        .start("o-1", &[reply, (names::ID_REUSE, "allow_duplicate_failed_only")])
+        .await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    world
+        .start("o-1", &[reply, (names::ID_REUSE, "reject_duplicate")])
+        .await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    world.start("o-1", &[reply]).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+    world.until("closed", |world| world.closed() == 3).await;
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// The run that was to be replaced goes on: it is ended for a run that begins, not for a mistake.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_refused_terminates_nobody() {
+    let mut world = World::new(29).await;
+    let replica = world.replica("r0");
+    world
+        .register(
+            r#"
+workflow: strict
+version: 1
+input_schema: { type: object, required: [amount] }
+defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
+steps:
+  - stock: { activity: reserve-inventory, read_only: true }
+"#,
+        )
+        .await;
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    let reply = (names::REPLY_TO, "_INBOX.caller");
+    world.start("o-1", &[reply]).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+    let replace = (names::ID_CONFLICT, "terminate_existing");
+    for (workflow, version, code) in [
+        ("strict", "1", "KN0208"),
+        ("strict", "9", "KN0207"),
+        ("nothing", "1", "KN0207"),
+    ] {
+        let to = subject::start("default", "o-1", workflow).unwrap();
+        let headers = [reply, replace, (names::VERSION, version)];
+        world.publish(&to, &headers, json!({})).await;
+        let refused = world.answer(&mut inbox).await;
+        assert_eq!(refused.error.unwrap().code, code, "{workflow} v{version}");
+        assert_eq!(world.statuses()["o-1"], "running", "{workflow} v{version}");
+    }
+    let to = subject::start("default", "o-1", "strict").unwrap();
+    world.publish(&to, &[reply, replace], json!({ "amount": 1 })).await;
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+    let rows = world.rows_of("o-1").into_iter();
+    let statuses: Vec<_> = rows.map(|row| row.status).collect();
+    assert_eq!(statuses, ["terminated", "running"]);
+    replica.stop().await;
+}
+
+/// One id for a cancellation and for the start that is to replace the run: neither is lost, and nothing waits behind them.
+#[tokio::test(start_paused = true)]
+async fn a_request_id_of_another_verb_holds_up_nobody() {
+    let mut world = World::new(25).await;
+    let replica = world.replica("r0");
+    // The payment is in nobody's hands: the run is being stopped for as long as it lies in its queue.
+    world.start("o-1", &[]).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 1)
+        .await;
+    let request = (names::REQUEST_ID, "x");
+    world.verb("o-1", "cancel", &[request]).await;
+    world
+        .until("being undone", |world| world.statuses()["o-1"] == "compensating")
+        .await;
+    world
+        .start("o-1", &[request, (names::ID_CONFLICT, "terminate_existing")])
+        .await;
+    for n in 0..10_000 {
+        world
+            .verb("o-1", "cancel", &[(names::REQUEST_ID, &format!("c-{n}"))])
+            .await;
+    }
+    world.start("o-2", &[]).await;
+    world
+        .within(Duration::from_secs(20), "replaced, and another started", |world| {
+            world.rows_of("o-1").len() == 2 && world.rows_of("o-2").len() == 1
+        })
+        .await;
+    assert_eq!(world.rows_of("o-1")[0].status, "terminated");
+    world.work(honest());
+    world.until("closed", |world| world.closed() == 3).await;
+    replica.stop().await;
+}
