@@ -1,7 +1,8 @@
 //! Histories of what runs have learned since `golden/v2`: heartbeats, claims, *later*, silence, timeouts beside start-to-close,
-//! permits, limits that an operator raised, and schedules.
+//! permits, limits that an operator raised, and schedules (`golden/v3`); and of the rarer ends of everything else, operators' decisions
+//! above all (`golden/v4`).
 //!
-//! `golden/v3` was recorded by playing the scripts below, once, by the version that first knew them; where the directory is
+//! The directories were recorded by playing the scripts below, once, by the version that first knew them; where a directory is
 //! there nothing is written. A directory is never changed: what a later version decides otherwise on purpose gets a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +13,15 @@ use knarr_core::definition::{from_canonical, plan::Plan, read, read_schedule};
 use knarr_core::ids::{MessageNo, QueueName, RequestId, RunId, TaskNo};
 use knarr_core::limit::{Bound, LimitKind, LimitName};
 use knarr_core::replay;
-use knarr_core::run::input::{Beat, Horizon, Input, Operation, Start, TaskOutcome, WorkerError};
+use knarr_core::run::input::{
+    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
+};
 use knarr_core::run::limits::RunLimits;
-use knarr_core::run::message::{Answer, Body, ChildClosed, Sender};
+use knarr_core::run::message::{Answer, Body, ChildClosed, Parent, Sender};
+use knarr_core::run::migrate::Target;
 use knarr_core::run::{self, QueueLimits, State, Status, TaskLimit, Transition, schedule};
 use knarr_core::schedule::Command;
-use knarr_core::time::Timestamp;
+use knarr_core::time::{Span, Timestamp};
 use serde_json::{Value, json};
 
 const T0: i64 = 1_800_000_000_000_000;
@@ -58,8 +62,105 @@ steps:
   - work: { activity: work, concurrency: { limit: 1 }, schedule_to_close: 30s, read_only: true, on_failure: continue }
 "#;
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v3")
+const LOSERS: &str = r#"
+workflow: losers
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { initial_interval: 1s, maximum_attempts: 2 } }
+steps:
+  - first: { activity: first, compensate: { activity: unfirst, input: "${ error.message }" } }
+  - any:
+      parallel:
+        branches:
+          l: { steps: [ { la: { activity: la, compensate: unla } } ] }
+          r: { steps: [ { ra: { activity: ra, compensate: unra } } ] }
+        join: any
+  - last: { activity: last, read_only: true }
+"#;
+
+const FORWARD: &str = r#"
+workflow: forward
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { initial_interval: 1s, maximum_attempts: 2 } }
+steps:
+  - pay: { activity: pay, pivot: true }
+  - book: { activity: book, schedule_to_close: 30s, no_undo: it is booked }
+  - ship: { activity: ship, no_undo: it is gone }
+"#;
+
+const TIMED: &str = r#"
+workflow: timed
+version: 1
+timeout: 1m
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - hold: { activity: hold, compensate: { activity: unhold, retry: { maximum_attempts: 1 } } }
+  - go: { wait_for: { signal: go, timeout: 1h } }
+"#;
+
+const BLOCKED: &str = r#"
+workflow: blocked
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - a: { activity: a, compensate: ua }
+  - b: { activity: b, compensate: ub }
+"#;
+
+const KID: &str = r#"
+workflow: kid
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - hold: { activity: hold, compensate: unhold }
+"#;
+
+const ADMITTED: &str = r#"
+workflow: admitted
+version: 1
+concurrency: { key: input.customer, limit: 1, on_conflict: queue }
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - a: { activity: a, compensate: ua }
+"#;
+
+const MOVED: &str = r#"
+workflow: moved
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - a: { activity: a, compensate: ua }
+  - b: { activity: b, compensate: ub }
+"#;
+
+fn golden(directory: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(directory)
+}
+
+const RUN: RunId = RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007));
+
+fn begin(workflow_id: &str, input: Value) -> Start {
+    Start {
+        run_id: RUN,
+        namespace: "default".into(),
+        workflow_id: workflow_id.into(),
+        input: Arc::new(input),
+        request_id: Some(RequestId::new("r-1")),
+        search_attributes: BTreeMap::new(),
+        answer: None,
+        traceparent: None,
+        parent: None,
+        priority: None,
+        queued: false,
+        continues: None,
+    }
+}
+
+/// As it is stored, so that its hash is that of the recorded one.
+fn plan(text: &str) -> Plan {
+    let checked = read(text, &|_| Err("no files".to_owned())).unwrap_or_else(|findings| panic!("{findings:?}"));
+    from_canonical(&checked.canonical).expect("a definition")
 }
 
 /// A run that a script plays.
@@ -73,25 +174,15 @@ struct Player {
 
 impl Player {
     fn new(plan: Plan, workflow_id: &str, input: Value, queues: QueueLimits) -> Self {
-        let start = Start {
-            run_id: RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007)),
-            namespace: "default".into(),
-            workflow_id: workflow_id.into(),
-            input: Arc::new(input),
-            request_id: Some(RequestId::new("r-1")),
-            search_attributes: BTreeMap::new(),
-            answer: None,
-            traceparent: None,
-            parent: None,
-            priority: None,
-            queued: false,
-            continues: None,
-        };
         let limits = RunLimits {
             events: Some(60_000),
             ..RunLimits::default()
         };
-        let began = match workflow_id.starts_with('$') {
+        Self::began(plan, begin(workflow_id, input), limits, queues)
+    }
+
+    fn began(plan: Plan, start: Start, limits: RunLimits, queues: QueueLimits) -> Self {
+        let began = match start.workflow_id.as_str().starts_with('$') {
             true => run::start(&plan, start, Timestamp(T0)),
             false => run::start_within(limits, &plan, start, Timestamp(T0), &queues),
         };
@@ -106,10 +197,7 @@ impl Player {
     }
 
     fn of(text: &str, input: Value, queues: QueueLimits) -> Self {
-        let checked = read(text, &|_| Err("no files".to_owned())).unwrap_or_else(|findings| panic!("{findings:?}"));
-        // As it is stored, so that its hash is that of the recorded one.
-        let plan = from_canonical(&checked.canonical).expect("a definition");
-        Self::new(plan, "w-1", input, queues)
+        Self::new(plan(text), "w-1", input, queues)
     }
 
     /// So many seconds later.
@@ -175,6 +263,30 @@ impl Player {
             not_done: false,
             retry_after: None,
         }))
+    }
+
+    /// It is no use to try again.
+    #[track_caller]
+    fn give_up(&mut self) -> &mut Self {
+        self.end(TaskOutcome::Failed(WorkerError {
+            error_type: "broken".into(),
+            message: "for good".into(),
+            retryable: false,
+            not_done: false,
+            retry_after: None,
+        }))
+    }
+
+    /// An operator decides; every decision is a request of its own.
+    #[track_caller]
+    fn decide(&mut self, step: &str, action: ParkedAction) -> &mut Self {
+        let operation = by(&format!("o-{}", self.history.len()));
+        self.take(Input::Parked {
+            step: step.into(),
+            direction: None,
+            action,
+            operation,
+        })
     }
 
     fn pending(&self, wanted: impl Fn(&Body) -> Option<Answer>) -> Vec<(MessageNo, Answer)> {
@@ -368,15 +480,147 @@ fn nightly() -> Player {
     run
 }
 
+fn losers() -> Player {
+    let mut run = Player::of(LOSERS, Value::Null, QueueLimits::new());
+    run.complete();
+    let task = run.task();
+    run.end(TaskOutcome::RetryLater {
+        after: Some(Span::from_secs(5)),
+    });
+    // The other branch wins, and what the first may have done is undone.
+    run.complete().complete();
+    let outcome = TaskOutcome::Completed {
+        output: Arc::new(json!({ "id": 8 })),
+    };
+    run.after(1).take(Input::TaskEnded { task, outcome });
+    run.fail().wake(true).fail().complete().complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    run
+}
+
+fn forward() -> Player {
+    let mut run = Player::of(FORWARD, Value::Null, QueueLimits::new());
+    let task = run.task();
+    run.take(Input::DispatchHeld { task, in_doubt: false });
+    // Offered again, and looked at in its queue.
+    run.wake(false).wake(false).complete();
+    let reason = "broken".into();
+    run.take(Input::Park { reason }).decide("", ParkedAction::Retry);
+    // Past the pivot no timeout ends a step: delivered, late, tried again, void.
+    run.wake(true).wake(true).wake(true).wake(true);
+    run.give_up().decide("book", ParkedAction::Retry).give_up();
+    let output = Arc::new(json!({ "id": 9 }));
+    run.decide("book", ParkedAction::MarkDoneWithOutput(output));
+    run.take(Input::Await(AnswerRequest {
+        to: "_INBOX.a".into(),
+        on: AnswerOn::Closed,
+    }));
+    run.take(Input::Terminate(by("end")));
+    assert_eq!(run.state.status(), Status::Terminated);
+    run
+}
+
+fn timed() -> Player {
+    let mut run = Player::of(TIMED, Value::Null, QueueLimits::new());
+    run.complete().wake(true).fail();
+    run.decide("hold", ParkedAction::Retry).complete();
+    assert_eq!(run.state.status(), Status::TimedOut);
+    run
+}
+
+fn blocked() -> Player {
+    let limits = |events| RunLimits {
+        events: Some(events),
+        ..RunLimits::default()
+    };
+    let mut run = Player::began(plan(BLOCKED), begin("w-1", Value::Null), limits(4), QueueLimits::new());
+    run.complete();
+    assert_eq!(run.state.status(), Status::Parked);
+    let (limits, operation) = (limits(100), by("more"));
+    run.take(Input::RaiseLimits { limits, operation }).complete();
+    assert_eq!(run.state.status(), Status::Completed);
+    run
+}
+
+/// It has completed, and its parent asks it to undo.
+fn reopened() -> Player {
+    let of_parent = RunId(uuid::Uuid::from_u128(9));
+    let parent = Parent {
+        run: of_parent,
+        namespace: "default".into(),
+        workflow_id: "p-1".into(),
+        step: "kid".into(),
+        message: MessageNo(1),
+        child: RUN,
+        detached: false,
+        scheduled: None,
+    };
+    let start = Start {
+        parent: Some(Box::new(parent)),
+        ..begin("w-1", Value::Null)
+    };
+    let mut run = Player::began(plan(KID), start, RunLimits::default(), QueueLimits::new());
+    run.complete();
+    let error = run::Failure {
+        step: None,
+        error_type: "declined".into(),
+        message: "no funds".into(),
+    };
+    run.after(1).take(Input::Message {
+        from: Sender {
+            run: of_parent,
+            namespace: "default".into(),
+            workflow_id: "p-1".into(),
+        },
+        number: MessageNo(2),
+        body: Body::Undo { error },
+    });
+    run.complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    run
+}
+
+/// It waits for its workflow id, then for its place.
+fn admitted() -> Player {
+    let start = Start {
+        queued: true,
+        ..begin("w-1", json!({ "customer": "c-1" }))
+    };
+    let mut run = Player::began(plan(ADMITTED), start, RunLimits::default(), QueueLimits::new());
+    run.take(Input::IdFree).grant().complete().accept();
+    assert_eq!(run.state.status(), Status::Completed);
+    run
+}
+
+fn moved() -> Player {
+    let next = MOVED.replace("version: 1", "version: 2") + "  - c: { activity: c, compensate: uc }\n";
+    let mut run = Player::of(MOVED, Value::Null, QueueLimits::new());
+    run.complete();
+    let to = Target(Arc::new(plan(&next)));
+    let operation = by("move");
+    run.take(Input::Migrate { to, operation });
+    run.plan = plan(&next);
+    run.complete().complete();
+    assert_eq!(run.state.status(), Status::Completed);
+    run
+}
+
 type Script = fn() -> Player;
 
-/// Name, script, and definition.
-const SCRIPTS: [(&str, Script, Option<&str>); 5] = [
-    ("job", job, Some(JOB)),
-    ("delivered", delivered, Some(JOB)),
-    ("limited", limited, Some(LIMITED)),
-    ("starved", starved, Some(STARVED)),
-    ("nightly", nightly, None),
+/// Directory, name, script, and definition.
+const SCRIPTS: [(&str, &str, Script, Option<&str>); 12] = [
+    ("v3", "job", job, Some(JOB)),
+    ("v3", "delivered", delivered, Some(JOB)),
+    ("v3", "limited", limited, Some(LIMITED)),
+    ("v3", "starved", starved, Some(STARVED)),
+    ("v3", "nightly", nightly, None),
+    ("v4", "losers", losers, Some(LOSERS)),
+    ("v4", "forward", forward, Some(FORWARD)),
+    ("v4", "timed", timed, Some(TIMED)),
+    ("v4", "blocked", blocked, Some(BLOCKED)),
+    ("v4", "reopened", reopened, Some(KID)),
+    ("v4", "admitted", admitted, Some(ADMITTED)),
+    ("v4", "moved", moved, Some(MOVED)),
 ];
 
 fn told(transition: &Transition) -> Value {
@@ -385,23 +629,32 @@ fn told(transition: &Transition) -> Value {
 
 #[test]
 fn recorded_once() {
-    if std::env::var_os("KNARR_WRITE").is_none() || golden().exists() {
+    if std::env::var_os("KNARR_WRITE").is_none() {
         return;
     }
-    std::fs::create_dir_all(golden()).expect("a folder");
-    for (name, script, definition) in SCRIPTS {
+    let missing: BTreeSet<_> = SCRIPTS
+        .iter()
+        .map(|script| script.0)
+        .filter(|it| !golden(it).exists())
+        .collect();
+    for (directory, name, script, definition) in SCRIPTS {
+        if !missing.contains(directory) {
+            continue;
+        }
+        let folder = golden(directory);
+        std::fs::create_dir_all(&folder).expect("a folder");
         let lines: Vec<String> = script().history.iter().map(|it| told(it).to_string()).collect();
-        std::fs::write(golden().join(format!("{name}.history.jsonl")), lines.join("\n") + "\n").expect("a file");
+        std::fs::write(folder.join(format!("{name}.history.jsonl")), lines.join("\n") + "\n").expect("a file");
         if let Some(text) = definition {
             let checked = read(text, &|_| Err("no files".to_owned())).expect("a definition");
-            let file = golden().join(format!("{}.definition.json", checked.plan.workflow));
+            let file = folder.join(format!("{}.definition.json", checked.plan.workflow));
             std::fs::write(file, checked.canonical).expect("a file");
         }
     }
 }
 
-fn stored(name: &str) -> Vec<Transition> {
-    let text = std::fs::read_to_string(golden().join(format!("{name}.history.jsonl"))).expect("a golden file");
+fn stored(directory: &str, name: &str) -> Vec<Transition> {
+    let text = std::fs::read_to_string(golden(directory).join(format!("{name}.history.jsonl"))).expect("a golden file");
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("JSON");
         let again = |name: &str| line[name].clone();
@@ -418,8 +671,8 @@ fn stored(name: &str) -> Vec<Transition> {
 
 #[test]
 fn what_was_recorded_then_folds_and_is_decided_again() {
-    for (name, script, definition) in SCRIPTS {
-        let transitions = stored(name);
+    for (directory, name, script, definition) in SCRIPTS {
+        let transitions = stored(directory, name);
         // Today's run of the same script is in the same state as yesterday's history.
         let mut state = State::born(&transitions[0]).expect("a birth");
         for transition in &transitions[1..] {
@@ -430,16 +683,23 @@ fn what_was_recorded_then_folds_and_is_decided_again() {
         assert_eq!(today.state, state, "{name}");
 
         let plan = definition.map(|_| {
-            let file = golden().join(format!("{}.definition.json", state.workflow()));
+            let file = golden(directory).join(format!("{}.definition.json", state.workflow()));
             from_canonical(&std::fs::read_to_string(file).expect("a definition")).expect("one that still reads")
         });
+        // That a run moved, and what another version decided from there on, is folded.
+        let is_move = |event: &run::Event| matches!(event, run::Event::RunMigrated { .. });
+        let before = transitions.iter().take_while(|it| !it.events.iter().any(is_move));
+        let moved = u32::try_from(transitions.len() - before.count()).expect("a short history");
         let history = replay::History {
             transitions,
             status: None,
         };
         let report = replay::replay(&history, plan.as_ref()).expect("a whole history");
         assert!(report.is_good(), "{name}: {report:#?}");
-        assert_eq!(report.folded_only, 0, "{name}: every input is told by its events");
+        assert_eq!(
+            report.folded_only, moved,
+            "{name}: every other input is told by its events"
+        );
     }
 }
 
@@ -447,8 +707,8 @@ fn what_was_recorded_then_folds_and_is_decided_again() {
 #[test]
 fn every_event_that_came_since_is_in_one_of_them() {
     let mut seen = BTreeSet::new();
-    for (name, ..) in SCRIPTS {
-        for transition in stored(name) {
+    for (directory, name, ..) in SCRIPTS {
+        for transition in stored(directory, name) {
             for event in &transition.events {
                 let value = serde_json::to_value(event).expect("JSON");
                 seen.extend(value.as_object().and_then(|event| event.keys().next().cloned()));
@@ -477,6 +737,27 @@ fn every_event_that_came_since_is_in_one_of_them() {
         "granted",
         "release",
         "limits",
+        "awaited",
+        "bodies_discarded",
+        "deadline_deferred",
+        "dispatch_held",
+        "late_result",
+        "run_admitted",
+        "run_migrated",
+        "run_parked",
+        "run_reopened",
+        "run_resumed",
+        "run_terminated",
+        "run_timed_out",
+        "step_blocked",
+        "step_parked",
+        "step_resolved",
+        "step_resumed",
+        "task_deferred",
+        "task_offered",
+        "timeout_voided",
+        "undo_needed",
+        "undo_resumed",
     ] {
         assert!(seen.contains(kind), "{kind}: {seen:?}");
     }

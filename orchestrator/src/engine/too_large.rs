@@ -1,7 +1,7 @@
 //! What is sent instead of a message that is larger than NATS takes, so that nobody waits for what never comes.
 //!
-//! A dead letter is cut; an answer says that the output has to be asked for; a start that was to be sent on becomes a dead
-//! letter. A task is its run's affair.
+//! A dead letter is cut; an answer says that the output has to be asked for; a start that was to be sent on, and an event for
+//! a subject of the user's own, become dead letters. A task is its run's affair.
 
 use bytes::Bytes;
 use knarr_schemas::body::Answer;
@@ -28,6 +28,7 @@ pub(super) fn instead_of(message: &Outgoing, max_payload: usize) -> Option<Outgo
         return None;
     }
     let instead = match message.delivery {
+        Delivery::Core if is_event(message) => cut(&dead_letter(message, max_payload), max_payload),
         Delivery::Core => short_answer(message)?,
         Delivery::Stream if message.subject.starts_with("knarr.dlq.") => cut(message, max_payload),
         Delivery::Stream => cut(&dead_letter(message, max_payload), max_payload),
@@ -40,6 +41,11 @@ pub(super) fn refusal(bytes: usize, max_payload: usize) -> Refusal {
         &code::BODY_TOO_LARGE,
         format!("with the headers that are added to it the message has {bytes} bytes; NATS takes {max_payload}"),
     )
+}
+
+/// Emitted to a subject of the user's own: whoever listens there knows nothing of the object store.
+fn is_event(message: &Outgoing) -> bool {
+    message.headers.iter().any(|(name, _)| &**name == header::CE_ID)
 }
 
 fn short_answer(message: &Outgoing) -> Option<Outgoing> {
@@ -68,6 +74,7 @@ fn dead_letter(message: &Outgoing, max_payload: usize) -> Outgoing {
     Outgoing {
         subject: subject::dead_letter(namespace.as_deref(), refusal.code.title),
         headers,
+        delivery: Delivery::Stream,
         ..message.clone()
     }
 }
@@ -156,6 +163,23 @@ mod tests {
         let letter = instead_of(&start, MAX).unwrap();
         assert_eq!(letter.subject, "knarr.dlq.team.body_too_large");
         assert_eq!(header(&letter.headers, header::ORIGINAL_SUBJECT), Some(&*start.subject));
+        assert!(letter.size() <= MAX);
+    }
+
+    #[test]
+    fn an_event_that_nats_does_not_take_becomes_a_dead_letter() {
+        let headers = [(header::CE_ID, "r/7/0"), (header::CE_SOURCE, "/knarr/team/order/o-1")];
+        let event = |body| message("orders.paid", &headers, body, Delivery::Core);
+        let head = event(0).size();
+        assert_eq!(instead_of(&event(MAX - head), MAX), None);
+        let letter = instead_of(&event(MAX - head + 1), MAX).unwrap();
+        let value = |name| header(&letter.headers, name);
+        assert_eq!(
+            (letter.subject.as_str(), letter.delivery),
+            ("knarr.dlq._.body_too_large", Delivery::Stream)
+        );
+        assert_eq!(value(header::ORIGINAL_SUBJECT), Some("orders.paid"));
+        assert_eq!(value(header::CE_SOURCE), Some("/knarr/team/order/o-1"));
         assert!(letter.size() <= MAX);
     }
 

@@ -641,6 +641,18 @@ fn the_hash_is_of_what_it_means() {
     assert_ne!(one.hash, other.hash);
 }
 
+/// A file that a definition names is a part of it, under whatever name.
+#[test]
+fn the_hash_is_of_the_files_as_well() {
+    let with = |name: &str, schema: &str| {
+        let text = with_steps("  - a: { activity: x, read_only: true }\n") + &format!("input_schema: {name}\n");
+        read(&text, &|_| Ok(schema.to_owned())).unwrap().hash
+    };
+    let object = r#"{ "type": "object" }"#;
+    assert_eq!(with("one.json", object), with("two.json", r#"{"type":"object"}"#));
+    assert_ne!(with("one.json", object), with("one.json", r#"{ "type": "array" }"#));
+}
+
 #[test]
 fn a_damaged_canonical_form_is_an_error() {
     for json in [

@@ -12,13 +12,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{QueueName, TaskNo};
+use crate::ids::{QueueName, StepPath, TaskNo};
 use crate::limit::PRIORITY;
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
 use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
-use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition};
+use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Waiting};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -76,7 +76,7 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         first,
         Event::UndoResumed { .. } | Event::UndoReady { .. } | Event::UndoResolved { .. }
     );
-    let parked = |step: &crate::ids::StepPath, action, operation: &Operation| Input::Parked {
+    let parked = |step: &StepPath, action, operation: &Operation| Input::Parked {
         direction: of_undo.then_some(Direction::Undo),
         step: step.clone(),
         action,
@@ -170,7 +170,7 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         }],
         Event::RunParked { reason } => vec![Input::Park { reason: reason.clone() }],
         Event::RunResumed { operation, .. } => {
-            vec![parked(&crate::ids::StepPath::new(""), ParkedAction::Retry, operation)]
+            vec![parked(&StepPath::new(""), ParkedAction::Retry, operation)]
         }
         Event::UndoResumed { step, operation } | Event::StepResumed { step, operation } => {
             let mut inputs = vec![parked(step, ParkedAction::Retry, operation)];
@@ -295,17 +295,21 @@ fn listening_since(transition: &Transition) -> Timestamp {
     heard.unwrap_or_default()
 }
 
-/// A wake-up knows how far the log was read, and of some queues how far they had delivered.
+/// A wake-up knows how far the log was read, and of some queues how far they had delivered: as far as the last task that was
+/// found delivered, for those behind it were not.
 fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
     let mut delivered_to: BTreeMap<QueueName, Timestamp> = BTreeMap::new();
     for event in &transition.events {
-        let (task, to) = match event {
-            Event::TaskDelivered { task } => (task, transition.at),
-            Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, Timestamp(0)),
+        let (task, delivered) = match event {
+            Event::TaskDelivered { task } => (task, true),
+            Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, false),
             _ => continue,
         };
         if let Some(view) = before.open_tasks().find(|view| view.open.task == *task) {
-            delivered_to.insert(view.execution.queue.clone(), to);
+            let to = delivered_to.entry(view.execution.queue.clone()).or_insert(Timestamp(0));
+            if delivered {
+                *to = view.open.opened_at.max(*to);
+            }
         }
     }
     let wake = |log_read_to| {
@@ -315,7 +319,37 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
             listening_since: listening_since(transition),
         })
     };
-    vec![wake(transition.at), wake(Timestamp(0))]
+    let mut read_to = vec![transition.at];
+    read_to.extend(fired(before, &transition.events));
+    read_to.push(Timestamp(0));
+    read_to.dedup();
+    read_to.into_iter().map(wake).collect()
+}
+
+/// When the last of the deadlines that fired was due. The log had been read that far; what was due later, and did not fire, had to
+/// wait for it.
+fn fired(before: &State, events: &[Event]) -> Option<Timestamp> {
+    let of_task = |task: &TaskNo| {
+        let mut views = before.open_tasks();
+        let view = views.find(|view| view.open.task == *task)?;
+        let dues = [view.open.beat_by, view.open.silent_at, view.execution.close_by];
+        Some(dues.into_iter().flatten().fold(view.open.due, Timestamp::min))
+    };
+    let of_signal = |step: &StepPath| {
+        before.waiting().find_map(|(waits, waiting)| match waiting {
+            Waiting::Signal { due, .. } if waits == step => due,
+            _ => None,
+        })
+    };
+    let dues = events.iter().filter_map(|event| match event {
+        Event::TaskTimedOut { task, .. } | Event::TaskLost { task, .. } | Event::HeartbeatTaken { task, .. } => {
+            of_task(task)
+        }
+        Event::SignalTimedOut { step } => of_signal(step),
+        Event::RunTimedOut { .. } | Event::StopDeferred { .. } => before.timeout_at(),
+        _ => None,
+    });
+    dues.max()
 }
 
 fn message(before: &State, taken: &MessageTaken, events: &[Event]) -> Option<Input> {

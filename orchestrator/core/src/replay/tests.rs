@@ -1,9 +1,16 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{BadHistory, Definition, History, read, replay};
 use crate::definition::plan::Plan;
 use crate::definition::test_file;
+use crate::ids::RunId;
 use crate::rehearsal;
+use crate::run::input::{Horizon, Input, Start};
+use crate::run::{self, Event};
+use crate::time::Timestamp;
 
 const DEFINITION: &str = r#"
 workflow: order
@@ -135,4 +142,72 @@ fn what_is_no_history_is_refused() {
     let mut left_out = whole;
     left_out["transitions"][1]["omitted_bytes"] = json!(900_000);
     assert_eq!(problem(&left_out), BadHistory::LeftOut { seq: 2 });
+}
+
+/// A wake-up may find a queue delivered as far as between two tasks, and the log read as far as between two timeouts.
+#[test]
+fn horizons_that_lie_between_two_deadlines_are_told_from_what_was_decided() {
+    let plan = plan(
+        r#"
+workflow: w
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 3 } }
+steps:
+  - p:
+      parallel:
+        branches:
+          a: { steps: [ { one: { activity: one, compensate: u } } ] }
+          b: { steps: [ { pause: { wait: 3s } }, { two: { activity: two, compensate: u } } ] }
+"#,
+    );
+    let at = |seconds: i64| Timestamp(1_767_225_600_000_000 + seconds * 1_000_000);
+    let start = Start {
+        run_id: RunId(uuid::Uuid::from_u128(1)),
+        namespace: "default".into(),
+        workflow_id: "w-1".into(),
+        input: Arc::default(),
+        request_id: None,
+        search_attributes: BTreeMap::new(),
+        answer: None,
+        traceparent: None,
+        parent: None,
+        priority: None,
+        queued: false,
+        continues: None,
+    };
+    let (mut state, birth) = run::start(&plan, start, at(0)).unwrap();
+    let mut transitions = vec![birth];
+    // (now, the log was read to, the queue had delivered to)
+    for (now, read_to, delivered_to) in [(3, 3, 0), (20, 20, 1), (37, 29, 37), (60, 40, 60)] {
+        let wake = Input::Wake(Horizon {
+            log_read_to: at(read_to),
+            delivered_to: [("q".into(), at(delivered_to))].into(),
+            listening_since: Timestamp::default(),
+        });
+        transitions.push(run::apply(&plan, &mut state, wake, at(now)).unwrap().unwrap());
+    }
+    let events: Vec<_> = transitions[2].events.iter().chain(&transitions[4].events).collect();
+    let count = |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();
+    assert_eq!(
+        count(|event| matches!(event, Event::TaskDelivered { .. })),
+        1,
+        "{events:?}"
+    );
+    assert_eq!(
+        count(|event| matches!(event, Event::DeadlineDeferred { .. })),
+        1,
+        "{events:?}"
+    );
+    assert_eq!(
+        count(|event| matches!(event, Event::TaskTimedOut { .. })),
+        1,
+        "{events:?}"
+    );
+    let history = History {
+        transitions,
+        status: None,
+    };
+    let report = replay(&history, Some(&plan)).unwrap();
+    assert!(report.is_good(), "{report:#?}");
+    assert_eq!((report.same, report.folded_only), (report.transitions, 0));
 }

@@ -8,6 +8,7 @@
 //! | cancelled | kept | like failed |
 //! | schedule-to-start, schedule-to-close before a worker had the task | kept | no retry |
 //! | schedule-to-close after that | set | no retry |
+//! | unknown, because the answer is too large | set | no retry: the step, also a pivot, or the undo is parked |
 //! | retry later | kept | asked again as the same attempt; what was halted takes it as unknown, because it still runs somewhere |
 //!
 //! What was halted makes no further forward attempts; a pivot that may have been done makes them for ever
@@ -16,10 +17,10 @@
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome};
-use super::failure::Failure;
+use super::failure::{Failure, error_type};
 use super::input::TaskOutcome;
 use super::retry::{self, Ended, Regardless, Seed};
-use super::{activity, compensation, late, pivot, tree};
+use super::{activity, blocked, compensation, late, pivot, tree};
 use crate::definition::plan::Call;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Span;
@@ -58,6 +59,11 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
                 task,
                 error: Failure::of_worker(&error),
             });
+            // Of an answer that is too large another attempt would give the same, also where it is a pivot's.
+            if !error.retryable && *error.error_type == *error_type::LIMIT {
+                give_up(d, step, direction, StepOutcome::Unknown);
+                return d.settle();
+            }
             let ended = Ended {
                 worker_type: Some(&error.error_type),
                 retryable: error.retryable,
@@ -212,7 +218,9 @@ pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction,
     match direction {
         Direction::Do => {
             if let Some((node, _)) = d.activity(&step) {
-                tree::step_failed(d, node, step, outcome, error);
+                // A failure is a failure, whatever the worker calls it.
+                let at_limit = otherwise == StepOutcome::Unknown && blocked::is_limit(&error);
+                tree::failed(d, node, step, outcome, (error, at_limit));
             }
         }
         Direction::Undo => compensation::park(d, step, error),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::apply;
 use super::decider::{Decider, End, Work};
-use super::event::Event;
+use super::event::{Event, StepOutcome};
 use super::failure::{Failure, error_type};
 use super::keys::successor_run_id;
 use super::open::Exit;
@@ -37,8 +37,13 @@ pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, fail: &Fai
         };
         Ok(Failure::new(&text(&error_type), &message))
     });
-    let error = error.unwrap_or_else(|error| error);
-    tree::fail(d, node, path, error);
+    match error {
+        Ok(error) => {
+            let error = error.at(&path);
+            tree::step_failed(d, node, path, StepOutcome::Failed, error);
+        }
+        Err(error) => tree::fail(d, node, path, error),
+    }
 }
 
 pub(super) fn complete(d: &mut Decider<'_>, node: NodeId, path: StepPath, output: Option<&Template>) {

@@ -432,6 +432,11 @@ impl State {
         })
     }
 
+    /// When its timeout is due, whatever became of that.
+    pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
+        self.birth.timeout_at
+    }
+
     /// Forward steps that wait for an operator, and why.
     pub fn parked_steps(&self) -> impl Iterator<Item = (&StepPath, &Failure)> {
         self.open.iter().filter_map(|(step, open)| match open {

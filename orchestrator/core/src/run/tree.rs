@@ -207,16 +207,26 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
 
 /// A step that surely did nothing: its condition or its input could not be evaluated, say.
 pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, error: Failure) {
+    let at_limit = blocked::is_limit(&error);
     let error = error.at(&path);
-    step_failed(d, node, path, StepOutcome::Failed, error);
+    failed(d, node, path, StepOutcome::Failed, (error, at_limit));
 }
 
-/// A step, of any kind, that ended without success; `error` names the step where it began. What may not fail any more, or
-/// failed at a limit, waits for an operator instead.
+/// A step, of any kind, that ended without success; `error` names the step where it began, and its type may be anybody's word.
 pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, outcome: StepOutcome, error: Failure) {
+    failed(d, node, step, outcome, (error, false));
+}
+
+/// What may not fail any more, or has met a limit of Knarr's, waits for an operator instead.
+pub(super) fn failed(
+    d: &mut Decider<'_>,
+    node: NodeId,
+    step: StepPath,
+    outcome: StepOutcome,
+    (error, at_limit): (Failure, bool),
+) {
     let plan = d.plan;
-    let is_parked =
-        pivot::must_not_fail(d, node, &step, &error) || blocked::is_limit(&error) && !d.state.is_halted(&step);
+    let is_parked = pivot::must_not_fail(d, node, &step, &error) || at_limit && !d.state.is_halted(&step);
     let (at, because) = (step.clone(), error.clone());
     d.emit(if is_parked {
         Event::StepParked {

@@ -191,7 +191,8 @@ impl Maker<'_> {
 
     fn leave_open(&mut self, node: NodeId, kind: OpenKind, condition: &Expression) {
         let references = condition.references();
-        let of_vars = !references.is_empty() && references.iter().all(|it| &*it.path.root == "vars");
+        // One that reads nothing goes the same way for ever: a loop by it has no end of its own.
+        let of_vars = references.iter().all(|it| &*it.path.root == "vars");
         self.open.push(Open {
             node,
             kind,

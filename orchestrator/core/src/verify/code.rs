@@ -20,6 +20,7 @@ codes! {
     STEP_MISSES_DATA = "KN0176", "A step reads something that is not there on some way, and fails.", "Say what to use instead: `| default(…)`.";
     PARKED = "KN0177", "A run waits for an operator, though every worker did what it could.", "See what it waits for.";
     STAYS_AS_DECLARED = "KN0178", "What a step did stays when the run is undone, as the definition says.", "Nothing is to be done; it is told so that it is known.";
+    NEVER_COMPLETES = "KN0179", "No run of the definition can complete.", "Give the loop a condition that its steps can make false, or the steps another way to the end.";
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //!
 //! **Abstracted:** data. Outputs and inputs are opaque values. A condition that reads them is taken both ways; one that
 //! reads only what does not change in a run (the input, the output of a step outside of loops) goes the same way every time;
-//! one whose variables hold constants is evaluated. An expression fails exactly when a step or variable that it reads
+//! one whose variables hold constants, or that reads nothing, is evaluated. An expression fails exactly when a step or variable that it reads
 //! unguarded is not there. So the search may report a way that the data of no run ever takes, and misses none that differs
 //! by more than data.
 //!

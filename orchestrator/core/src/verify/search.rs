@@ -12,7 +12,7 @@ use super::{MAX_ITEMS, MAX_ITERATIONS, MAX_PARKED, code};
 use crate::definition::plan::Plan;
 use crate::ids::RunId;
 use crate::run::input::{Rejected, Start};
-use crate::run::{self, State, Transition};
+use crate::run::{self, State, Status, Transition};
 use crate::time::Timestamp;
 
 const RUN: RunId = RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
@@ -261,6 +261,24 @@ impl<'p> Search<'p> {
                 remedy: code::NO_END.remedy,
             };
             self.note(seen, lost);
+        }
+        let completes = [Status::Completed, Status::ContinuedAsNew];
+        let completes = completes
+            .iter()
+            .any(|status| self.statuses.contains_key(status.as_str()));
+        if !self.cut
+            && self.limits.faults.is_none()
+            && !completes
+            && let Some(end) = self.ends.first().copied()
+        {
+            let seen = Seen {
+                severity: Severity::Error,
+                code: code::NEVER_COMPLETES.code,
+                step: None,
+                message: "no run can complete, whatever its data and its workers say".to_owned(),
+                remedy: code::NEVER_COMPLETES.remedy,
+            };
+            self.note(seen, end);
         }
         let mut findings: Vec<_> = self
             .seen

@@ -81,6 +81,71 @@ fn a_step_that_can_be_undone_after_a_pivot_is_left_behind_by_nothing_that_ends()
 }
 
 #[test]
+fn a_loop_without_an_end_is_found() {
+    let poll = |when: &str| {
+        let look = "{ look: { activity: look, read_only: true } }, { note: { set: { ready: \"${ steps.look }\" } } }";
+        plan(&format!(
+            "steps: [ {{ a: {CHARGE} }}, {{ poll: {{ while: {{ when: \"{when}\", max_iterations: 1000, steps: [ {look} ] }} }} }} ]"
+        ))
+    };
+    for endless in ["true", "1 < 2"] {
+        let report = explore(&poll(endless));
+        assert_eq!(codes(&report), ["KN0179"], "{endless}: {}", text(&report));
+    }
+    let report = explore(&poll("not (vars.ready | default(false))"));
+    assert_eq!(text(&report), "");
+}
+
+#[test]
+fn a_step_that_reads_what_may_be_missing_is_found() {
+    let canonical = r#"{"workflow":"w","version":1,"steps":[
+        {"a":{"if":"input.x","activity":"a","queue":"q","start_to_close":"5s","read_only":true}},
+        {"b":{"activity":"b","input":"${ steps.a.id }","queue":"q","start_to_close":"5s","read_only":true}}]}"#;
+    let report = explore(&from_canonical(canonical).unwrap());
+    let [finding] = report.findings.as_slice() else {
+        panic!("{}", text(&report))
+    };
+    assert_eq!((finding.code, finding.severity), ("KN0176", Severity::Warning));
+    assert_eq!(finding.step.as_deref(), Some("b"));
+    assert_eq!(finding.way, ["`input.x` is false"]);
+}
+
+/// What registration says of the faults that are found here in definitions that it let pass.
+#[test]
+fn planted_faults_are_told_before_anything_is_explored() {
+    for (steps, code, refused) in [
+        (
+            "[ { a: { activity: a, compensate: { activity: u, input: \"${ steps.a.id }\" } } } ]",
+            "KN0125",
+            true,
+        ),
+        (
+            "[ { a: { activity: a } }, { b: { activity: b, compensate: u } } ]",
+            "KN0150",
+            false,
+        ),
+        (
+            "[ { p: { activity: p, pivot: true } }, { a: { activity: a, compensate: u } } ]",
+            "KN0154",
+            true,
+        ),
+        (
+            "[ { w: { while: { when: input.x, steps: [ { a: { activity: a, read_only: true } } ] } } } ]",
+            "KN0152",
+            true,
+        ),
+    ] {
+        let text = format!("{HEAD}steps: {steps}\n");
+        let (found, passed) = match read(&text, &|_| Err("no files".to_owned())) {
+            Ok(checked) => (checked.findings, true),
+            Err(found) => (found, false),
+        };
+        let codes: Vec<_> = found.iter().map(|finding| finding.code.code).collect();
+        assert_eq!((codes, passed), (vec![code], !refused), "{steps}");
+    }
+}
+
+#[test]
 fn what_may_have_been_done_and_was_caught_is_found() {
     let steps = format!(
         "steps: [ {{ t: {{ try: {{ steps: [ {{ a: {CHARGE} }} ], catch: [ {{ steps: [ {{ b: {CHARGE} }} ] }} ] }} }} }} ]"

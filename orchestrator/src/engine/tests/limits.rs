@@ -110,3 +110,29 @@ async fn a_result_at_the_limit_is_taken() {
     world.quiet().await;
     replica.stop().await;
 }
+
+/// A warning and what was parked are counted, once for a run and a limit.
+#[tokio::test(start_paused = true)]
+async fn limits_that_are_near_and_those_that_are_met_are_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    // Everything here runs on this thread.
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let mut world = World::new(94).await;
+    world.config.run_limits = RunLimits {
+        events: Some(8),
+        ..RunLimits::default()
+    };
+    let replica = world.replica("r0");
+    world.work(honest());
+    world.start("o-1", &[]).await;
+    world.until("parked", |world| is(world, "parked")).await;
+    let text = counted.render();
+    for line in [
+        "knarr_limit_warnings_total{limit=\"events\"} 1",
+        "knarr_limit_parked_total{limit=\"events\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    replica.stop().await;
+}

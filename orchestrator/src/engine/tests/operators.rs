@@ -409,3 +409,27 @@ async fn a_run_moves_and_its_next_owner_goes_on_with_the_version_it_moved_to() {
     world.quiet().await;
     new.stop().await;
 }
+
+/// What waits for an operator, and what operators do, is counted.
+#[tokio::test(start_paused = true)]
+async fn parked_undos_and_what_is_done_about_them_are_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    // Everything here runs on this thread.
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let mut world = World::new(209).await;
+    let replica = world.replica("r0");
+    parked(&mut world, &Arc::new(AtomicBool::new(true))).await;
+    let skipped = act(&world, "skip", Value::Null, &[PAY]).await;
+    assert_eq!(skipped.stage, AnswerStage::Accepted, "{skipped:?}");
+    world.until("closed", |world| world.closed() == 1).await;
+    world.quiet().await;
+    let text = counted.render();
+    for line in [
+        "knarr_undo_parked_total 1",
+        "knarr_operator_actions_total{action=\"skip\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    replica.stop().await;
+}

@@ -51,7 +51,7 @@ impl<'a> Walk<'a, '_> {
             self.pivot_finding(code::LOSING_PIVOT, pivot, message);
         }
         for (_, branch) in parallel.branches.iter().enumerate().filter(|(other, _)| *other != at) {
-            if let Some(step) = first(&branch.steps, |a| matches!(a.undo, Undo::Compensate(_)) && !a.pivot) {
+            for step in all(&branch.steps, |a| matches!(a.undo, Undo::Compensate(_)) && !a.pivot) {
                 let message = format!(
                     "`{}` runs beside the pivot `{pivot_id}`, and after it its undo never runs",
                     step.id.text
@@ -117,10 +117,14 @@ impl<'a> Walk<'a, '_> {
 }
 
 fn first(steps: &Steps, wanted: impl Fn(&Activity) -> bool) -> Option<&Step> {
-    let mut found = None;
+    all(steps, wanted).into_iter().next()
+}
+
+fn all(steps: &Steps, wanted: impl Fn(&Activity) -> bool) -> Vec<&Step> {
+    let mut found = Vec::new();
     steps.visit(&mut |step| {
-        if found.is_none() && step.activity().is_some_and(&wanted) {
-            found = Some(step);
+        if step.activity().is_some_and(&wanted) {
+            found.push(step);
         }
     });
     found

@@ -469,6 +469,27 @@ fn schemas_of_outputs_and_items() {
     );
 }
 
+#[test]
+fn what_has_the_wrong_type_by_its_schema_is_an_error_wherever_a_type_is_needed() {
+    for (step, what) in [
+        ("w: { wait: { until: \"${ input.lines }\" } }", "`until`"),
+        ("c: { workflow: { name: c, id: \"${ input.lines }\" } }", "`id`"),
+        (
+            "a: { activity: x, read_only: true, concurrency: { limit: 1, key: \"${ input.lines }\" } }",
+            "the key of a limit",
+        ),
+    ] {
+        let found = of(&format!(
+            "  - {step}\ninput_schema: {{ required: [lines], properties: {{ lines: {{ type: array }} }} }}\n"
+        ));
+        let [found] = found.as_slice() else {
+            panic!("{step}: {found:?}")
+        };
+        assert!(found.starts_with(&format!("KN0129 {what} must be ")), "{found}");
+        assert!(found.ends_with(" is a list | input.lines"), "{found}");
+    }
+}
+
 /// What a person sees, for one finding of each code that the tree brought.
 #[test]
 fn findings_of_the_tree_are_rendered() {

@@ -150,6 +150,16 @@ fn around_a_pivot() {
             ),
             vec!["KN0154 `a` runs beside the pivot `p`, and after it its undo never runs | a"],
         ),
+        // All of them at once.
+        (
+            format!(
+                "  - s: {{ parallel: {{ branches: {{ l: {{ steps: [ {PIVOT} ] }}, r: {{ steps: [ {UNDONE}, {{ c: {{ activity: x, compensate: y }} }} ] }} }} }} }}\n"
+            ),
+            vec![
+                "KN0154 `a` runs beside the pivot `p`, and after it its undo never runs | a",
+                "KN0154 `c` runs beside the pivot `p`, and after it its undo never runs | c",
+            ],
+        ),
         (
             format!("  - s: {{ for_each: {{ in: input.l, steps: [ {PIVOT} ] }} }}\n"),
             vec!["KN0155 the pivot `p` stands in a loop, and may be passed more than once | p"],

@@ -1,13 +1,13 @@
-//! The behaviours that a saga orchestrator must get right, and the tests that say so. Those of participants and of the shell
-//! are named for completeness.
+//! The behaviours that a saga orchestrator must get right, and the tests that say so: of core, of the engine, of workers and of
+//! the whole on real servers (`tests/tests`).
 //!
 //! | behaviour | tests |
 //! |---|---|
-//! | 1 three outcomes | `unknown_sticks_until_a_worker_asserts_that_nothing_was_done`, `a_lost_task_is_unknown_and_retried` |
+//! | 1 three outcomes | `each_way_to_end_says_what_is_known`, `unknown_sticks_until_a_worker_asserts_that_nothing_was_done`, `a_lost_task_is_unknown_and_retried` |
 //! | 2 unknown is retried under the same key, then undone too | `an_attempt_is_retried_under_the_same_key_with_a_new_task`, `completed_and_unknown_steps_are_undone_in_reverse_order_of_dispatch` |
 //! | 3 the undo is durable before the do | `the_entry_is_in_the_event_of_the_dispatch_and_the_input_in_that_of_the_outcome` |
-//! | 4 an undo before its do | the barrier's; its undo is sent all the same: `completed_and_unknown_steps_are_undone_in_reverse_order_of_dispatch` |
-//! | 5 a do after its undo | the barrier's |
+//! | 4 an undo before its do | `one_after_the_other`, `every_interleaving_of_two`; its undo is sent all the same: `completed_and_unknown_steps_are_undone_in_reverse_order_of_dispatch` |
+//! | 5 a do after its undo | `every_interleaving_of_two`, `a_worker_that_comes_back_after_the_undo_is_refused` |
 //! | 6 duplicates change nothing, keys are stable | `a_repeated_result_changes_nothing_whatever_it_says`, `keys_have_the_documented_form_for_ever`, `a_message_is_taken_once_and_every_repeat_can_be_answered` |
 //! | 7 late replies are recorded and move nothing | `a_late_result_is_recorded_once_and_changes_nothing_else`, `a_late_success_of_a_step_that_was_not_going_to_be_undone_is_undone` |
 //! | 8 siblings in flight | `a_failure_halts_the_siblings_and_waits_for_them_before_anything_is_undone` |
@@ -22,10 +22,10 @@
 //! | 17 children | `a_completed_child_is_told_to_undo_and_waited_for_in_its_turn`, `a_cancel_reaches_the_leaves_first`, `a_detached_child_is_started_and_left_alone` |
 //! | 18 cancel and terminate | `cancel_is_idempotent_and_changes_nothing_while_undoing`, `terminate_stops_at_once_and_undoes_nothing` |
 //! | 19 savepoints | `a_scope_that_fails_undoes_its_own_steps_and_takes_the_other_way` |
-//! | 20 isolation | the participants' |
+//! | 20 isolation | one at a time for a key, of runs and of activities: `never_more_open_than_the_limit_across_the_death_of_a_replica`, `each_key_has_a_limit_of_its_own`; the rest is the participants' |
 //! | 21 a deadline against a reply | `a_timeout_fires_only_when_the_log_has_been_read_that_far`, `what_was_due_first_happens_first` |
 //! | 22 signals before their wait | `a_signal_that_comes_before_it_is_waited_for_is_taken_then` |
-//! | 23 a start with the caller's data | the shell's; a child's start and its answer: `a_child_answers_its_start_by_its_birth_and_a_repeat_from_its_state` |
+//! | 23 a start with the caller's data | `a_request_starts_one_run_however_often_it_is_repeated`, `each_event_counts_once_whenever_a_replica_dies`; a child's: `a_child_answers_its_start_by_its_birth_and_a_repeat_from_its_state` |
 //! | 24 a run keeps its definition, undos included | `an_undo_calls_whom_its_step_has_stored`, `a_run_loaded_with_a_definition_that_lacks_its_step_is_parked_and_goes_on_with_the_right_one` |
 //! | 25 the final status says which | `the_final_status_says_how_a_run_ended` |
 
@@ -36,34 +36,46 @@ use crate::run::Status;
 use crate::run::effect::Direction;
 use crate::run::input::{Input, ParkedAction};
 
+/// Where the tests are that may be named.
+fn sources() -> Vec<String> {
+    fn read(folder: &std::path::Path, into: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = vec![];
+    for folder in [
+        "src/run",
+        "../src/engine/tests",
+        "../../workers/rust/tests",
+        "../../tests/tests",
+    ] {
+        read(&here.join(folder), &mut all);
+    }
+    all
+}
+
 #[test]
 fn every_test_of_the_table_exists() {
     let table = include_str!("behaviours.rs");
-    let files = [
-        table,
-        include_str!("attempts.rs"),
-        include_str!("blocks.rs"),
-        include_str!("children.rs"),
-        include_str!("deadlines.rs"),
-        include_str!("late.rs"),
-        include_str!("loops.rs"),
-        include_str!("messages.rs"),
-        include_str!("operators.rs"),
-        include_str!("parallel.rs"),
-        include_str!("pivots.rs"),
-        include_str!("undo.rs"),
-        include_str!("waits.rs"),
-        include_str!("../keys.rs"),
-    ];
+    let sources = sources();
     let mut rows = 0;
     for row in table
         .lines()
         .filter(|line| line.starts_with("//! | ") && !line.contains("behaviour |"))
     {
         rows += 1;
-        for name in row.split('`').skip(1).step_by(2) {
+        let names: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing proves {row}");
+        for name in names {
             let test = format!("fn {name}()");
-            assert!(files.iter().any(|file| file.contains(&test)), "{name}");
+            assert!(sources.iter().any(|source| source.contains(&test)), "{name}");
         }
     }
     assert_eq!(rows, 25);

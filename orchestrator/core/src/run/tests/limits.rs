@@ -156,6 +156,17 @@ fn activities_that_had_no_room_begin_when_there_is_more() {
 }
 
 #[test]
+fn children_count_like_activities() {
+    let branches = ["x", "y"].map(|name| (name, vec![workflow(&format!("c{name}"))]));
+    let mut run = within(pending(1), plan(vec![parallel("p", branches.into())]));
+    assert_eq!((run.pending().len(), run.state.parked_steps().count()), (1, 1));
+    assert_eq!(run.status(), Status::Parked);
+    run.take(raise(pending(2), "r"));
+    assert_eq!((run.pending().len(), run.state.parked_steps().count()), (2, 0));
+    assert_eq!(run.status(), Status::Running);
+}
+
+#[test]
 fn no_limit_keeps_an_undo_from_being_done() {
     let steps: Vec<_> = (0..30).map(|n| act(&format!("s{n}"))).collect();
     let limits = RunLimits {
@@ -303,6 +314,38 @@ fn a_result_that_is_too_large_parks_its_activity_and_is_not_undone_for_it() {
     assert_eq!(run.status(), Status::Parked, "an undo whose answer is too large");
     run.operate("a", ParkedAction::MarkDone);
     assert_eq!(run.status(), Status::Cancelled);
+}
+
+/// The word is anybody's; only what Knarr itself has measured waits for an operator.
+#[test]
+fn an_error_that_is_called_limit_is_a_failure_like_any() {
+    let limit = || failed(error_type::LIMIT);
+    let mut run = run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.end("do b", limit());
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated);
+
+    let branch = vec![act("b"), fail("f", error_type::LIMIT)];
+    let mut run = super::dsl::run(vec![act("a"), parallel("p", vec![("x", branch)])]);
+    run.complete("do a");
+    run.complete("do p.x.b");
+    run.complete("undo p.x.b");
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated);
+
+    let guard = attempt("t", vec![act("a")]).catch(&[error_type::LIMIT], vec![act("c")]);
+    let mut run = super::dsl::run(vec![guard]);
+    run.end("do t.a", limit());
+    assert_eq!(run.dispatched().last().unwrap(), "do t.catch_1.c");
+
+    // Unknown before, a failure then.
+    let mut run = super::dsl::run(vec![act("a").attempts(Some(2))]);
+    run.time_out("do a");
+    run.wake_next();
+    run.end("do a", limit());
+    run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated);
 }
 
 #[test]

@@ -277,6 +277,25 @@ fn terminate_stops_at_once_and_undoes_nothing() {
 }
 
 #[test]
+fn terminate_during_an_undo_leaves_the_rest_and_records_what_comes() {
+    let mut run = run(vec![act("a"), act("b"), act("c")]);
+    run.complete("do a");
+    run.complete("do b");
+    run.fail("do c");
+    let task = run.task("undo b");
+    run.take(Input::Terminate(request("r1")));
+    assert_eq!(run.status(), Status::Terminated);
+    run.ignores(Input::Terminate(request("r1")));
+    let refused = run.apply(Input::Cancel(request("r2")));
+    assert_eq!(refused, Err(Rejected::Closed("terminated")));
+    let outcome = done(json!(1));
+    run.take(Input::TaskEnded { task, outcome });
+    assert!(matches!(run.last_events(), [Event::LateResult(_)]));
+    assert_eq!(run.undone(), ["undo b"]);
+    assert_eq!(&*run.state.failure().unwrap().error_type, "Refused");
+}
+
+#[test]
 fn a_parked_run_records_results_without_taking_them_and_goes_on_where_it_was() {
     let mut run = run(vec![act("a").attempts(Some(2)), act("b")]);
     let task = run.task("do a");
@@ -548,8 +567,8 @@ fn a_pivot_that_is_marked_done_leaves_no_way_back() {
         act("b").undo(UndoDef::NoUndo),
     ]);
     run.complete("do a");
-    // A limit parks what is no failure.
-    run.end("do pay", TaskOutcome::Failed(for_good(crate::run::error_type::LIMIT)));
+    // An answer that is too large is not asked for again, though it is a pivot's.
+    run.end("do pay", TaskOutcome::Unknown(for_good(crate::run::error_type::LIMIT)));
     assert_eq!(run.status(), Status::Parked);
     run.operate("pay", ParkedAction::MarkDone);
     assert_eq!(run.apply(Input::Cancel(by("ann"))), Err(Rejected::PastPivot));

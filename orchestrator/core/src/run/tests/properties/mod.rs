@@ -163,6 +163,20 @@ proptest! {
     }
 }
 
+proptest! {
+    /// From its events alone, by the definition it went by: nothing is told to be decided otherwise.
+    #[test]
+    fn every_history_is_decided_again(case in case()) {
+        let (run, _) = drive(case);
+        let history = crate::replay::History {
+            transitions: run.history.clone(),
+            status: Some(run.status()),
+        };
+        let report = crate::replay::replay(&history, Some(&run.plan)).unwrap();
+        prop_assert!(report.is_good(), "{report:#?}");
+    }
+}
+
 /// The steps of the root that have left a trace, told by their names in the events alone.
 fn traces(run: &Run) -> BTreeSet<String> {
     fn look(value: &serde_json::Value, into: &mut BTreeSet<String>) {
