@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use knarr_core::ids::{DefinitionHash, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::ids::{DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::limit::LimitName;
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::code::{Code, split_id};
@@ -254,6 +254,23 @@ pub struct LimitUse {
     pub waiting: i64,
     /// Since when the first of those waits.
     pub since: Option<Timestamp>,
+}
+
+/// Who has asked a limiter for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceAsked {
+    pub limit: LimitName,
+    pub run: RunId,
+    pub number: MessageNo,
+}
+
+/// How an ask stands at its limiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitLine {
+    pub held: i64,
+    pub waiting: i64,
+    /// How many are served before it; `None` = it does not wait there.
+    pub ahead: Option<i64>,
 }
 
 /// The state of a run after `seq`, so that loading it does not fold every event.
@@ -699,6 +716,13 @@ pub trait Store: Send + Sync + 'static {
     /// The limits of a namespace that somebody has a permit of or waits for, at most [`LIST_LIMIT`], those with most waiting
     /// first.
     fn limits_in_use(&self, namespace: &Namespace) -> impl Future<Output = Result<Vec<LimitUse>, StoreError>> + Send;
+
+    /// The line at one limiter, as an ask that waits in it sees it.
+    fn line_of(
+        &self,
+        namespace: &Namespace,
+        asked: &PlaceAsked,
+    ) -> impl Future<Output = Result<LimitLine, StoreError>> + Send;
 
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
