@@ -55,6 +55,24 @@ fn sagas_are_measured_and_checked() {
     }
 }
 
+#[test]
+fn each_event_of_a_stream_starts_one_run() {
+    let stored = measured(&["bench", "triggers", "--messages", "300", "-o", "json"]);
+    let paced = ["--rate", "50", "--duration", "1s", "--warmup", "200ms"];
+    let rated = measured(&[&["bench", "triggers"][..], &paced, &["-o", "json"]].concat());
+    for (report, events) in [(&stored, 300), (&rated, 60)] {
+        assert_eq!((&report["events"], &report["runs"]), (&events.into(), &events.into()));
+        for clean in ["lost", "doubled", "unended", "refused", "gaps"] {
+            assert_eq!(report[clean], 0, "{clean}: {report:#}");
+        }
+        assert!(report["events_per_s"].as_f64().unwrap() > 0.0, "{report:#}");
+        assert_eq!(report["findings"], Value::Array(Vec::new()));
+    }
+    assert!(rated["latency_ms"]["p99"].as_f64().unwrap() > 0.0, "{rated:#}");
+    assert!(stored.get("latency_ms").is_none(), "{stored:#}");
+    assert!(stored["published_in_s"].as_f64().unwrap() > 0.0, "{stored:#}");
+}
+
 /// Processes whose command line names this text, other than the one with this pid.
 fn processes(text: &str, other_than: u32) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use knarr_schemas::api::{ListQueues, QueuePage, RunDescription, RunName, ShowRun, verb};
+use knarr_tests::cli::knarr;
 use knarr_tests::{Replica, Stack, eventually};
 use knarr_worker::{ActivityError, CancellationToken, Context, Worker};
 use serde_json::{Value, json};
@@ -213,5 +214,42 @@ async fn starts_that_are_queued_for_an_id_begin_one_after_the_other_in_order_acr
     assert_eq!((began.len(), &began), (20, &in_order));
     assert_eq!(seen.most()["\"one\""], 1);
     stop.cancel();
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_place_is_told_how_many_come_first() {
+    let stack = Stack::alone(8).await;
+    let replica = Replica::start(&stack, "one").await;
+    stack.register("default", GATED).await;
+    // No worker is there, so that nobody's turn comes.
+    for n in 0..5 {
+        let id = format!("gated-{n}");
+        start(
+            &stack,
+            "gated",
+            &id,
+            &id,
+            json!({ "customer": "one", "start": n }),
+            None,
+        )
+        .await;
+        eventually("it has asked for its place", Duration::from_secs(60), || async {
+            (stack.number("select count(*) from permits where no > 0").await > n).then_some(())
+        })
+        .await;
+    }
+    for (n, ahead) in [(2, 0), (3, 1), (4, 2)] {
+        let shown: Value = knarr(&stack, &["show", &format!("gated-{n}")]).await.good();
+        assert_eq!(shown["run"]["status"], "waiting");
+        let turn = &shown["turn"];
+        assert_eq!(
+            (&turn["open"], &turn["waiting"], &turn["ahead"]),
+            (&json!(2), &json!(3), &json!(ahead))
+        );
+    }
+    let open: Value = knarr(&stack, &["show", "gated-0"]).await.good();
+    assert!(open.get("turn").is_none(), "{open}");
+    drop(replica);
     stack.stop().await;
 }

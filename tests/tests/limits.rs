@@ -1,7 +1,7 @@
 //! Limits over all runs, measured by the workers themselves: never exceeded, whoever dies, and used.
 //!
-//! Throughput is asserted as it must be when `KNARR_CHAOS_ROUNDS` is set (to any number: a machine with nothing else to do), and
-//! generously otherwise.
+//! Throughput is asserted as it must be, within a tenth of the limit, when `KNARR_CHAOS_ROUNDS` is set (to any number: a machine with
+//! nothing else to do): `KNARR_CHAOS_ROUNDS=1 cargo test -p knarr-tests --test limits -- --nocapture`, with the figures it prints.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -183,6 +183,14 @@ async fn a_queue_and_each_key_of_an_activity_are_never_above_their_limits_across
     stack.stop().await;
 }
 
+/// Tasks in a second: what the limits below allow, and what is asserted of it.
+const ALLOWED: f64 = 50.0;
+const WITHIN_A_TENTH: f64 = ALLOWED * 0.9;
+/// In plain `cargo test`, where a hundred workers, two servers and an unoptimised replica share their cores with the tests beside
+/// them, and may wait for one longer than a task takes. Half of the limit still says that a slot stands still between two tasks
+/// for no longer than one takes.
+const ON_A_BUSY_MACHINE: f64 = ALLOWED / 2.0;
+
 /// So many in a second, from the first second to the last start.
 fn throughput(began: &[Instant]) -> f64 {
     let mut began = began.to_vec();
@@ -208,10 +216,11 @@ async fn what_a_limit_allows_is_reached_within_a_tenth() {
         assert_eq!(began.len(), 400);
         let reached = throughput(&began);
         println!(
-            "{workflow}: {reached:.1} in a second of 50; one slot stood still for {:.1} ms",
+            "{workflow}: {reached:.1} in a second of {ALLOWED}; one slot stood still for {:.1} ms",
             10_000.0 / reached - 200.0
         );
-        assert!(reached >= if alone { 45.0 } else { 25.0 }, "{workflow}: {reached}");
+        let least = if alone { WITHIN_A_TENTH } else { ON_A_BUSY_MACHINE };
+        assert!(reached >= least, "{workflow}: {reached}");
     }
     assert_eq!(gauges.most("all"), 10);
 
@@ -228,8 +237,8 @@ async fn what_a_limit_allows_is_reached_within_a_tenth() {
     stack.all_closed(1_100, Duration::from_secs(120)).await;
     let began = gauges.began("paced");
     let reached = throughput(&began[before..]);
-    println!("paced, after a takeover: {reached:.1} in a second of 50");
-    assert!(!alone || reached >= 45.0, "{reached}");
+    println!("paced, after a takeover: {reached:.1} in a second of {ALLOWED}");
+    assert!(!alone || reached >= WITHIN_A_TENTH, "{reached}");
     let paced = gauges.began("paced");
     for (first, at) in paced.iter().enumerate() {
         let within = paced[first..]

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::api::operations;
 use crate::api::runs::summary;
-use crate::store::{RunRow, StoredTransition};
+use crate::store::{PlaceAsked, RunRow, StoredTransition};
 
 /// The last ones that are told.
 const MAX_OPERATIONS: usize = 100;
@@ -78,6 +78,17 @@ impl Describer {
             None => self.state = Some(State::born(&transition).ok_or(DescribeError::NotBorn)?),
         }
         Ok(())
+    }
+
+    /// What was asked for by or for a run that waits for its place.
+    pub(super) fn place(&self) -> Option<PlaceAsked> {
+        let state = self.state.as_ref()?;
+        let place = state.place().filter(|_| state.admission() == Some(Admission::Place))?;
+        Some(PlaceAsked {
+            limit: place.limit.clone(),
+            run: place.asked_by,
+            number: place.ask,
+        })
     }
 
     pub(super) fn finish(self, row: &RunRow) -> Result<RunDescription, DescribeError> {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::api::describe::Describer;
 use crate::api::{Operations, Refusal};
-use crate::store::{RunFilter, RunRow, Store, StoredTransition};
+use crate::store::{PlaceAsked, RunFilter, RunRow, Store, StoredTransition};
 
 const DEFAULT_PAGE: u32 = 100;
 /// Transitions asked of the store at a time.
@@ -86,9 +86,10 @@ impl<S: Store> Operations<S> {
                 break;
             }
         }
+        let place = describer.place();
         let mut description = describer.finish(&row).map_err(unreadable)?;
         if let Some(turn) = &mut description.turn {
-            self.look_around(&row, turn).await?;
+            self.look_around(&row, place.as_ref(), turn).await?;
         }
         if encoded_len(&description) > budget {
             description.shorten();
@@ -97,20 +98,19 @@ impl<S: Store> Operations<S> {
     }
 
     /// What others say of the turn that a run waits for.
-    async fn look_around(&self, row: &RunRow, turn: &mut RunTurn) -> Result<(), Refusal> {
+    async fn look_around(&self, row: &RunRow, place: Option<&PlaceAsked>, turn: &mut RunTurn) -> Result<(), Refusal> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let Some(limit) = &turn.limit else {
+        let Some(place) = place else {
             let asked = [(row.namespace.clone(), row.workflow_id.clone(), None)];
             let found = self.store.find_runs(&asked).await?.runs.into_iter();
             let before = found.filter(|found| found.row.is_queued() && found.row.run_id < row.run_id);
             turn.ahead = Some(count(before.count()));
             return Ok(());
         };
-        let used = self.store.limits_in_use(&row.namespace).await?;
-        if let Some(used) = used.iter().find(|used| used.limit.to_string() == *limit) {
-            turn.open = u64::try_from(used.held).ok();
-            turn.waiting = u64::try_from(used.waiting).ok();
-        }
+        let line = self.store.line_of(&row.namespace, place).await?;
+        turn.open = u64::try_from(line.held).ok();
+        turn.waiting = u64::try_from(line.waiting).ok();
+        turn.ahead = line.ahead.and_then(|ahead| u64::try_from(ahead).ok());
         Ok(())
     }
 

@@ -23,7 +23,7 @@ codes! {
         "Give an address without TLS, or none: then private servers are started.";
     NATS_LOST = "KN0382", "bench_nats",
         "NATS failed the benchmark.",
-        "See that the server is there and lets this user publish to knarr.run.> and knarr.bench.>, then measure again.";
+        "See that the server is there and lets this user publish to knarr.run.> and knarr.bench.>, and for triggers to knarr-bench.> and JetStream's API, then measure again.";
     PROCESS_ENDED = "KN0383", "bench_process_ended",
         "A process of the measurement ended before it was to.",
         "Read what it said; `knarr server` can be tried alone against the same servers.";
@@ -60,7 +60,7 @@ pub enum BenchError {
         seconds: u64,
         last: String,
     },
-    #[error("lateness is read from the database, and none is named")]
+    #[error("when runs began and ended is read from the database, and none is named")]
     NoDatabase,
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),

@@ -27,6 +27,9 @@ mod sleepers;
 mod sleepers_report;
 mod stack;
 mod start;
+mod tally;
+mod triggers;
+mod triggers_report;
 mod wire;
 mod worker;
 
@@ -39,5 +42,7 @@ pub use run::{BenchOptions, run};
 pub use scenario::Scenario;
 pub use sleepers::{Sleepers, sleep};
 pub use sleepers_report::SleepersReport;
+pub use triggers::{Events, trigger};
+pub use triggers_report::TriggersReport;
 pub use wire::WireError;
 pub use worker::{WorkerOptions, work};

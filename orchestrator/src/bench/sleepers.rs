@@ -122,7 +122,7 @@ async fn in_rfc3339(pool: &PgPool, ahead: Duration) -> Result<String, BenchError
     Ok(sqlx::query_scalar(sql).bind(ms as f64).fetch_one(pool).await?)
 }
 
-async fn database_bytes(pool: &PgPool) -> Result<i64, BenchError> {
+pub(super) async fn database_bytes(pool: &PgPool) -> Result<i64, BenchError> {
     Ok(sqlx::query_scalar("select pg_database_size(current_database())")
         .fetch_one(pool)
         .await?)
@@ -274,7 +274,7 @@ async fn read(pool: &PgPool, options: &BenchOptions, workflow: &str, nonce: &str
 
 // Bounds and precision are constants that the library takes.
 #[expect(clippy::expect_used, reason = "constant arguments within the documented range")]
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_LATE_US, 3).expect("valid bounds")
 }
 

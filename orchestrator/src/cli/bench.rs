@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::bench::{self, BenchOptions, Load, Scenario, Sleepers, WorkerOptions};
+use crate::bench::{self, BenchOptions, Events, Load, Scenario, Sleepers, WorkerOptions};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, parse_duration};
 use crate::cli::namespace::Switch;
@@ -17,6 +17,9 @@ const IN_FLIGHT: u32 = 256;
 const SHORTEST: Duration = Duration::from_millis(100);
 const SLEEPERS: u32 = 10_000;
 const SLEEP: Duration = Duration::from_secs(5);
+const MESSAGES: u32 = 10_000;
+/// Each is counted, and its runs are.
+const MOST_MESSAGES: u32 = 10_000_000;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,12 +32,18 @@ at all or out of order; 2 wrong usage; 3 there was no measurement.
 
 Sleepers are runs that only wait. --sleepers says how many, --sleep for how long; with --pending so many others are there that sleep for years, and with --together all of them are due at the same instant. Exit status 1: one was early, or did not wake.
 
+Triggers start a run for each message of a stream that is made for it. --messages are stored before the definition is registered, whose \
+trigger then reads them all; or --rate publishes so many a second for as long as --warmup and --duration say, and tells how long after \
+its message was due a run began. Exit status 1: a message has started no run, or more than one.
+
 Examples:
   knarr bench order
   knarr bench order_failing --in-flight 64 --duration 1m
   knarr bench order --rate 500 -o json
   knarr bench order --idle
-  knarr bench sleepers --sleepers 10000 --sleep 5s --pending 1000000")]
+  knarr bench sleepers --sleepers 10000 --sleep 5s --pending 1000000
+  knarr bench triggers --messages 100000
+  knarr bench triggers --rate 200 -o json")]
 pub struct BenchArgs {
     /// What to run
     #[arg(value_enum)]
@@ -56,11 +65,15 @@ pub struct BenchArgs {
     #[arg(long)]
     pub together: bool,
 
+    /// Messages that are stored, and then read by a trigger [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_MESSAGES)), conflicts_with = "rate")]
+    pub messages: Option<u32>,
+
     /// Closed loop: so many sagas at once [default: 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with_all = ["rate", "idle"])]
     pub in_flight: Option<u32>,
 
-    /// Open loop: so many starts a second; latency counts from when a start was due
+    /// Open loop: so many starts (or messages) a second; latency counts from when one was due
     #[arg(long, value_name = "PER SECOND", value_parser = parse_rate, conflicts_with = "idle")]
     pub rate: Option<f64>,
 
@@ -107,15 +120,32 @@ pub enum Measured {
     OrderFailing,
     /// Runs that wait: how late their timers fire
     Sleepers,
+    /// Messages of a stream, each of which starts a run
+    Triggers,
+}
+
+/// What is measured of a scenario that is no saga.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Apart {
+    Sleepers(Sleepers),
+    Triggers(Events),
 }
 
 impl BenchArgs {
     /// `None` where sagas are measured.
-    fn sleepers(&self) -> Result<Option<Sleepers>, CliError> {
+    fn apart(&self) -> Result<Option<Apart>, CliError> {
         let of_sleepers = self.sleepers.is_some() || self.sleep.is_some() || self.pending.is_some() || self.together;
-        let of_sagas = self.in_flight.is_some() || self.rate.is_some() || self.idle;
+        let of_sagas = self.in_flight.is_some() || self.idle;
+        if of_sleepers && self.scenario != Measured::Sleepers {
+            return Err(CliError::usage(
+                "--sleepers, --sleep, --pending and --together are for `knarr bench sleepers`",
+            ));
+        }
+        if self.messages.is_some() && self.scenario != Measured::Triggers {
+            return Err(CliError::usage("--messages is for `knarr bench triggers`"));
+        }
         match self.scenario {
-            Measured::Sleepers if of_sagas => Err(CliError::usage(
+            Measured::Sleepers if of_sagas || self.rate.is_some() => Err(CliError::usage(
                 "--in-flight, --rate and --idle are for sagas; sleepers are started as fast as they can be",
             )),
             Measured::Sleepers => {
@@ -126,18 +156,32 @@ impl BenchArgs {
                         SHORTEST.as_millis()
                     )));
                 }
-                Ok(Some(Sleepers {
+                Ok(Some(Apart::Sleepers(Sleepers {
                     count: u64::from(self.sleepers.unwrap_or(SLEEPERS)),
                     sleep,
                     pending: u64::from(self.pending.unwrap_or(0)),
                     together: self.together,
-                }))
+                })))
             }
-            _ if of_sleepers => Err(CliError::usage(
-                "--sleepers, --sleep, --pending and --together are for `knarr bench sleepers`",
+            Measured::Triggers if of_sagas => Err(CliError::usage(
+                "--in-flight and --idle are for sagas; how many runs a trigger starts at once is its own matter",
             )),
-            _ => Ok(None),
+            Measured::Triggers => self.messages_of_trigger().map(|events| Some(Apart::Triggers(events))),
+            Measured::Order | Measured::OrderFailing => Ok(None),
         }
+    }
+
+    fn messages_of_trigger(&self) -> Result<Events, CliError> {
+        let Some(rate) = self.rate else {
+            return Ok(Events::Stored(u64::from(self.messages.unwrap_or(MESSAGES))));
+        };
+        let seconds = (self.warmup + self.duration).as_secs_f64();
+        if rate * seconds > f64::from(MOST_MESSAGES) {
+            return Err(CliError::usage(format!(
+                "--rate comes to more than {MOST_MESSAGES} messages in {seconds} s; say a shorter --duration"
+            )));
+        }
+        Ok(Events::Rate(rate))
     }
 
     fn options(&self, globals: &Globals) -> Result<BenchOptions, CliError> {
@@ -161,8 +205,8 @@ impl BenchArgs {
         Ok(BenchOptions {
             scenario: match self.scenario {
                 Measured::OrderFailing => Scenario::OrderFailing,
-                // Whoever sleeps needs no worker; the one that is there has nothing to do.
-                Measured::Order | Measured::Sleepers => Scenario::Order,
+                // Whoever sleeps needs no worker, nor who is triggered; the one that is there has nothing to do.
+                Measured::Order | Measured::Sleepers | Measured::Triggers => Scenario::Order,
             },
             load,
             duration: self.duration,
@@ -190,18 +234,29 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 pub async fn run(args: BenchArgs, globals: &Globals) -> Result<(), CliError> {
     let options = args.options(globals)?;
-    let sleepers = args.sleepers()?;
+    let apart = args.apart()?;
     let progress = Progress::for_stderr();
-    if let Some(sleepers) = sleepers {
-        let measured = bench::sleep(&options, sleepers, &interrupt::token(), &progress).await;
-        progress.finish();
-        let report = measured?;
-        return end(globals, &report, report.render(&globals.look()), report.is_good());
+    let shutdown = interrupt::token();
+    match apart {
+        None => {
+            let measured = bench::run(&options, &shutdown, &progress).await;
+            progress.finish();
+            let report = measured?;
+            end(globals, &report, report.render(&globals.look()), report.is_good())
+        }
+        Some(Apart::Sleepers(sleepers)) => {
+            let measured = bench::sleep(&options, sleepers, &shutdown, &progress).await;
+            progress.finish();
+            let report = measured?;
+            end(globals, &report, report.render(&globals.look()), report.is_good())
+        }
+        Some(Apart::Triggers(events)) => {
+            let measured = bench::trigger(&options, events, &shutdown, &progress).await;
+            progress.finish();
+            let report = measured?;
+            end(globals, &report, report.render(&globals.look()), report.is_good())
+        }
     }
-    let measured = bench::run(&options, &interrupt::token(), &progress).await;
-    progress.finish();
-    let report = measured?;
-    end(globals, &report, report.render(&globals.look()), report.is_good())
 }
 
 fn end(globals: &Globals, report: &impl Serialize, text: String, good: bool) -> Result<(), CliError> {
@@ -273,32 +328,63 @@ mod tests {
         assert_eq!(options.nats_url.as_deref(), Some("nats://h:1"));
     }
 
+    fn apart(line: &str) -> Result<Option<Apart>, String> {
+        let cli = Cli::read(["knarr", "bench"].into_iter().chain(line.split_whitespace()));
+        match cli.map_err(|error| error.to_string())?.command {
+            Command::Bench(bench) => bench.apart().map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn triggers_have_messages_or_a_rate() {
+        let triggers = |line: &str| match apart(line).unwrap() {
+            Some(Apart::Triggers(events)) => events,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(triggers("triggers"), Events::Stored(10_000));
+        assert_eq!(triggers("triggers --messages 7"), Events::Stored(7));
+        assert_eq!(triggers("triggers --rate 2.5 --duration 4s"), Events::Rate(2.5));
+        assert_eq!(
+            triggers("triggers --rate 1000000 --duration 7s --warmup 3s"),
+            Events::Rate(1_000_000.0)
+        );
+        for line in [
+            "triggers --messages 0",
+            "triggers --messages 10000001",
+            "triggers --messages 7 --rate 5",
+            "triggers --rate 1000000 --duration 7s --warmup 3001ms",
+            "triggers --idle",
+            "triggers --in-flight 5",
+            "triggers --sleep 5s",
+            "order --messages 7",
+            "sleepers --messages 7",
+        ] {
+            assert!(apart(line).is_err(), "{line}");
+        }
+    }
+
     #[test]
     fn sleepers_have_options_of_their_own() {
-        let sleepers = |line: &str| {
-            let cli = Cli::read(["knarr", "bench"].into_iter().chain(line.split_whitespace())).unwrap();
-            match cli.command {
-                Command::Bench(bench) => bench.sleepers().map_err(|error| error.to_string()),
-                other => panic!("{other:?}"),
-            }
+        let of = |count, sleep, pending, together| {
+            Some(Apart::Sleepers(Sleepers {
+                count,
+                sleep,
+                pending,
+                together,
+            }))
         };
-        let of = |count, sleep, pending, together| Sleepers {
-            count,
-            sleep,
-            pending,
-            together,
-        };
-        assert_eq!(sleepers("sleepers").unwrap(), Some(of(10_000, SLEEP, 0, false)));
+        assert_eq!(apart("sleepers").unwrap(), of(10_000, SLEEP, 0, false));
         let line = "sleepers --sleepers 7 --sleep 100ms --pending 1000000 --together";
-        assert_eq!(sleepers(line).unwrap(), Some(of(7, SHORTEST, 1_000_000, true)));
-        assert_eq!(sleepers("order").unwrap(), None);
+        assert_eq!(apart(line).unwrap(), of(7, SHORTEST, 1_000_000, true));
+        assert_eq!(apart("order").unwrap(), None);
         for line in [
             "order --sleep 5s",
             "order --together",
             "sleepers --rate 5",
             "sleepers --sleep 99ms",
         ] {
-            assert!(sleepers(line).is_err(), "{line}");
+            assert!(apart(line).is_err(), "{line}");
         }
     }
 

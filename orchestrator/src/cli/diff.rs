@@ -23,8 +23,9 @@ const SHOWN: usize = 20;
 /// Says what a new version of a definition changes
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Compares two versions of a definition, step by step: what is new, gone, moved, or has other settings. Steps are \
-                  recognised by their id; what was only written in other words is no difference.\n\nEach is a file, or name@version \
+    long_about = "Compares two versions of a definition, step by step: what is new, gone, moved, or has other settings; so too its \
+                  schedule, triggers, concurrency and priority. Steps are recognised by their id; what was only written in \
+                  other words is no difference.\n\nEach is a file, or name@version \
                   of a registered definition (then an orchestrator is asked). Where the old one is registered, \
                   or with --runs, the open runs that use it are told: a run keeps the definition it began with.",
     after_help = "Examples:\n  knarr diff order.yaml order-new.yaml\n  knarr diff order@3 order.yaml\n  knarr diff order@3 order@4 -o json\n\n\
@@ -193,10 +194,10 @@ fn render(compared: &Compared, look: &Look) -> String {
 
 fn sign(change: &Change) -> char {
     match change {
-        Change::Added { .. } => '+',
-        Change::Removed { .. } => '-',
+        Change::Added { .. } | Change::PartAdded { .. } => '+',
+        Change::Removed { .. } | Change::PartRemoved { .. } => '-',
         Change::Moved { .. } => '>',
-        Change::Document { .. } | Change::Changed { .. } => '~',
+        Change::Document { .. } | Change::PartChanged { .. } | Change::Changed { .. } => '~',
     }
 }
 

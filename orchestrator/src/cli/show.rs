@@ -118,7 +118,14 @@ fn turn_text(turn: &RunTurn) -> String {
     };
     match turn.open.zip(turn.waiting) {
         None => format!("its turn at {limit}"),
-        Some((open, waiting)) => format!("its turn at {limit}: {open} are open, {waiting} wait"),
+        Some((open, waiting)) => {
+            let place = match turn.ahead {
+                None => String::new(),
+                Some(0) => "; it is the next".to_owned(),
+                Some(count) => format!(", {count} of them before it"),
+            };
+            format!("its turn at {limit}: {open} are open, {waiting} wait{place}")
+        }
     }
 }
 
@@ -316,6 +323,12 @@ mod turns {
             turn_text(&turn(limit, Some(2), Some(7), None)),
             "its turn at the concurrency of the workflow `order` for `c1`: 2 are open, 7 wait"
         );
+        for (ahead, place) in [(0, "; it is the next"), (3, ", 3 of them before it")] {
+            assert_eq!(
+                turn_text(&turn(limit, Some(2), Some(7), Some(ahead))),
+                format!("its turn at the concurrency of the workflow `order` for `c1`: 2 are open, 7 wait{place}")
+            );
+        }
         assert_eq!(
             turn_text(&turn(limit, None, None, None)),
             "its turn at the concurrency of the workflow `order` for `c1`"

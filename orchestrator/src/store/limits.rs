@@ -1,6 +1,6 @@
 //! Limits as they are stored: the rows of limiters, and what operators allow queues.
 
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{MessageNo, Namespace, QueueName, RunId};
 use knarr_core::limit::LimitName;
 use knarr_core::time::{Span, Timestamp};
 
@@ -54,4 +54,21 @@ pub struct LimitUse {
     pub waiting: i64,
     /// Since when the first of those waits.
     pub since: Option<Timestamp>,
+}
+
+/// Who has asked a limiter for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceAsked {
+    pub limit: LimitName,
+    pub run: RunId,
+    pub number: MessageNo,
+}
+
+/// How an ask stands at its limiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitLine {
+    pub held: i64,
+    pub waiting: i64,
+    /// How many are served before it; `None` = it does not wait there.
+    pub ahead: Option<i64>,
 }

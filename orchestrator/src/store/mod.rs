@@ -205,6 +205,13 @@ pub trait Store: Send + Sync + 'static {
     /// first.
     fn limits_in_use(&self, namespace: &Namespace) -> impl Future<Output = Result<Vec<LimitUse>, StoreError>> + Send;
 
+    /// The line at one limiter, as an ask that waits in it sees it.
+    fn line_of(
+        &self,
+        namespace: &Namespace,
+        asked: &PlaceAsked,
+    ) -> impl Future<Output = Result<LimitLine, StoreError>> + Send;
+
     /// A run's transitions with `seq > after`, in order, at most `limit` (capped at [`HISTORY_LIMIT`]), whatever snapshots there are.
     fn history(
         &self,

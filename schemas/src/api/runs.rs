@@ -110,7 +110,8 @@ pub struct RunTurn {
     /// How many wait there, this one among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<u64>,
-    /// Starts that are queued for the same workflow id and come before it.
+    /// How many come before it: at the limit, or of the starts that are queued for the same workflow id. Absent where it does not
+    /// stand in line yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u64>,
 }

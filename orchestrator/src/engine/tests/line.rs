@@ -422,6 +422,10 @@ impl Store for LineStore {
         self.store.limits_in_use(namespace).await
     }
 
+    async fn line_of(&self, namespace: &Namespace, asked: &PlaceAsked) -> Result<LimitLine, StoreError> {
+        self.store.line_of(namespace, asked).await
+    }
+
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {
         let mut history = self.line.read(self.store.history(run, after, limit)).await?;
         self.line.spoil(run, &mut history);

@@ -12,12 +12,14 @@ use knarr_core::schedule::state::Became;
 use knarr_core::time::Timestamp;
 use knarr_schemas::body::{Answer, AnswerStage};
 use knarr_schemas::{header as names, subject};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 
 use super::scripts::honest;
 use super::world::{Act, World, done};
 use crate::store::memory::CommitFault;
 use crate::store::{RunRow, Store};
+use crate::telemetry::metric;
 
 const TICK: &str = r#"
 workflow: tick
@@ -162,6 +164,55 @@ async fn a_commit_whose_outcome_is_unknown_starts_nothing_twice() {
         assert_each_once(&world, 1);
         replica.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_past_the_catch_up_window_is_missed_and_counted_once() {
+    // Everything here runs on this thread, so no engine of another test is counted.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _own = metrics::set_default_local_recorder(&recorder);
+    let counted = |name: &str| {
+        let text = metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse::<u64>().unwrap())
+    };
+    let mut world = world(978).await;
+    world.work(honest());
+    let replica = world.replica("r0");
+    let document = json!({ "workflow": "tick", "every": "30s", "catch_up_window": "1m", "overlap": "allow_all" });
+    ask(&world, "every", "c", create(document)).await;
+    world.until("some have started", |world| ticks(world).len() >= 2).await;
+    assert_eq!(counted(metric::SCHEDULE_MISSED), 0);
+    replica.kill();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let heir = world.replica("r1");
+    world.until("it goes on", |world| ticks(world).len() >= 6).await;
+    heir.kill();
+    let last = world.replica("r2");
+    world.until("it goes on", |world| ticks(world).len() >= 8).await;
+    ask(&world, "every", "p", json!({ "ask": "pause" })).await;
+    world.quiet().await;
+    let row = row_of(&world, "every").await;
+    let counts = schedule(&world, row.run_id).await.counts;
+    let nominal: Vec<_> = ticks(&world)
+        .into_values()
+        .flatten()
+        .map(|row| row.workflow_id.to_string())
+        .collect();
+    let at = |id: &String| {
+        let text = id.strip_prefix("every-").unwrap();
+        chrono::NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%SZ").unwrap()
+    };
+    let due = (at(nominal.last().unwrap()) - at(&nominal[0])).num_seconds() / 30 + 1;
+    assert_eq!(counts.started, nominal.len() as u64);
+    assert_eq!(counts.started + counts.missed, due.unsigned_abs());
+    // Ten minutes without the last one, and whatever it takes to notice that the other is dead.
+    assert!((17..=20).contains(&counts.missed), "{counts:?}");
+    assert_eq!(counted(metric::SCHEDULE_MISSED), counts.missed);
+    assert_eq!(counted(metric::SCHEDULE_STARTED), counts.started);
+    assert_eq!(counted(metric::SCHEDULE_SKIPPED), 0);
+    last.stop().await;
 }
 
 /// Runs of 2.5 s, and one due every second.

@@ -176,6 +176,101 @@ pub(super) async fn limits_in_use_are_counted(rig: impl Rig) {
     assert_eq!(store.limits_in_use(&Namespace::new("other")).await.unwrap(), []);
 }
 
+/// The order is the limiter's own, whatever it goes by.
+pub(super) async fn who_waits_at_a_limit_knows_its_place(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let name = |of: &str| LimitName {
+        kind: LimitKind::Workflow,
+        of: of.into(),
+        key: "".into(),
+    };
+    let namespace = Namespace::new("default");
+    let mut limiter = Limiter::default();
+    let mut rows = std::collections::BTreeMap::new();
+    let (urgent, usual, late) = (1, 3, 5);
+    // Priority, fairness key, and whether it undoes. The first two are let in; the first of them goes, and another comes in.
+    for (n, (priority, key, undo)) in [
+        (usual, "", false),
+        (usual, "", false),
+        (late, "", false),
+        (usual, "a", false),
+        (usual, "a", false),
+        (usual, "b", false),
+        (urgent, "", false),
+        (late, "", true),
+        (usual, "b", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ask = Ask {
+            limit: name("w"),
+            bound: Bound::Concurrent(2),
+            step: "".into(),
+            direction: if undo { Direction::Undo } else { Direction::Do },
+            priority,
+            fairness_key: key.into(),
+            on_conflict: Default::default(),
+        };
+        let from = Sender {
+            run: run_id(n as u64 + 1),
+            namespace: namespace.clone(),
+            workflow_id: WorkflowId::new("w"),
+        };
+        rows.extend(limiter.ask(from, MessageNo(7), ask, Timestamp(n as i64)).rows);
+    }
+    rows.extend(limiter.release(run_id(1), MessageNo(7), Timestamp(100)).rows);
+    let address = name("w").address();
+    let permits = rows.iter().filter_map(|(no, row)| Some((*no, row.as_ref()?.to_json())));
+    let mut permits: Vec<_> = permits
+        .map(|(no, body)| permit_row(address.as_str(), no, &body))
+        .collect();
+    permits.push(permit_row(address.as_str(), 0, &Row::Pace(Timestamp(9)).to_json()));
+    // Others at other limits, and in other namespaces, are not in the way.
+    let mut strangers = vec![permit_row(
+        name("v").address().as_str(),
+        1,
+        permits[1].body.as_deref().unwrap(),
+    )];
+    let mut elsewhere = permits[1].clone();
+    elsewhere.id.namespace = Namespace::new("other");
+    strangers.push(elsewhere);
+    let batch = Batch {
+        partitions: vec![1],
+        permits: permits.into_iter().chain(strangers).collect(),
+        ..Batch::default()
+    };
+    commit(store, &mut session, &batch).await;
+
+    let line_of = async |run: u64, number: u32| {
+        let asked = PlaceAsked {
+            limit: name("w"),
+            run: run_id(run),
+            number: MessageNo(number),
+        };
+        let line = store.line_of(&namespace, &asked).await.unwrap();
+        assert_eq!((line.held, line.waiting), (2, 6), "{run}");
+        line.ahead
+    };
+    let mut places = std::collections::BTreeMap::new();
+    for run in 1..=9 {
+        let ahead = line_of(run, 7).await;
+        let expected = limiter.ahead_of(run_id(run), MessageNo(7));
+        assert_eq!(ahead, expected.map(|ahead| ahead as i64), "{run}");
+        places.extend(ahead.map(|ahead| (ahead, run)));
+    }
+    // The undo has come in; then by priority, and key by key.
+    assert_eq!(Vec::from_iter(places.into_values()), [7, 4, 6, 5, 9, 3]);
+    assert_eq!(line_of(5, 8).await, None, "it has asked under another number");
+    let nobody = PlaceAsked {
+        limit: name("nothing"),
+        run: run_id(5),
+        number: MessageNo(7),
+    };
+    assert_eq!(store.line_of(&namespace, &nobody).await.unwrap(), LimitLine::default());
+}
+
 pub(super) fn permit_row(limiter: &str, no: i64, body: &str) -> PermitWrite {
     permit(1, limiter, no, Some(body))
 }

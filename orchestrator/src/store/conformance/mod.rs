@@ -14,7 +14,8 @@ mod runs;
 use std::collections::BTreeSet;
 
 use knarr_core::ids::{DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, WorkflowId, WorkflowName};
-use knarr_core::limit::{Ask, Bound, LimitKind, LimitName, Permit, Row};
+use knarr_core::limit::{Ask, Bound, LimitKind, LimitName, Limiter, Permit, Row};
+use knarr_core::run::effect::Direction;
 use knarr_core::run::message::Sender;
 use knarr_core::time::{Span, Timestamp};
 use uuid::Uuid;
@@ -24,8 +25,8 @@ use super::postgres::{PostgresStore, testing};
 use super::{
     Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion, DeferredId,
     DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, FOUND_OUTCOME_BYTES, Forgotten,
-    NamespaceRow, Owed, OwedSpan, PermitId, PermitRow, PermitWrite, QueueRate, QueueRow, Registered, RunFilter, RunRow,
-    RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    LimitLine, NamespaceRow, Owed, OwedSpan, PermitId, PermitRow, PermitWrite, PlaceAsked, QueueRate, QueueRow,
+    Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
 };
 
 use actors::*;
@@ -100,5 +101,6 @@ conformance!(
     rows_of_limiters_are_written_with_their_batch_or_not_at_all,
     what_is_said_of_a_queue_replaces_what_was_and_raises_the_epoch,
     limits_in_use_are_counted,
+    who_waits_at_a_limit_knows_its_place,
     sizes_are_those_of_what_is_loaded,
 );

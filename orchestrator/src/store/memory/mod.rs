@@ -15,9 +15,9 @@ use uuid::Uuid;
 use self::state::State;
 use super::{
     Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
-    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow,
-    OwnedPartition, PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError,
-    StoredDefinition, StoredRun, StoredTransition,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitLine, LimitUse,
+    NamespaceRow, OwnedPartition, PermitRow, PlaceAsked, QueueRow, Registered, RunFilter, RunRow, RunSize, Session,
+    Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 
 mod commit;
@@ -239,6 +239,10 @@ impl Store for MemoryStore {
 
     async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
         Ok(self.available()?.limits_in_use(namespace))
+    }
+
+    async fn line_of(&self, namespace: &Namespace, asked: &PlaceAsked) -> Result<LimitLine, StoreError> {
+        Ok(self.available()?.line_of(namespace, asked))
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use knarr_core::ids::Namespace;
-use knarr_core::limit::{LimitName, Row};
+use knarr_core::limit::{LimitName, Limiter, Row};
 
 use super::state::State;
-use crate::store::{LIST_LIMIT, LimitUse, QueueRow, StoreError};
+use crate::store::{LIST_LIMIT, LimitLine, LimitUse, PlaceAsked, QueueRow, StoreError};
 
 impl State {
     pub(super) fn set_queue(&mut self, row: &QueueRow) -> Result<(), StoreError> {
@@ -62,5 +62,19 @@ impl State {
         uses.sort_by_key(|used| (std::cmp::Reverse(used.waiting), used.limit.address()));
         uses.truncate(LIST_LIMIT as usize);
         uses
+    }
+    pub(super) fn line_of(&self, namespace: &Namespace, asked: &PlaceAsked) -> LimitLine {
+        let address = asked.limit.address();
+        let rows = self
+            .permits
+            .iter()
+            .filter(|(id, _)| id.namespace == *namespace && id.limiter == address.as_str());
+        let limiter = Limiter::load(rows.filter_map(|(id, body)| Some((id.no, serde_json::from_str(body).ok()?))));
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        LimitLine {
+            held: i64::from(limiter.held()),
+            waiting: count(limiter.waiting()),
+            ahead: limiter.ahead_of(asked.run, asked.number).map(count),
+        }
     }
 }

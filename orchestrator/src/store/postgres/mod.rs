@@ -24,9 +24,9 @@ use self::pool::Pool;
 
 use super::{
     Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
-    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitUse, NamespaceRow,
-    OwnedPartition, PermitRow, QueueRow, Registered, RunFilter, RunRow, RunSize, Session, Share, Store, StoreError,
-    StoredDefinition, StoredRun, StoredTransition,
+    DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitLine, LimitUse,
+    NamespaceRow, OwnedPartition, PermitRow, PlaceAsked, QueueRow, Registered, RunFilter, RunRow, RunSize, Session,
+    Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
 };
 use crate::address::without_secrets;
 
@@ -343,6 +343,10 @@ impl Store for PostgresStore {
 
     async fn limits_in_use(&self, namespace: &Namespace) -> Result<Vec<LimitUse>, StoreError> {
         self.answered(self.used_limits(namespace)).await
+    }
+
+    async fn line_of(&self, namespace: &Namespace, asked: &PlaceAsked) -> Result<LimitLine, StoreError> {
+        self.answered(self.line(namespace, asked)).await
     }
 
     async fn history(&self, run: RunId, after: i32, limit: u32) -> Result<Vec<StoredTransition>, StoreError> {

@@ -1,12 +1,13 @@
 //! Limits of queues, and what of limits is in use.
 
 use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::limit::{MOST_IMPORTANT, PRIORITY};
 use knarr_core::time::{Span, Timestamp};
 use sqlx::Connection;
 
 use super::PostgresStore;
 use super::error::to_store_error;
-use crate::store::{LIST_LIMIT, LimitUse, QueueRate, QueueRow, StoreError};
+use crate::store::{LIST_LIMIT, LimitLine, LimitUse, PlaceAsked, QueueRate, QueueRow, StoreError};
 
 impl PostgresStore {
     pub(super) async fn say_of_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
@@ -76,9 +77,11 @@ impl PostgresStore {
                       count(*) filter (where not granted) as "waiting!",
                       min((permit ->> 'asked_at')::bigint) filter (where not granted) as since
                from (
-                   select limiter, body::jsonb -> 'permit' as permit,
-                          (body::jsonb #> '{permit,granted_at}') is not null as granted
-                   from permits where namespace = $1 and no > 0
+                   select limiter, permit, (permit -> 'granted_at') is not null as granted
+                   from (
+                       -- Not pulled up, so that each text is parsed once.
+                       select limiter, body::jsonb -> 'permit' as permit from permits where namespace = $1 and no > 0 offset 0
+                   ) r
                ) p
                group by limiter order by count(*) filter (where not granted) desc, limiter limit $2"#,
             namespace.as_str(),
@@ -98,5 +101,47 @@ impl PostgresStore {
             })
         });
         uses.collect()
+    }
+
+    /// Who is next is said by rank, turn and number (`core/src/limit/limiter.rs`). The rows of one limiter are read by the primary
+    /// key: its partition is known to NATS, so each is looked into.
+    pub(super) async fn line(&self, namespace: &Namespace, asked: &PlaceAsked) -> Result<LimitLine, StoreError> {
+        let address = asked.limit.address();
+        let mut connection = self.reads.take().await?;
+        let record = sqlx::query!(
+            r#"with line as materialized (
+                   select no, permit #>> '{from,run}' as run, (permit ->> 'number')::bigint as number,
+                          (permit -> 'granted_at') is not null as granted, (permit ->> 'turn')::bigint as turn,
+                          case when permit #>> '{ask,direction}' = 'undo' then 0
+                               else greatest(coalesce((permit #>> '{ask,priority}')::int, $5), $6) end as rank
+                   from (
+                       select p.no, p.body::jsonb -> 'permit' as permit
+                       from partitions q
+                       join permits p on p.partition = q.partition and p.namespace = $1 and p.limiter = $2 and p.no > 0
+                       offset 0
+                   ) r
+               ), own as (
+                   select rank, turn, no from line where run = $3 and number = $4 and not granted
+               )
+               select count(*) filter (where granted) as "held!", count(*) filter (where not granted) as "waiting!",
+                      (select count(*) filter (where not l.granted and (l.rank, l.turn, l.no) < (own.rank, own.turn, own.no))
+                       from own, line l group by own.no) as ahead
+               from line"#,
+            namespace.as_str(),
+            address.as_str(),
+            asked.run.to_string(),
+            i64::from(asked.number.0),
+            i32::from(PRIORITY),
+            i32::from(MOST_IMPORTANT),
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        Ok(LimitLine {
+            held: record.held,
+            waiting: record.waiting,
+            ahead: record.ahead,
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! What a new version of a definition changes, step by step.
+//! What a new version of a definition changes, step by step, and in what starts its runs.
 //!
 //! Compared are the canonical forms, so that what was written in other words, or left to its default, is no difference.
 //! Steps are recognised by their id, which is unique in a definition; a step with a new id is a new step. The version itself is
@@ -7,6 +7,7 @@
 //! What this module does not do: say what a change means for runs that are open. They keep the definition they began with.
 
 mod model;
+mod parts;
 mod steps;
 mod words;
 
@@ -15,6 +16,7 @@ pub use model::{Change, Diff, Field, Version};
 use serde_json::Value;
 
 use super::BadCanonical;
+use parts::parts;
 use steps::{Placed, placed};
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub fn diff(before: &str, after: &str) -> Result<Diff, BadCanonical> {
     let parse = |text| serde_json::from_str::<Value>(text).map_err(|error| BadCanonical(error.to_string()));
     let (before, after) = (parse(before)?, parse(after)?);
     let mut changes = document(&before, &after);
+    changes.extend(around(&before, &after));
     let (old, new) = (placed(&before), placed(&after));
     for step in &new {
         match old.iter().find(|other| other.id == step.id) {
@@ -58,11 +61,40 @@ fn version(definition: &Value) -> Version {
 }
 
 fn document(before: &Value, after: &Value) -> Vec<Change> {
-    let told = |key: &str| !matches!(key, "workflow" | "version" | "steps" | "expr_version");
+    let told =
+        |key: &str| !matches!(key, "workflow" | "version" | "steps" | "expr_version") && !parts::KEYS.contains(&key);
     let fields = steps::fields_of(before, told);
     let others = steps::fields_of(after, told);
     let changed = differences(&fields, &others);
     changed.into_iter().map(|field| Change::Document { field }).collect()
+}
+
+/// Schedule, concurrency and triggers.
+fn around(before: &Value, after: &Value) -> Vec<Change> {
+    let (old, new) = (parts(before), parts(after));
+    let mut changes = Vec::new();
+    for part in &new {
+        match old.iter().find(|other| other.name == part.name) {
+            None => changes.push(Change::PartAdded {
+                part: part.name.clone(),
+                what: part.what(),
+                said: part.said(),
+            }),
+            Some(other) => changes.extend(other.differences(part).into_iter().map(|field| Change::PartChanged {
+                part: part.name.clone(),
+                field,
+            })),
+        }
+    }
+    let gone = old
+        .iter()
+        .filter(|part| !new.iter().any(|other| other.name == part.name));
+    changes.extend(gone.map(|part| Change::PartRemoved {
+        part: part.name.clone(),
+        what: part.what(),
+        said: part.said(),
+    }));
+    changes
 }
 
 fn compare(before: &Placed<'_>, after: &Placed<'_>, old: &[Placed<'_>], new: &[Placed<'_>]) -> Vec<Change> {

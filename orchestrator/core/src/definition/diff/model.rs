@@ -25,6 +25,21 @@ pub enum Change {
     Document {
         field: Field,
     },
+    /// The schedule, the concurrency or a trigger (`triggers.<name>`) is new, with all that is said of it.
+    PartAdded {
+        part: String,
+        what: String,
+        said: Value,
+    },
+    PartRemoved {
+        part: String,
+        what: String,
+        said: Value,
+    },
+    PartChanged {
+        part: String,
+        field: Field,
+    },
     Added {
         step: String,
         what: String,

@@ -117,10 +117,14 @@ impl Placed<'_> {
     }
 
     pub(super) fn fields(&self) -> Vec<(String, Value)> {
-        let mut fields = Vec::new();
-        flatten("", self.step, &mut fields);
-        fields
+        fields(self.step)
     }
+}
+
+pub(super) fn fields(of: &Value) -> Vec<(String, Value)> {
+    let mut fields = Vec::new();
+    flatten("", of, &mut fields);
+    fields
 }
 
 /// The fields under these keys.
@@ -140,17 +144,26 @@ fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(entries) if !whole && !entries.is_empty() => {
             for (key, value) in entries {
-                if key != "steps" {
+                if key != "steps" || !has_steps(name) {
                     flatten(&joined(name, key), value, fields);
                 }
             }
         }
-        Value::Array(items) => {
+        Value::Array(items) if matches!(name, "switch" | "try.catch") => {
             let items = items.iter().map(without_steps).collect();
             fields.push((name.to_owned(), Value::Array(items)));
         }
         value => fields.push((name.to_owned(), value.clone())),
     }
+}
+
+/// Whether `steps` are steps there. Elsewhere it is a name in data.
+fn has_steps(name: &str) -> bool {
+    name.starts_with("parallel.branches.")
+        || matches!(
+            name,
+            "for_each" | "while" | "try" | "try.finally" | "scope" | "scope.otherwise" | "on_timeout"
+        )
 }
 
 /// Of a case, or a catch: its condition alone.

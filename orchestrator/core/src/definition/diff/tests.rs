@@ -67,3 +67,55 @@ fn a_step_that_is_taken_out_moves_nothing_else() {
         ["d is new: activity x", "b is gone: activity x"]
     );
 }
+
+#[test]
+fn steps_in_data_are_data() {
+    let with = |data: &str| {
+        format!("version: 1\nsteps: [ {{ a: {{ activity: x, read_only: true, input: {data} }} }} ]\noutput: {data}")
+    };
+    assert_eq!(
+        words(
+            &with("{ steps: 1, all: [ { steps: 1 } ] }"),
+            &with("{ steps: 2, all: [ { steps: 2 } ] }")
+        ),
+        [
+            "output.steps from 1 to 2",
+            r#"output.all from [{"steps":1}] to [{"steps":2}]"#,
+            "a: input.steps from 1 to 2",
+            r#"a: input.all from [{"steps":1}] to [{"steps":2}]"#,
+        ]
+    );
+}
+
+#[test]
+fn what_starts_runs_and_how_many() {
+    let steps = "steps: [ { a: { wait: 1s } } ]\n";
+    let none = format!("version: 1\n{steps}");
+    let all = format!(
+        r#"
+version: 2
+schedule: {{ cron: ["0 3 * * *", "@weekly"], every: [2h, {{ every: 1h, phase: 5m }}], zone: Europe/Berlin, input: {{ day: 1, steps: 1 }} }}
+concurrency: {{ limit: 2, key: input.customer, on_conflict: reject }}
+priority: 1
+triggers:
+  opened: {{ stream: SHOP, subject: "shop.*.opened", id: "${{ event.data.id }}", input: {{ n: "${{ event.data.n }}" }} }}
+  paid: {{ stream: SHOP, subject: "shop.*.paid", id: "${{ event.data.id }}", signal: paid }}
+{steps}"#
+    );
+    let other = format!(
+        r#"
+version: 3
+schedule: {{ cron: "0 4 * * *", calendars: [ {{ hour: 5 }} ], overlap: buffer_one, paused: true, input: {{ day: 2, steps: 2 }} }}
+concurrency: {{ limit: 3 }}
+priority: 2
+triggers:
+  opened: {{ stream: SHOP, subject: "shop.*.opened", filter: event.data.wanted, id: "${{ event.data.id }}", input: {{ n: 1 }} }}
+  settled: {{ stream: BANK, subject: "bank.*", id: "${{ event.data.id }}", signal: paid, start: true }}
+{steps}"#
+    );
+    let told = [(&none, &all), (&all, &other), (&other, &none)].map(|(before, after)| words(before, after).join("\n"));
+    insta::assert_snapshot!("parts", told.join("\n\n"));
+    let diff = diff(&canonical(&all), &canonical(&other)).unwrap();
+    insta::assert_snapshot!("parts_json", serde_json::to_string_pretty(&diff.changes).unwrap());
+    assert_eq!(words(&all, &all), [""; 0]);
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::model::{Change, Field};
+use super::parts::TRIGGER;
 
 /// Longest value that is told.
 const MAX_VALUE: usize = 80;
@@ -13,6 +14,9 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Document { field } => write!(f, "{field}"),
+            Self::PartAdded { part, what, .. } => write!(f, "{} is new: {what}", called(part)),
+            Self::PartRemoved { part, what, .. } => write!(f, "{} is gone: {what}", called(part)),
+            Self::PartChanged { part, field } => write!(f, "{}: {field}", called(part)),
             Self::Added { step, what } => write!(f, "{step} is new: {what}"),
             Self::Removed { step, what } => write!(f, "{step} is gone: {what}"),
             Self::Moved { step, from, behind } => {
@@ -44,6 +48,13 @@ impl fmt::Display for Field {
             (Some(before), Some(after)) => write!(f, "{name} from {} to {}", told(before), told(after)),
             (None, None) => write!(f, "{name}"),
         }
+    }
+}
+
+fn called(part: &str) -> String {
+    match part.strip_prefix(TRIGGER) {
+        Some(name) => format!("trigger {name}"),
+        None => part.to_owned(),
     }
 }
 

@@ -1,0 +1,101 @@
+//! What a definition says beside its steps of when its runs begin: its schedule, its triggers, and how many may be open. Each is
+//! there or not, as a step is, and is told like one.
+
+use serde_json::Value;
+
+use super::model::Field;
+use super::{differences, steps};
+
+/// Keys of a definition that are told as parts.
+pub(super) const KEYS: [&str; 3] = ["schedule", "concurrency", "triggers"];
+
+/// In front of the name of a trigger.
+pub(super) const TRIGGER: &str = "triggers.";
+
+pub(super) struct Part<'a> {
+    /// `schedule`, `concurrency`, or `triggers.` and a name.
+    pub(super) name: String,
+    said: &'a Value,
+}
+
+pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
+    let one = |key: &str| Some((key.to_owned(), definition.get(key)?));
+    let of = definition["triggers"].as_object().into_iter().flatten();
+    let triggers = of.map(|(name, said)| (format!("{TRIGGER}{name}"), said));
+    let all = one("schedule").into_iter().chain(one("concurrency")).chain(triggers);
+    all.map(|(name, said)| Part { name, said }).collect()
+}
+
+impl Part<'_> {
+    pub(super) fn differences(&self, after: &Self) -> Vec<Field> {
+        differences(&steps::fields(self.said), &steps::fields(after.said))
+    }
+
+    pub(super) fn said(&self) -> Value {
+        self.said.clone()
+    }
+
+    /// In a few words; what is left out has its usual value, or is looked up.
+    pub(super) fn what(&self) -> String {
+        match self.name.as_str() {
+            "schedule" => self.schedule(),
+            "concurrency" => self.concurrency(),
+            _ => self.trigger(),
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.said.get(key)?.as_str()
+    }
+
+    fn schedule(&self) -> String {
+        let list = |key: &str| self.said[key].as_array().into_iter().flatten();
+        let crons = list("cron").filter_map(Value::as_str).map(str::to_owned);
+        let every = list("every").filter_map(|each| each.as_str().or_else(|| each["every"].as_str()));
+        let mut times: Vec<_> = crons.chain(every.map(|each| format!("every {each}"))).collect();
+        match list("calendars").count() {
+            0 => {}
+            1 => times.push("a calendar".to_owned()),
+            count => times.push(format!("{count} calendars")),
+        }
+        let mut what = times.join(", ");
+        for (before, key) in [(" in ", "zone"), (", overlap ", "overlap")] {
+            if let Some(said) = self.text(key) {
+                what.push_str(before);
+                what.push_str(said);
+            }
+        }
+        if self.said["paused"] == true {
+            what.push_str(", paused");
+        }
+        what
+    }
+
+    fn concurrency(&self) -> String {
+        let mut what = format!("at most {} open", self.said["limit"]);
+        if let Some(key) = self.text("key") {
+            what.push_str(" for each ");
+            what.push_str(key);
+        }
+        if let Some(then) = self.text("on_conflict") {
+            what.push_str(", else ");
+            what.push_str(then);
+        }
+        what
+    }
+
+    fn trigger(&self) -> String {
+        let of = match self.text("stream") {
+            Some(stream) => format!(" of {stream}"),
+            None => String::new(),
+        };
+        let subject = self.text("subject").unwrap_or_default();
+        match (self.text("signal"), self.said["start"] == true) {
+            (None, _) => format!("each {subject}{of} starts a run"),
+            (Some(signal), false) => format!("each {subject}{of} is the signal {signal}"),
+            (Some(signal), true) => {
+                format!("each {subject}{of} is the signal {signal}, and starts a run where there is none")
+            }
+        }
+    }
+}
