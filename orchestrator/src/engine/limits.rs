@@ -292,7 +292,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 metrics::counter!(metric::PERMITS_GRANTED).increment(1);
                 metrics::histogram!(metric::PERMIT_WAIT_SECONDS).record(Duration::from(waited).as_secs_f64());
             }
-            let answer = Answer::Granted { limit: grant.limit };
+            let answer = Answer::Granted {
+                limit: grant.limit,
+                at: grant.at,
+            };
             if let Some(message) = outgoing::message_answer(&tokens, &grant.to, grant.number, &answer) {
                 self.building.message(message);
             }

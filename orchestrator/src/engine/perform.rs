@@ -231,7 +231,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
             // A sender that does not exist any more needs no answer, and no permit.
             JobKind::Answered { number, answer, .. } => {
-                if let (Answer::Granted { limit }, Some(from)) =
+                if let (Answer::Granted { limit, .. }, Some(from)) =
                     (answer, job.origin.message().and_then(|it| sender(run_id, it)))
                 {
                     self.give_back_for(from, *number, limit.clone());

@@ -41,7 +41,7 @@ fn grant(run: &mut Run) -> Vec<Effect> {
     let (number, limit) = asks.next().expect("an ask");
     run.take(Input::MessageAnswered {
         number,
-        answer: Answer::Granted { limit },
+        answer: Answer::Granted { limit, at: None },
     })
 }
 
@@ -158,7 +158,10 @@ fn what_is_halted_takes_its_ask_back_and_a_late_grant_is_given_back_once() {
     assert_eq!(said(&run), ["release 1"]);
     let granted = || Input::MessageAnswered {
         number: MessageNo(1),
-        answer: Answer::Granted { limit: limit.clone() },
+        answer: Answer::Granted {
+            limit: limit.clone(),
+            at: None,
+        },
     };
     // It is on its way already: nobody can tell whether the release comes behind it.
     run.take(granted());
@@ -188,6 +191,7 @@ fn a_grant_that_overtakes_the_answer_to_a_release_is_given_back_all_the_same() {
         number: MessageNo(1),
         answer: Answer::Granted {
             limit: ask.limit.clone(),
+            at: None,
         },
     });
     let effects = run.take(Input::MessageAnswered {
