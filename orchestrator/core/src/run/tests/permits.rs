@@ -222,6 +222,31 @@ fn a_run_that_is_terminated_gives_back_what_it_has_and_what_it_asked_for() {
     assert_eq!(run.state.wake_at(), None);
 }
 
+/// *Retry later* says that it is running somewhere, whether the run can take that in or not.
+#[test]
+fn a_parked_run_keeps_the_permit_of_a_task_that_is_still_running() {
+    let mut run = Run::of(plan(vec![limited("a").attempts(None)]));
+    grant(&mut run);
+    run.take(Input::Park {
+        reason: "a test".into(),
+    });
+    let task = run.state.open_tasks().next().unwrap().open.task;
+    run.ignores(Input::TaskEnded {
+        task,
+        outcome: TaskOutcome::RetryLater {
+            after: Some(Span::from_secs(5)),
+        },
+    });
+    assert_eq!(said(&run), Vec::<String>::new());
+    run.operate("", ParkedAction::Retry);
+    // What it ends with counts then.
+    run.complete("do a");
+    assert_eq!(
+        (run.status(), said(&run)),
+        (Status::Completed, vec!["release 1".to_owned()])
+    );
+}
+
 #[test]
 fn a_parked_run_keeps_no_permit_that_no_worker_has() {
     let mut run = Run::of(plan(vec![limited("a")]));
