@@ -217,6 +217,14 @@ impl Limiter {
         changes
     }
 
+    /// Permits of tasks that are out, behind that row, to be said again. Places are not among them: whoever asked for one may be gone
+    /// while the run that continues it has the place.
+    pub fn granted_behind(&self, no: i64) -> impl Iterator<Item = (i64, Grant)> {
+        let behind = self.permits.range(no.saturating_add(1)..);
+        let granted = behind.filter(|(_, permit)| permit.granted_at.is_some() && !permit.ask.is_of_run());
+        granted.map(|(no, permit)| (*no, Grant::of(permit, None)))
+    }
+
     /// Time has passed.
     pub fn wake(&mut self, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
