@@ -312,6 +312,25 @@ async fn a_task_that_nobody_takes_is_taken_out_of_its_queue() {
     replica.stop().await;
 }
 
+/// A run that is cancelled meanwhile waits no longer for it than anybody would have: it ends with nothing to undo.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_whose_task_nobody_takes_ends_when_the_task_is_taken_out() {
+    for fields in ["schedule_to_start: 10s", "schedule_to_close: 10s"] {
+        let (world, replica, run) = scheduled(127, fields, 3).await;
+        world.verb("j-1", "cancel", &[]).await;
+        world
+            .within(Duration::from_secs(25), "cancelled", |world| world.closed() == 1)
+            .await;
+        assert_eq!(world.statuses()["j-1"], "cancelled");
+        assert_eq!(world.bus.task_count("default"), 0);
+        let events = world.events(run).await;
+        assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+        assert!(!events.iter().any(|event| matches!(event, Event::UndoScheduled { .. })));
+        world.quiet().await;
+        replica.stop().await;
+    }
+}
+
 /// Asked over a queue that cannot be reached at first.
 #[tokio::test(start_paused = true)]
 async fn a_task_is_taken_out_when_its_queue_is_back() {
