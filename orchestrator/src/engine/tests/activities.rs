@@ -219,6 +219,28 @@ async fn silence_does_not_count_from_before_a_takeover() {
     job.end().await;
 }
 
+/// Nor while nothing could reach the replica: a beat may have been said into the void.
+#[tokio::test(start_paused = true)]
+async fn silence_does_not_count_while_nothing_can_be_heard() {
+    let job = at_work(94, "", 3).await;
+    assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    job.world.bus.set_connected(false);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    job.world.bus.set_connected(true);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+    let silent = |event: &Event| matches!(event, Event::WorkerSilent { .. } | Event::TaskLost { .. });
+    assert!(!job.has(silent).await, "{:#?}", job.events().await);
+    // It counts again from then on.
+    let next = pulled(&job.world).await;
+    assert_eq!(text(&next, names::ATTEMPT), "2");
+    assert!(job.has(silent).await);
+    job.finish(&next).await;
+    job.world.bus.acknowledge(&job.task);
+    job.end().await;
+}
+
 /// Nor does it where the run has to leave the memory between two beats, and one that falls silent then is lost all the same.
 #[tokio::test(start_paused = true)]
 async fn what_was_heard_outlives_the_runs_stay_in_memory() {
