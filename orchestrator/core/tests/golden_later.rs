@@ -315,6 +315,7 @@ impl Player {
             let asks = self.pending(|body| match body {
                 Body::Ask(ask) => Some(Answer::Granted {
                     limit: ask.limit.clone(),
+                    at: None,
                 }),
                 _ => None,
             });

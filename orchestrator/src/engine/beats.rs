@@ -2,7 +2,8 @@
 //!
 //! A worker of the SDK promises with each beat when the next one comes. One that has missed three is lost: core is told, and
 //! the gate sees to it that the log has been read as far, for its result may lie there. Silence does not count from before
-//! this replica could hear.
+//! this replica could hear, and nobody is silent before the bus has answered a question that was asked after the last beat was
+//! due: while it cannot be reached, no beat can be heard.
 //!
 //! **Invariant:** beats are no events by themselves. Core is handed the last of them before a deadline, and before an outcome
 //! that another attempt may follow, and records what decides something.
@@ -38,6 +39,8 @@ const MISSED: u64 = 3;
 const SHORTEST_BEAT: Span = Span::from_secs(1);
 /// However long a worker wants to be silent, its task is looked at: it may have ended.
 const LONGEST_LOOK: Span = Span::from_secs(60);
+/// After a worker was not heard of while it is not known whether it could have been.
+const ASK_AGAIN: Span = Span::from_secs(1);
 /// Of a beat beside its details, in bytes.
 const OF_A_BEAT: usize = 256;
 
@@ -284,6 +287,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.watch_no_more(run_id, task);
                 return Applied::Nothing;
             }
+            Some(at) if !self.could_hear(run_id, at) => {
+                self.wait_at_gate(run_id, now);
+                self.pulses.put(now.plus(ASK_AGAIN), now, run_id, task);
+                return Applied::Nothing;
+            }
             Some(_) => {}
         }
         if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
@@ -295,6 +303,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Applied::Nothing;
         }
         self.apply(run_id, Input::WorkerSilent { task })
+    }
+
+    /// Whether the bus could be reached at that time or since. Where it was away, beats count from its return.
+    fn could_hear(&self, run_id: RunId, at: Timestamp) -> bool {
+        let live = self.live.get(run_id);
+        let partition = live.and_then(|live| self.partitions.get(live.row.partition));
+        partition.is_some_and(|partition| partition.read_to >= at)
     }
 
     fn forget_beat(&mut self, run_id: RunId, task: TaskNo) {

@@ -5,7 +5,7 @@
 //! open the same id. After a failure it is found by the commit that owes it, or by whoever speaks to the id.
 //!
 //! One that core panics over, or the store refuses, is given up here: who speaks to the id does not wait for it. It stays owed,
-//! and is tried again by whoever takes over.
+//! and is tried again by whoever takes over, and here when everything is read anew or partitions are taken.
 
 use std::sync::Arc;
 
@@ -100,6 +100,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
+    /// Partitions have been taken: what could not be started may be possible by now, or its run be somebody else's.
+    pub(super) fn try_given_up(&mut self) {
+        let never = self.continuing.iter().filter(|(_, started_in)| **started_in == NEVER);
+        for (run_id, _) in never {
+            let (run_id, commit) = (*run_id, None);
+            self.direct
+                .push_back(Job::internal(JobKind::Continue { run_id, commit }));
+        }
+    }
+
     /// Somebody speaks to an id whose newest run is to be continued: that comes first. `true` = wait for it.
     pub(super) fn continues_first(&mut self, key: &IdKey) -> bool {
         let continued = self.live.ids.get(key).and_then(|info| info.continued());
@@ -120,6 +130,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     pub(super) fn continue_as_new(&mut self, job: Job, run_id: RunId, commit: Option<CommitId>) -> Step {
         if self.live.contains(run_id) {
+            if commit.is_none() {
+                self.given_up.remove(&run_id);
+            }
             match self.start_successor(run_id) {
                 Successor::There => {}
                 Successor::Unknown => return Step::Lacks(Box::new(job)),
@@ -147,7 +160,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.elsewhere = true;
                     }
-                    self.continuing.remove(&run_id);
+                    // One that was given up stays owed by the commit in which its predecessor closed.
+                    if self.continuing.get(&run_id) != Some(&NEVER) {
+                        self.continuing.remove(&run_id);
+                    }
                 }
             }
         }

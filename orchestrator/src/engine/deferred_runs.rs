@@ -124,7 +124,7 @@ impl Deferral {
                 return Some(*run_id);
             }
             // A refusal asks nothing of a run.
-            JobKind::Gap(_) | JobKind::Refused(_) => return None,
+            JobKind::Gap { .. } | JobKind::Refused(_) => return None,
             _ => {}
         }
         let key = job.origin.message().and_then(|message| key_of(&message.subject))?;

@@ -68,7 +68,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             && partition.reader == gap.reader
             && partition.leaving_after.is_none()
         {
-            partition.queue.push_back(Job::internal(JobKind::Gap(gap)));
+            let said_to = None;
+            partition.queue.push_back(Job::internal(JobKind::Gap { gap, said_to }));
         }
     }
 

@@ -156,7 +156,11 @@ pub(super) enum JobKind {
         commit: crate::store::CommitId,
     },
     /// The log lost something behind what came before in this queue.
-    Gap(bus::LogGap),
+    Gap {
+        gap: bus::LogGap,
+        /// The last permit of which it has been said again that it is out.
+        said_to: Option<(LimiterKey, i64)>,
+    },
     Refused(Refusal),
 }
 

@@ -130,6 +130,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         // What was looked up of others' runs may be ours now.
         self.absent.clear();
+        self.try_given_up();
         (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
     }

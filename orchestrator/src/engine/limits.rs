@@ -8,7 +8,7 @@
 //! that does. Then it stands still, as it is stored, until the partition is served anew; who asks it waits.
 //!
 //! **Invariant:** a grant is stored with the commit that makes it, and owed until it is published, so that no permit is out that
-//! nobody hears of; should the log lose it, the run asks again, and is told again.
+//! nobody hears of; should the log lose it, it is said again: when the run asks again, and of all that is out where the log was lost.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_core::ids::{MessageNo, Namespace, RunId, WorkflowId, WorkflowName};
-use knarr_core::limit::{Ask, Bound, Changes, LimitKind, LimitName, Limiter, Row, Setting};
+use knarr_core::limit::{Ask, Bound, Changes, Grant, LimitKind, LimitName, Limiter, Row, Setting};
 use knarr_core::run::message::{Answer, Body, Sender};
 use knarr_core::time::Timestamp;
 
@@ -292,12 +292,43 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 metrics::counter!(metric::PERMITS_GRANTED).increment(1);
                 metrics::histogram!(metric::PERMIT_WAIT_SECONDS).record(Duration::from(waited).as_secs_f64());
             }
-            let answer = Answer::Granted { limit: grant.limit };
-            if let Some(message) = outgoing::message_answer(&tokens, &grant.to, grant.number, &answer) {
-                self.building.message(message);
-            }
+            self.say_granted(grant);
         }
         true
+    }
+
+    fn say_granted(&mut self, grant: Grant) {
+        let Grant {
+            to, number, limit, at, ..
+        } = grant;
+        let message = outgoing::message_answer(&self.tokens, &to, number, &Answer::Granted { limit, at });
+        message.into_iter().for_each(|message| self.building.message(message));
+    }
+
+    /// The log is another one, and what was granted may be lost with it, also to runs that ask for nothing any more: an old copy of
+    /// an ask may have come behind its release. So all that is out is said again, and who has no use for it gives it back. Answers
+    /// the last of them where there are more.
+    pub(super) fn say_grants_again(
+        &mut self,
+        partition: i16,
+        behind: Option<&(LimiterKey, i64)>,
+    ) -> Option<(LimiterKey, i64)> {
+        let of_partition = self.limiters.of.iter().filter(|(key, _)| key.partition == partition);
+        let mut limiters: Vec<_> = of_partition
+            .filter(|(key, _)| behind.is_none_or(|(last, _)| *key >= last))
+            .collect();
+        limiters.sort_unstable_by_key(|(key, _)| *key);
+        let granted = limiters.into_iter().flat_map(|(key, limiter)| {
+            let no = behind.filter(|(last, _)| last == key).map_or(0, |(_, no)| *no);
+            limiter.granted_behind(no).map(move |(no, grant)| (key, no, grant))
+        });
+        let most = self.config.batch_inputs.max(1);
+        let said: Vec<_> = granted.take(most).collect();
+        let last = said.last().filter(|_| said.len() == most);
+        let last = last.map(|(key, no, _)| ((*key).clone(), *no));
+        let said: Vec<Grant> = said.into_iter().map(|(.., grant)| grant).collect();
+        said.into_iter().for_each(|grant| self.say_granted(grant));
+        last
     }
 
     /// An operator's word on a queue has changed, or a workflow has another version, or limiters have been read that do not

@@ -249,7 +249,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
             }
-            JobKind::Gap(_) | JobKind::Refused(_) | JobKind::Limit(_) | JobKind::LimiterWake(_) => {}
+            JobKind::Gap { .. } | JobKind::Refused(_) | JobKind::Limit(_) | JobKind::LimiterWake(_) => {}
         }
     }
 

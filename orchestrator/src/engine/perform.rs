@@ -48,7 +48,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let refusal = refusal.clone();
                 self.refuse(&job.origin, &refusal);
             }
-            JobKind::Gap(gap) => {
+            JobKind::Gap { gap, said_to } => {
+                // The cursor moves with the last of them, so that whoever takes over says them all.
+                if let Some(said) = self.say_grants_again(gap.partition, said_to.as_ref()) {
+                    *said_to = Some(said);
+                    self.building.inputs += 1;
+                    return Step::Blocked(Box::new(job));
+                }
                 let gap = gap.clone();
                 self.pass_gap(&gap);
             }
@@ -231,7 +237,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Answered { .. } if refusal.code.id == code::UNREADABLE_RUN.id => self.refuse(&job.origin, refusal),
             // A sender that does not exist any more needs no answer, and no permit.
             JobKind::Answered { number, answer, .. } => {
-                if let (Answer::Granted { limit }, Some(from)) =
+                if let (Answer::Granted { limit, .. }, Some(from)) =
                     (answer, job.origin.message().and_then(|it| sender(run_id, it)))
                 {
                     self.give_back_for(from, *number, limit.clone());

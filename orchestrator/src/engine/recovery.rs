@@ -58,6 +58,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.deferral = Deferral::default();
         self.limiters.clear();
         self.in_line.clear();
+        self.given_up.clear();
         self.triggers = Triggers::default();
         self.alarms.clear();
         self.pulses.clear();

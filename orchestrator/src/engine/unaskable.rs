@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
+use knarr_core::run::message::Body;
 
 use super::job::{JobKind, Verb};
 use crate::store::{Found, FoundRun, Store, StoreError};
@@ -42,6 +43,19 @@ impl Unaskable {
                 let (namespace, id) = (asked.namespace.clone(), asked.workflow_id.clone());
                 self.ids.contains(&(namespace.clone(), id.clone(), request))
                     || self.ids.contains(&(namespace, id, None))
+            }
+            JobKind::Signal(signal) => {
+                let of = |request| (signal.namespace.clone(), signal.workflow_id.clone(), request);
+                let start = signal.start.as_ref().map(|start| of(Some(start.request_id.clone())));
+                self.ids.contains(&of(None)) || start.is_some_and(|id| self.ids.contains(&id))
+            }
+            JobKind::Message(message) => {
+                let id = (message.namespace.clone(), message.workflow_id.clone(), None);
+                let of_child = match &message.body {
+                    Body::StartChild(start) => version(&message.namespace, &start.workflow, start.version),
+                    _ => false,
+                };
+                self.ids.contains(&id) || of_child
             }
             JobKind::UnkeyedStart(start) => version(&start.namespace, &start.workflow, start.version),
             JobKind::Verb(verb) => {
@@ -98,12 +112,112 @@ pub(super) async fn find_runs<S: Store>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use knarr_core::ids::{MessageNo, StepPath};
+    use knarr_core::run::input::Operation;
+    use knarr_core::run::message::{OnParentClose, Sender, StartChild};
+
+    use super::super::job::{Conflict, Reuse, RunMessage, SignalRequest, StartRequest};
     use super::*;
     use crate::store::memory::MemoryStore;
 
     fn id(workflow_id: &str, request: Option<&str>) -> AskedId {
         let request = request.map(RequestId::new);
         (Namespace::new("default"), WorkflowId::new(workflow_id), request)
+    }
+
+    /// Whatever speaks to an id, or names a version, waits for what it has asked about.
+    #[test]
+    fn every_job_that_asks_is_held_up_by_its_question() {
+        let start = |version| {
+            Box::new(StartRequest {
+                namespace: Namespace::new("default"),
+                workflow_id: WorkflowId::new("a"),
+                workflow: WorkflowName::new("order"),
+                version,
+                input: Arc::default(),
+                request_id: RequestId::new("r"),
+                reuse: Reuse::AllowDuplicate,
+                conflict: Conflict::Fail,
+                search_attributes: BTreeMap::new(),
+                answer: None,
+                traceparent: None,
+                priority: None,
+            })
+        };
+        let signal = |start| {
+            JobKind::Signal(Box::new(SignalRequest {
+                namespace: Namespace::new("default"),
+                workflow_id: WorkflowId::new("a"),
+                name: Arc::from("go"),
+                body: Arc::default(),
+                operation: Operation::default(),
+                answer_to: None,
+                start,
+            }))
+        };
+        let message = |body| {
+            JobKind::Message(Box::new(RunMessage {
+                namespace: Namespace::new("default"),
+                workflow_id: WorkflowId::new("a"),
+                from: Sender {
+                    run: RunId(uuid::Uuid::from_u128(1)),
+                    namespace: Namespace::new("default"),
+                    workflow_id: WorkflowId::new("parent"),
+                },
+                number: MessageNo(1),
+                to_run: None,
+                body,
+            }))
+        };
+        let child = |version| {
+            Body::StartChild(StartChild {
+                run_id: RunId(uuid::Uuid::from_u128(2)),
+                workflow: WorkflowName::new("order"),
+                version,
+                input: Arc::default(),
+                step: StepPath::new("child"),
+                parent_close: OnParentClose::default(),
+                detached: false,
+                scheduled: None,
+                priority: None,
+                triggered: None,
+            })
+        };
+        let cancel = || Body::Cancel {
+            operation: Operation::default(),
+        };
+        let of_id = |request| Unaskable {
+            ids: HashSet::from([id("a", request)]),
+            ..Unaskable::default()
+        };
+        let of_version = Unaskable {
+            versions: HashSet::from([(Namespace::new("default"), WorkflowName::new("order"), 7)]),
+            ..Unaskable::default()
+        };
+        for (asks, job, waits) in [
+            (of_id(Some("r")), JobKind::Start(start(None)), true),
+            (of_id(None), signal(None), true),
+            (of_id(None), signal(Some(start(None))), true),
+            (of_id(Some("r")), signal(Some(start(None))), true),
+            (of_id(Some("r")), signal(None), false),
+            (of_id(None), message(cancel()), true),
+            (of_id(None), message(child(None)), true),
+            (of_id(Some("r")), message(child(None)), false),
+        ] {
+            assert_eq!(asks.holds_up(&job), waits, "{asks:?}: {job:?}");
+        }
+        for (job, waits) in [
+            (JobKind::Start(start(Some(7))), true),
+            (message(child(Some(7))), true),
+            (message(child(Some(8))), false),
+            (message(child(None)), false),
+            (message(cancel()), false),
+        ] {
+            assert_eq!(of_version.holds_up(&job), waits, "{job:?}");
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use super::turns::Turns;
 use crate::ids::{MessageNo, RunId};
 use crate::run::effect::Direction;
 use crate::run::message::{Answer, Refusal, Sender};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Most asks that wait at one limiter. One more is not taken: it stays with its run, which offers it again. There is as much
 /// room again for undos, which must not stand outside behind what may have to be undone.
@@ -69,7 +69,21 @@ pub struct Grant {
     pub number: MessageNo,
     pub limit: LimitName,
     /// Since it was asked for; `None` = it was granted before and is said again.
-    pub waited: Option<crate::time::Span>,
+    pub waited: Option<Span>,
+    /// When, of a place.
+    pub at: Option<Timestamp>,
+}
+
+impl Grant {
+    fn of(permit: &Permit, waited: Option<Span>) -> Self {
+        Self {
+            to: permit.from.clone(),
+            number: permit.number,
+            limit: permit.ask.limit.clone(),
+            waited,
+            at: permit.granted_at.filter(|_| permit.ask.is_of_run()),
+        }
+    }
 }
 
 impl Limiter {
@@ -94,12 +108,7 @@ impl Limiter {
             .get(&(from.run, number))
             .and_then(|no| self.permits.get(no));
         match known {
-            Some(permit) if permit.granted_at.is_some() => changes.granted.push(Grant {
-                to: permit.from.clone(),
-                number,
-                limit: permit.ask.limit.clone(),
-                waited: None,
-            }),
+            Some(permit) if permit.granted_at.is_some() => changes.granted.push(Grant::of(permit, None)),
             // Whom it may ask to go is said again.
             Some(permit) => changes.said.extend(permit.instead_of.as_deref().map(|by| Said {
                 to: permit.from.clone(),
@@ -208,6 +217,14 @@ impl Limiter {
         changes
     }
 
+    /// Permits of tasks that are out, behind that row, to be said again. Places are not among them: whoever asked for one may be gone
+    /// while the run that continues it has the place.
+    pub fn granted_behind(&self, no: i64) -> impl Iterator<Item = (i64, Grant)> {
+        let behind = self.permits.range(no.saturating_add(1)..);
+        let granted = behind.filter(|(_, permit)| permit.granted_at.is_some() && !permit.ask.is_of_run());
+        granted.map(|(no, permit)| (*no, Grant::of(permit, None)))
+    }
+
     /// Time has passed.
     pub fn wake(&mut self, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
@@ -309,12 +326,9 @@ impl Limiter {
                     self.held += 1;
                 }
                 self.turns.left(permit, true);
-                changes.granted.push(Grant {
-                    to: permit.from.clone(),
-                    number: permit.number,
-                    limit: permit.ask.limit.clone(),
-                    waited: Some(now.since(permit.asked_at)),
-                });
+                changes
+                    .granted
+                    .push(Grant::of(permit, Some(now.since(permit.asked_at))));
                 changes.rows.insert(no, Some(Row::Permit(permit.clone())));
             }
         }

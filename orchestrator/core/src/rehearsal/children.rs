@@ -21,7 +21,10 @@ impl World<'_> {
             Body::Undo { .. } => self.undo_child(number, &to),
             Body::Ask(ask) => {
                 let limit = ask.limit.clone();
-                self.send(Span::ZERO, Delivery::Answer(number, Answer::Granted { limit }));
+                self.send(
+                    Span::ZERO,
+                    Delivery::Answer(number, Answer::Granted { limit, at: None }),
+                );
             }
             Body::ChildClosed(_) | Body::Signal { .. } | Body::Release { .. } => {
                 self.send(Span::ZERO, Delivery::Answer(number, Answer::Accepted))

@@ -156,7 +156,14 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
         Event::MessageSent(sent) => match &*sent.body {
             Body::Release { limit, ask, .. } => vec![Input::MessageAnswered {
                 number: *ask,
-                answer: Answer::Granted { limit: limit.clone() },
+                answer: Answer::Granted {
+                    limit: limit.clone(),
+                    // Of one that was handed on: another grant than that.
+                    at: before
+                        .place()
+                        .and_then(|place| place.granted_at)
+                        .map(|at| Timestamp(at.0.saturating_add(1))),
+                },
             }],
             // Whom a run that waits for its place may ask to go.
             Body::Cancel { .. } => occupied(before, &sent.to).into_iter().collect(),

@@ -38,6 +38,7 @@ use super::{outbox, permit};
 use crate::definition::plan::Plan;
 use crate::ids::{MessageNo, RunId, StepPath};
 use crate::limit::{Ask, Bound, LimitKind, LimitName, OnConflict, PRIORITY};
+use crate::time::Timestamp;
 
 /// The place that a run has to have before it begins, evaluated when it is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,17 @@ pub struct Place {
     /// The last run that was told to cancel for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<RunId>,
+    /// As its limiter says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_at: Option<Timestamp>,
+}
+
+impl Place {
+    /// Whether the limiter speaks of another grant than the one that the run began with: whoever it was handed on to has given
+    /// that one back, and an old copy of the ask was granted after that.
+    pub(super) fn was_granted_anew(&self, at: Option<Timestamp>) -> bool {
+        self.granted_at.zip(at).is_some_and(|(before, at)| before != at)
+    }
 }
 
 /// What a run waits for before it begins.
@@ -281,6 +293,7 @@ impl State {
             asked_by: self.birth.run_id,
             ask: number,
             told: None,
+            granted_at: None,
         }));
     }
 
@@ -294,8 +307,10 @@ impl State {
 
     /// A refused ask has left nothing.
     pub(super) fn place_decided(&mut self, answer: &Answer) {
-        if !matches!(answer, Answer::Granted { .. }) {
-            self.place = None;
+        match (answer, &mut self.place) {
+            (Answer::Granted { at, .. }, Some(place)) => place.granted_at = *at,
+            (Answer::Granted { .. }, None) => {}
+            _ => self.place = None,
         }
     }
 

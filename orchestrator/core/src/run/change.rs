@@ -10,6 +10,7 @@ use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
 use super::input::AnswerRequest;
 use super::ledger::{ChildToUndo, LedgerEntry, UndoState};
+use super::limits::MAX_REFUSED_STARTS;
 use super::mail::RefusedStart;
 use super::message::{Answer, Body, Recipient, StartChild};
 use super::open::{Child, Open};
@@ -162,6 +163,13 @@ impl State {
             _ => return,
         };
         if self.trigger.is_some() {
+            if let Answer::Refused { .. } = answer {
+                let (to, started) = (pending.to, false);
+                self.mail.refused.insert(number, RefusedStart { to, started });
+                if self.mail.refused.len() > MAX_REFUSED_STARTS {
+                    self.mail.refused.pop_first();
+                }
+            }
             return;
         }
         if let Some(schedule) = &mut self.schedule {

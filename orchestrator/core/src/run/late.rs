@@ -28,6 +28,10 @@ pub(super) fn result(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
     else {
         return;
     };
+    // The run is parked, and its worker is not done: what that ends with is still to come, and its permit is in use.
+    if matches!(outcome, TaskOutcome::RetryLater { .. }) && d.state.is_open(task) {
+        return;
+    }
     let success = matches!(outcome, TaskOutcome::Completed { .. });
     let is_news = match heard {
         Heard::Nothing => true,

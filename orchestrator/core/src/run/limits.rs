@@ -43,6 +43,9 @@ pub const MESSAGE_PAUSE_FIRST: Span = Span::from_secs(30);
 pub const MESSAGE_PAUSE_LONGEST: Span = Span::from_secs(300);
 /// The same of an ask for a permit: it may wait for days, and each offer is an event.
 pub const ASK_PAUSE_LONGEST: Span = Span::from_secs(1_800);
+/// Most refused starts that a trigger, which goes on for ever, knows of: the last ones. What has started a run all the same is a
+/// repeat that was under way when the refusal was said.
+pub const MAX_REFUSED_STARTS: usize = 256;
 /// Most who wait for one run; one more is refused.
 pub const MAX_WAITERS: usize = 1_000;
 /// Most signals that wait in a run for a step to take them; one more is refused.

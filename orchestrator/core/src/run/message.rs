@@ -211,6 +211,9 @@ pub enum Answer {
     /// Of a limiter: the task may go out, or the run begin.
     Granted {
         limit: LimitName,
+        /// When, of a place: it may outlive the run that asked, which tells by this whether it is another grant that it hears of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
     },
     /// Of a limiter, to a run that is to begin in the place of another: this one may be asked to go. The ask waits on.
     Occupied {

@@ -77,9 +77,9 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
 }
 
 /// A start that was refused was offered once more before the refusal came, and that offer has started a run nobody waits for.
-fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
-    if let Answer::Granted { limit } = answer {
-        return permit::not_needed(d, number, limit);
+pub(super) fn contradicted(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
+    if let Answer::Granted { limit, at } = answer {
+        return permit::not_needed(d, number, limit, at);
     }
     let refused = d.state.mail.refused.get(&number).filter(|refused| !refused.started);
     let Some(to) = refused.map(|refused| refused.to.clone()) else {

@@ -245,17 +245,17 @@ pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, body: &Body) {
 
 /// A permit was granted that nobody asks for any more: an old copy of the ask has arrived after it was taken back. A release
 /// that is under way may have been there before that copy, so one more follows when it has been answered.
-pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName) {
+pub(super) fn not_needed(d: &mut Decider<'_>, ask: MessageNo, limit: LimitName, at: Option<Timestamp>) {
     let own = d.state.run_id();
     let place = d.state.place.as_ref();
-    let is_place = place.is_some_and(|place| place.ask == ask && place.asked_by == own);
+    let is_place = place.is_some_and(|place| place.ask == ask && place.asked_by == own && !place.was_granted_anew(at));
     if is_place || d.state.permits.contains_key(&ask) || d.state.mail.granted_again.contains(&ask) {
         return;
     }
     let mut pending = d.state.mail.outbox.values();
     // One in the name of another run is of an ask that has this number by chance.
     if pending.any(|pending| matches!(&*pending.body, Body::Release { ask: other, of: None, .. } if *other == ask)) {
-        let (number, answer) = (ask, Answer::Granted { limit });
+        let (number, answer) = (ask, Answer::Granted { limit, at });
         d.emit(Event::MessageAnswered { number, answer });
     } else {
         outbox::send(d, to(&limit), Body::Release { limit, ask, of: None });

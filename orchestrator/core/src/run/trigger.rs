@@ -10,6 +10,7 @@
 //! | answered, accepted | it counts; the next of its workflow id is sent |
 //! | answered, a signal to no open run | offered again for a while, since its run may be about to start; then refused |
 //! | answered, refused | refused: to the dead letters, with what it would have said |
+//! | answered, a start that was refused, accepted | offered twice, it has started a run all the same: that is told to cancel |
 //! | wake | what was not answered is offered again; what was gathered counts |
 //! | define | made, changed; its place is kept, unless it reads another stream; deleted, and what waits is sent before |
 //! | pause, resume, reset | – |
@@ -511,6 +512,9 @@ fn send_as(d: &mut Decider<'_>, no: u64, firing: Firing, input: Arc<Value>, stag
 
 fn answered(d: &mut Decider<'_>, number: MessageNo, answer: &Answer) {
     let Some(pending) = d.state.mail.outbox.get(&number) else {
+        if *answer == Answer::Accepted {
+            outbox::contradicted(d, number, Answer::Accepted);
+        }
         return;
     };
     let body = Arc::clone(&pending.body);

@@ -208,7 +208,10 @@ impl<'p> World<'p> {
 
     fn granted(&mut self, granted: Vec<Grant>) {
         for grant in granted {
-            let answer = Answer::Granted { limit: grant.limit };
+            let answer = Answer::Granted {
+                limit: grant.limit,
+                at: grant.at,
+            };
             self.log.push(Parcel::Answer(grant.to, grant.number, answer));
         }
     }

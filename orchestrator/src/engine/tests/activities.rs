@@ -219,6 +219,28 @@ async fn silence_does_not_count_from_before_a_takeover() {
     job.end().await;
 }
 
+/// Nor while nothing could reach the replica: a beat may have been said into the void.
+#[tokio::test(start_paused = true)]
+async fn silence_does_not_count_while_nothing_can_be_heard() {
+    let job = at_work(94, "", 3).await;
+    assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    job.world.bus.set_connected(false);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    job.world.bus.set_connected(true);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(beat(&job.world, &job.task, "").await, json!("ok"));
+    let silent = |event: &Event| matches!(event, Event::WorkerSilent { .. } | Event::TaskLost { .. });
+    assert!(!job.has(silent).await, "{:#?}", job.events().await);
+    // It counts again from then on.
+    let next = pulled(&job.world).await;
+    assert_eq!(text(&next, names::ATTEMPT), "2");
+    assert!(job.has(silent).await);
+    job.finish(&next).await;
+    job.world.bus.acknowledge(&job.task);
+    job.end().await;
+}
+
 /// Nor does it where the run has to leave the memory between two beats, and one that falls silent then is lost all the same.
 #[tokio::test(start_paused = true)]
 async fn what_was_heard_outlives_the_runs_stay_in_memory() {
@@ -310,6 +332,25 @@ async fn a_task_that_nobody_takes_is_taken_out_of_its_queue() {
     assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
     world.quiet().await;
     replica.stop().await;
+}
+
+/// A run that is cancelled meanwhile waits no longer for it than anybody would have: it ends with nothing to undo.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_whose_task_nobody_takes_ends_when_the_task_is_taken_out() {
+    for fields in ["schedule_to_start: 10s", "schedule_to_close: 10s"] {
+        let (world, replica, run) = scheduled(127, fields, 3).await;
+        world.verb("j-1", "cancel", &[]).await;
+        world
+            .within(Duration::from_secs(25), "cancelled", |world| world.closed() == 1)
+            .await;
+        assert_eq!(world.statuses()["j-1"], "cancelled");
+        assert_eq!(world.bus.task_count("default"), 0);
+        let events = world.events(run).await;
+        assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+        assert!(!events.iter().any(|event| matches!(event, Event::UndoScheduled { .. })));
+        world.quiet().await;
+        replica.stop().await;
+    }
 }
 
 /// Asked over a queue that cannot be reached at first.

@@ -269,6 +269,40 @@ async fn a_successor_that_cannot_be_started_holds_up_nobody() {
     }
 }
 
+/// What has made it impossible may have gone: it is tried again where a partition is served anew, by the same replica too.
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_was_given_up_is_tried_again_when_its_partition_is_taken_anew() {
+    for given_away in [false, true] {
+        let mut world = World::new(140).await;
+        world.register(QUICK).await;
+        super::BIRTHS_PANIC.set(true);
+        let replica = world.replica("r0");
+        for n in 0..9 {
+            start(&world, "quick", &format!("q-{n}"), json!({ "left": 1 })).await;
+        }
+        world.until("all have continued", |world| world.closed() == 9).await;
+        // Long enough for all of them to be given up.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        super::BIRTHS_PANIC.set(false);
+        let completed = |world: &World| {
+            let rows = world.rows();
+            rows.iter().filter(|row| row.status == "completed").count()
+        };
+        if given_away {
+            let other = world.replica("r1");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(completed(&world), 0);
+            other.stop().await;
+            world.until("some have gone on", |world| completed(world) >= 3).await;
+        }
+        world.store.fail_next_commit(CommitFault::LostBefore);
+        start(&world, "quick", "q-9", json!({ "left": 0 })).await;
+        world.until("all have gone on", |world| completed(world) == 10).await;
+        world.quiet().await;
+        replica.stop().await;
+    }
+}
+
 /// A parent knows its child by the run that it started; what it asks of it is asked of the run that goes on in its place.
 #[tokio::test(start_paused = true)]
 async fn a_child_that_has_continued_as_new_is_cancelled_with_its_parent() {

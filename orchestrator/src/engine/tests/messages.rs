@@ -30,7 +30,7 @@ fn stranger() -> RunId {
     ))
 }
 
-async fn publish_signed(world: &World, verb: &str, id: &str, body: &impl serde::Serialize) {
+pub(super) async fn publish_signed(world: &World, verb: &str, id: &str, body: &impl serde::Serialize) {
     let body = serde_json::to_vec(body).unwrap();
     let token = key().sign(&Signed {
         verb,

@@ -4,12 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use knarr_core::ids::{Namespace, QueueName};
-use knarr_core::limit::Row;
+use knarr_core::limit::{Ask, Bound, LimitKind, LimitName, OnConflict, Row};
+use knarr_core::run::effect::Direction;
+use knarr_core::run::message::Body;
 use knarr_core::time::Span;
+use knarr_schemas::body::{RunMessage, SendingRun};
 use knarr_schemas::subject;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::messages::publish_signed;
 use super::world::{Act, Script, World, done, failed};
 use crate::store::memory::CommitFault;
 use crate::store::{QueueRate, QueueRow, Store as _};
@@ -365,6 +369,67 @@ async fn an_operators_limit_of_a_queue_counts_for_every_activity_and_follows_the
     settled(&world).await;
     replica.stop().await;
     heir.stop().await;
+}
+
+/// An old copy of an ask is granted while nobody reads what its run hears, and then the log is lost: the run has nothing to ask for,
+/// so it is its limiter that speaks again.
+#[tokio::test(start_paused = true)]
+async fn a_permit_whose_grant_is_lost_with_the_log_is_given_back() {
+    let mut world = World::new(800).await;
+    // Fewer than are out, so that they are said with several batches.
+    world.config.batch_inputs = 2;
+    world.register(KEYED).await;
+    world.work(Seen::default().by(10, |_| done()));
+    let replica = world.replica("r0");
+    let other = world.replica("r1");
+    // So that there are some whose limiter the one replica has, and whose run the other.
+    for n in 0..24 {
+        start(
+            &world,
+            "keyed",
+            &format!("k-{n}"),
+            json!({ "customer": format!("c-{n}") }),
+        )
+        .await;
+    }
+    world.until("all have completed", |world| world.closed() == 24).await;
+    settled(&world).await;
+    other.kill();
+    for n in 0..24 {
+        let id = format!("k-{n}");
+        let limit = LimitName {
+            kind: LimitKind::Activity,
+            of: "work".into(),
+            key: format!("c-{n}").into(),
+        };
+        let ask = Ask {
+            limit: limit.clone(),
+            bound: Bound::Concurrent(1),
+            step: "work".into(),
+            direction: Direction::Do,
+            priority: 3,
+            fairness_key: limit.key.clone(),
+            on_conflict: OnConflict::Queue,
+        };
+        let message = RunMessage {
+            from: SendingRun {
+                run: world.rows_of(&id)[0].run_id.0,
+                namespace: "default".to_owned(),
+                workflow_id: id,
+            },
+            number: 1,
+            to_run: None,
+            message: serde_json::to_value(Body::Ask(Box::new(ask))).unwrap(),
+        };
+        publish_signed(&world, "message", limit.address().as_str(), &message).await;
+    }
+    // It is published, and struck off.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let held = world.store.dump(|_| 0).permits.len();
+    assert!((1..24).contains(&held), "{held} permits");
+    world.bus.lose_log();
+    settled(&world).await;
+    replica.stop().await;
 }
 
 /// A limiter that makes core panic whenever time passes stands still, and it alone; whoever takes the partition over tries again.

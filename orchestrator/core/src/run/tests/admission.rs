@@ -10,6 +10,7 @@ use crate::run::effect::Effect;
 use crate::run::input::{AnswerOn, Input, Operation, ParkedAction, Start};
 use crate::run::message::{Answer, Body, Refusal, Sender};
 use crate::run::{self, Admission, Event, Status};
+use crate::time::Timestamp;
 
 fn limited(on_conflict: OnConflict) -> Plan {
     let mut plan = plan(vec![act("a")]);
@@ -57,7 +58,10 @@ fn ask(run: &Run) -> (MessageNo, Ask) {
 
 fn granted(run: &Run) -> Input {
     let (number, ask) = ask(run);
-    let answer = Answer::Granted { limit: ask.limit };
+    let answer = Answer::Granted {
+        limit: ask.limit,
+        at: None,
+    };
     Input::MessageAnswered { number, answer }
 }
 
@@ -201,7 +205,10 @@ fn who_is_cancelled_terminated_or_timed_out_while_it_waits_closes_at_once_and_ta
         let limit = run.state.birth.place.as_ref().unwrap().limit.clone();
         let grant = Input::MessageAnswered {
             number: MessageNo(1),
-            answer: Answer::Granted { limit: limit.clone() },
+            answer: Answer::Granted {
+                limit: limit.clone(),
+                at: None,
+            },
         };
         run.take(grant.clone());
         run.ignores(grant);
@@ -212,7 +219,7 @@ fn who_is_cancelled_terminated_or_timed_out_while_it_waits_closes_at_once_and_ta
         // One that comes after that is given back as well.
         run.take(Input::MessageAnswered {
             number: MessageNo(1),
-            answer: Answer::Granted { limit },
+            answer: Answer::Granted { limit, at: None },
         });
         assert_eq!(said(&run), ["release 1"]);
     }
@@ -258,7 +265,7 @@ fn a_successor_keeps_the_place_and_gives_it_back_in_the_name_of_who_asked() {
     let limit = first.state.birth.place.as_ref().unwrap().limit.clone();
     first.ignores(Input::MessageAnswered {
         number: MessageNo(1),
-        answer: Answer::Granted { limit },
+        answer: Answer::Granted { limit, at: None },
     });
 
     let mut plan = limited(OnConflict::Queue);
@@ -274,6 +281,45 @@ fn a_successor_keeps_the_place_and_gives_it_back_in_the_name_of_who_asked() {
     let second = Run::started(limited(OnConflict::Queue), first.state.successor().unwrap()).unwrap();
     assert_eq!(said(&second), ["release 1 of another", "ask c2"]);
     assert_eq!(second.status(), Status::Waiting);
+}
+
+/// The last of a chain has given the place back, and then an old copy of the first one's ask has arrived: nobody but who asked can
+/// tell that from the grant that it began with, said again.
+#[test]
+fn who_has_handed_its_place_on_gives_back_one_that_is_granted_to_it_once_more() {
+    for next in ["c1", "c2"] {
+        let mut plan = plan(vec![continue_as_new("again", Some(json!({ "customer": next })))]);
+        plan.concurrency = limited(OnConflict::Queue).concurrency;
+        let mut first = Run::of(plan);
+        let (number, Ask { limit, .. }) = ask(&first);
+        let grant = |second| Input::MessageAnswered {
+            number,
+            answer: Answer::Granted {
+                limit: limit.clone(),
+                at: Some(Timestamp(second)),
+            },
+        };
+        first.take(grant(1));
+        assert_eq!((first.status(), said(&first)), (Status::ContinuedAsNew, vec![]));
+        let successor = first.state.successor().unwrap();
+        let place = successor.continues.as_ref().unwrap().place.as_ref();
+        assert_eq!(place.unwrap().granted_at, Some(Timestamp(1)));
+        first.ignores(grant(1));
+        // Of a limiter that does not say when.
+        first.ignores(Input::MessageAnswered {
+            number,
+            answer: Answer::Granted {
+                limit: limit.clone(),
+                at: None,
+            },
+        });
+        first.take(grant(2));
+        assert_eq!(said(&first), ["release 1"]);
+        first.answered(Answer::Accepted);
+        assert_eq!((said(&first), first.state.wake_at()), (vec![], None));
+        first.take(grant(3));
+        assert_eq!(said(&first), ["release 1"]);
+    }
 }
 
 /// Its ask has the number that the ask of its predecessor had, whose place it has still to give back.
@@ -300,7 +346,7 @@ fn a_late_grant_is_given_back_beside_the_place_of_a_predecessor() {
         answer: Answer::Accepted,
     });
     let limit = asked.limit;
-    let answer = Answer::Granted { limit };
+    let answer = Answer::Granted { limit, at: None };
     third.take(Input::MessageAnswered { number, answer });
     assert_eq!(said(&third), ["release 2 of another", "release 2"]);
 }

@@ -58,7 +58,7 @@ fn a_run_that_waits_for_its_id_then_for_its_place() {
     };
     for answer in [
         crate::run::message::Answer::Occupied { by },
-        crate::run::message::Answer::Granted { limit },
+        crate::run::message::Answer::Granted { limit, at: None },
     ] {
         run.take(Input::MessageAnswered { number, answer });
     }
@@ -81,7 +81,7 @@ fn a_run_with_limits() {
             panic!()
         };
         let limit = ask.limit.clone();
-        let answer = crate::run::message::Answer::Granted { limit };
+        let answer = crate::run::message::Answer::Granted { limit, at: None };
         run.take(Input::MessageAnswered { number, answer });
     };
     granted(&mut run);

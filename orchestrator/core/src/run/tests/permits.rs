@@ -41,7 +41,7 @@ fn grant(run: &mut Run) -> Vec<Effect> {
     let (number, limit) = asks.next().expect("an ask");
     run.take(Input::MessageAnswered {
         number,
-        answer: Answer::Granted { limit },
+        answer: Answer::Granted { limit, at: None },
     })
 }
 
@@ -158,7 +158,10 @@ fn what_is_halted_takes_its_ask_back_and_a_late_grant_is_given_back_once() {
     assert_eq!(said(&run), ["release 1"]);
     let granted = || Input::MessageAnswered {
         number: MessageNo(1),
-        answer: Answer::Granted { limit: limit.clone() },
+        answer: Answer::Granted {
+            limit: limit.clone(),
+            at: None,
+        },
     };
     // It is on its way already: nobody can tell whether the release comes behind it.
     run.take(granted());
@@ -188,6 +191,7 @@ fn a_grant_that_overtakes_the_answer_to_a_release_is_given_back_all_the_same() {
         number: MessageNo(1),
         answer: Answer::Granted {
             limit: ask.limit.clone(),
+            at: None,
         },
     });
     let effects = run.take(Input::MessageAnswered {
@@ -216,6 +220,31 @@ fn a_run_that_is_terminated_gives_back_what_it_has_and_what_it_asked_for() {
     assert_eq!(said, ["release 1", "release 2"]);
     settle(&mut run);
     assert_eq!(run.state.wake_at(), None);
+}
+
+/// *Retry later* says that it is running somewhere, whether the run can take that in or not.
+#[test]
+fn a_parked_run_keeps_the_permit_of_a_task_that_is_still_running() {
+    let mut run = Run::of(plan(vec![limited("a").attempts(None)]));
+    grant(&mut run);
+    run.take(Input::Park {
+        reason: "a test".into(),
+    });
+    let task = run.state.open_tasks().next().unwrap().open.task;
+    run.ignores(Input::TaskEnded {
+        task,
+        outcome: TaskOutcome::RetryLater {
+            after: Some(Span::from_secs(5)),
+        },
+    });
+    assert_eq!(said(&run), Vec::<String>::new());
+    run.operate("", ParkedAction::Retry);
+    // What it ends with counts then.
+    run.complete("do a");
+    assert_eq!(
+        (run.status(), said(&run)),
+        (Status::Completed, vec!["release 1".to_owned()])
+    );
 }
 
 #[test]

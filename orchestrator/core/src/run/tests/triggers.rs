@@ -247,6 +247,36 @@ fn a_signal_to_nobody_is_offered_again_under_its_number_and_then_refused() {
     assert!(!actor.answer(first, Answer::Accepted, at));
 }
 
+/// It was offered twice, and the second offer found the id free.
+#[test]
+fn a_run_that_a_refused_start_has_begun_all_the_same_is_cancelled() {
+    let mut actor = Actor::new("{ stream: S, id: '${ event.data }' }");
+    actor.read(vec![event(1, json!("a"))], second(1));
+    let (start, to, _) = actor.sent[0].clone();
+    actor.answer(start, refused(Refusal::IdTaken), second(2));
+    assert_eq!((actor.trigger().counts.refused, actor.sent.len()), (1, 1));
+    assert!(!actor.answer(start, refused(Refusal::IdTaken), second(3)));
+    assert!(actor.answer(start, Answer::Accepted, second(4)));
+    let (cancel, whom, body) = actor.sent[1].clone();
+    assert!(matches!(&*body, Body::Cancel { .. }), "{body:?}");
+    assert_eq!((whom, to.run.is_some()), (to, true));
+    assert!(!actor.answer(start, Answer::Accepted, second(5)));
+    assert_eq!((actor.trigger().counts.refused, actor.trigger().counts.started), (1, 0));
+    actor.answer(cancel, Answer::Accepted, second(6));
+    assert_eq!((actor.sent.len(), actor.state.wake_at()), (2, None));
+    // It is told what has become of the last of them: a trigger goes on for ever.
+    for n in 2..=1_000 {
+        actor.read(vec![event(n, json!("a"))], second(7));
+        let (start, ..) = *actor.sent.last().unwrap();
+        actor.answer(start, refused(Refusal::IdTaken), second(7));
+    }
+    let (last, ..) = *actor.sent.last().unwrap();
+    assert!(!actor.answer(actor.sent[2].0, Answer::Accepted, second(8)));
+    assert!(actor.answer(last, Answer::Accepted, second(8)));
+    let size = serde_json::to_string(&actor.state).unwrap().len();
+    assert!(size < 200_000, "{size}");
+}
+
 #[test]
 fn with_a_start_the_signal_follows_it() {
     let mut actor = Actor::new("{ stream: S, id: '${ event.data }', signal: paid, start: true }");

@@ -294,7 +294,8 @@ impl World {
                 Input::MessageAnswered {
                     number,
                     answer: if let Some(limit) = granted.filter(|_| *accepted) {
-                        Answer::Granted { limit }
+                        let at = [None, Some(1), Some(2)][pick % 3].map(crate::time::Timestamp);
+                        Answer::Granted { limit, at }
                     } else if *accepted {
                         Answer::Accepted
                     } else {
@@ -351,6 +352,7 @@ impl World {
             let answer = match &**body {
                 Body::Ask(ask) => Answer::Granted {
                     limit: ask.limit.clone(),
+                    at: None,
                 },
                 _ => Answer::Accepted,
             };
