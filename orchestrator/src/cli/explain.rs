@@ -78,6 +78,8 @@ fn all() -> impl Iterator<Item = Explained> {
         cause: code.cause,
         remedy: code.remedy,
         page: knarr_core::definition::code::page(code.code)
+            .or_else(|| knarr_core::verify::code::page(code.code))
+            .or_else(|| knarr_core::definition::test_file::code::page(code.code))
             .or_else(|| knarr_core::schedule::code::page(code.code))
             .or_else(|| knarr_core::trigger::code::page(code.code)),
     });
@@ -145,6 +147,13 @@ mod tests {
             let id = text.get(at..at + 6)?;
             id[2..].bytes().all(|byte| byte.is_ascii_digit()).then_some(id)
         })
+    }
+
+    #[test]
+    fn every_code_of_core_has_a_page() {
+        let of_core = all().filter(|code| code.id.starts_with("KN01"));
+        let without: Vec<_> = of_core.filter(|code| code.page.is_none()).map(|code| code.id).collect();
+        assert!(without.is_empty(), "{without:?}");
     }
 
     #[test]

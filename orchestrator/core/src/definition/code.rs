@@ -97,6 +97,13 @@ pub(crate) fn examples(page: &str) -> Vec<String> {
     blocks
 }
 
+/// The plan of an example, also of one that is refused: a version that did not refuse it may have stored it.
+#[cfg(test)]
+pub(crate) fn unchecked(example: &str) -> super::plan::Plan {
+    let json = super::yaml::parse(example).unwrap().to_json();
+    super::from_canonical(&json.to_string()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

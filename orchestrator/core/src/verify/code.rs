@@ -1,4 +1,4 @@
-//! The codes of what an exploration finds.
+//! The codes of what an exploration finds, and a page of help for each in `code/`.
 
 use crate::definition::code::Code;
 
@@ -7,6 +7,15 @@ macro_rules! codes {
         $(pub const $name: Code = Code { code: $code, cause: $cause, remedy: $remedy };)*
         /// Every code, in order.
         pub const ALL: &[Code] = &[$($name),*];
+
+        /// Help for one code: what it means, a definition in which it is found, and that definition mended. Definitions are
+        /// indented by four spaces.
+        pub fn page(code: &str) -> Option<&'static str> {
+            match code {
+                $($code => Some(include_str!(concat!("code/", $code, ".md"))),)*
+                _ => None,
+            }
+        }
     };
 }
 
@@ -26,9 +35,58 @@ codes! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::code::{examples, unchecked};
+    use crate::definition::plan::Plan;
+    use crate::definition::{diagnostic, read};
+    use crate::verify::{Finding, Limits, verify};
+
+    /// They tell of faults of the core, and no definition is known that leads to one.
+    const WITHOUT_EXAMPLE: [Code; 2] = [STUCK, NO_END];
+
+    fn explore(plan: &Plan) -> Vec<Finding> {
+        let report = verify(plan, Limits::default()).unwrap();
+        let coverage = report.coverage;
+        assert!(coverage.exhaustive && coverage.bound.faults.is_none(), "{coverage:?}");
+        report.findings
+    }
 
     #[test]
     fn codes_are_unique_and_in_order() {
         assert!(ALL.windows(2).all(|pair| pair[0].code < pair[1].code));
+    }
+
+    #[test]
+    fn every_code_has_a_page_whose_example_has_it_and_whose_remedy_has_nothing() {
+        let no_files = |path: &str| Err(format!("there is no {path}"));
+        for code in ALL {
+            let page = page(code.code).unwrap();
+            assert!(page.lines().all(|line| line.chars().count() <= 90), "{}", code.code);
+            let examples = examples(page);
+            if WITHOUT_EXAMPLE.contains(code) {
+                assert!(examples.is_empty(), "{}", code.code);
+                continue;
+            }
+            let [wrong, right] = examples.as_slice() else {
+                panic!("{} has {} examples", code.code, examples.len());
+            };
+            let found = match read(wrong, &no_files) {
+                Ok(checked) => explore(&checked.plan),
+                Err(_) => explore(&unchecked(wrong)),
+            };
+            assert!(!found.is_empty(), "{} is not found in\n{wrong}", code.code);
+            assert!(
+                found.iter().all(|finding| finding.code == code.code),
+                "{}\n{found:#?}",
+                code.code
+            );
+            match read(right, &no_files) {
+                Ok(checked) => {
+                    assert_eq!(checked.findings, [], "{}", code.code);
+                    assert_eq!(explore(&checked.plan), [], "{}", code.code);
+                }
+                Err(findings) => panic!("{}", diagnostic::render(code.code, right, &findings)),
+            }
+        }
+        assert_eq!(super::page("KN0000"), None);
     }
 }
