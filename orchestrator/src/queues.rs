@@ -96,3 +96,71 @@ fn collect(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use knarr_core::time::Timestamp;
+
+    use super::*;
+    use crate::store::StoredDefinition;
+    use crate::store::memory::MemoryStore;
+
+    async fn leases(definitions: &[&str]) -> Vec<(String, u64)> {
+        let (store, known, namespace) = (MemoryStore::new(), KnownQueues::default(), Namespace::new("default"));
+        store.prepare(1).await.unwrap();
+        for text in definitions {
+            let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();
+            let stored = StoredDefinition {
+                namespace: namespace.clone(),
+                workflow: checked.plan.workflow.clone(),
+                version: i32::try_from(checked.plan.version).unwrap(),
+                hash: checked.hash.clone(),
+                body: checked.canonical.clone(),
+                source: (*text).to_owned(),
+                registered_at: Timestamp(0),
+            };
+            store.register_definition(&stored).await.unwrap();
+            // What is known from before counts as well.
+            known.settings_of(&store, &namespace).await.unwrap();
+        }
+        let settings = known.settings_of(&store, &namespace).await.unwrap();
+        let leases = settings
+            .into_iter()
+            .map(|it| (it.queue.to_string(), it.ack_wait.as_secs()));
+        leases.collect()
+    }
+
+    fn of(version: u32, steps: &str) -> String {
+        format!("workflow: w\nversion: {version}\nsteps:\n{steps}")
+    }
+
+    fn lease(queue: &str, seconds: u64) -> (String, u64) {
+        (queue.to_owned(), seconds)
+    }
+
+    /// SEMANTICS §3, by the exact values.
+    #[tokio::test]
+    async fn a_lease_is_thirty_seconds_or_the_longest_start_to_close_of_its_queue() {
+        let bare = of(1, "  - a: { activity: x, queue: q, read_only: true }\n");
+        assert_eq!(leases(&[&bare]).await, [lease("q", 30)]);
+        for (said, seconds) in [("29s", 30), ("30s", 30), ("31s", 31), ("2h", 7_200)] {
+            let one = of(
+                1,
+                &format!("  - a: {{ activity: x, queue: q, read_only: true, start_to_close: {said} }}\n"),
+            );
+            assert_eq!(leases(&[&one]).await, [lease("q", seconds)], "{said}");
+        }
+        let undo = of(
+            1,
+            "  - a: { activity: x, queue: q, start_to_close: 40s, compensate: { activity: y, start_to_close: 50s } }\n  \
+               - b: { activity: x, queue: p, start_to_close: 45s, compensate: { activity: y, queue: q, start_to_close: 90s } }\n",
+        );
+        assert_eq!(leases(&[&undo]).await, [lease("p", 45), lease("q", 90)]);
+        // Runs of older versions still send tasks.
+        let short = of(
+            2,
+            "  - a: { activity: x, queue: q, read_only: true, start_to_close: 35s }\n",
+        );
+        assert_eq!(leases(&[&undo, &short]).await, [lease("p", 45), lease("q", 90)]);
+    }
+}

@@ -25,6 +25,7 @@ mod schedules;
 mod scripts;
 mod sim;
 mod timeouts;
+mod timers;
 mod triggers;
 mod upgrade;
 mod world;
