@@ -106,6 +106,8 @@ fn bodies_read_as_they_were_written() {
 fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RegisterDefinition>("api-definition-register-request");
     body_of::<api::RegisteredDefinition>("api-definition-register-reply");
+    let scheduled: api::RegisteredDefinition = body_of("api-definition-register-scheduled");
+    assert_eq!(scheduled.schedule.unwrap().next.len(), 2);
     body_of::<api::ListDefinitions>("api-definition-list-request");
     body_of::<api::DefinitionPage>("api-definition-list-reply");
     body_of::<api::SetDefaultVersion>("api-definition-default-request");

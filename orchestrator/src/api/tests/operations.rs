@@ -402,9 +402,14 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
     };
     let told = |world: &World| std::mem::take(&mut *world.scheduled.lock().unwrap());
     // Nothing is said where there is nothing to say.
-    world.register(&text(1, "")).await;
+    assert_eq!(world.register(&text(1, "")).await.schedule, None);
     assert_eq!(told(&world), []);
-    world.register(&text(3, "schedule: '@daily'\n")).await;
+    let registered = world.register(&text(3, "schedule: '@daily'\n")).await;
+    let outlook = registered.schedule.expect("what comes");
+    assert_eq!(
+        (outlook.zone.as_str(), outlook.next.len(), outlook.paused),
+        ("UTC", 1, None)
+    );
     let [(name, request)] = &told(&world)[..] else { panic!() };
     assert_eq!(
         (name.as_str(), request.ask, request.version),
@@ -416,11 +421,11 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
         (&json!("tick"), &json!(["@daily"]))
     );
     // Registering it again says it again: what was missed is mended.
-    world.register(&text(3, "schedule: '@daily'\n")).await;
-    assert_eq!(told(&world).len(), 1);
+    let again = world.register(&text(3, "schedule: '@daily'\n")).await;
+    assert_eq!((told(&world).len(), again.schedule.is_some()), (1, true));
     // An older version does not speak any more.
-    world.register(&text(2, "schedule: '@hourly'\n")).await;
-    assert_eq!(told(&world), []);
+    let older = world.register(&text(2, "schedule: '@hourly'\n")).await;
+    assert_eq!((told(&world), older.schedule), (vec![], None));
 }
 
 /// A replica of the first level could not read them; a limit may be lifted at any time.
