@@ -3,8 +3,10 @@
 //! | §3 | test |
 //! |---|---|
 //! | initial 1 s, coefficient 2.0, maximum 100 × initial, unlimited attempts (T) | [`retries_default_to_those_of_the_field`] |
+//! | … of any initial interval | [`the_longest_pause_is_a_hundred_times_the_first_wherever_that_is_said`] |
 //! | an undo: 10 attempts, up to 5 m apart | [`retries_default_to_those_of_the_field`] |
 //! | no timeout but start-to-close without being asked for; 10 s where there are no `defaults` (with a notice) | [`timeouts_default_to_none_but_one`] |
+//! | … and an error where there are | [`a_definition_without_timeouts_is_told_of_ten_seconds_and_one_with_defaults_is_refused`] |
 //! | `schedule_to_close` alone is enough | [`schedule_to_close_stands_in_for_start_to_close`] |
 //! | `try_cancel` | [`cancellation_defaults_to_asking`] |
 

@@ -3,8 +3,8 @@
 //! | §3 | test |
 //! |---|---|
 //! | retry defaults (T), their exact values | `definition::tests::activities`, [`super::attempts`], `retry::tests` |
-//! | start-to-close is retried (T) | [`super::attempts`], [`super::deadlines`] |
-//! | a missed heartbeat is retried (T) | [`a_missed_heartbeat_is_retried`] |
+//! | start-to-close and heartbeat are retried, the other two are not (T) | [`start_to_close_and_heartbeat_are_retried_and_the_other_two_are_not`] |
+//! | a missed heartbeat, and what is one | [`a_missed_heartbeat_is_retried`] |
 //! | schedule-to-start is not retried (T); *failed* if the task was taken out | [`a_task_that_nobody_took_in_time_is_taken_back`] |
 //! | schedule-to-start expires only for tasks that have not been delivered | [`a_task_that_cannot_be_taken_back_was_delivered`] |
 //! | schedule-to-close spans the attempts and is not retried (T) | [`schedule_to_close_spans_the_attempts`], [`an_attempt_ends_at_schedule_to_close`] |
