@@ -158,6 +158,10 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::ListNamespaces>("api-namespace-list-request");
     body_of::<api::NamespacePage>("api-namespace-list-reply");
     body_of::<api::SetQueue>("api-queue-set-request");
+    assert_eq!(
+        body_of::<api::SetQueue>("api-queue-set-lease").ack_wait_ms,
+        Some(120_000)
+    );
     body_of::<api::QueueInfo>("api-queue-set-reply");
     body_of::<api::ListQueues>("api-queue-list-request");
     body_of::<api::QueuePage>("api-queue-list-reply");

@@ -22,6 +22,7 @@
 //! | SDK workers beat every 5 s | `a_worker_beats_every_five_seconds_or_three_times_in_a_heartbeat` |
 //! | … and are lost after three missed | `a_worker_that_misses_three_beats_is_lost`, `a_silent_worker_is_lost` |
 //! | a lease of 30 s, or the largest start-to-close of the queue | `a_lease_is_thirty_seconds_or_the_longest_start_to_close_of_its_queue`, `queues_are_made_as_their_definitions_ask` |
+//! | … and a setting of the queue | `what_an_operator_says_of_a_lease_goes_before_the_definitions`, `a_lease_is_asserted_when_it_is_said_and_when_it_is_taken_back`, `the_lease_of_a_queue_that_is_there_is_changed` |
 //! | details reach the next attempt | `details_reach_the_next_attempt`, `a_missed_heartbeat_ends_the_attempt_and_its_details_reach_the_next` |
 //! | the answer to a heartbeat tells of a cancellation | `a_cancellation_reaches_the_worker_twice_unless_it_is_abandoned`, `a_cancellation_reaches_the_handler_by_beat_and_by_push` |
 //! | `try_cancel` by default | `cancellation_defaults_to_asking` |
