@@ -51,13 +51,10 @@ async fn timers_fire_within_a_tenth_of_a_second_under_load_and_never_early() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     world.until("all have closed", |world| world.closed() == 300).await;
-    let mut latest = 0;
     for row in world.rows().iter().filter(|row| row.workflow.as_str() == "nap") {
         let late = row.closed_at.unwrap().0 - due(&world, row).await.0;
         assert!((0..=100_000).contains(&late), "{} was {late} µs late", row.workflow_id);
-        latest = latest.max(late);
     }
-    assert!(latest > 0, "they are woken by time, not by chance");
     world.quiet().await;
     replica.stop().await;
 }
