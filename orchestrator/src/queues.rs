@@ -12,7 +12,7 @@ use knarr_core::ids::{DefinitionHash, Namespace, QueueName};
 use crate::bus::QueueSettings;
 use crate::store::{DefinitionFilter, LIST_LIMIT, Store, StoreError};
 
-/// The shortest lease of plain workers.
+/// The shortest lease of plain workers where no operator says otherwise.
 const MIN_ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// Definitions read at a time.
@@ -31,7 +31,7 @@ struct Known {
 }
 
 impl KnownQueues {
-    /// Every queue with its settings; the lease is that of the longest activity.
+    /// Every queue with its settings; the lease is what an operator says, or that of the longest activity.
     pub(crate) async fn settings_of<S: Store>(
         &self,
         store: &S,
@@ -48,9 +48,14 @@ impl KnownQueues {
                 known.read.insert(hash);
             }
         }
+        let rows = store.queues().await?.into_iter();
+        let said = rows.filter(|row| row.namespace == *namespace);
+        let said: HashMap<_, _> = said.filter_map(|row| Some((row.queue, row.ack_wait?))).collect();
         let settings = known.longest.iter().map(|(queue, longest)| QueueSettings {
             queue: queue.clone(),
-            ack_wait: (*longest).max(MIN_ACK_WAIT),
+            ack_wait: said
+                .get(queue)
+                .map_or((*longest).max(MIN_ACK_WAIT), |said| (*said).into()),
         });
         let settings = settings.collect();
         // Of two who read at the same time the last one wins; the other's definitions are read again.
@@ -94,5 +99,119 @@ fn collect(plan: &Plan, longest: &mut BTreeMap<QueueName, Duration>) {
                 add(call);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knarr_core::time::{Span, Timestamp};
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{NamespaceRow, QueueRow, StoredDefinition};
+
+    async fn leases(definitions: &[&str]) -> Vec<(String, u64)> {
+        let (store, known, namespace) = (MemoryStore::new(), KnownQueues::default(), Namespace::new("default"));
+        store.prepare(1).await.unwrap();
+        for text in definitions {
+            register(&store, text).await;
+            // What is known from before counts as well.
+            known.settings_of(&store, &namespace).await.unwrap();
+        }
+        let settings = known.settings_of(&store, &namespace).await.unwrap();
+        let leases = settings
+            .into_iter()
+            .map(|it| (it.queue.to_string(), it.ack_wait.as_secs()));
+        leases.collect()
+    }
+
+    fn of(version: u32, steps: &str) -> String {
+        format!("workflow: w\nversion: {version}\nsteps:\n{steps}")
+    }
+
+    fn lease(queue: &str, seconds: u64) -> (String, u64) {
+        (queue.to_owned(), seconds)
+    }
+
+    /// SEMANTICS §3, by the exact values.
+    #[tokio::test]
+    async fn a_lease_is_thirty_seconds_or_the_longest_start_to_close_of_its_queue() {
+        let bare = of(1, "  - a: { activity: x, queue: q, read_only: true }\n");
+        assert_eq!(leases(&[&bare]).await, [lease("q", 30)]);
+        for (said, seconds) in [("29s", 30), ("30s", 30), ("31s", 31), ("2h", 7_200)] {
+            let one = of(
+                1,
+                &format!("  - a: {{ activity: x, queue: q, read_only: true, start_to_close: {said} }}\n"),
+            );
+            assert_eq!(leases(&[&one]).await, [lease("q", seconds)], "{said}");
+        }
+        let undo = of(
+            1,
+            "  - a: { activity: x, queue: q, start_to_close: 40s, compensate: { activity: y, start_to_close: 50s } }\n  \
+               - b: { activity: x, queue: p, start_to_close: 45s, compensate: { activity: y, queue: q, start_to_close: 90s } }\n",
+        );
+        assert_eq!(leases(&[&undo]).await, [lease("p", 45), lease("q", 90)]);
+        // Runs of older versions still send tasks.
+        let short = of(
+            2,
+            "  - a: { activity: x, queue: q, read_only: true, start_to_close: 35s }\n",
+        );
+        assert_eq!(leases(&[&undo, &short]).await, [lease("p", 45), lease("q", 90)]);
+    }
+
+    /// Shorter or longer than any activity, and that of its namespace alone.
+    #[tokio::test]
+    async fn what_an_operator_says_of_a_lease_goes_before_the_definitions() {
+        let (store, known) = (MemoryStore::new(), KnownQueues::default());
+        store.prepare(1).await.unwrap();
+        let text = of(
+            1,
+            "  - a: { activity: x, queue: q, read_only: true, start_to_close: 50s }\n",
+        );
+        register(&store, &text).await;
+        let namespace = Namespace::new("default");
+        let lease = async || {
+            known.settings_of(&store, &namespace).await.unwrap()[0]
+                .ack_wait
+                .as_secs()
+        };
+        let say = async |namespace: &str, seconds: Option<u64>| {
+            let row = QueueRow {
+                namespace: Namespace::new(namespace),
+                queue: QueueName::new("q"),
+                max_concurrent: Some(1),
+                rate: None,
+                ack_wait: seconds.map(Span::from_secs),
+            };
+            store.set_queue(&row).await.unwrap();
+        };
+        for seconds in [1, 40, 3_600] {
+            say("default", Some(seconds)).await;
+            assert_eq!(lease().await, seconds);
+        }
+        say("default", None).await;
+        assert_eq!(lease().await, 50, "limits say nothing of it");
+        let other = NamespaceRow {
+            name: Namespace::new("other"),
+            retention_class: 1,
+            events: false,
+        };
+        store.create_namespace(&other).await.unwrap();
+        say("other", Some(2)).await;
+        assert_eq!(lease().await, 50);
+    }
+
+    async fn register(store: &MemoryStore, text: &str) {
+        let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();
+        let stored = StoredDefinition {
+            namespace: Namespace::new("default"),
+            workflow: checked.plan.workflow.clone(),
+            version: i32::try_from(checked.plan.version).unwrap(),
+            hash: checked.hash.clone(),
+            body: checked.canonical.clone(),
+            source: text.to_owned(),
+            registered_at: Timestamp(0),
+        };
+        store.register_definition(&stored).await.unwrap();
     }
 }

@@ -276,21 +276,22 @@ fn triggers(bus: &Arc<NatsBus>) -> OnTriggered {
                 by: None,
                 reason: Some("its definition says so".to_owned()),
             };
-            heard(&what, commander.trigger(command).await).await
+            heard(&what, commander.trigger(command).await).await.map(drop)
         })
     })
 }
 
-/// Whether who was told something of a definition has taken it.
-async fn heard(what: &str, stored: Result<Stored, CommandError>) -> Result<(), Refusal> {
+/// What who was told something of a definition says to it.
+async fn heard(what: &str, stored: Result<Stored, CommandError>) -> Result<Option<serde_json::Value>, Refusal> {
     let doubt = |problem: String| {
         let message = format!("the definition is registered, but what its {what} is told is not known: {problem}");
         Refusal::new(503, &wire::UNAVAILABLE, message)
     };
     let mut stored = stored.map_err(|error| doubt(error.to_string()))?;
     let answer: Result<_, AnswerError> = stored.answer(Some(SCHEDULED_WITHIN)).await;
-    match answer.map_err(|error| doubt(error.to_string()))?.error {
-        None => Ok(()),
+    let answer = answer.map_err(|error| doubt(error.to_string()))?;
+    match answer.error {
+        None => Ok(answer.output),
         Some(mut body) => {
             body.message = format!("the definition is registered, but its {what} is not: {}", body.message);
             Err(Refusal { status: 409, body })

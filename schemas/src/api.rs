@@ -16,8 +16,8 @@ mod triggers;
 pub use activities::{ActivityAnswer, CompleteActivity, FailActivity, HeartbeatActivity, HeartbeatAnswer};
 pub use definitions::{
     CheckReport, DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, FindingBody, FindingSeverity,
-    ListDefinitions, Place, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, SetDefaultVersion,
-    ShowDefinition,
+    ListDefinitions, Place, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, ScheduleOutlook,
+    SetDefaultVersion, ShowDefinition,
 };
 pub use migration::{CheckMigration, MigrationEntry, MigrationPage};
 pub use namespaces::{CreateNamespace, ListNamespaces, NamespaceInfo, NamespacePage, SetNamespace};

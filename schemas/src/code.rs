@@ -264,8 +264,8 @@ codes! {
         "What a trigger is to do cannot be read.",
         "Correct what the message names; `knarr explain` has a page for its code.";
     QUEUE_LIMIT = "KN0280", "queue_limit",
-        "The limit of a queue is out of range, or its queue has no name that a queue can have.",
-        "Name a queue, 1 to 1,000,000 tasks at a time, and a rate of 1 to 1,000,000 in a stretch of at least a millisecond.";
+        "The limit or the lease of a queue is out of range, or its queue has no name that a queue can have.",
+        "Name a queue, 1 to 1,000,000 tasks at a time, a rate of 1 to 1,000,000 in a stretch of at least a millisecond, and a lease of a second to 30 days.";
     NO_PLACE = "KN0290", "no_place",
         "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
         "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";

@@ -106,6 +106,8 @@ fn bodies_read_as_they_were_written() {
 fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::RegisterDefinition>("api-definition-register-request");
     body_of::<api::RegisteredDefinition>("api-definition-register-reply");
+    let scheduled: api::RegisteredDefinition = body_of("api-definition-register-scheduled");
+    assert_eq!(scheduled.schedule.unwrap().next.len(), 2);
     body_of::<api::ListDefinitions>("api-definition-list-request");
     body_of::<api::DefinitionPage>("api-definition-list-reply");
     body_of::<api::SetDefaultVersion>("api-definition-default-request");
@@ -156,6 +158,10 @@ fn calls_of_the_api_read_as_they_were_written() {
     body_of::<api::ListNamespaces>("api-namespace-list-request");
     body_of::<api::NamespacePage>("api-namespace-list-reply");
     body_of::<api::SetQueue>("api-queue-set-request");
+    assert_eq!(
+        body_of::<api::SetQueue>("api-queue-set-lease").ack_wait_ms,
+        Some(120_000)
+    );
     body_of::<api::QueueInfo>("api-queue-set-reply");
     body_of::<api::ListQueues>("api-queue-list-request");
     body_of::<api::QueuePage>("api-queue-list-reply");

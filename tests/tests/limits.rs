@@ -149,6 +149,7 @@ async fn a_queue_and_each_key_of_an_activity_are_never_above_their_limits_across
         queue: "limited".to_owned(),
         max_concurrent: Some(10),
         rate: None,
+        ack_wait_ms: None,
     };
     let api = stack.api("default");
     let _: QueueInfo = api.call(verb::QUEUE_SET, &allowed).await.unwrap();

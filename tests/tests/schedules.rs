@@ -146,9 +146,11 @@ async fn a_definition_makes_changes_and_deletes_the_schedule_named_after_it() {
         let shown: Result<ScheduleDescription, _> = stack.api("default").call(verb::SCHEDULE_SHOW, &show).await;
         shown.map_err(|error| error.to_string())
     };
-    stack
+    let registered = stack
         .register("default", &text(1, "schedule: { every: 1s, overlap: allow_all }\n"))
         .await;
+    let outlook = registered.schedule.expect("it is told when it comes due");
+    assert_eq!((outlook.zone.as_str(), outlook.next.len()), ("UTC", 5));
     let made = show().await.unwrap();
     assert_eq!((made.summary.version, made.upcoming.len()), (Some(1), 10));
     eventually("it starts runs", Duration::from_secs(30), || async {
@@ -164,7 +166,7 @@ async fn a_definition_makes_changes_and_deletes_the_schedule_named_after_it() {
     let changed = show().await.unwrap();
     assert_eq!((changed.summary.version, changed.run_id), (Some(2), made.run_id));
     assert_eq!(changed.summary.schedule["cron"], json!(["@daily"]));
-    stack.register("default", &text(3, "")).await;
+    assert_eq!(stack.register("default", &text(3, "")).await.schedule, None);
     let gone = show().await.unwrap_err();
     assert!(gone.contains("there is no schedule `pulse`"), "{gone}");
 }

@@ -5,7 +5,7 @@ use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, SetDefaultVersion, ShowDefinition, TriggerName,
+    RegisteredDefinition, RegistrationOutcome, ScheduleOutlook, SetDefaultVersion, ShowDefinition, TriggerName,
 };
 use knarr_schemas::body::{ScheduleRequest, ScheduleVerb, TriggerRequest, TriggerVerb};
 use knarr_schemas::code;
@@ -36,6 +36,7 @@ impl<S: Store> Operations<S> {
                 outcome: RegistrationOutcome::Refused,
                 definition: None,
                 queues: Vec::new(),
+                schedule: None,
                 error: Some(code::DEFINITION_INVALID.plain()),
                 findings: read.findings,
             });
@@ -62,6 +63,7 @@ impl<S: Store> Operations<S> {
                 outcome: RegistrationOutcome::Refused,
                 definition: None,
                 queues: Vec::new(),
+                schedule: None,
                 findings: read.findings,
                 error: Some(code::OLDER_REPLICAS.plain()),
             });
@@ -80,6 +82,7 @@ impl<S: Store> Operations<S> {
                     outcome: RegistrationOutcome::Refused,
                     definition: Some(info(&stored)),
                     queues: Vec::new(),
+                    schedule: None,
                     findings: read.findings,
                     error: Some(code::DEFINITION_CONFLICT.error(message)),
                 });
@@ -90,7 +93,7 @@ impl<S: Store> Operations<S> {
         let mut settings = self.queues.settings_of(&*self.store, namespace).await?;
         settings.retain(|settings| queues.contains(&settings.queue));
         (self.on_registered)(namespace.clone(), settings).await?;
-        self.set_schedule(namespace, plan).await?;
+        let schedule = self.set_schedule(namespace, plan).await?;
         self.set_triggers(namespace, plan).await?;
         Ok(RegisteredDefinition {
             outcome,
@@ -99,23 +102,24 @@ impl<S: Store> Operations<S> {
                 ..info(&stored)
             }),
             queues: queues.iter().map(ToString::to_string).collect(),
+            schedule,
             findings: read.findings,
             error: None,
         })
     }
 
     /// The highest version of a workflow speaks for the schedule named after it: it is made, changed, or, where the version says
-    /// nothing of one and an earlier one has made it, deleted.
-    async fn set_schedule(&self, namespace: &Namespace, plan: &Plan) -> Result<(), Refusal> {
+    /// nothing of one and an earlier one has made it, deleted. What comes of it is told where there is one.
+    async fn set_schedule(&self, namespace: &Namespace, plan: &Plan) -> Result<Option<ScheduleOutlook>, Refusal> {
         let highest = self.store.definition(namespace, &plan.workflow, None).await?;
         if highest.is_none_or(|highest| highest.hash != plan.hash) {
-            return Ok(());
+            return Ok(None);
         }
         if plan.schedule.is_none() {
             let asked = [(namespace.clone(), workflow_id(plan.workflow.as_str()), None)];
             let found = self.store.find_runs(&asked).await?;
             if found.runs.iter().all(|run| run.row.closed_at.is_some()) {
-                return Ok(());
+                return Ok(None);
             }
         }
         let request = ScheduleRequest {
@@ -126,7 +130,10 @@ impl<S: Store> Operations<S> {
             until: None,
             overlap: None,
         };
-        (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await
+        let told = (self.on_scheduled)(namespace.clone(), plan.workflow.to_string(), request).await?;
+        // A replica of another version may tell more, or nothing.
+        let outlook = told.and_then(|told| serde_json::from_value(told).ok());
+        Ok(outlook.filter(|_| plan.schedule.is_some()))
     }
 
     /// The highest version of a workflow speaks for its triggers: those it has are made or changed and keep their places; those

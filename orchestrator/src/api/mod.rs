@@ -12,6 +12,7 @@ use knarr_core::ids::Namespace;
 use knarr_schemas::api::TriggerName;
 use knarr_schemas::body::{ErrorBody, ScheduleRequest, TriggerRequest};
 use knarr_schemas::code::{self, Code};
+use serde_json::Value;
 
 use crate::bus::{BusError, QueueSettings};
 use crate::queues::KnownQueues;
@@ -39,10 +40,10 @@ mod triggers;
 pub type OnRegistered =
     Arc<dyn Fn(Namespace, Vec<QueueSettings>) -> BoxFuture<'static, Result<(), BusError>> + Send + Sync>;
 
-/// Given by the server: tells the schedule named after a workflow what its definition says, and returns when that is
-/// committed. It goes through the log like everything that is asked of a schedule.
+/// Given by the server: tells the schedule named after a workflow what its definition says, and returns what that one
+/// answers when it is committed. It goes through the log like everything that is asked of a schedule.
 pub type OnScheduled =
-    Arc<dyn Fn(Namespace, String, ScheduleRequest) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync>;
+    Arc<dyn Fn(Namespace, String, ScheduleRequest) -> BoxFuture<'static, Result<Option<Value>, Refusal>> + Send + Sync>;
 
 /// The same for a trigger of a workflow, by its name.
 pub type OnTriggered =

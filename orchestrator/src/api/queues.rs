@@ -9,6 +9,8 @@ use crate::api::{Operations, Refusal};
 use crate::store::{QueueRate, QueueRow, Store, format};
 
 const MAX_LIMIT: u32 = 1_000_000;
+/// Bounds of a lease.
+const ACK_WAIT_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 86_400_000;
 
 impl<S: Store> Operations<S> {
     /// Replaces what was said of the queue before.
@@ -25,6 +27,19 @@ impl<S: Store> Operations<S> {
             ));
         }
         self.store.set_queue(&row).await?;
+        // Also where nothing is said of it any more, or the same as before: an earlier call may have ended here.
+        let mut settings = self.queues.settings_of(&*self.store, namespace).await?;
+        settings.retain(|settings| settings.queue == row.queue);
+        if !settings.is_empty() {
+            let asserted = (self.on_registered)(namespace.clone(), settings).await;
+            asserted.map_err(|error| {
+                let problem = format!(
+                    "what was said of the queue is stored, but NATS does not know it yet: {}; say it again",
+                    error.cause()
+                );
+                Refusal::new(503, &code::UNAVAILABLE, problem)
+            })?;
+        }
         Ok(info(row))
     }
 
@@ -66,6 +81,9 @@ fn row(namespace: &Namespace, request: &SetQueue) -> Result<QueueRow, Refusal> {
             return bad(format!("{limit} tasks in {per_ms} ms are out of range"));
         }
     }
+    if let Some(ms) = request.ack_wait_ms.filter(|ms| !ACK_WAIT_MS.contains(ms)) {
+        return bad(format!("a lease of {ms} ms is out of range"));
+    }
     let number = |limit: u32| i32::try_from(limit).unwrap_or(i32::MAX);
     Ok(QueueRow {
         namespace: namespace.clone(),
@@ -75,6 +93,7 @@ fn row(namespace: &Namespace, request: &SetQueue) -> Result<QueueRow, Refusal> {
             limit: number(rate.limit),
             per: Span::from_millis(rate.per_ms),
         }),
+        ack_wait: request.ack_wait_ms.map(Span::from_millis),
     })
 }
 
@@ -87,5 +106,6 @@ fn info(row: QueueRow) -> QueueInfo {
             limit: number(rate.limit),
             per_ms: rate.per.as_millis(),
         }),
+        ack_wait_ms: row.ack_wait.map(Span::as_millis),
     }
 }

@@ -209,7 +209,8 @@ pub struct HeadRoom {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
     pub queue: QueueName,
-    /// Liveness lease of plain workers: 30 s, or the largest start-to-close of the queue's activities if that is more.
+    /// Liveness lease of plain workers: what an operator says, else 30 s, or the largest start-to-close of the queue's
+    /// activities if that is more.
     pub ack_wait: std::time::Duration,
 }
 

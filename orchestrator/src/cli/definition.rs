@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use knarr_schemas::api::{
     DefinitionDetail, DefinitionInfo, DefinitionPage, ListDefinitions, RegisterDefinition, RegisteredDefinition,
-    RegistrationOutcome, SetDefaultVersion, ShowDefinition, verb,
+    RegistrationOutcome, ScheduleOutlook, SetDefaultVersion, ShowDefinition, verb,
 };
 
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, Look};
+use crate::cli::schedule::upcoming;
 use crate::cli::{bulk, check, code, findings, output};
 
 #[derive(Debug, Args)]
@@ -85,6 +87,7 @@ async fn register(file: &std::path::Path, globals: &Globals) -> Result<(), CliEr
                 outcome: RegistrationOutcome::Refused,
                 definition: None,
                 queues: Vec::new(),
+                schedule: None,
                 findings: local.read.findings,
                 error: Some(knarr_schemas::code::DEFINITION_INVALID.plain()),
             });
@@ -122,7 +125,14 @@ async fn register(file: &std::path::Path, globals: &Globals) -> Result<(), CliEr
         )),
         (outcome, Some(definition)) => {
             if !globals.json() {
-                output::print(&registered(outcome, definition, &reply.queues, &globals.look()));
+                let schedule = reply.schedule.as_ref();
+                output::print(&registered(
+                    outcome,
+                    definition,
+                    &reply.queues,
+                    schedule,
+                    &globals.look(),
+                ));
             }
             Ok(())
         }
@@ -153,7 +163,13 @@ async fn set_default(args: DefaultArgs, globals: &Globals) -> Result<(), CliErro
     Ok(())
 }
 
-fn registered(outcome: RegistrationOutcome, definition: &DefinitionInfo, queues: &[String], look: &Look) -> String {
+fn registered(
+    outcome: RegistrationOutcome,
+    definition: &DefinitionInfo,
+    queues: &[String],
+    schedule: Option<&ScheduleOutlook>,
+    look: &Look,
+) -> String {
     let what = match outcome {
         RegistrationOutcome::Unchanged => "was registered already, with the same content",
         _ => "registered",
@@ -164,7 +180,22 @@ fn registered(outcome: RegistrationOutcome, definition: &DefinitionInfo, queues:
         let noun = if queues.len() == 1 { "queue" } else { "queues" };
         text.push_str(&format!("\n  task {noun}  {}", queues.join(", ")));
     }
+    for line in schedule.into_iter().flat_map(|schedule| outlook(schedule, look)) {
+        text.push('\n');
+        text.push_str(&line);
+    }
     text
+}
+
+/// When the definition's own schedule comes due.
+fn outlook(schedule: &ScheduleOutlook, look: &Look) -> Vec<String> {
+    let next = schedule.next.iter();
+    let next: Vec<_> = next.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true)).collect();
+    match &schedule.paused {
+        Some(reason) => vec![format!("  its schedule is paused: {reason}")],
+        None if next.is_empty() => vec!["  its schedule does not come due any more".to_owned()],
+        None => upcoming(next.iter().map(String::as_str), &schedule.zone, look),
+    }
 }
 
 async fn list(workflow: Option<String>, globals: &Globals) -> Result<(), CliError> {
@@ -243,20 +274,28 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn definitions_look_like_this() {
-        let look = Look {
+    fn look() -> Look {
+        Look {
             color: false,
             width: None,
             now: Utc.timestamp_opt(1_795_000_000, 0).unwrap(),
-        };
-        let info = |workflow: &str, version, age| DefinitionInfo {
+        }
+    }
+
+    fn info(look: &Look, workflow: &str, version: u32, age: i64) -> DefinitionInfo {
+        DefinitionInfo {
             workflow: workflow.into(),
             version,
             hash: "0123456789abcdef".repeat(4),
             registered_at: look.now - TimeDelta::seconds(age),
             default: false,
-        };
+        }
+    }
+
+    #[test]
+    fn definitions_look_like_this() {
+        let look = look();
+        let info = |workflow: &str, version, age| info(&look, workflow, version, age);
         insta::assert_snapshot!(
             "definitions",
             render(&[info("order", 1, 90_000), info("order", 12, 3)], &look)
@@ -264,7 +303,42 @@ mod tests {
         let queues = ["orders".to_owned(), "payments".to_owned()];
         insta::assert_snapshot!(
             "registered",
-            registered(RegistrationOutcome::Registered, &info("order", 2, 0), &queues, &look)
+            registered(
+                RegistrationOutcome::Registered,
+                &info("order", 2, 0),
+                &queues,
+                None,
+                &look
+            )
         );
+    }
+
+    #[test]
+    fn a_registration_tells_when_its_schedule_comes_due() {
+        let look = look();
+        let mut schedule = ScheduleOutlook {
+            zone: "Europe/Berlin".to_owned(),
+            next: (0..5).map(|day| look.now + TimeDelta::days(day)).collect(),
+            paused: None,
+        };
+        let told = |schedule: &ScheduleOutlook| {
+            let order = info(&look, "order", 2, 0);
+            let text = registered(RegistrationOutcome::Registered, &order, &[], Some(schedule), &look);
+            text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&schedule),
+            [
+                "  next    2026-11-18T11:06:40Z  (Wed 2026-11-18 12:06:40 Europe/Berlin)",
+                "          2026-11-19T11:06:40Z  (Thu 2026-11-19 12:06:40 Europe/Berlin)",
+                "          2026-11-20T11:06:40Z  (Fri 2026-11-20 12:06:40 Europe/Berlin)",
+                "          2026-11-21T11:06:40Z  (Sat 2026-11-21 12:06:40 Europe/Berlin)",
+                "          2026-11-22T11:06:40Z  (Sun 2026-11-22 12:06:40 Europe/Berlin)",
+            ]
+        );
+        schedule.next.clear();
+        assert_eq!(told(&schedule), ["  its schedule does not come due any more"]);
+        schedule.paused = Some("too loud".to_owned());
+        assert_eq!(told(&schedule), ["  its schedule is paused: too loud"]);
     }
 }

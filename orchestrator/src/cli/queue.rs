@@ -18,7 +18,7 @@ pub struct QueueArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
-    /// Limits the tasks of a queue, over all workers and replicas, instead of what was said before
+    /// Says what a queue may, over all workers and replicas, instead of what was said before
     #[command(group = ArgGroup::new("limit").required(true).multiple(true))]
     Set {
         /// Its name
@@ -29,8 +29,12 @@ pub enum QueueCommand {
         /// So many tasks in a stretch of time, like `50/s`, `1000/h` or `10/5m`
         #[arg(long, group = "limit", value_name = "N/TIME", value_parser = parse_rate)]
         rate: Option<RateBody>,
+        /// How long a worker may be silent about a task before another gets it [default: 30s, or the largest
+        /// `start_to_close` of the queue's activities if that is more]
+        #[arg(long, group = "limit", value_name = "TIME", value_parser = parse_lease)]
+        ack_wait: Option<u64>,
     },
-    /// Lifts the limits of a queue
+    /// Lifts the limits of a queue, and gives it back its usual lease
     Clear {
         /// Its name
         queue: String,
@@ -51,11 +55,13 @@ pub async fn run(args: QueueArgs, globals: &Globals) -> Result<(), CliError> {
             queue,
             max_concurrent,
             rate,
+            ack_wait,
         } => {
             let request = SetQueue {
                 queue,
                 max_concurrent,
                 rate,
+                ack_wait_ms: ack_wait,
             };
             set(&request, globals).await
         }
@@ -64,6 +70,7 @@ pub async fn run(args: QueueArgs, globals: &Globals) -> Result<(), CliError> {
                 queue,
                 max_concurrent: None,
                 rate: None,
+                ack_wait_ms: None,
             };
             set(&request, globals).await
         }
@@ -116,10 +123,18 @@ fn said(info: &QueueInfo) -> String {
         .into_iter()
         .flatten()
         .collect();
-    if limits.is_empty() {
-        return format!("the queue `{}` is not limited", info.queue);
+    let mut said = match limits.is_empty() {
+        true => format!("the queue `{}` is not limited", info.queue),
+        false => format!("the queue `{}` may have {}", info.queue, limits.join(" and ")),
+    };
+    if let Some(lease) = info.ack_wait_ms.map(lease) {
+        said.push_str(&format!("; workers may be silent about its tasks for {lease}"));
     }
-    format!("the queue `{}` may have {}", info.queue, limits.join(" and "))
+    said
+}
+
+fn lease(ack_wait_ms: u64) -> String {
+    duration::format(Span::from_millis(ack_wait_ms))
 }
 
 fn at_a_time(limit: u32) -> String {
@@ -133,7 +148,7 @@ fn in_time(rate: RateBody) -> String {
 fn render(page: &QueuePage, look: &Look) -> String {
     let mut out = String::new();
     if !page.queues.is_empty() {
-        let mut table = output::table(look, &["QUEUE", "AT A TIME", "RATE"]);
+        let mut table = output::table(look, &["QUEUE", "AT A TIME", "RATE", "LEASE"]);
         for info in &page.queues {
             table.add_row([
                 Cell::new(&info.queue),
@@ -142,6 +157,7 @@ fn render(page: &QueuePage, look: &Look) -> String {
                         .map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
                 ),
                 Cell::new(info.rate.map_or_else(|| "-".to_owned(), in_time)),
+                Cell::new(info.ack_wait_ms.map_or_else(|| "-".to_owned(), lease)),
             ]);
         }
         out.push_str(&output::table_text(&table, 0));
@@ -180,6 +196,12 @@ fn of(limit: &LimitInfo, look: &Look) -> [Cell; 6] {
                 .map_or_else(|| "-".to_owned(), |since| output::age(look, since)),
         ),
     ]
+}
+
+/// In milliseconds.
+fn parse_lease(text: &str) -> Result<u64, String> {
+    let lease = duration::parse(text).map_err(|error| error.to_string())?;
+    Ok(lease.as_millis())
 }
 
 /// `50/s`, `10/5m`.
@@ -236,9 +258,18 @@ mod tests {
             queue: queue.into(),
             max_concurrent,
             rate,
+            ack_wait_ms: None,
+        };
+        let leased = QueueInfo {
+            ack_wait_ms: Some(90_000),
+            ..queue("video", None, None)
         };
         let page = QueuePage {
-            queues: vec![queue("orders", Some(10), Some(rate)), queue("mail", None, Some(rate))],
+            queues: vec![
+                queue("orders", Some(10), Some(rate)),
+                queue("mail", None, Some(rate)),
+                leased.clone(),
+            ],
             limits: vec![
                 limit("queue", "orders", None, 10, 417),
                 limit("activity", "charge", Some("acme"), 1, 3),
@@ -257,5 +288,11 @@ mod tests {
             "the queue `orders` may have 10 at a time and 50 in 1s"
         );
         assert_eq!(said(&queue("orders", None, None)), "the queue `orders` is not limited");
+        assert_eq!(
+            said(&leased),
+            "the queue `video` is not limited; workers may be silent about its tasks for 1m30s"
+        );
+        assert_eq!(parse_lease("1m30s"), Ok(90_000));
+        assert!(parse_lease("soon").is_err());
     }
 }

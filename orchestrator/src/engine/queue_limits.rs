@@ -70,6 +70,10 @@ pub(super) fn read(rows: Vec<QueueRow>) -> AllLimits {
             }),
         });
         let limits: Vec<_> = concurrency.into_iter().chain(rate).collect();
+        // Of its lease alone nothing is asked for.
+        if limits.is_empty() {
+            continue;
+        }
         all.entry(row.namespace).or_default().insert(row.queue, limits);
     }
     all
@@ -105,5 +109,26 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if changed {
             self.wake_limiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knarr_core::time::Span;
+
+    use super::*;
+
+    /// Tasks of a queue that is not limited ask nobody.
+    #[test]
+    fn a_queue_of_which_only_the_lease_is_said_is_not_limited() {
+        let row = |max_concurrent| QueueRow {
+            namespace: Namespace::new("default"),
+            queue: QueueName::new("orders"),
+            max_concurrent,
+            rate: None,
+            ack_wait: Some(Span::from_secs(60)),
+        };
+        assert!(read(vec![row(None)]).is_empty());
+        assert_eq!(read(vec![row(Some(3))])[&Namespace::new("default")].len(), 1);
     }
 }

@@ -37,6 +37,15 @@ pub struct QueueRow {
     pub queue: QueueName,
     pub max_concurrent: Option<i32>,
     pub rate: Option<QueueRate>,
+    /// How long a worker may be silent about a task; `None` = as its definitions have it.
+    pub ack_wait: Option<Span>,
+}
+
+impl QueueRow {
+    /// A row that says nothing is none.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.max_concurrent.is_none() && self.rate.is_none() && self.ack_wait.is_none()
+    }
 }
 
 /// So many in a stretch of time.

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Says what a queue may, over all workers and replicas, instead of what was said before: what is left out is unlimited.
+/// Says what a queue may, over all workers and replicas, instead of what was said before: what is left out is unlimited, and
+/// the lease that of its definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetQueue {
@@ -14,6 +15,10 @@ pub struct SetQueue {
     pub max_concurrent: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateBody>,
+    /// How long a worker may be silent about a task before the server gives it to another: a second to 30 days. Without it,
+    /// 30 s or the largest `start_to_close` of the queue's activities, whichever is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack_wait_ms: Option<u64>,
 }
 
 /// So many tasks in a stretch of time, evenly.
@@ -33,6 +38,10 @@ pub struct QueueInfo {
     pub max_concurrent: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateBody>,
+    /// How long a worker may be silent about a task before the server gives it to another: a second to 30 days. Without it,
+    /// 30 s or the largest `start_to_close` of the queue's activities, whichever is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack_wait_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

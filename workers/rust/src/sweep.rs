@@ -189,3 +189,30 @@ pub(crate) async fn beat(flight: &Flight, task: &TaskInfo, running: Duration, ev
         tracing::debug!("a beat was not sent: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::tests::task;
+
+    /// Who beats every five seconds is lost after fifteen; a `heartbeat` that is shorter is beaten thrice.
+    #[test]
+    fn a_worker_beats_every_five_seconds_or_three_times_in_a_heartbeat() {
+        for (heartbeat, every_ms) in [
+            (None, 5_000),
+            (Some("3600000"), 5_000),
+            (Some("15000"), 5_000),
+            (Some("14997"), 4_999),
+            (Some("3000"), 1_000),
+            (Some("30"), 100),
+            (Some("nonsense"), 5_000),
+        ] {
+            let headers: Vec<_> = heartbeat.map(|text| (header::HEARTBEAT, text)).into_iter().collect();
+            assert_eq!(
+                beat_every(&task(&headers)),
+                Duration::from_millis(every_ms),
+                "{heartbeat:?}"
+            );
+        }
+    }
+}

@@ -238,8 +238,31 @@ async fn hand_in(flight: &Flight, task: Arc<TaskInfo>, ack: Subject, error: Acti
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// One that can be answered, with these headers beside.
+    pub(crate) fn task(more: &[(&'static str, &str)]) -> Arc<TaskInfo> {
+        let mut headers = HeaderMap::new();
+        let own = [(header::TOKEN, "abc"), (header::DIRECT, "knarr.direct.default.1")];
+        for (name, value) in own.iter().chain(more) {
+            headers.insert(*name, *value);
+        }
+        read(headers, "x").unwrap()
+    }
+
+    #[test]
+    fn what_has_one_attempt_is_claimed_and_nothing_else_is() {
+        for (attempts, claimed) in [
+            (Some("1"), true),
+            (Some("2"), false),
+            (Some("10"), false),
+            (None, false),
+        ] {
+            let headers: Vec<_> = attempts.map(|text| (header::MAX_ATTEMPTS, text)).into_iter().collect();
+            assert_eq!(is_at_most_once(&task(&headers)), claimed, "{attempts:?}");
+        }
+    }
 
     #[test]
     fn the_delivery_count_is_read_from_both_forms_of_the_acknowledgement_subject() {

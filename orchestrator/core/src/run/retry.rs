@@ -133,6 +133,25 @@ mod tests {
         }
     }
 
+    /// Of many runs that fail at once as many come back early as late, and none further off than a tenth.
+    #[test]
+    fn the_jitter_reaches_a_tenth_either_way() {
+        let step = StepPath::new("pay");
+        let shares = (0..4_000_u128).map(|n| {
+            let seed = Seed {
+                run: RunId(uuid::Uuid::from_u128(n)),
+                ..seed(&step, 1)
+            };
+            interval(&policy(), seed).0
+        });
+        let shares: Vec<u64> = shares.collect();
+        let (least, most) = (*shares.iter().min().unwrap(), *shares.iter().max().unwrap());
+        assert!((900_000..901_000).contains(&least), "{least}");
+        assert!((1_099_000..=1_100_000).contains(&most), "{most}");
+        let mean = shares.iter().sum::<u64>() / 4_000;
+        assert!((997_000..1_003_000).contains(&mean), "{mean}");
+    }
+
     #[test]
     fn strange_policies_give_a_pause_and_no_panic() {
         let step = StepPath::new("pay");

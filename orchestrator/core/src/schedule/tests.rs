@@ -302,8 +302,18 @@ fn the_defaults_are_those_of_the_field() {
     let said_nothing = spec("every: 1h");
     assert_eq!(said_nothing.policy.overlap, Overlap::Skip);
     assert_eq!(said_nothing.policy.catch_up_window, Span::from_secs(31_536_000));
-    assert!(!said_nothing.policy.pause_on_failure);
-    assert_eq!(said_nothing.actions, None);
+    assert!(!said_nothing.policy.pause_on_failure && !said_nothing.paused);
+    assert_eq!((said_nothing.actions, said_nothing.note.is_none()), (None, true));
+    let times = &said_nothing.times;
+    assert_eq!(
+        (&**times.zone.name(), times.jitter, times.gap, times.fold),
+        ("UTC", Span::ZERO, super::times::Gap::Shift, None)
+    );
+    assert_eq!((times.start_at, times.end_at, times.exclude.len()), (None, None, 0));
+    assert_eq!(
+        (said_nothing.action.version, said_nothing.action.input.is_none()),
+        (None, true)
+    );
     assert_eq!(
         spec("every: 1h\ncatch_up_window: 10s").policy.catch_up_window,
         Span::from_secs(10)
@@ -322,6 +332,78 @@ fn the_defaults_are_those_of_the_field() {
         hourly,
         ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"]
     );
+}
+
+#[test]
+fn overlap_policies_have_the_names_of_the_field() {
+    let names = [
+        "skip",
+        "buffer_one",
+        "buffer_all",
+        "cancel_other",
+        "terminate_other",
+        "allow_all",
+    ];
+    assert_eq!(Overlap::ALL.map(Overlap::as_str), names);
+    for (name, overlap) in names.into_iter().zip(Overlap::ALL) {
+        assert_eq!(spec(&format!("every: 1h\noverlap: {name}")).policy.overlap, overlap);
+        assert_eq!(serde_json::to_value(overlap).unwrap(), name, "as it is stored");
+    }
+}
+
+/// As in Vixie cron, a wildcard is what begins with a star, and no list or range of all hours.
+#[test]
+fn hours_that_begin_with_a_star_are_meant_whenever_they_come() {
+    // Berlin, 25 October 2026: 02:00 comes at 00:00Z and at 01:00Z.
+    for (rule, twice) in [
+        ("cron: '30 * * * *'", true),
+        ("cron: '30 */2 * * *'", true),
+        ("cron: '0 30 * * * *'", true),
+        ("cron: '0 30 * * * ? 2026'", true),
+        ("calendars: { hour: '*', minute: 30 }", true),
+        ("calendars: { hour: '*/2', minute: 30 }", true),
+        ("cron: '30 0-23 * * *'", false),
+        ("cron: '30 0-23/2 * * *'", false),
+        ("cron: '30 2 * * *'", false),
+        ("calendars: { hour: 0-23, minute: 30 }", false),
+        ("calendars: { hour: 2, minute: 30 }", false),
+    ] {
+        let times = spec(&format!("{rule}\nzone: Europe/Berlin")).times;
+        let until = at("2026-10-25T01:59:00Z");
+        let within: Vec<_> = times.between(at("2026-10-24T23:59:00Z"), until).collect();
+        let [first, second] = ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"].map(at);
+        let expected = if twice { vec![first, second] } else { vec![first] };
+        assert_eq!(within, expected, "{rule}");
+    }
+}
+
+#[test]
+fn a_cron_string_has_five_to_seven_fields() {
+    for text in ["0 3 * * *", "0 0 3 * * *", "0 0 3 * * * 2027"] {
+        spec(&format!("cron: '{text}'"));
+    }
+    for text in ["* * * *", "0 0 3 * * * 2027 *"] {
+        let document = format!("workflow: report\ncron: '{text}'\n");
+        let findings = read_schedule(&document).unwrap_err();
+        let n = text.split(' ').count();
+        assert_eq!((findings.len(), findings[0].code), (1, super::code::CRON));
+        assert!(findings[0].message.ends_with(&format!("not {n}")), "{findings:?}");
+    }
+}
+
+/// A calendar's fields that are not named: midnight, on every day.
+#[test]
+fn what_a_calendar_does_not_name_is_midnight_and_any_day() {
+    let from = "2026-11-26T00:00:00Z";
+    check("calendars: {}", from, &["2026-11-27T00:00:00Z", "2026-11-28T00:00:00Z"]);
+    check("calendars: { hour: 3 }", from, &["2026-11-26T03:00:00Z"]);
+    check("calendars: { minute: 5 }", from, &["2026-11-26T00:05:00Z"]);
+    check(
+        "calendars: { month: 2 }",
+        from,
+        &["2027-02-01T00:00:00Z", "2027-02-02T00:00:00Z"],
+    );
+    check("calendars: { year: 2028 }", from, &["2028-01-01T00:00:00Z"]);
 }
 
 #[test]

@@ -67,8 +67,13 @@ impl World {
         let asked: Arc<Mutex<Vec<(String, ScheduleRequest)>>> = Arc::default();
         let noted = Arc::clone(&asked);
         let scheduled: OnScheduled = Arc::new(move |_, name, request| {
+            // As an engine would, of what is there and of what is gone.
+            let told = match request.schedule {
+                Some(_) => json!({ "schedule": name, "next": ["2026-11-27T00:00:00Z"], "zone": "UTC", "paused": null }),
+                None => json!({ "schedule": name, "next": [], "zone": "UTC", "paused": null, "deleted": true }),
+            };
             noted.lock().unwrap().push((name, request));
-            Box::pin(async { Ok(()) })
+            Box::pin(async { Ok(Some(told)) })
         });
         let told_triggers: Arc<Mutex<Vec<(TriggerName, TriggerRequest)>>> = Arc::default();
         let noted = Arc::clone(&told_triggers);

@@ -402,9 +402,14 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
     };
     let told = |world: &World| std::mem::take(&mut *world.scheduled.lock().unwrap());
     // Nothing is said where there is nothing to say.
-    world.register(&text(1, "")).await;
+    assert_eq!(world.register(&text(1, "")).await.schedule, None);
     assert_eq!(told(&world), []);
-    world.register(&text(3, "schedule: '@daily'\n")).await;
+    let registered = world.register(&text(3, "schedule: '@daily'\n")).await;
+    let outlook = registered.schedule.expect("what comes");
+    assert_eq!(
+        (outlook.zone.as_str(), outlook.next.len(), outlook.paused),
+        ("UTC", 1, None)
+    );
     let [(name, request)] = &told(&world)[..] else { panic!() };
     assert_eq!(
         (name.as_str(), request.ask, request.version),
@@ -416,11 +421,51 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_schedule() {
         (&json!("tick"), &json!(["@daily"]))
     );
     // Registering it again says it again: what was missed is mended.
-    world.register(&text(3, "schedule: '@daily'\n")).await;
-    assert_eq!(told(&world).len(), 1);
+    let again = world.register(&text(3, "schedule: '@daily'\n")).await;
+    assert_eq!((told(&world).len(), again.schedule.is_some()), (1, true));
     // An older version does not speak any more.
-    world.register(&text(2, "schedule: '@hourly'\n")).await;
-    assert_eq!(told(&world), []);
+    let older = world.register(&text(2, "schedule: '@hourly'\n")).await;
+    assert_eq!((told(&world), older.schedule), (vec![], None));
+}
+
+#[tokio::test]
+async fn a_lease_is_asserted_when_it_is_said_and_when_it_is_taken_back() {
+    let world = World::new().await;
+    world.register(ORDER).await;
+    let namespace = "default".into();
+    let told = || std::mem::take(&mut *world.told.lock().unwrap());
+    told();
+    let set = async |queue: &str, ack_wait_ms: Option<u64>| {
+        let request = SetQueue {
+            queue: queue.to_owned(),
+            max_concurrent: None,
+            rate: None,
+            ack_wait_ms,
+        };
+        world.operations.set_queue(&namespace, request).await
+    };
+    for (said, seconds) in [
+        (Some(1_000), 1),
+        (Some(2_592_000_000), 2_592_000),
+        (None, 45),
+        (None, 45),
+    ] {
+        assert_eq!(set("orders", said).await.unwrap().ack_wait_ms, said);
+        let settings = QueueSettings {
+            queue: "orders".into(),
+            ack_wait: std::time::Duration::from_secs(seconds),
+        };
+        assert_eq!(told(), [("default".to_owned(), vec![settings])]);
+    }
+    // Of a queue that no definition names there is nothing to assert yet.
+    set("later", Some(5_000)).await.unwrap();
+    assert_eq!(told(), []);
+    for bad in [0, 999, 2_592_000_001, u64::MAX] {
+        assert_eq!(set("orders", Some(bad)).await.unwrap_err().body.code, "KN0280", "{bad}");
+    }
+    let page = world.operations.list_queues(&namespace).await.unwrap();
+    assert_eq!(page.queues.len(), 1);
+    assert_eq!(page.queues[0].ack_wait_ms, Some(5_000));
 }
 
 /// A replica of the first level could not read them; a limit may be lifted at any time.
@@ -438,6 +483,7 @@ async fn what_older_replicas_could_not_read_waits_for_the_end_of_an_upgrade() {
             queue: "orders".to_owned(),
             max_concurrent,
             rate: None,
+            ack_wait_ms: None,
         };
         let namespace = "default".into();
         let limited = world.operations.set_queue(&namespace, limit(Some(3))).await;

@@ -228,12 +228,7 @@ fn told(what: &str, name: &str, said: &Value, look: &Look) -> String {
     let mut out = vec![format!("{} {done}", output::bold(look, name))];
     let next = said["next"].as_array().map_or(&[][..], Vec::as_slice);
     let zone = said["zone"].as_str().unwrap_or("UTC");
-    let mut head = "next";
-    for at in next.iter().filter_map(Value::as_str) {
-        let label = output::dim(look, &format!("{head:<6}"));
-        out.push(format!("  {label}  {}", in_zone(at, zone)));
-        head = "";
-    }
+    out.extend(upcoming(next.iter().filter_map(Value::as_str), zone, look));
     let why_none = match (said["paused"].as_str(), said["deleted"].as_bool()) {
         (_, Some(true)) => None,
         (Some(reason), _) => Some(format!("paused: {reason}")),
@@ -243,6 +238,16 @@ fn told(what: &str, name: &str, said: &Value, look: &Look) -> String {
     let skipped = said["skipped"].as_str().map(str::to_owned);
     out.extend(skipped.or(why_none).map(|why| format!("  {why}")));
     out.join("\n")
+}
+
+/// Nominal times that come next, one a line.
+pub(super) fn upcoming<'t>(next: impl Iterator<Item = &'t str>, zone: &str, look: &Look) -> Vec<String> {
+    let heads = std::iter::once("next").chain(std::iter::repeat(""));
+    let lines = heads.zip(next).map(|(head, at)| {
+        let label = output::dim(look, &format!("{head:<6}"));
+        format!("  {label}  {}", in_zone(at, zone))
+    });
+    lines.collect()
 }
 
 /// A moment as it is in the schedule's zone, beside what it is everywhere.

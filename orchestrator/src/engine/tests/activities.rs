@@ -430,6 +430,7 @@ async fn schedule_to_close_ends_a_task_under_way() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_granted_once_and_survives_a_takeover() {
     let mut job = at_work(101, "", 1).await;
+    assert_eq!(text(&job.task, names::MAX_ATTEMPTS), "1", "what workers claim by");
     let claim = async |job: &Job, by: &str| ask(&job.world, &job.task, "claim", &[(names::CLAIM, by)], "").await;
     assert_eq!(claim(&job, "one").await, json!("granted"));
     assert_eq!(

@@ -29,6 +29,7 @@ mod sharing;
 mod sim;
 mod starts;
 mod timeouts;
+mod timers;
 mod triggers;
 mod upgrade;
 mod world;

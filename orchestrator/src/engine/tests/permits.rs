@@ -327,6 +327,7 @@ async fn an_operators_limit_of_a_queue_counts_for_every_activity_and_follows_the
             limit,
             per: Span::from_secs(1),
         }),
+        ack_wait: None,
     };
     world.store.set_queue(&say(Some(2), None)).await.unwrap();
     let seen = Seen::default();

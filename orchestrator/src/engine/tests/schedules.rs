@@ -295,6 +295,75 @@ async fn policies_hold_over_runs_that_really_overlap() {
     }
 }
 
+/// What could not be started in time while nobody was there is counted, in its schedule and for whoever watches.
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_is_counted_in_its_metric() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let mut world = world(1_000).await;
+    world.work(honest());
+    let replica = world.replica("r0");
+    let asked = json!({ "workflow": "tick", "every": "1s", "overlap": "allow_all", "catch_up_window": "10s" });
+    ask(&world, "every", "c", create(asked)).await;
+    world.until("it has begun", |world| !ticks(world).is_empty()).await;
+    replica.kill();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let before = ticks(&world).len();
+    let heir = world.replica("r0");
+    world
+        .until("it goes on", |world| ticks(world).len() >= before + 10)
+        .await;
+    ask(&world, "every", "p", json!({ "ask": "pause" })).await;
+    world.quiet().await;
+    let missed = schedule(&world, row_of(&world, "every").await.run_id)
+        .await
+        .counts
+        .missed;
+    assert!((15..=25).contains(&missed), "{missed}");
+    let line = format!("knarr_schedule_missed_catchup_window_total {missed}");
+    let metrics = handle.render();
+    assert!(metrics.lines().any(|told| told == line), "{line}:\n{metrics}");
+    heir.stop().await;
+}
+
+/// Ahead and behind for a moment, ahead for good, and back again: nothing is started early, and nothing twice.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_starts_nothing_early_or_twice() {
+    let mut world = world(1_010).await;
+    world.work(honest());
+    let replica = world.replica("r0");
+    let asked = json!({ "workflow": "tick", "every": "1s", "overlap": "allow_all" });
+    ask(&world, "every", "c", create(asked)).await;
+    world.until("it has begun", |world| ticks(world).len() >= 3).await;
+    for ms in [3_600_000, -3_600_000] {
+        let before = ticks(&world).len();
+        world.leap(ms);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        world.leap(-ms);
+        let after = ticks(&world).len();
+        assert!(
+            after <= before + 2,
+            "{before} before a moment at {ms} ms, {after} behind it"
+        );
+    }
+    world.leap(20_000);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let ahead = ticks(&world).len();
+    assert!(ahead >= 20, "it follows what stays: {ahead}");
+    world.leap(-20_000);
+    world
+        .until("it goes on", |world| ticks(world).len() >= ahead + 20)
+        .await;
+    ask(&world, "every", "p", json!({ "ask": "pause" })).await;
+    world.quiet().await;
+    assert_each_once(&world, 1);
+    for row in ticks(&world).values().flatten() {
+        assert!(row.started_at >= world.state(row.run_id).await.scheduled_at().unwrap());
+    }
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_replicas_share_schedules_and_hand_them_over() {
     let mut world = world(970).await;

@@ -93,6 +93,11 @@ pub(super) async fn what_is_said_of_a_queue_replaces_what_was_and_raises_the_epo
         queue: QueueName::new(queue),
         max_concurrent,
         rate: rate.map(|(limit, per)| QueueRate { limit, per: Span(per) }),
+        ack_wait: None,
+    };
+    let leased = |queue: &str, ack_wait: u64| QueueRow {
+        ack_wait: Some(Span(ack_wait)),
+        ..row("default", queue, None, None)
     };
     let epoch = async || store.keep(&session, &[]).await.unwrap().definitions_epoch;
     let before = epoch().await;
@@ -108,7 +113,13 @@ pub(super) async fn what_is_said_of_a_queue_replaces_what_was_and_raises_the_epo
     store.set_queue(&row("default", "never", None, None)).await.unwrap();
     assert_eq!(store.queues().await.unwrap(), std::slice::from_ref(&other));
     assert_eq!(epoch().await, before + 5);
+    let lease = leased("orders", 1);
+    store.set_queue(&lease).await.unwrap();
+    assert_eq!(store.queues().await.unwrap(), [other.clone(), lease]);
+    store.set_queue(&row("default", "orders", None, None)).await.unwrap();
+    assert_eq!(epoch().await, before + 7);
     for bad in [
+        leased("orders", 0),
         row("nowhere", "orders", Some(1), None),
         row("default", "orders", Some(0), None),
         row("default", "orders", None, Some((0, 1))),
@@ -119,7 +130,7 @@ pub(super) async fn what_is_said_of_a_queue_replaces_what_was_and_raises_the_epo
         assert!(matches!(error, StoreError::Rejected(_)), "{error:?} {bad:?}");
     }
     assert_eq!(store.queues().await.unwrap(), [other]);
-    assert_eq!(epoch().await, before + 5);
+    assert_eq!(epoch().await, before + 7);
 }
 
 pub(super) async fn limits_in_use_are_counted(rig: impl Rig) {

@@ -13,6 +13,7 @@ impl State {
         let bad_rate = row.rate.is_some_and(|rate| rate.limit < 1 || rate.per.0 == 0);
         let name = row.queue.as_str();
         if bad_rate
+            || row.ack_wait.is_some_and(|wait| wait.0 == 0)
             || row.max_concurrent.is_some_and(|limit| limit < 1)
             || name.is_empty()
             || name.contains('\0')
@@ -21,7 +22,7 @@ impl State {
             return Err(StoreError::Rejected("the limit breaks a rule of the store".to_owned()));
         }
         let key = (row.namespace.clone(), row.queue.clone());
-        if row.max_concurrent.is_none() && row.rate.is_none() {
+        if row.says_nothing() {
             self.queues.remove(&key);
         } else {
             self.queues.insert(key, row.clone());

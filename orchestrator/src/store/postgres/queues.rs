@@ -11,14 +11,15 @@ use crate::store::{LIST_LIMIT, LimitLine, LimitUse, PlaceAsked, QueueRate, Queue
 
 impl PostgresStore {
     pub(super) async fn say_of_queue(&self, row: &QueueRow) -> Result<(), StoreError> {
-        let per = row.rate.map(|rate| i64::try_from(rate.per.0).unwrap_or(i64::MAX));
+        let micros = |span: Span| i64::try_from(span.0).unwrap_or(i64::MAX);
+        let per = row.rate.map(|rate| micros(rate.per));
         let mut connection = self.reads.take().await?;
         let mut transaction = connection.begin().await.map_err(to_store_error)?;
         sqlx::query!("update cluster set definitions_epoch = definitions_epoch + 1")
             .execute(&mut *transaction)
             .await
             .map_err(to_store_error)?;
-        if row.max_concurrent.is_none() && row.rate.is_none() {
+        if row.says_nothing() {
             sqlx::query!(
                 "delete from queues where namespace = $1 and queue = $2",
                 row.namespace.as_str(),
@@ -29,15 +30,17 @@ impl PostgresStore {
             .map_err(to_store_error)?;
         } else {
             sqlx::query!(
-                "insert into queues (namespace, queue, max_concurrent, rate_limit, rate_per_us) values ($1, $2, $3, $4, $5)
+                "insert into queues (namespace, queue, max_concurrent, rate_limit, rate_per_us, ack_wait_us)
+                 values ($1, $2, $3, $4, $5, $6)
                  on conflict (namespace, queue) do update
                  set max_concurrent = excluded.max_concurrent, rate_limit = excluded.rate_limit,
-                     rate_per_us = excluded.rate_per_us",
+                     rate_per_us = excluded.rate_per_us, ack_wait_us = excluded.ack_wait_us",
                 row.namespace.as_str(),
                 row.queue.as_str(),
                 row.max_concurrent,
                 row.rate.map(|rate| rate.limit),
                 per,
+                row.ack_wait.map(micros),
             )
             .execute(&mut *transaction)
             .await
@@ -51,21 +54,24 @@ impl PostgresStore {
     pub(super) async fn all_queues(&self) -> Result<Vec<QueueRow>, StoreError> {
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
-            "select namespace, queue, max_concurrent, rate_limit, rate_per_us from queues order by namespace, queue"
+            "select namespace, queue, max_concurrent, rate_limit, rate_per_us, ack_wait_us from queues
+             order by namespace, queue"
         )
         .fetch_all(&mut *connection)
         .await
         .map_err(to_store_error)?;
         connection.put_back();
+        // The columns' checks say that they are positive.
+        let span = |micros: i64| Span(u64::try_from(micros).unwrap_or(1));
         let rows = records.into_iter().map(|record| QueueRow {
             namespace: Namespace::new(&record.namespace),
             queue: QueueName::new(&record.queue),
             max_concurrent: record.max_concurrent,
-            rate: record.rate_limit.zip(record.rate_per_us).map(|(limit, per)| QueueRate {
-                limit,
-                // The column's check says that it is positive.
-                per: Span(u64::try_from(per).unwrap_or(1)),
-            }),
+            rate: record
+                .rate_limit
+                .zip(record.rate_per_us)
+                .map(|(limit, per)| QueueRate { limit, per: span(per) }),
+            ack_wait: record.ack_wait_us.map(span),
         });
         Ok(rows.collect())
     }

@@ -3,8 +3,10 @@
 //! | §3 | test |
 //! |---|---|
 //! | initial 1 s, coefficient 2.0, maximum 100 × initial, unlimited attempts (T) | [`retries_default_to_those_of_the_field`] |
+//! | … of any initial interval | [`the_longest_pause_is_a_hundred_times_the_first_wherever_that_is_said`] |
 //! | an undo: 10 attempts, up to 5 m apart | [`retries_default_to_those_of_the_field`] |
 //! | no timeout but start-to-close without being asked for; 10 s where there are no `defaults` (with a notice) | [`timeouts_default_to_none_but_one`] |
+//! | … and an error where there are | [`a_definition_without_timeouts_is_told_of_ten_seconds_and_one_with_defaults_is_refused`] |
 //! | `schedule_to_close` alone is enough | [`schedule_to_close_stands_in_for_start_to_close`] |
 //! | `try_cancel` | [`cancellation_defaults_to_asking`] |
 
@@ -55,6 +57,67 @@ fn retries_default_to_those_of_the_field() {
         ..policy
     };
     assert_eq!(undo.retry, policy);
+}
+
+#[test]
+fn the_longest_pause_is_a_hundred_times_the_first_wherever_that_is_said() {
+    for (defaults, fields, first, longest) in [
+        (
+            "",
+            "start_to_close: 5s, retry: { initial_interval: 5s }",
+            5_000,
+            500_000,
+        ),
+        ("", "start_to_close: 5s, retry: { initial_interval: 20ms }", 20, 2_000),
+        (
+            "defaults: { start_to_close: 5s, retry: { initial_interval: 3s } }",
+            "read_only: true",
+            3_000,
+            300_000,
+        ),
+        (
+            "",
+            "start_to_close: 5s, retry: { initial_interval: 5s, maximum_interval: 7s }",
+            5_000,
+            7_000,
+        ),
+    ] {
+        let retry = activity(defaults, fields).call.retry;
+        assert_eq!(retry.initial_interval, Span::from_millis(first), "{fields}");
+        assert_eq!(retry.maximum_interval, Span::from_millis(longest), "{fields}");
+    }
+    // That of an undo is five minutes, whatever the first.
+    for (first, longest) in [("10ms", 300), ("5m", 300), ("6m", 360)] {
+        let fields = format!("compensate: {{ activity: y, retry: {{ initial_interval: {first} }} }}");
+        let Undo::Compensate(undo) = activity("", &fields).undo else {
+            panic!("{fields}")
+        };
+        assert_eq!(undo.retry.maximum_interval, Span::from_secs(longest), "{first}");
+    }
+}
+
+/// What a definition without `defaults` is told, and one with them refused for.
+#[test]
+fn a_definition_without_timeouts_is_told_of_ten_seconds_and_one_with_defaults_is_refused() {
+    let text = |defaults: &str, fields: &str| {
+        format!(
+            "workflow: w\nversion: 1\n{defaults}\nsteps:\n  - a: {{ activity: x, queue: q, read_only: true{fields} }}\n"
+        )
+    };
+    assert_eq!(
+        findings(&text("", "")),
+        ["KN0142 10 s is assumed as `start_to_close` of `a` | a"]
+    );
+    assert_eq!(accept(&text("", "")).findings[0].severity, Severity::Notice);
+    assert_eq!(
+        findings(&text("defaults: { queue: q }", "")),
+        ["KN0141 the step `a` has no `start_to_close` | a"]
+    );
+    for said in [", start_to_close: 3s", ", schedule_to_close: 3s"] {
+        for defaults in ["", "defaults: { queue: q }"] {
+            assert_eq!(findings(&text(defaults, said)), [""; 0], "{said} {defaults}");
+        }
+    }
 }
 
 #[test]

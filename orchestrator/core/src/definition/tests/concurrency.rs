@@ -39,6 +39,71 @@ fn they_are_read_and_kept_in_the_canonical_form() {
     }
 }
 
+/// Limits of the only step, as they are compiled.
+fn limiting(said: &str) -> Option<Box<crate::definition::plan::Limiting>> {
+    let steps = format!("  - a: {{ activity: x, read_only: true, {said} }}\n");
+    let nodes = accept(&with_steps(&steps)).plan.nodes.into_iter();
+    let mut limits = nodes.filter_map(|node| match node.kind {
+        crate::definition::plan::NodeKind::Activity(activity) => Some(activity.limiting),
+        _ => None,
+    });
+    limits.next().unwrap()
+}
+
+#[test]
+fn limits_of_activities_are_per_second_for_all_and_by_no_priority_unless_they_say_so() {
+    assert!(limiting("input: 1").is_none(), "nothing is said");
+    let rate = limiting("rate: { limit: 20 }").unwrap();
+    assert!(rate.concurrency.is_none() && rate.priority.is_none() && rate.fairness_key.is_none());
+    let rate = rate.rate.unwrap();
+    assert_eq!((rate.to.limit, rate.to.per), (20, Span::from_secs(1)));
+    assert!(rate.key.is_none());
+    let all = "concurrency: { limit: 3, key: input.c }, rate: { limit: 4, per: 2m, key: input.c }, priority: 2, \
+               fairness_key: input.t";
+    let all = limiting(all).unwrap();
+    let (concurrency, rate) = (all.concurrency.unwrap(), all.rate.unwrap());
+    assert_eq!((concurrency.to, concurrency.key.is_some()), (3, true));
+    assert_eq!((rate.to.limit, rate.to.per), (4, Span::from_secs(120)));
+    assert!(rate.key.is_some() && all.fairness_key.is_some());
+    assert_eq!(all.priority, Some(2));
+    let hash = |said: &str| {
+        accept(&with_steps(&format!(
+            "  - a: {{ activity: x, read_only: true, {said} }}\n"
+        )))
+        .hash
+    };
+    assert_eq!(hash("rate: { limit: 20 }"), hash("rate: { limit: 20, per: 1s }"));
+}
+
+#[test]
+fn limits_and_priorities_are_taken_at_their_bounds_and_not_one_past_them() {
+    for said in [
+        "concurrency: { limit: 1 }",
+        "concurrency: { limit: 1000000 }",
+        "rate: { limit: 1 }",
+        "rate: { limit: 1000000 }",
+        "priority: 1",
+        "priority: 5",
+    ] {
+        assert!(limiting(said).is_some(), "{said}");
+    }
+    for said in [
+        "concurrency: { limit: 0 }",
+        "concurrency: { limit: 1000001 }",
+        "rate: { limit: 0 }",
+        "rate: { limit: 1000001, per: 1h }",
+        "priority: 0",
+        "priority: 6",
+    ] {
+        let steps = format!("  - a: {{ activity: x, read_only: true, {said} }}\n");
+        let found = findings(&with_steps(&steps));
+        assert!(
+            matches!(&found[..], [one] if one.starts_with("KN0111")),
+            "{said}: {found:?}"
+        );
+    }
+}
+
 #[test]
 fn what_is_wrong_is_marked_and_the_near_word_named() {
     for (said, found) in [

@@ -47,6 +47,80 @@ fn they_are_part_of_the_hash_and_come_back_from_the_canonical_form() {
 }
 
 #[test]
+fn what_a_trigger_does_not_say_is_usual() {
+    use crate::trigger::spec::{Conflict, Reuse};
+    let of = |trigger: &str| {
+        let mut plan = read(&with(trigger)).unwrap().plan;
+        plan.triggers.remove(0)
+    };
+    let said_nothing = of("{ stream: S }");
+    assert_eq!((said_nothing.begin, said_nothing.gather), (Begin::New, None));
+    assert!(said_nothing.filter.is_none() && said_nothing.input.is_none());
+    assert_eq!(&*said_nothing.source.subject, ">", "all of the stream");
+    let act = &said_nothing.act;
+    assert_eq!(
+        (act.start, &act.signal, act.reuse, act.conflict),
+        (true, &None, Reuse::AllowDuplicate, Conflict::Fail)
+    );
+    let signals = of("{ stream: S, id: event.data, signal: paid }");
+    assert!(!signals.act.start, "it starts nothing unless it is told to");
+    let second = Span::from_secs;
+    for (said, gather) in [
+        (
+            "batch: {}",
+            Gather::Batch {
+                max: 100,
+                wait: second(1),
+            },
+        ),
+        (
+            "batch: { max: 7 }",
+            Gather::Batch {
+                max: 7,
+                wait: second(1),
+            },
+        ),
+        (
+            "batch: { wait: 9s }",
+            Gather::Batch {
+                max: 100,
+                wait: second(9),
+            },
+        ),
+        (
+            "batch: { max: 1000 }",
+            Gather::Batch {
+                max: 1_000,
+                wait: second(1),
+            },
+        ),
+        (
+            "debounce: 2s",
+            Gather::Debounce {
+                quiet: second(2),
+                max_wait: second(20),
+            },
+        ),
+        (
+            "debounce: { quiet: 2s, max_wait: 2s }",
+            Gather::Debounce {
+                quiet: second(2),
+                max_wait: second(2),
+            },
+        ),
+        (
+            "debounce: 30d",
+            Gather::Debounce {
+                quiet: second(2_592_000),
+                max_wait: second(2_592_000),
+            },
+        ),
+    ] {
+        assert_eq!(of(&format!("{{ stream: S, {said} }}")).gather, Some(gather), "{said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_one_has_its_place() {
     for (trigger, code, mark) in [
         ("{ stream: KNARR_IN }", trigger_code::OWN_SUBJECT, "KNARR_IN"),

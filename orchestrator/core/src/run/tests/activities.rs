@@ -3,8 +3,8 @@
 //! | §3 | test |
 //! |---|---|
 //! | retry defaults (T), their exact values | `definition::tests::activities`, [`super::attempts`], `retry::tests` |
-//! | start-to-close is retried (T) | [`super::attempts`], [`super::deadlines`] |
-//! | a missed heartbeat is retried (T) | [`a_missed_heartbeat_is_retried`] |
+//! | start-to-close and heartbeat are retried, the other two are not (T) | [`start_to_close_and_heartbeat_are_retried_and_the_other_two_are_not`] |
+//! | a missed heartbeat, and what is one | [`a_missed_heartbeat_is_retried`] |
 //! | schedule-to-start is not retried (T); *failed* if the task was taken out | [`a_task_that_nobody_took_in_time_is_taken_back`] |
 //! | schedule-to-start expires only for tasks that have not been delivered | [`a_task_that_cannot_be_taken_back_was_delivered`] |
 //! | schedule-to-close spans the attempts and is not retried (T) | [`schedule_to_close_spans_the_attempts`], [`an_attempt_ends_at_schedule_to_close`] |
@@ -124,6 +124,42 @@ fn a_missed_heartbeat_is_retried() {
     assert_eq!(run.message(), "no heartbeat for 3000 ms");
     assert_eq!(run.outcome("a"), StepOutcome::Unknown);
     assert_eq!(run.undone(), ["undo a"]);
+}
+
+/// The four timeouts of a step that may be tried for ever: which of them are tried again, and what the others leave known.
+#[test]
+fn start_to_close_and_heartbeat_are_retried_and_the_other_two_are_not() {
+    let of = |timeouts: Timeouts| run(vec![act("a").attempts(None).timeouts(timeouts)]);
+    let mut to_end = of(NONE);
+    to_end.time_out("do a");
+    to_end.wake_next();
+    assert_eq!(to_end.dispatched(), ["do a", "do a#2"], "start_to_close");
+
+    let mut beating = of(heartbeat(3));
+    beating.beat("do a", None);
+    beating.time_out("do a");
+    beating.wake_next();
+    assert_eq!(beating.dispatched(), ["do a", "do a#2"], "heartbeat");
+
+    let mut waiting = of(to_start(3));
+    let task = waiting.task("do a");
+    waiting.later(3);
+    waiting.wake_in_backlog();
+    waiting.take(Input::Withdrawn { task, withdrawn: true });
+    assert_eq!(
+        (waiting.dispatched(), waiting.outcome("a"), waiting.status()),
+        (vec!["do a".to_owned()], StepOutcome::Failed, Status::Failed),
+        "schedule_to_start"
+    );
+
+    let mut late = of(to_close(3));
+    late.later(3);
+    late.wake();
+    assert_eq!(
+        (late.dispatched(), late.outcome("a")),
+        (vec!["do a".to_owned(), "undo a".to_owned()], StepOutcome::Unknown),
+        "schedule_to_close"
+    );
 }
 
 #[test]

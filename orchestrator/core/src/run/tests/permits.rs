@@ -84,6 +84,41 @@ fn a_task_goes_out_when_it_is_granted_and_its_end_gives_the_permit_back() {
     assert_eq!((said(&run), run.state.wake_at()), (vec![], None));
 }
 
+/// Its task goes out with the transition that schedules it, and neither a message nor a word in its events is about limits.
+#[test]
+fn an_activity_without_limits_pays_nothing_for_them() {
+    let mut run = super::dsl::run(vec![act("a"), act("b")]);
+    assert_eq!(run.dispatched(), ["do a"]);
+    let effects = run.complete("do a");
+    assert!(matches!(effects.as_slice(), [Effect::Dispatch(_)]), "{effects:?}");
+    run.fail("do b");
+    assert_eq!(run.dispatched(), ["do a", "do b", "undo a"]);
+    run.complete("undo a");
+    let asks = |effect: &Effect| matches!(effect, Effect::Send { .. });
+    assert!(!run.sent.iter().any(asks), "nobody is asked: {:?}", run.sent);
+    let told = serde_json::to_string(&run.events()).unwrap();
+    for word in ["limit", "permit", "priority", "fairness", "task_opened"] {
+        assert!(!told.contains(word), "{word}: {told}");
+    }
+    let stored = serde_json::to_string(&run.state).unwrap();
+    assert!(!stored.contains("permit") && !stored.contains("limits"), "{stored}");
+}
+
+#[test]
+fn who_says_nothing_of_priority_and_fairness_asks_with_three_and_under_the_key_of_the_limit() {
+    for (key, fairness_key) in [(None, ""), (Some("${ input.customer }"), "7")] {
+        let limits = LimitsDef {
+            concurrency: Some((1, key)),
+            ..LimitsDef::default()
+        };
+        let run = Run::started(plan(vec![act("a").limits(limits)]), begin(json!({"customer": 7}))).unwrap();
+        let Body::Ask(ask) = &*run.pending()[0].1.clone() else {
+            panic!()
+        };
+        assert_eq!((ask.priority, &*ask.fairness_key), (3, fairness_key));
+    }
+}
+
 #[test]
 fn who_waits_for_the_next_attempt_has_no_permit() {
     let mut run = Run::of(plan(vec![limited("a").attempts(None)]));

@@ -335,6 +335,19 @@ fn what_is_older_than_the_catch_up_window_is_missed_and_counted() {
     assert_eq!(nightly.started().len(), 1);
 }
 
+/// Without a word about it: a year, to the microsecond.
+#[test]
+fn what_is_a_year_late_is_made_up_for_and_a_microsecond_more_is_not() {
+    const YEAR_US: i64 = 365 * 86_400 * SECOND;
+    for (more, missed) in [(0, 0), (1, 1)] {
+        let mut nightly = Actor::new("every: 30d\noverlap: allow_all");
+        let first = nightly.schedule().next.unwrap().at;
+        nightly.wake(Timestamp(first.0 + YEAR_US + more));
+        let counts = nightly.schedule().counts;
+        assert_eq!((counts.missed, counts.started), (missed, 13 - missed));
+    }
+}
+
 #[test]
 fn what_waits_for_its_jitter_is_not_late() {
     let mut nightly = Actor::new("every: 1h\njitter: 30m\noverlap: allow_all\ncatch_up_window: 10s");

@@ -150,3 +150,19 @@ async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
     assert_eq!(lost(&mut from).await, (3, "other".to_owned()));
     assert_eq!(state().await, 0);
 }
+
+/// What an operator says of it counts for the consumer that is there, with the tasks that it has given out.
+#[tokio::test]
+async fn the_lease_of_a_queue_that_is_there_is_changed() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, _, mut settings) = queue_q();
+    for seconds in [30, 2, 86_400] {
+        settings[0].ack_wait = Duration::from_secs(seconds);
+        bus.ensure_queues(&namespace, &settings).await.unwrap();
+        let info = "$JS.API.CONSUMER.INFO.KNARR_TASKS_a.q_q";
+        let info = bus.client().request(info, Bytes::new()).await.unwrap();
+        let info: Value = serde_json::from_slice(&info.payload).unwrap();
+        assert_eq!(info["config"]["ack_wait"], seconds * 1_000_000_000);
+    }
+}
