@@ -517,18 +517,18 @@ mod tests {
 
     #[test]
     fn an_open_loop_starts_what_is_due_whatever_is_answered() {
-        let url = server(|_| vec![STORED]);
-        let live = Arc::new(Live::default());
-        let seen = drive(&url, &plan(Load::Rate(500.0)), Instant::now(), &live).unwrap();
+        let drive_for = |drain, url: &str| {
+            let plan = Plan {
+                drain,
+                ..plan(Load::Rate(500.0))
+            };
+            drive(url, &plan, Instant::now(), &Arc::new(Live::default())).unwrap()
+        };
+        // It waits in vain for all of them.
+        let seen = drive_for(Duration::from_secs(2), &server(|_| vec![STORED]));
         assert_eq!((seen.started, seen.lost), (50, 50));
-        let url = server(|_| vec![STORED, DONE]);
-        let seen = drive(
-            &url,
-            &plan(Load::Rate(500.0)),
-            Instant::now(),
-            &Arc::new(Live::default()),
-        )
-        .unwrap();
+        // It waits for none that is answered.
+        let seen = drive_for(Duration::from_secs(3_600), &server(|_| vec![STORED, DONE]));
         assert_eq!((seen.latency_us.len(), seen.lost), (50, 0));
     }
 
@@ -537,7 +537,11 @@ mod tests {
         let url = server(|_| vec![STORED, DONE]);
         // The whole window lies in the past before the first start can go out.
         let began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        let seen = drive(&url, &plan(Load::Rate(500.0)), began, &Arc::new(Live::default())).unwrap();
+        let plan = Plan {
+            drain: Duration::from_secs(3_600),
+            ..plan(Load::Rate(500.0))
+        };
+        let seen = drive(&url, &plan, began, &Arc::new(Live::default())).unwrap();
         assert_eq!((seen.started, seen.lost), (50, 0));
     }
 
