@@ -40,10 +40,7 @@ pub(super) fn analyse(source: &str) -> Result<Analysis, ExpressionError> {
         return Err(ExpressionError::new(source, message));
     }
     let tree = parse_expr(source).map_err(|error| from_engine(source, &error))?;
-    let mut walk = Walk {
-        source,
-        references: Vec::new(),
-    };
+    let mut walk = Walk::of(source);
     walk.visit(&tree)?;
     let shape = shape(&tree);
     Ok(Analysis {
@@ -68,7 +65,7 @@ fn shape(tree: &ast::Expr<'_>) -> Shape {
 }
 
 /// The path an expression is, if it is nothing else.
-fn path_of(expression: &ast::Expr<'_>) -> Option<(Path, Span)> {
+pub(super) fn path_of(expression: &ast::Expr<'_>) -> Option<(Path, Span)> {
     let (root, segments, span) = chain(expression)?;
     let complete = segments.iter().all(Option::is_some);
     complete.then(|| {
@@ -122,14 +119,21 @@ fn constant_segment(expression: &ast::Expr<'_>) -> Option<Segment> {
     }
 }
 
-struct Walk<'s> {
+pub(super) struct Walk<'s> {
     source: &'s str,
-    references: Vec<Reference>,
+    pub(super) references: Vec<Reference>,
 }
 
 type Pending<'t, 's> = Vec<(&'t ast::Expr<'s>, bool)>;
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(super) fn of(source: &'a str) -> Self {
+        Self {
+            source,
+            references: Vec::new(),
+        }
+    }
+
     /// In the order of the source; with a stack of its own, because trees are as deep as sources are long.
     fn visit(&mut self, tree: &ast::Expr<'_>) -> Result<(), ExpressionError> {
         let mut pending: Pending<'_, '_> = vec![(tree, false)];
@@ -141,7 +145,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn visit_one<'t, 's>(
+    /// What it reads by itself is added to the references, and its parts to `children`, with whether each is guarded.
+    pub(super) fn visit_one<'t, 's>(
         &mut self,
         expression: &'t ast::Expr<'s>,
         guarded: bool,

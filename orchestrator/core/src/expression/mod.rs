@@ -13,6 +13,7 @@ mod convert;
 mod environment;
 mod filters;
 mod path;
+mod presence;
 mod projection;
 mod template;
 
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub use environment::{FILTERS, FUNCTIONS, TESTS};
 pub use path::{Path, Segment};
+pub(crate) use presence::{Formula, Presence};
 pub use template::{Part, Template, split};
 
 use convert::Budget;
@@ -94,6 +96,16 @@ pub struct Reference {
     pub guarded: bool,
     /// Where in the source, in bytes.
     pub range: Range<usize>,
+}
+
+impl Reference {
+    /// It asks whether a part of the other's way is there (`steps.x is defined`).
+    pub(crate) fn guards(&self, other: &Self) -> bool {
+        self.guarded
+            && self.path.root == other.path.root
+            && other.path.segments.starts_with(&self.path.segments)
+            && !(self.path.segments.is_empty() && self.path.root.as_ref() == "steps")
+    }
 }
 
 /// A compiled expression.
@@ -169,6 +181,29 @@ impl Expression {
     /// Every path read, in the order of the source.
     pub fn references(&self) -> &[Reference] {
         &self.references
+    }
+
+    /// What it does where something that it reads is missing, whatever the data.
+    pub(crate) fn presence(&self) -> Result<Presence, ExpressionError> {
+        let mut presence = Presence::of(&self.source, &self.references)?;
+        let asked: Option<Vec<_>> = self
+            .references
+            .iter()
+            .map(|it| presence::base(&it.path).filter(|_| it.guarded))
+            .collect();
+        let unknown = presence.surely_true == Formula::Never && presence.surely_false == Formula::Never;
+        // Where all that it reads is missing, there is nothing that its value could hang on.
+        if let Some(asked) = asked.filter(|asked| unknown && !asked.is_empty())
+            && let Ok(truth) = self.is_true(&Nothing)
+        {
+            let missing = Formula::all(asked.into_iter().map(Formula::Missing));
+            *(if truth {
+                &mut presence.surely_true
+            } else {
+                &mut presence.surely_false
+            }) = missing;
+        }
+        Ok(presence)
     }
 
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<Arc<Value>, ExpressionError> {
@@ -249,6 +284,22 @@ impl Expression {
 
     fn error(&self, message: String) -> ExpressionError {
         ExpressionError::new(&self.source, message)
+    }
+}
+
+struct Nothing;
+
+impl Scope for Nothing {
+    fn root(&self, _: &str) -> Option<Cow<'_, Value>> {
+        None
+    }
+
+    fn step(&self, _: &str) -> Option<&Arc<Value>> {
+        None
+    }
+
+    fn input(&self) -> Option<&Arc<Value>> {
+        None
     }
 }
 

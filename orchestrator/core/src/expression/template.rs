@@ -152,13 +152,21 @@ impl Template {
 
     /// Every path read, in the order of the structure.
     pub fn references(&self) -> Vec<&Reference> {
-        let mut references = Vec::new();
+        self.expressions()
+            .into_iter()
+            .flat_map(Expression::references)
+            .collect()
+    }
+
+    /// In the order of the structure.
+    pub(crate) fn expressions(&self) -> Vec<&Expression> {
+        let mut expressions = Vec::new();
         match &self.root {
             Root::Constant(_) => {}
-            Root::Expression(expression) => references.extend(expression.references()),
-            Root::Tree(node) => node.collect_references(&mut references),
+            Root::Expression(expression) => expressions.push(expression),
+            Root::Tree(node) => node.collect_expressions(&mut expressions),
         }
-        references
+        expressions
     }
 }
 
@@ -284,19 +292,20 @@ impl Node {
         }
     }
 
-    fn collect_references<'a>(&'a self, references: &mut Vec<&'a Reference>) {
+    fn collect_expressions<'a>(&'a self, expressions: &mut Vec<&'a Expression>) {
         match self {
             Self::Constant(_) => {}
-            Self::Expression(expression) => references.extend(expression.references()),
+            Self::Expression(expression) => expressions.push(expression),
             Self::Text(parts) => {
-                for part in parts {
-                    if let TextPart::Expression(expression) = part {
-                        references.extend(expression.references());
-                    }
-                }
+                expressions.extend(parts.iter().filter_map(|part| match part {
+                    TextPart::Literal(_) => None,
+                    TextPart::Expression(expression) => Some(expression),
+                }));
             }
-            Self::Array(nodes) => nodes.iter().for_each(|node| node.collect_references(references)),
-            Self::Object(entries) => entries.iter().for_each(|(_, node)| node.collect_references(references)),
+            Self::Array(nodes) => nodes.iter().for_each(|node| node.collect_expressions(expressions)),
+            Self::Object(entries) => entries
+                .iter()
+                .for_each(|(_, node)| node.collect_expressions(expressions)),
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! | in the definition | in the plan that is explored |
 //! |---|---|
-//! | a condition, a list | left open ([`super::choice`]) |
-//! | an input, an output, a body, what a loop collects | reads each step and variable that it reads unguarded, and nothing of them |
+//! | a condition that asks only what is there (`steps.x is defined`) | kept |
+//! | another condition, a list | left open ([`super::choice`]), as far as what is there does not decide it |
+//! | an input, an output, a body, what a loop collects | reads each step and variable that it reads unguarded, where it does, and nothing of them |
 //! | a `set` | its constant, else an opaque value, after the same reading |
 //! | `wait`, timeouts | kept, and never due before they are chosen to be |
 //! | start-to-close, and the other timeouts of activities | so long that no task is ever late: how they end an attempt is explored as its outcome |
@@ -13,14 +14,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::choice::{Choices, OPAQUE, Open, OpenKind};
+use super::choice::{Choices, OPAQUE, Open, OpenKind, Place, Variants};
 use super::{MAX_ITEMS, MAX_ITERATIONS};
 use crate::definition::duration;
 use crate::definition::plan::{
     Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Node, NodeId, NodeKind, Parallel, Plan,
     RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
-use crate::expression::{Expression, ExpressionError, Reference, Segment, Template};
+use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Template};
 use crate::time::Span;
 
 pub(super) struct Model {
@@ -69,10 +70,7 @@ impl Maker<'_> {
     fn node(&mut self, id: NodeId) -> Result<Node, ExpressionError> {
         let node = self.original.node(id);
         let condition = match &node.condition {
-            Some(condition) => {
-                self.leave_open(id, OpenKind::If, condition);
-                Some(stand_in()?)
-            }
+            Some(condition) => Some(self.condition(id, Place::If, condition)?),
             None => None,
         };
         Ok(Node {
@@ -105,9 +103,8 @@ impl Maker<'_> {
                     node: id,
                     kind: OpenKind::List,
                     text: each.list.source(),
-                    stable: each.list.references().into_iter().all(|it| self.is_stable(it)),
+                    stable: each.list.references().into_iter().all(|it| self.is_stable(it, None)),
                     of_vars: None,
-                    check: String::new(),
                 });
                 NodeKind::ForEach(Box::new(ForEach {
                     list: Template::compile(&Value::Array(Vec::new()))?,
@@ -122,24 +119,20 @@ impl Maker<'_> {
                     .iter()
                     .enumerate()
                     .map(|(at, case)| {
-                        let when = case.when.as_ref().map(|when| {
-                            self.leave_open(id, OpenKind::Case(at), when);
-                            stand_in()
-                        });
-                        let body = case.body;
-                        let when = when.transpose()?;
-                        Ok(Case { when, body })
+                        let when = case.when.as_ref();
+                        let when = when.map(|when| self.condition(id, Place::Case(at), when));
+                        Ok(Case {
+                            when: when.transpose()?,
+                            body: case.body,
+                        })
                     })
                     .collect::<Result<_, ExpressionError>>()?,
             ),
-            NodeKind::While(repeat) => {
-                self.leave_open(id, OpenKind::While, &repeat.when);
-                NodeKind::While(Box::new(While {
-                    when: stand_in()?,
-                    max_iterations: repeat.max_iterations.min(MAX_ITERATIONS),
-                    body: repeat.body,
-                }))
-            }
+            NodeKind::While(repeat) => NodeKind::While(Box::new(While {
+                when: self.condition(id, Place::While, &repeat.when)?,
+                max_iterations: repeat.max_iterations.min(MAX_ITERATIONS),
+                body: repeat.body,
+            })),
             NodeKind::Try(guard) => NodeKind::Try(Try {
                 body: guard.body,
                 catches: guard
@@ -189,26 +182,45 @@ impl Maker<'_> {
         })
     }
 
-    fn leave_open(&mut self, node: NodeId, kind: OpenKind, condition: &Expression) {
+    fn condition(&mut self, node: NodeId, place: Place, condition: &Expression) -> Result<Expression, ExpressionError> {
+        let presence = condition.presence()?;
+        let fine = Presence::has_all(&presence.reads);
+        let (truth, falsehood) = (&presence.surely_true, &presence.surely_false);
+        if presence.is_known() {
+            return Expression::compile(&checked(truth, &fine));
+        }
         let references = condition.references();
         // One that reads nothing goes the same way for ever: a loop by it has no end of its own.
         let of_vars = references.iter().all(|it| &*it.path.root == "vars");
+        let variants = Variants {
+            open: Formula::all([fine.clone(), Formula::any([truth.clone(), falsehood.clone()])]).not(),
+            decided: truth.clone(),
+            of_false: checked(truth, &fine),
+            of_true: checked(&falsehood.not(), &fine),
+        };
         self.open.push(Open {
             node,
-            kind,
+            kind: OpenKind::Condition(place, variants),
             text: condition.source().to_owned(),
-            stable: references.iter().all(|reference| self.is_stable(reference)),
+            stable: references.iter().all(|it| self.is_stable(it, Some(&presence))),
             of_vars: of_vars.then(|| Expression::compile(condition.source()).ok()).flatten(),
-            check: check(references.iter()),
         });
+        stand_in()
     }
 
-    /// Whether what is read never changes in a run, once it is there.
-    fn is_stable(&self, reference: &Reference) -> bool {
-        match &*reference.path.root {
-            "input" | "run" => true,
-            // Whether it is there may change.
-            "steps" if !reference.guarded => reference.path.step().is_some_and(|id| !self.is_in_loop(id)),
+    /// Whether what is read never changes in a run, as far as it decides anything.
+    fn is_stable(&self, reference: &Reference, presence: Option<&Presence>) -> bool {
+        let path = &reference.path;
+        match (&*path.root, path.step()) {
+            ("input" | "run", _) => true,
+            ("steps", Some(id)) if !self.is_in_loop(id) => {
+                // Whether it is there may change. Then it must be there wherever anything is left open.
+                let base = format!("steps.{id}");
+                let decides = |it: &Presence| {
+                    Formula::any([it.surely_true.without(&base), it.surely_false.without(&base)]) == Formula::Always
+                };
+                !reference.guarded || presence.is_some_and(decides)
+            }
             _ => false,
         }
     }
@@ -267,18 +279,13 @@ fn call(call: &Call) -> Result<Call, ExpressionError> {
     })
 }
 
-/// What is read unguarded, as far as it may be missing: a step's output as a whole, a variable, the error.
-fn needed<'r>(references: impl Iterator<Item = &'r Reference>) -> BTreeSet<String> {
-    let unguarded = references.filter(|reference| !reference.guarded);
-    let paths = unguarded.filter_map(|reference| {
-        let path = &reference.path;
-        match (&*path.root, path.segments.first()) {
-            (root @ ("steps" | "vars"), Some(Segment::Key(name))) => Some(format!("{root}.{name}")),
-            ("error", _) => Some("error".to_owned()),
-            _ => None,
-        }
-    });
-    paths.collect()
+/// What may be missing where it is read, and when: of every expression by itself.
+fn reads<'t>(templates: impl Iterator<Item = &'t Template>) -> Result<BTreeSet<(String, Formula)>, ExpressionError> {
+    let mut reads = BTreeSet::new();
+    for expression in templates.flat_map(Template::expressions) {
+        reads.extend(expression.presence()?.reads);
+    }
+    Ok(reads)
 }
 
 fn reading(template: Option<&Template>) -> Result<Option<Template>, ExpressionError> {
@@ -286,34 +293,39 @@ fn reading(template: Option<&Template>) -> Result<Option<Template>, ExpressionEr
 }
 
 fn reading_all<const N: usize>(templates: [Option<&Template>; N]) -> Result<Option<Template>, ExpressionError> {
-    let references = templates.into_iter().flatten().flat_map(Template::references);
-    let paths = needed(references);
-    if paths.is_empty() {
+    let reads = reads(templates.into_iter().flatten())?;
+    if reads.is_empty() {
         return Ok(None);
     }
-    let list: Value = paths.iter().map(|path| format!("${{ {path} }}")).collect();
+    let list: Value = reads
+        .iter()
+        .map(|(path, when)| match when {
+            Formula::Always => format!("${{ {path} }}"),
+            when => format!("${{ {path} if {when} else none }}"),
+        })
+        .collect();
     Template::compile(&list).map(Some)
 }
 
 fn variable(template: &Template) -> Result<Template, ExpressionError> {
-    let references = template.references();
-    if references.is_empty() {
+    if template.references().is_empty() {
         // What is computed of nothing is as good as opaque, and so is what would have to be escaped.
         let plain = template.constant().filter(|value| !value.to_string().contains("${"));
         return plain.map_or_else(|| constant(OPAQUE), Template::compile);
     }
-    let check = check(references.into_iter());
-    Template::compile(&Value::String(format!("${{ '{OPAQUE}' if ({check}) }}")))
+    let reads: Vec<_> = reads(std::iter::once(template))?.into_iter().collect();
+    match Presence::has_all(&reads) {
+        Formula::Always => constant(OPAQUE),
+        fine => Template::compile(&Value::String(format!("${{ '{OPAQUE}' if {fine} else missing.data }}"))),
+    }
 }
 
-/// A condition that is true, and fails where something is missing.
-fn check<'r>(references: impl Iterator<Item = &'r Reference>) -> String {
-    let paths = needed(references);
-    if paths.is_empty() {
-        return "true".to_owned();
+/// A condition that fails where something is missing.
+fn checked(truth: &Formula, fine: &Formula) -> String {
+    match fine {
+        Formula::Always => truth.to_string(),
+        fine => format!("({truth}) if {fine} else missing.data"),
     }
-    let defined: Vec<_> = paths.iter().map(|path| format!("{path} is defined")).collect();
-    format!("true if ({}) else missing.data", defined.join(" and "))
 }
 
 fn constant(text: &str) -> Result<Template, ExpressionError> {

@@ -1,7 +1,8 @@
 //! What the data decides, and nobody knows here: conditions and the lengths of lists.
 //!
 //! An undecided one is an expression that leads to nothing and names itself. A transition that meets it fails there, which
-//! its events tell; it is then made again, once for each way the choice can go.
+//! its events tell; it is then made again, once for each way the choice can go. A condition that asks what is there as well
+//! (`steps.x is defined and input.y`) is undecided only where that alone does not decide it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use super::MAX_ITEMS;
 use crate::definition::plan::{NodeId, NodeKind, Plan};
-use crate::expression::{Expression, ExpressionError, Scope, Template};
+use crate::expression::{Expression, ExpressionError, Formula, Scope, Template};
 use crate::run::{Event, State};
 
 /// What every opaque value is.
@@ -18,21 +19,26 @@ pub(super) const OPAQUE: &str = "any value";
 const UNDECIDED: &str = "undecided.choice_";
 
 pub(super) struct Choice {
-    node: NodeId,
-    place: Place,
+    /// Where it is asked. What goes the same way every time may be asked in many places.
+    sites: Vec<Site>,
     /// As the author wrote it.
     pub(super) text: String,
     /// Goes the same way every time it is asked in a run.
     pub(super) stable: bool,
     /// Reads nothing but variables: evaluated where those hold constants.
     of_vars: Option<Expression>,
-    variants: Vec<Option<Variant>>,
-    /// The one that is in the plan.
+    /// The variant that is in the plan.
     current: usize,
 }
 
+struct Site {
+    node: NodeId,
+    place: Place,
+    variants: Vec<Option<Variant>>,
+}
+
 #[derive(Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     If,
     Case(usize),
     While,
@@ -57,21 +63,49 @@ pub(super) struct Open {
     pub(super) text: String,
     pub(super) stable: bool,
     pub(super) of_vars: Option<Expression>,
-    /// Is true where everything is there that the original reads, and fails where not.
-    pub(super) check: String,
+}
+
+/// Of a condition.
+pub(super) struct Variants {
+    /// When it hangs on the data, or something is missing that it reads.
+    pub(super) open: Formula,
+    /// How it goes else.
+    pub(super) decided: Formula,
+    pub(super) of_false: String,
+    pub(super) of_true: String,
 }
 
 pub(super) enum OpenKind {
-    If,
-    Case(usize),
-    While,
+    Condition(Place, Variants),
     List,
+}
+
+impl Open {
+    fn is_list(&self) -> bool {
+        matches!(self.kind, OpenKind::List)
+    }
 }
 
 impl Choices {
     pub(super) fn of(open: Vec<Open>) -> Result<Self, ExpressionError> {
-        let choices = open.into_iter().enumerate().map(|(index, open)| choice(index, open));
-        choices.collect::<Result<_, _>>().map(Self)
+        let mut choices: Vec<Choice> = Vec::new();
+        for open in open {
+            let is_same =
+                |it: &Choice| it.stable && open.stable && it.text == open.text && it.is_list() == open.is_list();
+            let same = choices.iter().position(is_same);
+            let site = site(same.unwrap_or(choices.len()), &open)?;
+            match same {
+                Some(at) => choices[at].sites.push(site),
+                None => choices.push(Choice {
+                    sites: vec![site],
+                    text: open.text,
+                    stable: open.stable,
+                    of_vars: open.of_vars,
+                    current: 0,
+                }),
+            }
+        }
+        Ok(Self(choices))
     }
 
     pub(super) fn get(&self, index: usize) -> &Choice {
@@ -93,22 +127,23 @@ impl Choices {
                 .iter()
                 .find(|(of, _)| *of == index)
                 .map_or(0, |(_, variant)| *variant);
-            if wanted != choice.current
-                && let Some(variant) = choice.variants[wanted].take()
-            {
-                let before = exchange(plan, choice, variant);
-                let current = choice.current;
-                choice.variants[current] = before;
-                choice.current = wanted;
+            if wanted == choice.current {
+                continue;
             }
+            for site in &mut choice.sites {
+                if let Some(variant) = site.variants[wanted].take() {
+                    site.variants[choice.current] = exchange(plan, site, variant);
+                }
+            }
+            choice.current = wanted;
         }
     }
 
     /// Moves the undecided variants into the plan that is to be explored.
     pub(super) fn install(&mut self, plan: &mut Plan) {
-        for choice in &mut self.0 {
-            if let Some(variant) = choice.variants[0].take() {
-                exchange(plan, choice, variant);
+        for site in self.0.iter_mut().flat_map(|choice| &mut choice.sites) {
+            if let Some(variant) = site.variants[0].take() {
+                exchange(plan, site, variant);
             }
         }
     }
@@ -136,15 +171,23 @@ impl Choices {
                 return vec![if truth { TRUE } else { FALSE }];
             }
         }
-        (1..choice.variants.len()).collect()
+        if choice.is_list() {
+            (1..=MAX_ITEMS + 1).collect()
+        } else {
+            vec![FALSE, TRUE]
+        }
     }
 }
 
 impl Choice {
+    fn is_list(&self) -> bool {
+        self.sites.iter().any(|site| matches!(site.place, Place::List))
+    }
+
     pub(super) fn words(&self, way: usize) -> String {
-        match self.place {
-            Place::List => format!("`{}` has {}", self.text, items(way - 1)),
-            _ if way == TRUE => format!("`{}` is true", self.text),
+        match way {
+            way if self.is_list() => format!("`{}` has {}", self.text, items(way - 1)),
+            TRUE => format!("`{}` is true", self.text),
             _ => format!("`{}` is false", self.text),
         }
     }
@@ -157,19 +200,17 @@ fn items(count: usize) -> String {
     }
 }
 
-fn choice(index: usize, open: Open) -> Result<Choice, ExpressionError> {
+fn site(index: usize, open: &Open) -> Result<Site, ExpressionError> {
     let undecided = format!("{UNDECIDED}{index}");
     let condition = |text: &str| Expression::compile(text).map(|it| Some(Variant::Condition(it)));
-    let (place, variants) = match open.kind {
-        OpenKind::If | OpenKind::Case(_) | OpenKind::While => {
-            let place = match open.kind {
-                OpenKind::Case(case) => Place::Case(case),
-                OpenKind::While => Place::While,
-                _ => Place::If,
+    let (place, variants) = match &open.kind {
+        OpenKind::Condition(place, variants) => {
+            let first = match &variants.open {
+                Formula::Always => undecided,
+                open => format!("{undecided} if {open} else ({})", variants.decided),
             };
-            let check = &open.check;
-            let not = format!("not ({check})");
-            (place, vec![condition(&undecided)?, condition(&not)?, condition(check)?])
+            let [of_false, of_true] = [&variants.of_false, &variants.of_true].map(|text| condition(text));
+            (*place, vec![condition(&first)?, of_false?, of_true?])
         }
         OpenKind::List => {
             let list = |value: Value| Template::compile(&value).map(|it| Some(Variant::List(it)));
@@ -180,20 +221,16 @@ fn choice(index: usize, open: Open) -> Result<Choice, ExpressionError> {
             (Place::List, variants)
         }
     };
-    Ok(Choice {
+    Ok(Site {
         node: open.node,
         place,
-        text: open.text,
-        stable: open.stable,
-        of_vars: open.of_vars,
         variants,
-        current: 0,
     })
 }
 
-fn exchange(plan: &mut Plan, choice: &Choice, variant: Variant) -> Option<Variant> {
-    let node = &mut plan.nodes[choice.node.0];
-    match (choice.place, variant, &mut node.kind) {
+fn exchange(plan: &mut Plan, site: &Site, variant: Variant) -> Option<Variant> {
+    let node = &mut plan.nodes[site.node.0];
+    match (site.place, variant, &mut node.kind) {
         (Place::If, Variant::Condition(new), _) => node.condition.replace(new).map(Variant::Condition),
         (Place::Case(case), Variant::Condition(new), NodeKind::Switch(cases)) => {
             cases[case].when.replace(new).map(Variant::Condition)

@@ -14,11 +14,13 @@
 //! for) in one order. Where there are more states than may be looked at, ways with few faults are, completely: the report
 //! says how many.
 //!
-//! **Abstracted:** data. Outputs and inputs are opaque values. A condition that reads them is taken both ways; one that
-//! reads only what does not change in a run (the input, the output of a step outside of loops) goes the same way every time;
-//! one whose variables hold constants, or that reads nothing, is evaluated. An expression fails exactly when a step or variable that it reads
-//! unguarded is not there. So the search may report a way that the data of no run ever takes, and misses none that differs
-//! by more than data.
+//! **Abstracted:** data. Outputs and inputs are opaque values. What a condition asks of what is there (`steps.x is defined`)
+//! is answered by the state. One that reads data is taken both ways; one that reads only what does not change in a run (the
+//! input, the output of a step outside of loops) goes the same way every time, wherever its text stands, and so does a list;
+//! one whose variables hold constants, or that reads nothing, is evaluated. An expression fails exactly when a step or
+//! variable is not there that it reads unguarded, and may read as far as what is there decides; a guard whose effect is
+//! not understood is believed, as `knarr check` believes it. So the search may report a way that the data of no run ever
+//! takes, and misses none that differs by more than data.
 //!
 //! **Not covered:** expressions that fail on the data they get, late results, operators' decisions (what is parked stays),
 //! limits, and what becomes of children inside (each is verified by itself).

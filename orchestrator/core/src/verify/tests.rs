@@ -182,10 +182,117 @@ steps:
 "#
     );
     let report = explore(&plan(&steps));
-    // `never` would be left behind; `again` goes as `once` did.
+    // `never` would be left behind; `again` goes as `once` did, so that there are two ways past both.
     assert_eq!(text(&report), "");
-    assert_eq!(report.coverage.ends["completed"], 4, "{:?}", report.coverage);
+    assert_eq!(report.coverage.ends["completed"], 2, "{:?}", report.coverage);
     assert_eq!(report.coverage.forced, ["input.a", "vars.online"]);
+}
+
+const COUPON: &str = "{ coupon: { if: input.code is defined, activity: coupon, read_only: true } }";
+
+/// After a step that may be skipped; `knarr check` has nothing against it.
+fn after_coupon(order: &str) -> Report {
+    let text = format!("{HEAD}steps: [ {COUPON}, {{ order: {{ {order} }} }}, {{ last: {CHARGE} }} ]");
+    let checked = read(&text, &|_| Err("no files".to_owned())).unwrap();
+    assert_eq!(checked.findings, [], "{order}");
+    explore(&checked.plan)
+}
+
+/// As [`after_coupon`], of what `knarr check` need not accept.
+fn codes_after_coupon(order: &str) -> Vec<&'static str> {
+    let text = format!("{HEAD}steps: [ {COUPON}, {{ order: {{ {order} }} }}, {{ last: {CHARGE} }} ]");
+    codes(&explore(&crate::definition::code::unchecked(&text)))
+}
+
+#[test]
+fn a_condition_that_asks_for_a_step_is_answered_by_the_state() {
+    for condition in [
+        "steps.coupon is defined",
+        "not steps.coupon is not defined",
+        "steps.coupon is defined and steps.coupon.valid",
+        "input.x is defined and (steps.coupon is defined and input.x > 1)",
+        "steps.coupon.discount is defined",
+        "(steps.coupon | default(none)) is not none",
+    ] {
+        let order = format!("if: \"{condition}\", activity: o, input: \"${{ steps.coupon.discount }}\", compensate: u");
+        assert_eq!(text(&after_coupon(&order)), "", "{condition}");
+    }
+    for condition in [
+        "steps.coupon is not defined",
+        "steps.coupon is defined or input.x",
+        "(steps.coupon is defined) if input.x is defined else true",
+        "input.x is defined",
+        "not (steps.coupon is defined and input.x)",
+    ] {
+        let order = format!("if: \"{condition}\", activity: o, input: \"${{ steps.coupon.discount }}\", compensate: u");
+        assert_eq!(codes_after_coupon(&order), ["KN0176"], "{condition}");
+    }
+}
+
+#[test]
+fn an_undo_is_asked_for_under_the_condition_of_its_step() {
+    let order = |condition: &str| {
+        format!("if: {condition}, activity: o, compensate: {{ activity: u, input: \"${{ steps.coupon.id }}\" }}")
+    };
+    for condition in ["steps.coupon is defined", "input.code is defined"] {
+        assert_eq!(text(&after_coupon(&order(condition))), "", "{condition}");
+    }
+    assert_eq!(codes_after_coupon(&order("steps.coupon is not defined")), ["KN0170"]);
+}
+
+#[test]
+fn conditions_of_one_text_go_the_same_way_where_nothing_that_they_read_can_change() {
+    let order = "if: input.code is defined, activity: o, input: \"${ steps.coupon.discount }\", compensate: u";
+    let report = after_coupon(order);
+    assert_eq!(text(&report), "");
+    assert_eq!(report.coverage.forced, ["input.code is defined"]);
+    // Both skipped, both done.
+    assert_eq!(report.coverage.ends["completed"], 2, "{:?}", report.coverage);
+    // What is set in between may turn it.
+    let turning = r#"{"workflow":"w","version":1,"steps":[
+        {"first":{"set":{"x":"${ input.x }"}}},
+        {"a":{"if":"vars.x","activity":"a","queue":"q","start_to_close":"5s","read_only":true}},
+        {"second":{"set":{"x":"${ input.y }"}}},
+        {"b":{"if":"vars.x","activity":"b","input":"${ steps.a.id }","queue":"q","start_to_close":"5s","read_only":true}}]}"#;
+    assert_eq!(codes(&explore(&from_canonical(turning).unwrap())), ["KN0176"]);
+    // So may a step that runs in between.
+    let turning = r#"{"workflow":"w","version":1,"steps":[
+        {"a":{"if":"steps.c is defined or input.x","activity":"a","queue":"q","start_to_close":"5s","read_only":true}},
+        {"c":{"activity":"c","queue":"q","start_to_close":"5s","read_only":true}},
+        {"b":{"if":"steps.c is defined or input.x","activity":"b","input":"${ steps.a.id }","queue":"q","start_to_close":"5s","read_only":true}}]}"#;
+    assert_eq!(codes(&explore(&from_canonical(turning).unwrap())), ["KN0176"]);
+    // Lists of one text are of one length.
+    let loops = r#"
+steps:
+  - a: { for_each: { in: input.lines, as: line, steps: [ { x: { activity: a, compensate: u } } ] } }
+  - b: { for_each: { in: input.lines, as: line, steps: [ { y: { activity: a, compensate: u } } ] } }
+"#;
+    let report = explore(&plan(loops));
+    assert_eq!(text(&report), "");
+    assert_eq!(report.coverage.ends["completed"], 3, "{:?}", report.coverage);
+}
+
+#[test]
+fn a_guard_within_an_expression_counts_where_it_is_asked_first() {
+    for input in [
+        "steps.coupon.discount if steps.coupon is defined else 0",
+        "0 if steps.coupon is not defined else steps.coupon.discount",
+        "steps.coupon is defined and steps.coupon.discount > 1",
+        "steps.coupon.discount if (steps.coupon | default(none)) is not none else 0",
+        "steps.coupon.discount if steps.coupon.discount is defined else 0",
+    ] {
+        let order = format!("activity: o, input: \"${{ {input} }}\", compensate: u");
+        assert_eq!(text(&after_coupon(&order)), "", "{input}");
+    }
+    for input in [
+        "steps.coupon.discount if steps.coupon is not defined else 0",
+        "steps.coupon.discount if input.x is defined else 0",
+        "[steps.coupon is defined, steps.coupon.discount]",
+        "steps.coupon is defined or steps.coupon.discount > 1",
+    ] {
+        let order = format!("activity: o, input: \"${{ {input} }}\", compensate: u");
+        assert_eq!(codes_after_coupon(&order), ["KN0176"], "{input}");
+    }
 }
 
 #[test]
@@ -282,6 +389,17 @@ steps:
   - book: { activity: book }
 "#;
 
+/// Conditions on what is there, on what cannot change, and on what can.
+const CONDITIONS: &str = r#"
+steps:
+  - first: { if: input.code is defined, activity: a, compensate: u }
+  - second: { if: steps.first is defined and steps.first.ok, activity: a }
+  - note: { set: { seen: "${ steps.second.id if steps.second is defined else 0 }" } }
+  - third: { switch: [ { when: input.code is defined, steps: [ { y: { activity: a, compensate: u } } ] }, { when: vars.seen, steps: [ { n: { activity: a } } ] } ] }
+  - rest: { while: { when: vars.seen > 3 or steps.second is not defined, max_iterations: 2, steps: [ { r: { activity: a, compensate: u } } ] } }
+  - last: { if: steps.second is defined, activity: a, compensate: { activity: u, input: "${ steps.second.id }" } }
+"#;
+
 struct Walker {
     seed: u64,
 }
@@ -327,7 +445,7 @@ impl Walker {
 /// Two states that are taken for one must have the same future: whatever a run does, the search has seen it.
 #[test]
 fn no_way_leads_to_a_state_that_the_search_has_not_seen() {
-    for steps in [BLOCKS, FAULTY] {
+    for steps in [BLOCKS, FAULTY, CONDITIONS] {
         let plan = plan(steps);
         let mut model = Model::of(&plan).unwrap();
         let limits = Limits {
@@ -353,7 +471,7 @@ fn no_way_leads_to_a_state_that_the_search_has_not_seen() {
 /// What is left out of the search hides nothing: a walk by every move finds what the search found, and nothing else.
 #[test]
 fn what_is_left_out_hides_no_finding() {
-    for steps in [BLOCKS, FAULTY] {
+    for steps in [BLOCKS, FAULTY, CONDITIONS] {
         let plan = plan(steps);
         let mut model = Model::of(&plan).unwrap();
         let limits = Limits {

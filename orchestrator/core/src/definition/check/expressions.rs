@@ -1,7 +1,6 @@
 //! Reading expressions out of values, and where their parts stand in the document.
 
 use super::facts::Facts;
-use super::reference::guards;
 use super::walk::{At, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
@@ -67,7 +66,7 @@ impl<'a> Walk<'a, '_> {
             Ok(expression) => {
                 let references = expression.references();
                 for reference in references {
-                    let guarded = reference.guarded || references.iter().any(|other| guards(other, reference));
+                    let guarded = reference.guarded || references.iter().any(|other| other.guards(reference));
                     let place = self.place_of(source, place, offset, Some(&reference.range));
                     self.reference(reference, guarded, place, facts, at);
                 }

@@ -257,18 +257,10 @@ impl<'a> Walk<'a, '_> {
 /// The condition a step runs under reads what the step reads, or asks whether it is there.
 fn asks_for(condition: &Given<'_>, reference: &Reference) -> bool {
     let mut others = condition.references().iter();
-    others.any(|other| other.path == reference.path || guards(other, reference))
+    others.any(|other| other.path == reference.path || other.guards(reference))
 }
 
 /// As [`asks_for`], by a guard alone.
 fn asks_whether(condition: &Given<'_>, reference: &Reference) -> bool {
-    condition.references().iter().any(|other| guards(other, reference))
-}
-
-/// `other` asks whether a part of `reference`'s way is there (`steps.x is defined`).
-pub(super) fn guards(other: &Reference, reference: &Reference) -> bool {
-    other.guarded
-        && other.path.root == reference.path.root
-        && reference.path.segments.starts_with(&other.path.segments)
-        && !(other.path.segments.is_empty() && other.path.root.as_ref() == "steps")
+    condition.references().iter().any(|other| other.guards(reference))
 }
