@@ -6,7 +6,7 @@
 //! | held dispatch | the end of its pause | – |
 //! | task, nobody known to have it | start-to-close, or `heartbeat`, after it was offered | never: once it is known how far its queue has delivered, both count from now, or it is looked at again later |
 //! | the same task, past `schedule_to_start` or `schedule_to_close` | from its first offer, from the step's first task | its queue is known not to have delivered it: it is taken out ([`super::withdrawal`]) |
-//! | task, delivered or begun | start-to-close after that; not while `wait_cancelled` waits | the log has been read that far |
+//! | task, delivered or begun | start-to-close after that; not while `wait_cancelled` waits, except for a pivot that may have been done | the log has been read that far |
 //! | the same task, no heartbeat | after the last one | the log has been read that far, and beats have been listened to for as long |
 //! | the same task, past `schedule_to_close` | from the step's first task | the log has been read that far |
 //! | step between attempts, past `schedule_to_close` | from its first task | – |
@@ -238,11 +238,13 @@ fn with_task<'d>(d: &'d Decider<'_>, step: &StepPath, direction: Direction) -> O
     Some((execution, execution.open_task()?))
 }
 
-/// Whether nothing but the worker's word, or its loss, ends the wait for a task that was asked to stop.
-fn waits_for_word(d: &Decider<'_>, step: &StepPath, direction: Direction) -> bool {
-    with_task(d, step, direction).is_some_and(|(execution, open)| {
+/// Whether nothing but the worker's word, or its loss, ends the wait for a task that was asked to stop. A pivot that may have been
+/// done is asked again until it is known, since for it schedule-to-close is void as well.
+fn waits_for_word(d: &mut Decider<'_>, step: &StepPath, direction: Direction) -> bool {
+    let waits = with_task(d, step, direction).is_some_and(|(execution, open)| {
         execution.cancellation == Cancellation::WaitCancelled && !open.later && d.state.is_unwanted(open.task)
-    })
+    });
+    waits && attempt::regardless(d, step, direction) != retry::Regardless::OfEverything
 }
 
 /// Whether a step cannot be ended by a timeout.

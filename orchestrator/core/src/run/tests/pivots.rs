@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::dsl::*;
-use crate::definition::plan::OnFailure;
+use crate::definition::plan::{Cancellation, OnFailure, Timeouts};
 use crate::run::Status;
 use crate::run::effect::Effect;
 use crate::run::input::{Input, ParkedAction, Rejected, TaskOutcome, WorkerError};
+use crate::time::Span;
 
 fn steps() -> Vec<Def> {
     let pivot = act("pay").pivot(true).attempts(Some(2));
@@ -143,6 +144,29 @@ fn a_cancel_while_the_pivot_is_under_way_waits_for_what_becomes_of_it() {
     run.complete("do pay");
     run.complete("do ship");
     assert_eq!(run.status(), Status::Completed, "too late to cancel");
+}
+
+/// Its schedule-to-close is void by then, so that its start-to-close is all there is against a worker that has died.
+#[test]
+fn a_pivot_that_may_have_been_done_and_waits_for_its_worker_s_word_is_asked_again_all_the_same() {
+    let timeouts = Timeouts {
+        schedule_to_close: Some(Span::from_secs(15)),
+        ..Timeouts::default()
+    };
+    let pay = act("pay").pivot(true).timeouts(timeouts);
+    let pay = pay.cancellation(Cancellation::WaitCancelled);
+    let mut run = run(vec![parallel(
+        "p",
+        vec![("x", vec![pay]), ("y", vec![act("b").attempts(Some(1))])],
+    )]);
+    run.end("do p.x.pay", unknown());
+    run.wake_next();
+    run.fail("do p.y.b");
+    for _ in 0..4 {
+        run.wake_next();
+    }
+    let third = run.dispatched().into_iter().find(|name| name == "do p.x.pay#3");
+    assert!(third.is_some(), "{:?}", run.dispatched());
 }
 
 #[test]
