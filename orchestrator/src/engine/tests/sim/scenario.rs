@@ -118,7 +118,8 @@ impl Scenario {
             world.register(text).await;
         }
         let witness = Witness::new(&family.texts);
-        if family.texts.is_empty() {
+        // Where none that was drawn takes a while, the one in their place may have nothing that is started here.
+        if !family.texts.iter().any(|text| text.contains(r#""workflow": "first""#)) {
             return Steps::default();
         }
         self.set_up(&mut world);
