@@ -110,6 +110,8 @@ mod tests {
                 status: if closed { "completed" } else { "running" }.to_owned(),
                 started_at: chrono::DateTime::UNIX_EPOCH,
                 closed_at: closed.then_some(chrono::DateTime::UNIX_EPOCH),
+                attempt: None,
+                retried_by: None,
             },
             definition: String::new(),
             seq: 1,

@@ -87,20 +87,29 @@ pub async fn run(args: ListArgs, globals: &Globals) -> Result<(), CliError> {
 }
 
 pub fn render(runs: &[RunSummary], look: &Look) -> String {
-    let mut table = output::table(look, &["WORKFLOW ID", "STATUS", "WORKFLOW", "AGE", "TOOK", "RUN ID"]);
+    let again = runs.iter().any(|run| run.attempt.is_some());
+    let mut heads = vec!["WORKFLOW ID", "STATUS", "WORKFLOW", "AGE", "TOOK", "RUN ID"];
+    heads.extend(again.then_some("ATTEMPT"));
+    let mut table = output::table(look, &heads);
     for run in runs {
         let took = run.closed_at.map_or_else(
             || "-".to_owned(),
             |closed| output::span((closed - run.started_at).num_milliseconds()),
         );
-        table.add_row([
+        let mut row = vec![
             comfy_table::Cell::new(output::cut(&run.workflow_id, 60)),
             output::status_cell(look, &run.status),
             comfy_table::Cell::new(format!("{} v{}", run.workflow, run.version)),
             comfy_table::Cell::new(output::age(look, run.started_at)),
             comfy_table::Cell::new(took),
             comfy_table::Cell::new(run.run_id.to_string()),
-        ]);
+        ];
+        let attempt = run.attempt.as_ref().map(|attempt| match run.closed_at {
+            None => format!("{}{}", attempt.number, output::begins(look, attempt.begins_at)),
+            Some(_) => attempt.number.to_string(),
+        });
+        row.extend(again.then(|| comfy_table::Cell::new(attempt.unwrap_or_default())));
+        table.add_row(row);
     }
     output::table_text(&table, 0)
 }
@@ -123,6 +132,8 @@ mod tests {
             status: status.into(),
             started_at: now - TimeDelta::seconds(age),
             closed_at: took.map(|ms| now - TimeDelta::seconds(age) + TimeDelta::milliseconds(ms)),
+            attempt: None,
+            retried_by: None,
         };
         let runs = [
             run(3, "order-17", "running", 4, None),

@@ -274,6 +274,20 @@ impl Timeline {
                 let status = text("status");
                 line(format!("run {status}"), Tone::Attention, String::new())
             }
+            "run_retried" => {
+                let attempt = body.get("attempt").unwrap_or(&Value::Null);
+                let number = attempt.get("number").and_then(Value::as_u64).unwrap_or_default();
+                let most = attempt.get("most").and_then(Value::as_u64);
+                let of = most.map_or(String::new(), |most| format!(" of {most}"));
+                let at = moment(attempt, "begins_at", ", begins at ");
+                line(
+                    "run tried again".into(),
+                    Tone::Attention,
+                    format!("attempt {number}{of}{at}"),
+                )
+            }
+            "run_admitted" if text("to") == "pause" => line("attempt begins".into(), Tone::Plain, String::new()),
+            "retry_waived" => line("not tried again".into(), Tone::Attention, operation),
             "run_terminated" => line("run terminated".into(), Tone::Bad, operation),
             other => line(
                 output::cut(&other.replace('_', " "), 40),
