@@ -221,6 +221,9 @@ pub struct RunAttempt {
     /// How many there may be, where that is known and limited; lists do not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most: Option<u32>,
+    /// The first of them, which the start was for; lists do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Uuid>,
     /// It does not begin before.
     pub begins_at: DateTime<Utc>,
 }

@@ -100,6 +100,7 @@ impl Describer {
         run.attempt = state.attempt_made().map(|attempt| RunAttempt {
             number: attempt.number,
             most: attempt.most,
+            first: Some(attempt.first.0),
             begins_at: attempt.begins_at.to_utc(),
         });
         run.retried_by = state.retried_by().map(|(run, _)| run.0);

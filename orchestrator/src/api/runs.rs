@@ -204,6 +204,7 @@ pub(super) fn summary(row: &RunRow) -> RunSummary {
         attempt: row.begins_at.map(|begins_at| RunAttempt {
             number: u32::try_from(row.attempt).unwrap_or(1),
             most: None,
+            first: None,
             begins_at: begins_at.to_utc(),
         }),
         retried_by: row.retried_by.map(|run| run.0),

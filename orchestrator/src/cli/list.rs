@@ -118,6 +118,8 @@ pub fn render(runs: &[RunSummary], look: &Look) -> String {
 mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
 
+    use knarr_schemas::body::RunAttempt;
+
     use super::*;
 
     #[test]
@@ -146,5 +148,46 @@ mod tests {
             now,
         };
         insta::assert_snapshot!("list", render(&runs, &look));
+    }
+
+    #[test]
+    fn attempts_have_a_column_where_there_are_any() {
+        let now = Utc.timestamp_opt(1_795_000_000, 0).unwrap();
+        let run = |n: u128, attempt: Option<(u32, i64)>, closed: bool| RunSummary {
+            namespace: "default".into(),
+            workflow_id: "order-1".into(),
+            run_id: Uuid::from_u128(n),
+            workflow: "order".into(),
+            version: 2,
+            status: if closed { "compensated" } else { "running" }.into(),
+            started_at: now - TimeDelta::seconds(9),
+            closed_at: closed.then_some(now),
+            attempt: attempt.map(|(number, begins_in)| RunAttempt {
+                number,
+                most: None,
+                first: None,
+                begins_at: now + TimeDelta::seconds(begins_in),
+            }),
+            retried_by: None,
+        };
+        let look = Look {
+            color: false,
+            width: None,
+            now,
+        };
+        let list = render(
+            &[
+                run(3, Some((3, 12)), false),
+                run(2, Some((2, -40)), true),
+                run(1, None, true),
+            ],
+            &look,
+        );
+        let lines: Vec<&str> = list.lines().map(str::trim_end).collect();
+        assert!(lines[0].ends_with("ATTEMPT"), "{list}");
+        assert!(lines[1].ends_with("3, begins in 12s"), "{list}");
+        assert!(lines[2].ends_with("  2"), "{list}");
+        assert!(lines[3].ends_with(&Uuid::from_u128(1).to_string()), "{list}");
+        assert!(!render(&[run(1, None, true)], &look).contains("ATTEMPT"));
     }
 }

@@ -377,6 +377,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_attempt_says_which_it_is_and_when_it_begins() {
+        let mut description = running();
+        description.run.attempt = Some(RunAttempt {
+            number: 3,
+            most: Some(5),
+            first: None,
+            begins_at: look().now + TimeDelta::seconds(12),
+        });
+        let shown = render(&description, &look());
+        assert!(shown.contains("attempt     3 of 5, begins in 12s\n"), "{shown}");
+        description.run.attempt = Some(RunAttempt {
+            number: 2,
+            most: None,
+            first: None,
+            begins_at: look().now - TimeDelta::seconds(12),
+        });
+        description.run.retried_by = Some(Uuid::from_u128(8));
+        let shown = render(&description, &look());
+        assert!(shown.contains("attempt     2\n"), "{shown}");
+        assert!(
+            shown.contains(&format!("next        tried again as {}\n", Uuid::from_u128(8))),
+            "{shown}"
+        );
+        assert!(
+            !render(&running(), &look()).contains("attempt  "),
+            "nothing is said of the first"
+        );
+    }
+
     fn running() -> RunDescription {
         let now = look().now;
         let timeout = FailureBody {

@@ -455,6 +455,34 @@ mod tests {
     }
 
     #[test]
+    fn that_a_run_is_tried_again_is_told() {
+        let attempt = json!({"number": 2, "most": 3, "first": "a", "begins_at": 1_795_000_012_000_000_i64});
+        let mut timeline = Timeline::default();
+        for (seq, event) in [
+            json!({"run_closed": {"status": "compensated"}}),
+            json!({"run_retried": {"successor": "b", "attempt": attempt}}),
+            json!({"run_admitted": {"to": "pause"}}),
+            json!({"retry_waived": {"operation": {"by": "ann", "reason": "enough"}}}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            timeline.add(&transition(u32::try_from(seq).unwrap(), 0, &[event]));
+        }
+        let told = timeline.render(&look(false));
+        for words in [
+            "run compensated",
+            "run tried again",
+            "attempt 2 of 3, begins at 11:06:52.000",
+            "attempt begins",
+            "not tried again",
+            "by ann: enough",
+        ] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
+
+    #[test]
     fn what_is_no_event_does_not_stop_the_reader() {
         let mut timeline = Timeline::default();
         timeline.add(&transition(

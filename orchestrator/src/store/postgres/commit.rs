@@ -200,10 +200,10 @@ async fn execute(
         ), inserted as (
             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
                               status, started_at, closed_at, wake_at, request_id, search_attributes, outcome, attempt,
-                              begins_at, again)
+                              begins_at, retried_by, again)
             select i.run_id, i.retention_class, i.partition, i.version, i.namespace, i.workflow_id, i.workflow,
                    i.definition, i.status, i.started_at, i.closed_at, i.wake_at, i.request_id,
-                   i.search_attributes::jsonb, i.outcome, i.attempt, i.begins_at,
+                   i.search_attributes::jsonb, i.outcome, i.attempt, i.begins_at, i.retried_by,
                    -- Not `exists`: the planner may answer that by reading the whole namespace once.
                    i.again or coalesce((select true from runs e
                                         where e.namespace = i.namespace and e.workflow_id = i.workflow_id
@@ -211,9 +211,10 @@ async fn execute(
             from fence, unnest($16::uuid[], $17::smallint[], $18::smallint[], $19::integer[], $20::text[], $21::text[],
                                $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[],
                                $27::timestamptz[], $28::text[], $29::text[], $30::text[], $45::boolean[],
-                               $49::integer[], $50::timestamptz[])
+                               $49::integer[], $50::timestamptz[], $51::uuid[])
                 as i (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition, status,
-                      started_at, closed_at, wake_at, request_id, search_attributes, outcome, again, attempt, begins_at)
+                      started_at, closed_at, wake_at, request_id, search_attributes, outcome, again, attempt, begins_at,
+                      retried_by)
             where (select count(*) from updated) >= 0
         ), moved as (
             update partitions p
@@ -298,6 +299,7 @@ async fn execute(
         updates().map(|row| row.retried_by.map(|run| run.0)).bind_iter() as _,
         inserts().map(|row| (row.attempt != 1).then_some(row.attempt)).bind_iter() as _,
         inserts().map(|row| row.begins_at.map(At)).bind_iter() as _,
+        inserts().map(|row| row.retried_by.map(|run| run.0)).bind_iter() as _,
     )
     .fetch_one(connection)
     .await
