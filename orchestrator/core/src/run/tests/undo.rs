@@ -186,8 +186,9 @@ fn saying(mut plan: Plan, entries: &[(&str, OnExhausted)]) -> Plan {
 #[test]
 fn an_undo_holds_up_the_others_where_its_own_step_says_so() {
     let (halt, go_on) = (OnExhausted::Halt, OnExhausted::Continue);
-    // (policy, what entries say, undos once that of `c` is parked)
-    let table: [(_, &[(&str, OnExhausted)], &[&str]); 6] = [
+    type Row<'a> = (OnExhausted, &'a [(&'a str, OnExhausted)], &'a [&'a str]);
+    // Policy, what entries say, undos once that of `c` is parked.
+    let table: [Row<'_>; 6] = [
         (go_on, &[], &["undo c", "undo b"]),
         (go_on, &[("c", halt)], &["undo c"]),
         (go_on, &[("b", halt)], &["undo c", "undo b"]),
