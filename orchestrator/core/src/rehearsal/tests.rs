@@ -188,6 +188,19 @@ fn a_case_goes_on_through_the_attempts_of_its_run() {
 }
 
 #[test]
+fn what_is_on_its_way_to_one_attempt_does_not_reach_the_next() {
+    // Late for the first one, whose task has the number that the second's has.
+    let report = again(
+        r#"
+  - name: late
+    mocks: { book: [ { result: 7, after: 25s }, { result: 8, after: 9s } ] }
+    expect: { status: completed, run_attempts: 2, took: { at_least: 28s, at_most: 30s } }
+"#,
+    );
+    assert!(report.passed, "{}", text(&report));
+}
+
+#[test]
 fn a_case_ends_with_the_last_attempt_there_is() {
     for (case, status) in [
         (

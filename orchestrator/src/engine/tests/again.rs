@@ -159,8 +159,13 @@ async fn who_waits_for_the_end_is_answered_by_the_last_attempt() {
     ];
     start(&world, "again", "a-1", &waits_for).await;
     waits(&mut world, "a-1", 2).await;
-    // The same start again, while the run that it has started is closed and tried again.
+    // The same start again, while the run that it has started is closed and tried again; from the same place, and another.
     start(&world, "again", "a-1", &waits_for).await;
+    let mut other = world.bus.subscribe("_INBOX.other");
+    let elsewhere = [(names::REPLY_TO, "_INBOX.other"), waits_for[1], waits_for[2]];
+    start(&world, "again", "a-1", &elsewhere).await;
+    let answer = world.answer(&mut other).await;
+    assert_eq!((answer.stage, answer.output), (AnswerStage::Closed, Some(json!(3))));
     let answer = world.answer(&mut inbox).await;
     assert_eq!((answer.stage, answer.output), (AnswerStage::Closed, Some(json!(3))));
     world.quiet().await;
@@ -295,5 +300,34 @@ async fn an_attempt_is_owed_until_it_is_stored() {
         .await;
     world.quiet().await;
     assert_eq!(world.rows_of("a-1").len(), 3);
+    heir.stop().await;
+}
+
+/// Who speaks to the id while the next attempt is owed, and nobody has heard of that yet, comes after it.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_owed_comes_before_whoever_speaks_to_the_id() {
+    let mut world = World::new(157).await;
+    world.register(AGAIN).await;
+    world.work(honest());
+    world.weather.latency_ms.store(5, std::sync::atomic::Ordering::SeqCst);
+    *world.weather.refuses.lock().unwrap() = Some("\"continues\":".to_owned());
+    let replica = world.replica("r0");
+    start(&world, "again", "a-1", &[]).await;
+    world
+        .until("the first has ended", |world| statuses(world, "a-1") == ["compensated"])
+        .await;
+    replica.kill();
+    *world.weather.refuses.lock().unwrap() = None;
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    start(&world, "again", "a-1", &[(names::REPLY_TO, "_INBOX.caller")]).await;
+    world.verb("a-1", "cancel", &[]).await;
+    let heir = world.replica("r1");
+    assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Refused);
+    world
+        .until("the second is cancelled", |world| {
+            statuses(world, "a-1") == ["compensated", "cancelled"]
+        })
+        .await;
+    world.quiet().await;
     heir.stop().await;
 }

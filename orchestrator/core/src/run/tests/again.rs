@@ -473,6 +473,7 @@ fn an_attempt_has_the_place_of_the_one_before_also_while_it_waits() {
     assert!(next.state.place().is_some());
     next.wake_next();
     assert_eq!(next.dispatched(), ["do a"], "and not asked for again");
+    assert_eq!(told(&next), [(2, true, Status::Running)]);
     next.take(Input::Terminate(by("ann")));
     assert_eq!(next.pending().len(), 1, "the last one gives it back");
 }
