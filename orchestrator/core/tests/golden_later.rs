@@ -1,6 +1,6 @@
 //! Histories of what runs have learned since `golden/v2`: heartbeats, claims, *later*, silence, timeouts beside start-to-close,
 //! permits, limits that an operator raised, and schedules (`golden/v3`); and of the rarer ends of everything else, operators' decisions
-//! above all (`golden/v4`).
+//! above all (`golden/v4`); and of runs that are tried again, and undos that hold up the others where their steps say so (`golden/v5`).
 //!
 //! The directories were recorded by playing the scripts below, once, by the version that first knew them; where a directory is
 //! there nothing is written. A directory is never changed: what a later version decides otherwise on purpose gets a new one.
@@ -132,6 +132,28 @@ steps:
   - b: { activity: b, compensate: ub }
 "#;
 
+const AGAIN: &str = r#"
+workflow: again
+version: 1
+timeout: 1h
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 2s, maximum_attempts: 3, non_retryable: [refused] }
+steps:
+  - hold: { activity: hold, compensate: unhold }
+  - book: { activity: book, read_only: true }
+output: "${ run.attempt }"
+"#;
+
+const HALTS: &str = r#"
+workflow: halts
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+steps:
+  - a: { activity: a, compensate: ua }
+  - b: { activity: b, compensate: { activity: ub, retry: { maximum_attempts: 1 }, on_exhausted: halt } }
+  - c: { activity: c, read_only: true }
+"#;
+
 fn golden(directory: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -182,15 +204,19 @@ impl Player {
     }
 
     fn began(plan: Plan, start: Start, limits: RunLimits, queues: QueueLimits) -> Self {
+        Self::began_at(T0, plan, start, limits, queues)
+    }
+
+    fn began_at(now: i64, plan: Plan, start: Start, limits: RunLimits, queues: QueueLimits) -> Self {
         let began = match start.workflow_id.as_str().starts_with('$') {
-            true => run::start(&plan, start, Timestamp(T0)),
-            false => run::start_within(limits, &plan, start, Timestamp(T0), &queues),
+            true => run::start(&plan, start, Timestamp(now)),
+            false => run::start_within(limits, &plan, start, Timestamp(now), &queues),
         };
         let (state, transition) = began.expect("a start");
         Self {
             plan,
             state,
-            now: T0,
+            now,
             queues,
             history: vec![transition],
         }
@@ -606,10 +632,54 @@ fn moved() -> Player {
     run
 }
 
+/// It fails, undoes itself, and another attempt follows.
+fn again() -> Player {
+    let mut run = Player::of(AGAIN, json!({ "n": 1 }), QueueLimits::new());
+    run.complete().give_up().after(1).complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    assert!(run.state.retried_by().is_some());
+    run
+}
+
+/// The attempt that follows.
+fn attempt() -> Player {
+    let before = again();
+    let start = before.state.successor().expect("another attempt");
+    let limits = RunLimits::default();
+    let mut run = Player::began_at(before.now, plan(AGAIN), start, limits, QueueLimits::new());
+    run.wake(false).complete().complete();
+    assert_eq!((run.state.status(), run.state.attempt()), (Status::Completed, 2));
+    run
+}
+
+/// Somebody has asked it to cancel while it undid itself.
+fn waived() -> Player {
+    let mut run = Player::of(AGAIN, json!({ "n": 1 }), QueueLimits::new());
+    run.complete().give_up();
+    run.take(Input::Cancel(by("stop"))).complete();
+    assert_eq!(
+        (run.state.status(), run.state.retried_by()),
+        (Status::Compensated, None)
+    );
+    run
+}
+
+fn halts() -> Player {
+    let mut run = Player::of(HALTS, Value::Null, QueueLimits::new());
+    run.complete().complete().give_up().give_up();
+    assert_eq!(
+        (run.state.status(), run.state.open_tasks().count()),
+        (Status::Parked, 0)
+    );
+    run.decide("b", ParkedAction::MarkDone).complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    run
+}
+
 type Script = fn() -> Player;
 
 /// Directory, name, script, and definition.
-const SCRIPTS: [(&str, &str, Script, Option<&str>); 12] = [
+const SCRIPTS: [(&str, &str, Script, Option<&str>); 16] = [
     ("v3", "job", job, Some(JOB)),
     ("v3", "delivered", delivered, Some(JOB)),
     ("v3", "limited", limited, Some(LIMITED)),
@@ -622,6 +692,10 @@ const SCRIPTS: [(&str, &str, Script, Option<&str>); 12] = [
     ("v4", "reopened", reopened, Some(KID)),
     ("v4", "admitted", admitted, Some(ADMITTED)),
     ("v4", "moved", moved, Some(MOVED)),
+    ("v5", "again", again, Some(AGAIN)),
+    ("v5", "attempt", attempt, Some(AGAIN)),
+    ("v5", "waived", waived, Some(AGAIN)),
+    ("v5", "halts", halts, Some(HALTS)),
 ];
 
 fn told(transition: &Transition) -> Value {
@@ -733,6 +807,8 @@ fn every_event_that_came_since_is_in_one_of_them() {
         "schedule_to_close_passed",
         "task_abandoned",
         "limits_raised",
+        "run_retried",
+        "retry_waived",
         "schedule",
         "ask",
         "granted",

@@ -159,6 +159,14 @@ pub fn until(look: &Look, at: DateTime<Utc>) -> String {
     }
 }
 
+/// `, begins in 4s`; nothing once the moment has passed.
+pub fn begins(look: &Look, at: DateTime<Utc>) -> String {
+    match at > look.now {
+        true => format!(", begins {}", until(look, at)),
+        false => String::new(),
+    }
+}
+
 /// A time of day in UTC, to the millisecond; where the day matters it is in the heading.
 pub fn clock(at: DateTime<Utc>) -> String {
     at.format("%H:%M:%S%.3f").to_string()

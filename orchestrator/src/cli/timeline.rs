@@ -274,6 +274,20 @@ impl Timeline {
                 let status = text("status");
                 line(format!("run {status}"), Tone::Attention, String::new())
             }
+            "run_retried" => {
+                let attempt = body.get("attempt").unwrap_or(&Value::Null);
+                let number = attempt.get("number").and_then(Value::as_u64).unwrap_or_default();
+                let most = attempt.get("most").and_then(Value::as_u64);
+                let of = most.map_or(String::new(), |most| format!(" of {most}"));
+                let at = moment(attempt, "begins_at", ", begins at ");
+                line(
+                    "run tried again".into(),
+                    Tone::Attention,
+                    format!("attempt {number}{of}{at}"),
+                )
+            }
+            "run_admitted" if text("to") == "pause" => line("attempt begins".into(), Tone::Plain, String::new()),
+            "retry_waived" => line("not tried again".into(), Tone::Attention, operation),
             "run_terminated" => line("run terminated".into(), Tone::Bad, operation),
             other => line(
                 output::cut(&other.replace('_', " "), 40),
@@ -438,6 +452,34 @@ mod tests {
         }
         insta::assert_snapshot!("timeline", timeline.render(&look(false)));
         assert!(timeline.render(&look(true)).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn that_a_run_is_tried_again_is_told() {
+        let attempt = json!({"number": 2, "most": 3, "first": "a", "begins_at": 1_795_000_012_000_000_i64});
+        let mut timeline = Timeline::default();
+        for (seq, event) in [
+            json!({"run_closed": {"status": "compensated"}}),
+            json!({"run_retried": {"successor": "b", "attempt": attempt}}),
+            json!({"run_admitted": {"to": "pause"}}),
+            json!({"retry_waived": {"operation": {"by": "ann", "reason": "enough"}}}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            timeline.add(&transition(u32::try_from(seq).unwrap(), 0, &[event]));
+        }
+        let told = timeline.render(&look(false));
+        for words in [
+            "run compensated",
+            "run tried again",
+            "attempt 2 of 3, begins at 11:06:52.000",
+            "attempt begins",
+            "not tried again",
+            "by ann: enough",
+        ] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
     }
 
     #[test]

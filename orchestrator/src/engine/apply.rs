@@ -163,6 +163,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let closes = row.closed_at.is_none() && state.closed_at().is_some();
         if closes {
             row.closed_at = state.closed_at();
+            row.retried_by = state.retried_by().map(|(run, _)| run);
             live.closed_in = self.building.number;
             let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
             if self.in_line.is_for(row.partition, &key) {
@@ -267,6 +268,7 @@ fn count_events(state: &State, events: &[Event]) {
             | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
             Event::Schedule(event) => count_schedule(event),
             Event::Trigger(event) => triggers::count(event),
+            Event::RunRetried { .. } => metrics::counter!(metric::RUNS_RETRIED).increment(1),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}

@@ -113,10 +113,11 @@ impl IdInfo {
         self.open().or_else(|| self.newest_closed())
     }
 
-    /// Its newest run, if that has closed as continued as new and no successor is known.
+    /// Its newest run, if that has closed as continued as new or is tried again, and no successor is known.
     pub(super) fn continued(&self) -> Option<RunId> {
         let closed = self.newest_closed().filter(|_| self.open().is_none())?;
-        (closed.row.status == "continued_as_new").then_some(closed.row.run_id)
+        let goes_on = closed.row.status == "continued_as_new" || closed.row.retried_by.is_some();
+        goes_on.then_some(closed.row.run_id)
     }
 
     /// The run that has closed since this was first sent, and may have taken it, where another is open.

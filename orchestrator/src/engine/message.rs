@@ -1,6 +1,6 @@
 //! Messages between runs: to whom they go, and what is answered where nobody is there.
 //!
-//! What a run that has closed as continued as new has not answered is for its successor.
+//! What a run that has closed as continued as new, or is tried again, has not answered is for its successor.
 //!
 //! **Invariant:** the answer to a message is a function of the receiver's committed state, or, where there is no receiver, of
 //! there being none; a repeat of the message is answered the same, or decided anew.

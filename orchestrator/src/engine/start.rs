@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
-use super::live::{IdKey, Live};
+use super::live::{IdInfo, IdKey, Live};
 use super::outgoing::{self, RunRef};
 use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
@@ -70,6 +70,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Verdict::ClosingNow => return Step::Blocked(Box::new(job)),
             Verdict::Refuse(refusal) => self.refuse(&job.origin, &refusal),
             Verdict::Repeat(row) | Verdict::UseExisting(row) => {
+                let Some(row) = self.last_attempt(&key, row) else {
+                    return Step::Lacks(Box::new(job));
+                };
                 let open = row.closed_at.is_none();
                 match &request.answer {
                     Some(AnswerRequest {
@@ -164,6 +167,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         self.building.inputs += 1;
         Step::Done
+    }
+
+    /// The run whose end is that of this one, as far as it is open: who repeats a start waits for the last attempt. `None` = the
+    /// open run has to be loaded, which knows of which it is an attempt.
+    fn last_attempt(&self, key: &IdKey, row: RunRow) -> Option<RunRow> {
+        let open = self.live.ids.get(key).and_then(IdInfo::open);
+        let (Some(_), Some(open)) = (row.retried_by, open) else {
+            return Some(row);
+        };
+        match self.live.get(open.row.run_id) {
+            Some(live) if live.state.first_attempt() == row.run_id => Some(open.row.clone()),
+            None if !self.absent.contains_key(&open.row.run_id) => None,
+            _ => Some(row),
+        }
     }
 
     fn verdict(&self, key: &IdKey, request: &StartRequest) -> Verdict {
@@ -322,6 +339,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             request_id,
             search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
+            attempt: i32::try_from(state.attempt()).unwrap_or(i32::MAX),
+            begins_at: state.attempt_made().map(|attempt| attempt.begins_at),
+            retried_by: None,
         };
         if queued {
             self.in_line.add(partition, key.clone());

@@ -16,6 +16,7 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "output",
         "search_attributes",
         "timeout",
+        "retry",
         "schedule",
         "concurrency",
         "priority",
@@ -23,7 +24,7 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "expr_version",
     ],
 )
-.later(&["signals", "updates", "queries", "retry"]);
+.later(&["signals", "updates", "queries"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -35,10 +36,11 @@ pub(super) const DEFAULTS: Keys = Keys::new(
         "heartbeat",
         "cancellation",
         "retry",
+        "concurrency",
+        "priority",
         "compensate",
     ],
-)
-.later(&["priority", "concurrency"]);
+);
 
 pub(super) const DEFAULT_UNDO: Keys = Keys::new(
     "`defaults.compensate`",
@@ -49,9 +51,9 @@ pub(super) const DEFAULT_UNDO: Keys = Keys::new(
         "schedule_to_close",
         "heartbeat",
         "retry",
+        "on_exhausted",
     ],
-)
-.later(&["on_exhausted"]);
+);
 
 pub(super) const COMPENSATION: Keys = Keys::new("`compensation`", &["order", "on_exhausted"]);
 
@@ -166,9 +168,9 @@ pub(super) const COMPENSATE: Keys = Keys::new(
         "schedule_to_start",
         "schedule_to_close",
         "heartbeat",
+        "on_exhausted",
     ],
-)
-.later(&["on_exhausted"]);
+);
 
 pub(super) const RETRY: Keys = Keys::new(
     "`retry`",

@@ -22,7 +22,7 @@ use crate::time::{Span, Timestamp};
 const MAX_HAPPENINGS: usize = 20_000;
 const RUN: RunId = RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
 
-/// The history of a case; empty where the run was never started.
+/// The history of a case, of the last attempt of its run; empty where the run was never started.
 pub fn history(plan: &Plan, case: &Case) -> Vec<Transition> {
     World::begin(plan, case).map_or_else(
         |_| Vec::new(),
@@ -132,6 +132,11 @@ impl<'c> World<'c> {
 
     fn run(&mut self) {
         for _ in 0..MAX_HAPPENINGS {
+            let again = self.state.retried_by().and_then(|_| self.state.successor());
+            if let Some(start) = again {
+                self.begin_again(start);
+                continue;
+            }
             if self.state.is_closed() || self.problems.iter().any(|problem| problem.code == code::NO_MOCK.code) {
                 return;
             }
@@ -156,6 +161,23 @@ impl<'c> World<'c> {
         }
         let what = format!("it has not ended after {MAX_HAPPENINGS} things that happened");
         self.problem(code::ENDLESS, what);
+    }
+
+    /// The run is tried again. What is on its way to the attempt before comes to nothing, but for what comes from outside.
+    fn begin_again(&mut self, start: Start) {
+        match run::start(self.plan, start, self.now) {
+            Ok((state, transition)) => {
+                self.state = state;
+                self.history.clear();
+                self.coming
+                    .retain(|_, delivery| matches!(delivery, Delivery::External(_)));
+                self.children.clear();
+                self.not_taken.clear();
+                self.record.again();
+                self.took(&transition);
+            }
+            Err(rejected) => self.problem(code::NOT_AS_EXPECTED, format!("an attempt is refused: {rejected}")),
+        }
     }
 
     pub(super) fn send(&mut self, after: Span, delivery: Delivery<'c>) {

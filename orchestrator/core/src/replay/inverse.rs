@@ -18,7 +18,7 @@ use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
 use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
-use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Waiting};
+use crate::run::{Admission, Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Waiting};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -170,7 +170,9 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             // Another attempt asks for its permit.
             _ => wakes(before, transition),
         },
+        Event::RunAdmitted { to: Admission::Pause } => wakes(before, transition),
         Event::RunAdmitted { .. } => vec![Input::IdFree],
+        Event::RetryWaived { operation } => vec![Input::Cancel(operation.clone())],
         Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
             limits: *limits,
             operation: operation.clone(),
@@ -386,7 +388,9 @@ fn message(before: &State, taken: &MessageTaken, events: &[Event]) -> Option<Inp
             error: None,
         })),
         Event::RunReopened { error } => Some(Body::Undo { error: error.clone() }),
-        Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => Some(Body::Cancel {
+        Event::CancelRequested { operation, .. }
+        | Event::StopDeferred { operation, .. }
+        | Event::RetryWaived { operation } => Some(Body::Cancel {
             operation: operation.clone(),
         }),
         Event::RunTerminated { operation, .. } => Some(Body::Terminate {

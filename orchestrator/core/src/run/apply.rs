@@ -78,6 +78,12 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         Some(_) => plan.priority.or(start.priority),
         None => start.priority.or(plan.priority),
     };
+    // An attempt has its time from when it begins.
+    let attempt = start
+        .continues
+        .as_ref()
+        .and_then(|continues| continues.attempt.as_ref());
+    let begins_at = attempt.map_or(at, |attempt| attempt.begins_at);
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -90,7 +96,7 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         search_attributes: given,
         answer: start.answer,
         traceparent: start.traceparent,
-        timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
+        timeout_at: plan.timeout.map(|timeout| begins_at.plus(timeout)),
         parent: start.parent,
         continues: start.continues,
         limits: RunLimits::default(),

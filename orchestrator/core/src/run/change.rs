@@ -351,6 +351,7 @@ impl State {
             output: Arc::default(),
             error,
             successor: None,
+            attempt: None,
         });
     }
 

@@ -3,6 +3,7 @@
 //! | what | due | fires only if |
 //! |---|---|---|
 //! | pause between attempts | its end | – ; what is limited asks for a permit then |
+//! | pause before an attempt of the run | its end | – |
 //! | held dispatch | the end of its pause | – |
 //! | task, nobody known to have it | start-to-close, or `heartbeat`, after it was offered | never: once it is known how far its queue has delivered, both count from now, or it is looked at again later |
 //! | the same task, past `schedule_to_start` or `schedule_to_close` | from its first offer, from the step's first task | its queue is known not to have delivered it: it is taken out ([`super::withdrawal`]) |
@@ -27,7 +28,7 @@ use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::open::Open;
 use super::state::Why;
-use super::{attempt, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
+use super::{admission, attempt, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
 use crate::definition::plan::Cancellation;
 use crate::ids::{MessageNo, StepPath};
 use crate::time::{Span, Timestamp};
@@ -37,6 +38,8 @@ use crate::time::{Span, Timestamp};
 enum Item {
     Execution(Direction, StepPath),
     Wait(StepPath),
+    /// An attempt of the run.
+    Beginning,
     Run,
     Message(MessageNo),
 }
@@ -47,6 +50,7 @@ pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
             Item::Message(number) => outbox::offer_again(d, number),
             // An earlier item may have parked the run.
             _ if d.state.parked.is_some() => {}
+            Item::Beginning => admission::pause_is_over(d),
             Item::Run => run_timeout(d, due, horizon),
             Item::Wait(step) => wait_due(d, step, horizon),
             Item::Execution(direction, step) => execution_due(d, &step, direction, horizon),
@@ -78,10 +82,12 @@ fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
     });
     let messages = d.state.mail.outbox.iter();
     let messages = messages.map(|(number, pending)| (pending.due, Item::Message(*number)));
-    let run = d.state.birth.timeout_at.filter(|_| d.state.can_time_out() && !stands);
+    let run = d.state.timeout_at().filter(|_| d.state.can_time_out() && !stands);
+    let beginning = d.state.begins_at().filter(|_| !stands);
     let mut items: Vec<_> = of(Direction::Do)
         .chain(of(Direction::Undo))
         .chain(waits)
+        .chain(beginning.map(|at| (at, Item::Beginning)))
         .chain(run.map(|at| (at, Item::Run)))
         .chain(messages)
         .filter(|(due, _)| *due <= d.at)

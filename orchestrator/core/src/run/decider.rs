@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{admission, blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
+use super::{admission, again, blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -174,6 +174,7 @@ impl<'a> Decider<'a> {
 
     pub(super) fn conclude(mut self) -> Transition {
         if self.state.closed().is_some_and(|closed| closed.seq == self.seq) {
+            again::decide(&mut self);
             workflow::parent_closed(&mut self);
             child::tell_parent(&mut self);
         }

@@ -11,7 +11,6 @@ use super::execution::Known;
 use super::keys::idempotency_key;
 use super::message::{Answer, Body, Recipient, Sender};
 use super::state::{OpenTaskView, State};
-use super::status::Status;
 use crate::definition::plan::Cancellation;
 use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
@@ -57,7 +56,7 @@ pub enum Effect {
         subject: Arc<str>,
         body: Arc<Value>,
     },
-    /// The run continues as new: its successor is to be started, see [`State::successor`].
+    /// The run continues as new, or is tried again: its successor is to be started, see [`State::successor`].
     Continue,
 }
 
@@ -142,7 +141,7 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
                 number: taken.number,
                 answer: taken.answer.clone(),
             }),
-            Event::RunContinued { .. } => effects.push(Effect::Continue),
+            Event::RunContinued { .. } | Event::RunRetried { .. } => effects.push(Effect::Continue),
             _ => {}
         }
     }
@@ -195,7 +194,7 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     }
     answers_to_messages(state, &span, &mut effects);
     if let Some(closed) = state.closed()
-        && closed.status == Status::ContinuedAsNew
+        && closed.successor.is_some()
         && span.contains(&closed.seq)
     {
         effects.push(Effect::Continue);
@@ -286,8 +285,7 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
         start_to_close: execution.start_to_close,
         // Neither an undo, nor what only goes forward, nor a `finally` of a run that stops is cut by the run's timeout.
         deadline: state
-            .birth
-            .timeout_at
+            .timeout_at()
             .filter(|_| direction == Direction::Do && state.can_time_out())
             .into_iter()
             .chain(execution.close_by)
@@ -315,8 +313,8 @@ fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
 /// Somebody who waits for the start is answered by the transition that asked, the run having started; somebody who waits
 /// for the end by the later one of the two.
 fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) {
-    // The end of a run that continues as new is the end of its successor.
-    let continued = state.closed().filter(|closed| closed.status == Status::ContinuedAsNew);
+    // The end of a run that continues as new, or is tried again, is the end of its successor.
+    let continued = state.closed().filter(|closed| closed.successor.is_some());
     let closed_at = state.closed().map(|closed| closed.seq);
     // Who was answered when the run closed for the first time is not answered again when it was undone.
     let closed_first = state.reopened.as_ref().map(|closed| closed.seq);

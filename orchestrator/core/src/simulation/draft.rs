@@ -19,6 +19,8 @@ pub struct Draft {
     pub halts: bool,
     pub search_attribute: bool,
     pub output: bool,
+    /// Of a run that is tried again.
+    pub attempts: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -172,6 +174,13 @@ impl Draft {
         if let Some(timeout) = self.timeout_secs {
             document["timeout"] = json!(format!("{timeout}s"));
         }
+        if let Some(attempts) = self.attempts {
+            document["retry"] = json!({
+                "initial_interval": "3s",
+                "maximum_attempts": attempts,
+                "non_retryable": ["Refused"],
+            });
+        }
         if self.search_attribute {
             document["search_attributes"] = json!({ "kind": "${ input.n | default(0) }" });
         }
@@ -220,6 +229,7 @@ impl Draft {
             halts: false,
             search_attribute: false,
             output: false,
+            attempts: None,
             ..self.clone()
         };
         if plain != *self {

@@ -34,6 +34,9 @@ fn other_version(words: &mut Words, draft: &Draft, callees: &[&'static str]) -> 
     if words.one_in(6) {
         other.sequential = !other.sequential;
     }
+    if words.one_in(6) {
+        other.attempts = Some(2);
+    }
     go_another_way(words, &mut other.steps, callees);
     other
 }
@@ -84,6 +87,7 @@ fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
         halts: words.one_in(4),
         search_attribute: words.one_in(4),
         output: words.one_in(2),
+        attempts: words.one_in(4).then(|| 1 + words.below(3)),
     }
 }
 

@@ -232,7 +232,7 @@ impl<'p> World<'p> {
         };
         loop {
             let state = &self.runs[index].state;
-            if state.status() != Status::ContinuedAsNew || state.answer_to(from.run, number).is_some() {
+            if state.successor().is_none() || state.answer_to(from.run, number).is_some() {
                 return Some(index);
             }
             index = self.find(state.successor()?.run_id)?;
@@ -678,6 +678,9 @@ impl<'p> World<'p> {
             assert!(state.is_closed(), "{} is {}: {state:?}", run.run_id(), state.status());
             assert_eq!(state.unanswered().count(), 0, "{} is owed an answer", run.run_id());
             run.end();
+            if let Some(next) = state.successor() {
+                assert!(self.find(next.run_id).is_some(), "nobody goes on for {}", run.run_id());
+            }
             for entry in state.ledger() {
                 let Some(child) = &entry.child else { continue };
                 let undone = entry.state == UndoState::Done && !run.decided.contains(&entry.step);

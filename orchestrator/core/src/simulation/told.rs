@@ -9,13 +9,15 @@ use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Event, Status, Transition};
+use crate::run::{Admission, Event, Status, Transition};
 use crate::time::{Span, Timestamp};
 
 /// When something may happen at the earliest.
 #[derive(Debug, Default)]
 struct Clock {
     run: Option<Timestamp>,
+    /// Of an attempt that is not the first.
+    begins: Option<Timestamp>,
     waits: BTreeMap<StepPath, Timestamp>,
     pauses: BTreeMap<(StepPath, Direction), Timestamp>,
     /// Of every task, how long its worker has.
@@ -381,7 +383,16 @@ impl Told {
 impl Clock {
     fn check(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::RunStarted(started) => self.run = started.timeout_at,
+            Event::RunStarted(started) => {
+                self.run = started.timeout_at;
+                self.begins = started.attempt().map(|attempt| attempt.begins_at);
+            }
+            Event::RunAdmitted { to: Admission::Pause } => {
+                let due = self.begins.expect("an attempt");
+                assert!(due <= at, "an attempt began early");
+                // It has all of its time.
+                self.run = self.run.map(|timeout| timeout.plus(at.since(due)));
+            }
             Event::RunTimedOut { .. } => {
                 assert!(self.run.is_some_and(|due| due <= at), "the run timed out early");
             }

@@ -74,6 +74,14 @@ impl<'p> Watched<'p> {
         now: Timestamp,
     ) -> Result<(Self, Vec<Effect>), Rejected> {
         let (state, transition) = run::start_within(limits, &played.plan, start, now, queues)?;
+        if let Some(attempt) = state.attempt_made() {
+            let most = attempt.most.expect("what is drawn is bounded");
+            assert!(attempt.number <= most, "attempt {} of {most}", attempt.number);
+            assert!(
+                state.tasks_given() == 0,
+                "an attempt begins before its pause has passed"
+            );
+        }
         let body = serde_json::to_string(&transition.events).unwrap();
         let birth = stored(transition.seq, transition.at, &body);
         let mut watched = Self {
@@ -111,8 +119,8 @@ impl<'p> Watched<'p> {
         }
         let applied = run::apply_within(&self.played.plan, &mut self.state, input, now, queues);
         if let Some((from, number)) = asked {
-            // A parked run is asked again, and the shell asks the successor of one that has continued.
-            let later = self.state.parked_reason().is_some() || self.state.status() == Status::ContinuedAsNew;
+            // A parked run is asked again, and the shell asks the successor of one that goes on as another.
+            let later = self.state.parked_reason().is_some() || self.state.successor().is_some();
             assert!(
                 later || self.state.answer_to(from, number).is_some(),
                 "a message has no answer"

@@ -8,7 +8,7 @@
 //! | a `set` | its constant, else an opaque value, after the same reading |
 //! | `wait`, timeouts | kept, and never due before they are chosen to be |
 //! | start-to-close, and the other timeouts of activities | so long that no task is ever late: how they end an attempt is explored as its outcome |
-//! | `match` of a signal, ids, search attributes, schemas, the run's timeout | left out |
+//! | `match` of a signal, ids, search attributes, schemas, the run's timeout and its retry | left out |
 
 use std::collections::BTreeSet;
 
@@ -53,6 +53,7 @@ impl Model {
             // A run that waits for its turn has done nothing; what is explored is a run that has begun.
             concurrency: None,
             priority: None,
+            retry: None,
             triggers: Vec::new(),
         };
         let mut choices = Choices::of(maker.open)?;
@@ -276,6 +277,7 @@ fn call(call: &Call) -> Result<Call, ExpressionError> {
             non_retryable: Vec::new(),
             ..call.retry.clone()
         },
+        on_exhausted: call.on_exhausted,
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod activities;
 mod admission;
+mod again;
 mod bounds;
 mod deadlines;
 mod deferral;

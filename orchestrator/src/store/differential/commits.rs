@@ -96,6 +96,15 @@ impl World {
         if self.random.one_in(40) {
             row.status = "lost".to_owned();
         }
+        if self.random.one_in(5) {
+            row.attempt = 2;
+            row.begins_at = Some(Timestamp(70));
+        }
+        if self.random.one_in(8) {
+            row = closed(row, 50);
+            row.status = ["failed", "timed_out", "completed"][usize::try_from(n % 3).unwrap()].to_owned();
+            row.retried_by = Some(run_id(n + 1));
+        }
         row
     }
 

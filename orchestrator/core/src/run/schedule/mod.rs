@@ -95,6 +95,7 @@ pub fn plan() -> Plan {
         schedule: None,
         concurrency: None,
         priority: None,
+        retry: None,
         triggers: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 
 mod activities;
 mod admission;
+mod again;
 mod attempts;
 mod behaviours;
 mod blocks;

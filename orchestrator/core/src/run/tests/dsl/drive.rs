@@ -63,7 +63,17 @@ impl Run {
     }
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
-        let now = Timestamp(1_000_000_000);
+        Self::began(limits, plan, start, Timestamp(1_000_000_000))
+    }
+
+    /// The run that goes on in the place of this one, a second after it has closed.
+    pub(crate) fn successor(mut self) -> Self {
+        self.later(1);
+        let start = self.state.successor().expect("another run goes on");
+        Self::began(RunLimits::default(), self.plan, start, self.now).unwrap()
+    }
+
+    fn began(limits: RunLimits, plan: Plan, start: Start, now: Timestamp) -> Result<Self, Rejected> {
         let (state, transition) = run::start_within(limits, &plan, start, now, &crate::run::permit::UNLIMITED)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
