@@ -263,7 +263,7 @@ impl World<'_> {
     }
 
     /// Time passes for one of them, or its owner is another.
-    pub(super) fn to_an_actor(&mut self, what: u32, which: u32, how: u32) {
+    pub(super) fn befalls_an_actor(&mut self, what: u32, which: u32, how: u32) {
         if self.actors.is_empty() {
             return;
         }

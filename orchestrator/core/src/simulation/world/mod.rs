@@ -198,11 +198,11 @@ impl<'p> World<'p> {
         let Op([what, who, which, how]) = op;
         self.now = self.now.plus(Span::from_millis(u64::from(how % 50)));
         match what % 96 {
-            0..64 => self.to_a_run(op),
+            0..64 => self.befalls_a_run(op),
             64..70 if self.parts.schedules() => self.ask_a_schedule(which, how),
             70..74 if self.parts.triggers() => self.ask_a_trigger(which, how),
             74..80 if self.parts.triggers() => self.store_and_read(which, how),
-            80..88 if self.parts.schedules() || self.parts.triggers() => self.to_an_actor(what, which, how),
+            80..88 if self.parts.schedules() || self.parts.triggers() => self.befalls_an_actor(what, which, how),
             88..92 if self.parts.starts() => self.start_again(self.whom(who), which, how),
             92 if self.parts.starts() => self.call_all(),
             93..96 if self.parts.queues() => self.limit_a_queue(which, how),
@@ -210,7 +210,7 @@ impl<'p> World<'p> {
         }
     }
 
-    fn to_a_run(&mut self, Op([what, who, which, how]): Op) {
+    fn befalls_a_run(&mut self, Op([what, who, which, how]): Op) {
         let index = self.whom(who);
         match what {
             0..=17 => self.parcel(which, how),

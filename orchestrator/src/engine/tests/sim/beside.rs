@@ -241,6 +241,25 @@ impl Beside {
         self.again.insert(request, again);
     }
 
+    /// Nobody who came later has a workflow id while somebody is in line for it, but who has terminated the one before.
+    pub(super) fn check_lines(&self, world: &World) {
+        let rows = world.rows();
+        let came = |row: &RunRow| self.again.get(row.request_id.as_ref()?.as_str());
+        for queued in rows.iter().filter(|row| row.is_queued()) {
+            let Some(first) = came(queued) else { continue };
+            let has_it = rows
+                .iter()
+                .find(|row| row.workflow_id == queued.workflow_id && row.has_id());
+            // Of a run that has continued as new nothing says when it came.
+            if let Some(other) = has_it
+                .and_then(came)
+                .filter(|other| other.conflict != "terminate_existing")
+            {
+                assert!(other.sequence < first.sequence, "{} was overtaken", queued.run_id);
+            }
+        }
+    }
+
     async fn limit_a_queue(&mut self, world: &World) {
         let random = &self.limits;
         let queue = QUEUES[usize::try_from(random.below(2)).unwrap()];
@@ -258,10 +277,10 @@ impl Beside {
         for queue in QUEUES.into_iter().filter(|_| self.scenario.has("limits")) {
             set_queue(world, queue, None, None).await;
         }
-        self.to_all(world, "pause", "resume").await;
+        self.tell_all(world, "pause", "resume").await;
     }
 
-    async fn to_all(&mut self, world: &World, schedules: &str, triggers: &str) {
+    async fn tell_all(&mut self, world: &World, schedules: &str, triggers: &str) {
         for row in open_actors(world).await {
             let id = row.workflow_id.as_str().to_owned();
             let (verb, body) = match row.workflow.as_str() {
@@ -308,7 +327,7 @@ impl Beside {
 
     /// They go; all there ever were.
     pub(super) async fn dismiss(&mut self, world: &World) -> Vec<RunId> {
-        self.to_all(world, "delete", "delete").await;
+        self.tell_all(world, "delete", "delete").await;
         for _ in 0..200 {
             if open_actors(world).await.is_empty() && world.is_quiet() {
                 let is_actor = |row: &&RunRow| row.workflow.as_str().starts_with('$');

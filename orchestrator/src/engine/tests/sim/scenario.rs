@@ -158,6 +158,7 @@ impl Scenario {
             for _ in 0..luck.random.below(4) {
                 tokio::time::sleep(Duration::from_millis(luck.random.below(300))).await;
                 witness.moment(&world);
+                beside.check_lines(&world);
             }
         }
         let actors = self.end(&mut world, &mut beside, &witness, running).await;
@@ -316,6 +317,7 @@ impl Scenario {
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
             witness.moment(world);
+            beside.check_lines(world);
             // A closed run may still owe a message to another one.
             let rests = world.rows().iter().all(|row| is_closed(row) && row.wake_at.is_none());
             if rests && world.is_quiet() && beside.rests(world).await {
