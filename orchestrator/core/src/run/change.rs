@@ -162,18 +162,16 @@ impl State {
             Body::Ask(ask) => return self.permit_granted(number, ask),
             _ => return,
         };
-        if self.trigger.is_some() {
+        if self.is_actor() {
             if let Answer::Refused { .. } = answer {
                 let (to, started) = (pending.to, false);
                 self.mail.refused.insert(number, RefusedStart { to, started });
                 if self.mail.refused.len() > MAX_REFUSED_STARTS {
                     self.mail.refused.pop_first();
                 }
-            }
-            return;
-        }
-        if let Some(schedule) = &mut self.schedule {
-            if *answer == Answer::Accepted {
+            } else if let Some(schedule) = &mut self.schedule
+                && *answer == Answer::Accepted
+            {
                 schedule.accepted(start.run_id);
             }
             return;

@@ -289,6 +289,11 @@ impl Schedule {
         }
     }
 
+    /// A pause holds back what is due by the calendar, not what somebody asks for.
+    pub(crate) fn may_start(&self, due: &Due) -> bool {
+        self.paused.is_none() || !due.counted
+    }
+
     pub(crate) fn has_taken(&self, operation: &Operation) -> bool {
         let id = operation.request_id.as_ref();
         id.is_some_and(|id| self.requests.contains(id))

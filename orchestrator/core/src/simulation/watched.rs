@@ -61,7 +61,7 @@ pub(super) struct Watched<'p> {
 }
 
 /// As it comes back from storage.
-fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
+pub(super) fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
     Transition::read(seq, at, body.to_owned()).unwrap()
 }
 
