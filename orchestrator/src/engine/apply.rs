@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use knarr_core::ids::RunId;
 use knarr_core::json;
 use knarr_core::run::input::Input;
-use knarr_core::run::{self, Event, State, Transition};
+use knarr_core::run::{self, Event, State, Transition, error_type};
 use knarr_core::schedule::state::ScheduleEvent;
 use knarr_core::time::Timestamp;
 
@@ -261,10 +261,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
 fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
-            Event::TaskTimedOut { .. }
-            | Event::TaskWithdrawn { .. }
-            | Event::ScheduleToClosePassed { .. }
-            | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::TaskTimedOut { .. } | Event::ScheduleToClosePassed { .. } | Event::RunTimedOut { .. } => {
+                metrics::counter!(metric::TIMEOUTS).increment(1)
+            }
+            Event::TaskWithdrawn { error, .. } if *error.error_type == *error_type::TIMEOUT => {
+                metrics::counter!(metric::TIMEOUTS).increment(1);
+            }
             Event::Schedule(event) => count_schedule(event),
             Event::Trigger(event) => triggers::count(event),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),

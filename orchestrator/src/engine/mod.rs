@@ -69,6 +69,7 @@ mod verb;
 mod warnings;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod wire;
+mod withdrawals;
 
 #[cfg(test)]
 mod tests;

@@ -16,9 +16,10 @@ use crate::ids::{QueueName, StepPath, TaskNo};
 use crate::limit::PRIORITY;
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
-use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
+
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
-use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Waiting};
+use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Unstarted, Waiting};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -35,6 +36,13 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         priority: Some(birth.priority.unwrap_or(PRIORITY)),
         queued: birth.queued,
         continues: birth.continues.clone(),
+    }
+}
+
+pub(super) fn terms(birth: &RunStarted) -> Terms {
+    Terms {
+        limits: birth.limits,
+        own_subjects: birth.own_subjects,
     }
 }
 
@@ -309,6 +317,11 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
     for event in &transition.events {
         let (task, delivered) = match event {
             Event::TaskDelivered { task } => (task, true),
+            // Of a step that was halted nothing was asked of its queue before.
+            Event::WithdrawalRequested {
+                timeout: Unstarted::NotNeeded,
+                ..
+            } => continue,
             Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, false),
             _ => continue,
         };

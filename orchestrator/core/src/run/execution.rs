@@ -87,17 +87,18 @@ pub struct OpenTask {
     /// Who has claimed it, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Arc<str>>,
-    /// It is being taken out of its queue, for this timeout.
+    /// It is being taken out of its queue, for this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn_for: Option<Unstarted>,
 }
 
-/// A timeout that a task may meet in its queue.
+/// Why a task is taken out of its queue: the timeout that it has met there, or that its step was halted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unstarted {
     ScheduleToStart,
     ScheduleToClose,
+    NotNeeded,
 }
 
 /// What is known about a task's whereabouts.

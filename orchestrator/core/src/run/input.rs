@@ -39,6 +39,14 @@ pub struct Start {
     pub continues: Option<Box<Continues>>,
 }
 
+/// What a run is begun under, for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    pub limits: RunLimits,
+    /// Each of its tasks has a subject of its own, and is taken out of its queue when its step is halted.
+    pub own_subjects: bool,
+}
+
 /// Somebody waits for the run to start or to close.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerRequest {

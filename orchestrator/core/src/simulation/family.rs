@@ -13,7 +13,7 @@ use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
 use crate::limit::Grant;
 use crate::run::effect::Effect;
 use crate::run::input::{
-    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
+    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms, WorkerError,
 };
 use crate::run::limits::RunLimits;
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender, StartChild, child_start};
@@ -37,8 +37,8 @@ struct Temper {
     fails_in: u32,
     loses: bool,
     operators: bool,
-    /// Small ones, that a run of a few steps reaches.
-    limits: RunLimits,
+    /// With small limits, that a run of a few steps reaches.
+    terms: Terms,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,10 @@ impl<'p> World<'p> {
                 fails_in: [1_000, 12, 5, 2][temper as usize % 4],
                 loses: temper & 4 > 0,
                 operators: temper & 8 > 0,
-                limits: limits(temper / 16),
+                terms: Terms {
+                    limits: limits(temper / 16),
+                    own_subjects: !(temper / 64).is_multiple_of(4),
+                },
             },
             last: None,
             strangers: 0,
@@ -107,7 +110,7 @@ impl<'p> World<'p> {
     fn open(&mut self, played: &'p Played, start: Start) -> bool {
         self.inputs += 1;
         let queues = &self.limiters.queues;
-        let Ok((run, effects)) = Watched::start((played, self.plans), start, self.temper.limits, queues, self.now)
+        let Ok((run, effects)) = Watched::start((played, self.plans), start, self.temper.terms, queues, self.now)
         else {
             return false;
         };

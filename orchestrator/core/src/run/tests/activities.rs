@@ -72,7 +72,7 @@ impl Run {
     }
 
     /// Wakes, with every task still in its queue.
-    fn wake_in_backlog(&mut self) -> Vec<Effect> {
+    pub(super) fn wake_in_backlog(&mut self) -> Vec<Effect> {
         let horizon = self.horizon(false);
         self.take(Input::Wake(horizon))
     }
@@ -85,14 +85,14 @@ impl Run {
         self.apply(Input::Heartbeat { task, beat }).unwrap().is_some()
     }
 
-    fn outcome(&self, step: &str) -> StepOutcome {
+    pub(super) fn outcome(&self, step: &str) -> StepOutcome {
         match &self.state.steps()[step] {
             Step::Failed { outcome, .. } => *outcome,
             other => panic!("{other:?}"),
         }
     }
 
-    fn message(&self) -> &str {
+    pub(super) fn message(&self) -> &str {
         &self.state.failure().unwrap().message
     }
 }

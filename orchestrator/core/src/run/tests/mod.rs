@@ -31,3 +31,4 @@ mod triggers;
 mod turns;
 mod undo;
 mod waits;
+mod withdrawals;

@@ -12,7 +12,7 @@ use crate::ids::{MessageNo, RunId, StepPath, TaskNo};
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::failure::Failure;
 use crate::run::input::{
-    AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, WorkerError,
+    AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, Terms, WorkerError,
 };
 use crate::run::limits::{Limit, RunLimits};
 use crate::run::message::{Answer, Body, ChildClosed, Sender};
@@ -63,8 +63,13 @@ impl Run {
     }
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
+        let own_subjects = false;
+        Self::under(Terms { limits, own_subjects }, plan, start)
+    }
+
+    pub(crate) fn under(terms: Terms, plan: Plan, start: Start) -> Result<Self, Rejected> {
         let now = Timestamp(1_000_000_000);
-        let (state, transition) = run::start_within(limits, &plan, start, now, &crate::run::permit::UNLIMITED)?;
+        let (state, transition) = run::start_within(terms, &plan, start, now, &crate::run::permit::UNLIMITED)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
             plan,
