@@ -42,6 +42,7 @@ mod operator_reader;
 mod outgoing;
 mod partitions;
 mod perform;
+mod places;
 mod poison;
 mod publication;
 mod queue_limits;
