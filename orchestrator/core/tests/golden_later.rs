@@ -242,6 +242,7 @@ impl Player {
             log_read_to: Timestamp(self.now),
             delivered_to: [(QueueName::new("main"), Timestamp(to))].into(),
             listening_since: Timestamp(0),
+            heard: Default::default(),
         };
         self.take(Input::Wake(horizon))
     }

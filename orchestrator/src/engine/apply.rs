@@ -189,7 +189,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             row.wake_at = wake;
         }
         changed |= closes || write;
-        if let Some(wake) = wake
+        if let Some(wake) = live.wakes_at()
             && live.alarm.is_none_or(|alarm| wake < alarm)
             && self.alarms.set(wake, run_id, now)
         {

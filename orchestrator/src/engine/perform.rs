@@ -162,7 +162,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         count_result(&origin, &outcome);
                         // What its heartbeats said is the next attempt's.
                         if !matches!(outcome, TaskOutcome::Completed { .. })
-                            && matches!(self.hand_in_beats(run_id), Applied::Panicked)
+                            && matches!(self.hand_in_beat(run_id, task), Applied::Panicked)
                         {
                             return self.poison(poison);
                         }
@@ -192,7 +192,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Wake { .. } => self.wake(run_id),
             JobKind::Read { read, .. } => self.read(run_id, read),
             JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
-            JobKind::TaskLost { task, .. } => match self.hand_in_beats(run_id) {
+            JobKind::TaskLost { task, .. } => match self.hand_in_beat(run_id, task) {
                 Applied::Panicked => Applied::Panicked,
                 _ => self.apply(run_id, Input::TaskLost { task }),
             },

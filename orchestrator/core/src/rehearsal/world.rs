@@ -246,6 +246,7 @@ impl<'c> World<'c> {
                 .map(|view| (view.execution.queue.clone(), Timestamp(i64::MIN)))
                 .collect(),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         }));
         self.state.seq() > before
     }

@@ -116,10 +116,10 @@ pub enum Known {
 }
 
 impl OpenTask {
-    fn due(&self) -> Timestamp {
+    fn due(&self, heard: Option<Timestamp>) -> Timestamp {
         let by = match self.known {
             Known::Offered | Known::Held => self.start_by,
-            Known::Delivered | Known::Started => self.beat_by,
+            Known::Delivered | Known::Started => self.beat_by.max(heard),
         };
         let dues = by.into_iter().chain(self.silent_at);
         dues.fold(self.due, Timestamp::min)
@@ -143,15 +143,26 @@ impl Execution {
 
     /// When this execution has to be looked at.
     pub fn due(&self) -> Timestamp {
+        self.due_if(None)
+    }
+
+    /// The same if its worker was heard of last at that time.
+    pub(super) fn due_if(&self, heard: Option<Timestamp>) -> Timestamp {
         let due = match &self.wait {
             Wait::Task(open) if open.withdrawn_for.is_some() => return open.due,
-            Wait::Task(open) => open.due(),
+            Wait::Task(open) => open.due(self.beat_after(open, heard)),
             Wait::Until(at) => *at,
             // Something else than time is waited for.
             Wait::Permit(_) => Timestamp::MAX,
             Wait::Decision => return Timestamp::MAX,
         };
         self.close_by.map_or(due, |by| by.min(due))
+    }
+
+    /// When the next beat has to come after one that is not stored.
+    pub(super) fn beat_after(&self, open: &OpenTask, heard: Option<Timestamp>) -> Option<Timestamp> {
+        let silence = self.timeouts.heartbeat.filter(|_| open.beat_by.is_some())?;
+        Some(heard?.plus(silence))
     }
 
     /// How soon a task is looked at of which nothing is known.

@@ -171,7 +171,7 @@ pub enum Input {
 }
 
 /// What a worker says of itself while it works.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// When its handler began.
     pub began: Timestamp,
@@ -191,6 +191,8 @@ pub struct Horizon {
     pub delivered_to: BTreeMap<QueueName, Timestamp>,
     /// Beats have been heard since then without a break.
     pub listening_since: Timestamp,
+    /// The last beats of workers that are known to be at work: no event as long as they come in time.
+    pub heard: BTreeMap<TaskNo, Beat>,
 }
 
 /// Who asked for something, and why; recorded.

@@ -547,8 +547,17 @@ impl State {
         self.wake_after(Timestamp(i64::MIN))
     }
 
+    /// The same if workers were heard of last at those times.
+    pub fn wake_if(&self, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
+        self.wake_after_if(Timestamp(i64::MIN), heard)
+    }
+
     /// The earliest deadline later than `at`, whatever is due before.
     pub fn wake_after(&self, at: Timestamp) -> Option<Timestamp> {
+        self.wake_after_if(at, |_| None)
+    }
+
+    fn wake_after_if(&self, at: Timestamp, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
         let messages = self
             .mail
             .outbox
@@ -565,7 +574,11 @@ impl State {
             Open::Signal { due, .. } => *due,
             _ => None,
         });
-        let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
+        let executions = self.doing.values().chain(self.undoing.values());
+        let executions = executions.map(|execution| {
+            let heard = execution.open_task().and_then(|open| heard(open.task));
+            execution.due_if(heard)
+        });
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
         let trigger = self.trigger.as_ref().and_then(|trigger| trigger.due());
         let actor = schedule.into_iter().chain(trigger);

@@ -452,6 +452,7 @@ impl<'p> World<'p> {
             log_read_to: behind,
             delivered_to: delivered.map(|queue| (queue.into(), behind)).collect(),
             listening_since: behind,
+            heard: Default::default(),
         };
         self.apply(index, Input::Wake(horizon));
     }

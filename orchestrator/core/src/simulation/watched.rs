@@ -320,5 +320,6 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
         log_read_to: now,
         delivered_to: ["main", "other"].into_iter().map(|queue| (queue.into(), now)).collect(),
         listening_since: Timestamp::default(),
+        heard: Default::default(),
     })
 }

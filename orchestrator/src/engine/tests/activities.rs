@@ -298,6 +298,36 @@ async fn a_missed_heartbeat_ends_the_attempt_and_its_details_reach_the_next() {
     job.end().await;
 }
 
+/// However long a worker beats, also over a takeover, its run has no event for that; when it falls silent it is found out all the same.
+#[tokio::test(start_paused = true)]
+async fn beats_alone_are_no_events() {
+    let mut job = at_work(145, "heartbeat: 6s", 2).await;
+    let count = async |job: &Job| job.events().await.len();
+    let mut counts = Vec::new();
+    for n in 0..90 {
+        if n == 45 {
+            job.replica.kill();
+            job.replica = job.world.replica("r1");
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        assert_eq!(beat(&job.world, &job.task, &n.to_string()).await, json!("ok"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if n % 15 == 14 {
+            counts.push(count(&job).await);
+        }
+    }
+    assert_eq!(counts[0], counts[2], "within a minute: {counts:?}");
+    assert!(counts[5] <= counts[2] + 2, "a takeover counts anew: {counts:?}");
+    let heard = tokio::time::Instant::now();
+    let next = pulled(&job.world).await;
+    let silent = heard.elapsed().as_millis();
+    assert!((3_000..8_000).contains(&silent), "{silent} ms");
+    assert_eq!(text(&next, names::LAST_DETAILS), "89");
+    job.world.bus.acknowledge(&job.task);
+    job.finish(&next).await;
+    job.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn details_come_before_the_failure_they_belong_to() {
     let job = at_work(95, "", 3).await;

@@ -217,6 +217,7 @@ impl Run {
             log_read_to: self.now,
             delivered_to: BTreeMap::from([("main".into(), self.now)]),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         };
         self.apply(Input::Wake(horizon)).unwrap()
     }
