@@ -206,11 +206,13 @@ impl Timeline {
                 Tone::Plain,
                 "its outcome comes later".into(),
             ),
-            "withdrawal_requested" => line(
-                "taken back".into(),
-                Tone::Attention,
-                format!("no worker took it in time ({})", text("timeout")),
-            ),
+            "withdrawal_requested" => {
+                let why = match text("timeout").as_str() {
+                    "not_needed" => "not needed any more, unless a worker has it".to_owned(),
+                    timeout => format!("no worker took it in time ({timeout})"),
+                };
+                line("taken back".into(), Tone::Attention, why)
+            }
             "task_withdrawn" => line(format!("{noun} not begun{nth}"), Tone::Bad, failure(body)),
             "schedule_to_close_passed" => line("out of time".into(), Tone::Bad, failure(body)),
             "timeout_voided" => line("timeout void".into(), Tone::Plain, "the run only goes forward".into()),

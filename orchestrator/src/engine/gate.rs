@@ -155,6 +155,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             log_read_to,
             delivered_to,
             listening_since: self.listening_since(live.row.partition),
+            heard: self.heard(run_id),
         })
     }
 

@@ -69,6 +69,17 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Its earliest deadline, with what was heard of its workers since it was stored.
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        if self.beats.is_empty() {
+            return self.state.wake_at();
+        }
+        let heard: HashMap<TaskNo, Timestamp> = self.beats.iter().map(|beat| (beat.task(), beat.at())).collect();
+        self.state.wake_if(|task| heard.get(&task).copied())
+    }
+}
+
 /// A workflow id within its namespace.
 pub(super) type IdKey = (Namespace, WorkflowId);
 

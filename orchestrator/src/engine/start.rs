@@ -12,7 +12,7 @@ use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{RunId, WorkflowId};
 use knarr_core::limit::PRIORITY;
-use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start, Terms};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{self};
 use knarr_core::time::Timestamp;
@@ -248,13 +248,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let start = start_of(request, RunId(uuid::Uuid::nil()));
         let now = self.clock.now();
         let queues = self.queue_limits.of(&request.namespace);
-        let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
-            run::start_within(self.config.run_limits, &plan, start, now, queues)
-        })) else {
+        let terms = self.terms();
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start_within(terms, &plan, start, now, queues))) else {
             return Ok(false);
         };
         started?;
         Ok(true)
+    }
+
+    /// What runs are begun under from now on.
+    fn terms(&self) -> Terms {
+        Terms {
+            limits: match self.may_store(format::SECOND) {
+                true => self.config.run_limits,
+                false => RunLimits::default(),
+            },
+            own_subjects: self.may_store(format::FOURTH),
+        }
     }
 
     /// The definition that a start names, and the retention of its namespace.
@@ -306,14 +316,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let queued = start.queued;
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
-        let limits = match self.may_store(format::SECOND) {
-            true => self.config.run_limits,
-            false => RunLimits::default(),
-        };
+        let terms = self.terms();
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::tests::perhaps_panic_at_birth(&start);
-            run::start_within(limits, plan, start, now, queues)
+            run::start_within(terms, plan, start, now, queues)
         })) else {
             return Ok(false);
         };

@@ -11,7 +11,7 @@ use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::{Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Admission, Event, Failure, Transition};
+use crate::run::{Admission, Event, Failure, Transition, error_type};
 use crate::time::{Span, Timestamp};
 
 #[derive(Default)]
@@ -154,6 +154,9 @@ impl Record {
             Event::TaskUnknown { task, error } => format!("{} ended unknown: {}", self.name(*task), words(error)),
             Event::TaskTimedOut { task, .. } => format!("{} timed out", self.name(*task)),
             Event::TaskLost { task, .. } => format!("{} was lost", self.name(*task)),
+            Event::TaskWithdrawn { task, error } if *error.error_type == *error_type::CANCELLED => {
+                format!("{} is taken out of its queue", self.name(*task))
+            }
             Event::TaskWithdrawn { task, .. } => format!("nobody took {} in time", self.name(*task)),
             Event::TaskAbandoned { task } => format!("{} is not waited for", self.name(*task)),
             Event::ScheduleToClosePassed { step, direction, .. } => {

@@ -13,9 +13,9 @@ use crate::definition::plan::Plan;
 use crate::definition::test_file::{Case, External, ExternalKind, Outcome, code};
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
 use crate::run::effect::{Dispatch, Effect};
-use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome};
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms};
 use crate::run::message::{Answer, Body, ChildClosed, Sender, StartChild};
-use crate::run::{self, State, Transition};
+use crate::run::{self, QueueLimits, State, Transition};
 use crate::time::{Span, Timestamp};
 
 /// Things that happen in one case.
@@ -67,7 +67,7 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
 /// On its way to the run.
 pub(super) enum Delivery<'c> {
     Outcome(TaskNo, TaskOutcome),
-    /// Its queue gives a task back.
+    /// Its queue gives a task back, unless a worker has it.
     Withdrawn(TaskNo),
     Answer(MessageNo, Answer),
     Child(Sender, ChildClosed),
@@ -85,6 +85,8 @@ pub(super) struct World<'c> {
     /// How often something was called, by name.
     calls: BTreeMap<String, usize>,
     pub(super) children: BTreeMap<RunId, StartChild>,
+    /// As they were given out.
+    dispatched: BTreeMap<TaskNo, Dispatch>,
     /// Tasks that lie in their queue for good.
     not_taken: BTreeSet<TaskNo>,
     record: Record,
@@ -108,7 +110,12 @@ impl<'c> World<'c> {
             queued: false,
             continues: None,
         };
-        let (state, transition) = run::start(plan, start, case.start).map_err(|rejected| rejected.to_string())?;
+        let terms = Terms {
+            own_subjects: true,
+            ..Terms::default()
+        };
+        let begun = run::start_within(terms, plan, start, case.start, &QueueLimits::new());
+        let (state, transition) = begun.map_err(|rejected| rejected.to_string())?;
         let mut world = Self {
             plan,
             case,
@@ -117,6 +124,7 @@ impl<'c> World<'c> {
             sent: 0,
             calls: BTreeMap::new(),
             children: BTreeMap::new(),
+            dispatched: BTreeMap::new(),
             not_taken: BTreeSet::new(),
             record: Record::from(case.start),
             history: Vec::new(),
@@ -199,7 +207,10 @@ impl<'c> World<'c> {
     fn deliver(&mut self, delivery: Delivery<'c>) {
         match delivery {
             Delivery::Outcome(task, outcome) => self.apply(Input::TaskEnded { task, outcome }),
-            Delivery::Withdrawn(task) => self.apply(Input::Withdrawn { task, withdrawn: true }),
+            Delivery::Withdrawn(task) => {
+                let withdrawn = self.not_taken.contains(&task);
+                self.apply(Input::Withdrawn { task, withdrawn });
+            }
             Delivery::Answer(number, answer) => self.apply(Input::MessageAnswered { number, answer }),
             Delivery::Child(from, closed) => {
                 let number = self.call(format!("messages of {}", from.run));
@@ -257,6 +268,7 @@ impl<'c> World<'c> {
                 .map(|view| (view.execution.queue.clone(), Timestamp(i64::MIN)))
                 .collect(),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         }));
         self.state.seq() > before
     }
@@ -277,6 +289,7 @@ impl<'c> World<'c> {
     }
 
     fn dispatched(&mut self, dispatch: &Dispatch) {
+        self.dispatched.insert(dispatch.task, dispatch.clone());
         let name = task_name(dispatch.direction, &dispatch.step);
         let call = self.call(name.clone());
         let Some(mock) = workers::mock(self.case, dispatch, call) else {
@@ -290,7 +303,7 @@ impl<'c> World<'c> {
         };
         match workers::outcome(mock, dispatch) {
             Ok(Some(outcome)) => self.send(mock.after, Delivery::Outcome(dispatch.task, outcome)),
-            Ok(None) if matches!(mock.outcome, Outcome::NotTaken) && !dispatch.withdrawable => {
+            Ok(None) if matches!(mock.outcome, Outcome::NotTaken) && !self.may_end_in_its_queue(dispatch.task) => {
                 let what = format!("`{name}` is not taken, and nothing says how long it may wait");
                 self.problem(code::NO_MOCK, what);
             }
@@ -303,20 +316,21 @@ impl<'c> World<'c> {
         }
     }
 
+    /// Whether something says how long nobody may take it.
+    fn may_end_in_its_queue(&self, task: TaskNo) -> bool {
+        let mut open = self.state.open_tasks().filter(|view| view.open.task == task);
+        open.any(|view| view.open.start_by.is_some() || view.execution.close_by.is_some())
+    }
+
     fn asked_to_stop(&mut self, task: TaskNo) {
         let Some(view) = self.state.open_tasks().find(|view| view.open.task == task) else {
             return;
         };
         let name = task_name(view.direction, view.step);
-        let dispatch = run::effects_still_wanted(&self.state, 1, u32::MAX)
-            .into_iter()
-            .find_map(|effect| match effect {
-                Effect::Dispatch(dispatch) if dispatch.task == task => Some(dispatch),
-                _ => None,
-            });
+        let dispatch = self.dispatched.get(&task);
         let calls = self.calls.get(&name).copied().unwrap_or(1);
         let stops = dispatch
-            .and_then(|dispatch| workers::mock(self.case, &dispatch, calls - 1))
+            .and_then(|dispatch| workers::mock(self.case, dispatch, calls - 1))
             .is_some_and(|mock| mock.stops);
         if stops {
             self.coming

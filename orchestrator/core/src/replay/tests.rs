@@ -183,6 +183,7 @@ steps:
             log_read_to: at(read_to),
             delivered_to: [("q".into(), at(delivered_to))].into(),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         });
         transitions.push(run::apply(&plan, &mut state, wake, at(now)).unwrap().unwrap());
     }

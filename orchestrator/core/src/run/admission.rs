@@ -269,6 +269,13 @@ impl State {
         self.place.as_deref()
     }
 
+    /// Whether that place, as it was granted then, is this run's: its own, or that of a run which it continues.
+    pub fn has_place(&self, asked_by: RunId, ask: MessageNo, granted_at: Option<Timestamp>) -> bool {
+        self.place
+            .as_ref()
+            .is_some_and(|place| place.asked_by == asked_by && place.ask == ask && !place.was_granted_anew(granted_at))
+    }
+
     /// From 1, the most important, to 5.
     pub fn priority(&self) -> u8 {
         self.birth.priority.unwrap_or(PRIORITY)

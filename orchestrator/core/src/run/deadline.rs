@@ -8,7 +8,7 @@
 //! | task, nobody known to have it | start-to-close, or `heartbeat`, after it was offered | never: once it is known how far its queue has delivered, both count from now, or it is looked at again later |
 //! | the same task, past `schedule_to_start` or `schedule_to_close` | from its first offer, from the step's first task | its queue is known not to have delivered it: it is taken out ([`super::withdrawal`]) |
 //! | task, delivered or begun | start-to-close after that; not while `wait_cancelled` waits, except for a pivot that may have been done | the log has been read that far |
-//! | the same task, no heartbeat | after the last one | the log has been read that far, and beats have been listened to for as long |
+//! | the same task, no heartbeat | after the last one, stored or not ([`Horizon::heard`]) | the log has been read that far, and beats have been listened to for as long |
 //! | the same task, past `schedule_to_close` | from the step's first task | the log has been read that far |
 //! | step between attempts, past `schedule_to_close` | from its first task | – |
 //! | `wait` | its moment | – |
@@ -28,7 +28,7 @@ use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::open::Open;
 use super::state::Why;
-use super::{admission, attempt, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
+use super::{admission, attempt, heartbeat, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
 use crate::definition::plan::Cancellation;
 use crate::ids::{MessageNo, StepPath};
 use crate::time::{Span, Timestamp};
@@ -189,9 +189,13 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
     };
     let task = open.task;
     let (timeouts, start_to_close) = (execution.timeouts, execution.start_to_close);
+    let heard = horizon.heard.get(&task);
+    let beat_by = open
+        .beat_by
+        .max(execution.beat_after(open, heard.map(|beat| beat.at.min(d.at))));
     let dues = [
         (execution.close_by, Due::Close),
-        (open.beat_by, Due::Beat),
+        (beat_by, Due::Beat),
         (open.silent_at, Due::Lost),
         (Some(open.due), Due::Start),
     ];
@@ -202,8 +206,17 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
     if due > d.at || horizon.log_read_to < due {
         return;
     }
+    let void_or_word = match what {
+        Due::Close => is_void(d, step, direction),
+        Due::Start => waits_for_word(d, step, direction),
+        Due::Beat | Due::Lost => false,
+    };
+    // How far it had come is for the next attempt.
+    if let Some(beat) = heard.filter(|_| !void_or_word) {
+        heartbeat::last_words(d, task, beat);
+    }
     match what {
-        Due::Close if is_void(d, step, direction) => void(d, step),
+        Due::Close if void_or_word => void(d, step),
         Due::Close => {
             let limit = timeouts.schedule_to_close.unwrap_or_default();
             attempt::expired(d, task, Failure::schedule_to_close(limit));
@@ -223,7 +236,7 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
             }
         }
         Due::Lost => attempt::lost(d, task, Failure::silent()),
-        Due::Start if waits_for_word(d, step, direction) => d.emit(Event::DeadlineDeferred {
+        Due::Start if void_or_word => d.emit(Event::DeadlineDeferred {
             task,
             until: d.at.plus(start_to_close.max(HELD_PAUSE_FIRST)),
         }),

@@ -30,7 +30,7 @@ pub(super) struct Decider<'a> {
     pub(super) at: Timestamp,
     /// Of the run's namespace.
     pub(super) queues: &'a QueueLimits,
-    seq: u32,
+    pub(super) seq: u32,
     events: Vec<Event>,
     /// How many of them have been measured, and what they come to.
     measured: (usize, u64),

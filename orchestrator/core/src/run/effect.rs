@@ -24,6 +24,8 @@ pub enum Effect {
         queue: QueueName,
         activity: ActivityName,
         task: TaskNo,
+        /// When it was offered: what was published before is there, or was.
+        since: Timestamp,
     },
     /// Tell workers of a queue that a task is no longer wanted.
     CancelTask {
@@ -261,6 +263,7 @@ fn withdraw(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
             queue: view.execution.queue.clone(),
             activity: view.execution.activity.clone(),
             task,
+            since: view.open.opened_at,
         });
     }
 }
@@ -292,7 +295,7 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
             .min(),
         heartbeat: execution.timeouts.heartbeat,
         last_details: execution.details.clone(),
-        withdrawable: open.start_by.is_some() || execution.close_by.is_some(),
+        withdrawable: state.is_withdrawable(view),
         waits_cancelled: execution.cancellation == Cancellation::WaitCancelled,
         offer: open.offer,
     }

@@ -304,9 +304,10 @@ pub enum Event {
     TaskLeft {
         task: TaskNo,
     },
-    /// Nobody has taken the task in time: it is to be taken out of its queue.
+    /// Nobody has taken the task in time, or it is not needed any more: it is to be taken out of its queue.
     WithdrawalRequested {
         task: TaskNo,
+        /// Why: a timeout, most of the time.
         timeout: Unstarted,
         /// Asked again then.
         until: Timestamp,
@@ -561,6 +562,9 @@ pub struct RunStarted {
     /// It waits until the open run of its workflow id has closed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queued: bool,
+    /// Each of its tasks has a subject of its own, so that it can be found in its queue and taken out of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_subjects: bool,
 }
 
 /// What a run that continues another one as new, or is its next attempt, takes over from it.

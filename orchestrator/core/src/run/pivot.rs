@@ -8,7 +8,7 @@
 //! | a later step fails and could be tried again | its policy decides | tried again without limit |
 //! | a later step fails for good | it fails | parked for an operator, unless a `try` within reach catches it or the step may fail (`on_failure: continue`) |
 //!
-//! Deferred: the pivot's worker is asked to cancel. When the pivot turns out not to have been done, the run stops as it was
+//! Deferred: the pivot's worker is asked to cancel, and a task that nobody has is taken out of its queue. When the pivot turns out not to have been done, the run stops as it was
 //! asked to; when it has completed, the request is void.
 
 use super::decider::Decider;
@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::input::Operation;
 use super::retry::Regardless;
 use super::state::Why;
-use super::{stop, try_catch};
+use super::{stop, try_catch, withdrawal};
 use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Plan};
 use crate::ids::StepPath;
 
@@ -113,6 +113,9 @@ pub(super) fn defer(d: &mut Decider<'_>, why: Why, error: &Failure, operation: &
         error: error.clone(),
         operation: operation.clone(),
     });
+    if let Some(step) = d.state.deferred.as_ref().map(|deferred| deferred.pivot.clone()) {
+        withdrawal::of_halted(d, |_, view| *view.step == step);
+    }
     true
 }
 

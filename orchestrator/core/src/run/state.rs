@@ -522,6 +522,11 @@ impl State {
         })
     }
 
+    /// Whether a task can be found in its queue: by a subject of its own.
+    pub(super) fn is_withdrawable(&self, view: &OpenTaskView<'_>) -> bool {
+        self.birth.own_subjects || view.open.start_by.is_some() || view.execution.close_by.is_some()
+    }
+
     /// Whether cancellations of tasks were asked for in these transitions.
     pub(super) fn halted_within(&self, span: &RangeInclusive<u32>) -> bool {
         let open = self.open.values().any(|open| {
@@ -555,8 +560,17 @@ impl State {
         self.wake_after(Timestamp(i64::MIN))
     }
 
+    /// The same if workers were heard of last at those times.
+    pub fn wake_if(&self, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
+        self.wake_after_if(Timestamp(i64::MIN), heard)
+    }
+
     /// The earliest deadline later than `at`, whatever is due before.
     pub fn wake_after(&self, at: Timestamp) -> Option<Timestamp> {
+        self.wake_after_if(at, |_| None)
+    }
+
+    fn wake_after_if(&self, at: Timestamp, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
         let messages = self
             .mail
             .outbox
@@ -573,7 +587,11 @@ impl State {
             Open::Signal { due, .. } => *due,
             _ => None,
         });
-        let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
+        let executions = self.doing.values().chain(self.undoing.values());
+        let executions = executions.map(|execution| {
+            let heard = execution.open_task().and_then(|open| heard(open.task));
+            execution.due_if(heard)
+        });
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
         let trigger = self.trigger.as_ref().and_then(|trigger| trigger.due());
         let actor = schedule.into_iter().chain(trigger);

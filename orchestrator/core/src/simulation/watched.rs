@@ -7,8 +7,7 @@ use super::told::Told;
 use crate::definition::plan::{NodeKind, Plan, Undo};
 use crate::ids::{ActivityName, RunId, StepPath};
 use crate::run::effect::{Direction, Dispatch, Effect};
-use crate::run::input::{Horizon, Input, Rejected, Start};
-use crate::run::limits::RunLimits;
+use crate::run::input::{Horizon, Input, Rejected, Start, Terms};
 use crate::run::message::{Body, Sender};
 use crate::run::{
     self, Event, Known, QueueLimits, State, Status, Transition, UndoState, effects, effects_still_wanted,
@@ -69,11 +68,11 @@ impl<'p> Watched<'p> {
     pub(super) fn start(
         (played, all): (&'p Played, &'p [Played]),
         start: Start,
-        limits: RunLimits,
+        terms: Terms,
         queues: &QueueLimits,
         now: Timestamp,
     ) -> Result<(Self, Vec<Effect>), Rejected> {
-        let (state, transition) = run::start_within(limits, &played.plan, start, now, queues)?;
+        let (state, transition) = run::start_within(terms, &played.plan, start, now, queues)?;
         if let Some(attempt) = state.attempt_made() {
             let most = attempt.most.expect("what is drawn is bounded");
             assert!(attempt.number <= most, "attempt {} of {most}", attempt.number);
@@ -329,5 +328,6 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
         log_read_to: now,
         delivered_to: ["main", "other"].into_iter().map(|queue| (queue.into(), now)).collect(),
         listening_since: Timestamp::default(),
+        heard: Default::default(),
     })
 }

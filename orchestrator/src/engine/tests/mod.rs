@@ -20,6 +20,7 @@ mod memory;
 mod messages;
 mod operators;
 mod permits;
+mod places;
 mod random;
 mod refusals;
 mod robustness;

@@ -147,11 +147,9 @@ steps:
 async fn a_request_id_of_another_verb_holds_up_nobody() {
     let mut world = World::new(25).await;
     let replica = world.replica("r0");
-    // The payment is in nobody's hands: the run is being stopped for as long as it lies in its queue.
+    // The payment is in somebody's hands who says nothing: the run is being stopped for as long.
     world.start("o-1", &[]).await;
-    world
-        .until("dispatched", |world| world.bus.task_count("default") == 1)
-        .await;
+    let _held = world.bus.next_tasks("default", "orders", 1).await;
     let request = (names::REQUEST_ID, "x");
     world.verb("o-1", "cancel", &[request]).await;
     world

@@ -32,3 +32,4 @@ mod triggers;
 mod turns;
 mod undo;
 mod waits;
+mod withdrawals;

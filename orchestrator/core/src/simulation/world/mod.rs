@@ -20,8 +20,7 @@ use super::limiters::Limiters;
 use super::watched::{Played, Watched, full_wake};
 use crate::ids::{MessageNo, RunId, WorkflowId};
 use crate::run::effect::Effect;
-use crate::run::input::{AnswerOn, AnswerRequest, Input, Start};
-use crate::run::limits::RunLimits;
+use crate::run::input::{AnswerOn, AnswerRequest, Input, Start, Terms};
 use crate::run::message::Sender;
 use crate::time::{Span, Timestamp};
 
@@ -32,8 +31,8 @@ struct Temper {
     fails_in: u32,
     loses: bool,
     operators: bool,
-    /// Small ones, that a run of a few steps reaches.
-    limits: RunLimits,
+    /// With small limits, that a run of a few steps reaches.
+    terms: Terms,
 }
 
 #[derive(Debug)]
@@ -81,7 +80,10 @@ impl<'p> World<'p> {
                 fails_in: [1_000, 12, 5, 2][temper as usize % 4],
                 loses: temper & 4 > 0,
                 operators: temper & 8 > 0,
-                limits: limits(temper / 16),
+                terms: Terms {
+                    limits: limits(temper / 16),
+                    own_subjects: !(temper / 64).is_multiple_of(4),
+                },
             },
             parts,
             last: None,
@@ -126,7 +128,7 @@ impl<'p> World<'p> {
         let others = self.holder(&start.workflow_id).is_some();
         assert!(start.queued || !others, "a second run of {}", start.workflow_id);
         let queues = &self.limiters.queues;
-        let Ok((run, effects)) = Watched::start((played, self.plans), start, self.temper.limits, queues, self.now)
+        let Ok((run, effects)) = Watched::start((played, self.plans), start, self.temper.terms, queues, self.now)
         else {
             return false;
         };

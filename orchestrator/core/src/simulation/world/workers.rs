@@ -104,6 +104,7 @@ impl World<'_> {
             log_read_to: behind,
             delivered_to: delivered.map(|queue| (queue.into(), behind)).collect(),
             listening_since: behind,
+            heard: Default::default(),
         };
         self.apply(index, Input::Wake(horizon));
     }
