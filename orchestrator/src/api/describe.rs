@@ -151,7 +151,10 @@ impl Describer {
             | Event::ParallelStarted { step }
             | Event::ForEachStarted { step, .. }
             | Event::TimerSet { step, .. }
-            | Event::SignalAwaited { step, .. } => self.reach(step),
+            | Event::IterationStarted { step, .. }
+            | Event::SignalAwaited { step, .. }
+            // A signal that came before its step is taken at once.
+            | Event::SignalTaken { step, .. } => self.reach(step),
             Event::Emitted(emitted) => self.reach(&emitted.step),
             Event::MessageSent(sent) => {
                 if let Body::StartChild(child) = &*sent.body {

@@ -140,7 +140,10 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
             ending::of_run(&mut stored, limit, &asked).await
         }
     };
-    let answer = answer.map_err(|error| CliError::unanswered(&error, &again))?;
+    let answer = answer.map_err(|error| match args.wait {
+        Wait::Closed => CliError::not_closed(&error, &again),
+        Wait::Stored | Wait::Started => CliError::unanswered(&error, &again),
+    })?;
     finish(&answer, globals)
 }
 

@@ -178,8 +178,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .resolve(&request.namespace, &start.workflow, start.version);
         let class = self.definitions.namespace(&request.namespace);
         let (Some(plan), Some(class)) = (plan, class) else {
-            let message = format!("`{}` is not registered in `{}`", start.workflow, request.namespace);
-            self.answer_message(request, &Answer::refused(Reason::UnknownWorkflow, &message));
+            let missing = self.not_there(&request.namespace, &start.workflow, start.version);
+            self.answer_message(request, &Answer::refused(Reason::UnknownWorkflow, &missing.message));
             return self.message_taken(&job);
         };
         let child = message::child_start(&request.from, request.number, &request.workflow_id, start);

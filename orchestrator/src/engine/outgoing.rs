@@ -479,7 +479,11 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
             header::NATS_MSG_ID.into(),
             format!("{}#{sequence}", message.cursor.stream),
         ),
-        (header::ORIGINAL_SUBJECT.into(), message.subject.clone()),
+        // Where it was sent to, and may be sent to again.
+        (
+            header::ORIGINAL_SUBJECT.into(),
+            subject::published(&message.subject).into_owned(),
+        ),
         (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
     ];
     let original = (&message.headers, &message.payload);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
-use knarr_core::ids::{RunId, WorkflowId};
+use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::limit::PRIORITY;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start, Terms};
 use knarr_core::run::limits::RunLimits;
@@ -269,34 +269,30 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// The definition that a start names, and the retention of its namespace.
     fn asked_for(&self, request: &StartRequest) -> Result<(Arc<Plan>, i16), Refusal> {
-        let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
-            return Err(Refusal::new(
-                &code::UNKNOWN_NAMESPACE,
-                format!("there is no namespace `{}`", request.namespace),
-            ));
-        };
-        let Some(plan) = self
+        let plan = self
             .definitions
-            .resolve(&request.namespace, &request.workflow, request.version)
-        else {
-            return Err(match request.version {
-                Some(version) => Refusal::new(
-                    &code::UNKNOWN_VERSION,
-                    format!(
-                        "`{}` is not registered in version {version} in `{}`",
-                        request.workflow, request.namespace
-                    ),
-                ),
-                None => Refusal::new(
-                    &code::UNKNOWN_WORKFLOW,
-                    format!(
-                        "no definition `{}` is registered in `{}`",
-                        request.workflow, request.namespace
-                    ),
-                ),
-            });
-        };
-        Ok((plan, retention_class))
+            .resolve(&request.namespace, &request.workflow, request.version);
+        match (plan, self.definitions.namespace(&request.namespace)) {
+            (Some(plan), Some(retention_class)) => Ok((plan, retention_class)),
+            _ => Err(self.not_there(&request.namespace, &request.workflow, request.version)),
+        }
+    }
+
+    /// Which of them it is that is missing: the namespace, the definition, or the version of it.
+    pub(super) fn not_there(&self, namespace: &Namespace, workflow: &WorkflowName, version: Option<u32>) -> Refusal {
+        match version {
+            _ if self.definitions.namespace(namespace).is_none() => {
+                Refusal::new(&code::UNKNOWN_NAMESPACE, format!("there is no namespace `{namespace}`"))
+            }
+            Some(version) => Refusal::new(
+                &code::UNKNOWN_VERSION,
+                format!("`{workflow}` is not registered in version {version} in `{namespace}`"),
+            ),
+            None => Refusal::new(
+                &code::UNKNOWN_WORKFLOW,
+                format!("no definition `{workflow}` is registered in `{namespace}`"),
+            ),
+        }
     }
 
     /// Opens a run, whoever has asked for it. `Ok(false)` = core panicked.
@@ -398,19 +394,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let plan = self
             .definitions
             .resolve(&request.namespace, &request.workflow, request.version)
-            .ok_or_else(|| {
-                let code = if self.definitions.namespace(&request.namespace).is_none() {
-                    &code::UNKNOWN_NAMESPACE
-                } else if request.version.is_some() {
-                    &code::UNKNOWN_VERSION
-                } else {
-                    &code::UNKNOWN_WORKFLOW
-                };
-                Refusal::new(
-                    code,
-                    format!("`{}` is not registered in `{}`", request.workflow, request.namespace),
-                )
-            })?;
+            .ok_or_else(|| self.not_there(&request.namespace, &request.workflow, request.version))?;
         let workflow_id = match (&request.workflow_id, &plan.id, &request.message_id) {
             (Some(id), ..) => id.clone(),
             (None, Some(expression), _) => workflow_id_of(expression, &request.input)

@@ -142,7 +142,33 @@ const STAND_IN: Span = Span::from_secs(1);
 
 pub(super) fn expected(node: &Node, what: &str, wanted: &str, found: &mut Vec<Diagnostic>) {
     let message = format!("{what} must be {wanted}, not {}", node.type_name());
-    found.push(Diagnostic::error(code::SHAPE, node.span.clone(), message));
+    let finding = Diagnostic::error(code::SHAPE, node.span.clone(), message);
+    found.push(match meant(node, wanted) {
+        Some(help) => finding.help(help),
+        None => finding,
+    });
+}
+
+/// What was meant, where YAML reads it otherwise than many expect.
+fn meant(node: &Node, wanted: &str) -> Option<String> {
+    let text = node.as_str()?;
+    match wanted {
+        "true or false" => {
+            let truth = match text.to_ascii_lowercase().as_str() {
+                "yes" | "y" | "on" | "true" => true,
+                "no" | "n" | "off" | "false" => false,
+                _ => return None,
+            };
+            Some(format!(
+                "Write `{truth}`, without quotes; `yes`, `on`, `no` and `off` are texts."
+            ))
+        }
+        "a whole number" => {
+            let number: u64 = text.trim().parse().ok()?;
+            Some(format!("Write `{number}`, without quotes."))
+        }
+        _ => None,
+    }
 }
 
 /// `a`, `b` and `c`

@@ -13,6 +13,7 @@ mod concurrency;
 mod flow;
 mod json_schema;
 mod kinds;
+mod remedies;
 mod retry;
 mod saga;
 mod schedule;

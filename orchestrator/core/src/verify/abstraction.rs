@@ -21,7 +21,7 @@ use crate::definition::plan::{
     Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Node, NodeId, NodeKind, Parallel, Plan,
     RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
-use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Template};
+use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Segment, Template};
 use crate::time::Span;
 
 pub(super) struct Model {
@@ -130,7 +130,7 @@ impl Maker<'_> {
                     .collect::<Result<_, ExpressionError>>()?,
             ),
             NodeKind::While(repeat) => NodeKind::While(Box::new(While {
-                when: self.condition(id, Place::While, &repeat.when)?,
+                when: self.while_condition(id, repeat)?,
                 max_iterations: repeat.max_iterations.min(MAX_ITERATIONS),
                 body: repeat.body,
             })),
@@ -207,6 +207,52 @@ impl Maker<'_> {
             of_vars: of_vars.then(|| Expression::compile(condition.source()).ok()).flatten(),
         });
         stand_in()
+    }
+
+    fn while_condition(&mut self, node: NodeId, repeat: &While) -> Result<Expression, ExpressionError> {
+        let kept = self.open.len();
+        let when = self.condition(node, Place::While, &repeat.when)?;
+        // In one transition a choice goes one way. A loop that nothing interrupts is asked again in the same one, so the
+        // constants that it begins with do not say how it ends, where it computes others: it may do nothing as well.
+        if self.turns_by_itself(repeat) {
+            self.open[kept..].iter_mut().for_each(|open| open.of_vars = None);
+        }
+        Ok(when)
+    }
+
+    /// Whether the body, without waiting for anything, computes a variable that the condition reads.
+    fn turns_by_itself(&self, repeat: &While) -> bool {
+        let references = repeat.when.references();
+        let read: BTreeSet<&str> = references
+            .iter()
+            .filter_map(|reference| match reference.path.segments.first() {
+                Some(Segment::Key(name)) => Some(&**name),
+                _ => None,
+            })
+            .collect();
+        let mut computes = false;
+        for (at, node) in self.original.nodes.iter().enumerate() {
+            if !self.is_within(NodeId(at), repeat.body) {
+                continue;
+            }
+            match &node.kind {
+                NodeKind::Activity(_) | NodeKind::Wait(_) | NodeKind::WaitFor(_) | NodeKind::Workflow(_) => {
+                    return false;
+                }
+                NodeKind::Set(entries) => {
+                    computes |= entries
+                        .iter()
+                        .any(|(name, value)| read.contains(&**name) && value.constant().is_none());
+                }
+                _ => {}
+            }
+        }
+        computes
+    }
+
+    fn is_within(&self, node: NodeId, body: NodeId) -> bool {
+        let parents = std::iter::successors(Some(node), |id| self.original.node(*id).parent);
+        parents.into_iter().any(|id| id == body)
     }
 
     /// Whether what is read never changes in a run, as far as it decides anything.

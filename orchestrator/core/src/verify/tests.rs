@@ -188,6 +188,23 @@ steps:
     assert_eq!(report.coverage.forced, ["input.a", "vars.online"]);
 }
 
+#[test]
+fn a_loop_that_only_counts_comes_to_its_end() {
+    let counting = |count: &str| {
+        let text = format!(
+            "steps: [ {{ first: {{ set: {{ n: 0 }} }} }}, \
+             {{ again: {{ while: {{ when: vars.n < 3, max_iterations: 5, steps: [ {{ inc: {{ set: {{ n: {count} }} }} }} ] }} }} }}, \
+             {{ a: {CHARGE} }} ]"
+        );
+        explore(&plan(&text))
+    };
+    let report = counting("\"${ vars.n + 1 }\"");
+    assert_eq!(text(&report), "");
+    assert!(report.coverage.ends.contains_key("completed"), "{:?}", report.coverage);
+    // What it sets is a constant that never ends it.
+    assert_eq!(codes(&counting("1")), ["KN0179"]);
+}
+
 const COUPON: &str = "{ coupon: { if: input.code is defined, activity: coupon, read_only: true } }";
 
 /// After a step that may be skipped; `knarr check` has nothing against it.

@@ -14,7 +14,7 @@ use crate::cli::again::Again;
 use crate::cli::cancel::confirm;
 use crate::cli::error::CliError;
 use crate::cli::globals::{Globals, Look};
-use crate::cli::{output, start};
+use crate::cli::{bulk, output, start};
 
 #[derive(Debug, Args)]
 pub struct ScheduleArgs {
@@ -67,7 +67,7 @@ pub struct RecordArgs {
     pub reason: Option<String>,
 
     /// Who, for the record
-    #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 
     /// Makes repeating this command harmless [default: generated]
@@ -192,7 +192,7 @@ async fn ask(
         name: name.clone(),
         request,
         request_id,
-        by: record.by,
+        by: Some(record.by.unwrap_or_else(bulk::whoami)),
         reason: record.reason,
     };
     let connection = globals.connect().await?;

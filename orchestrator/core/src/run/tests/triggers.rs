@@ -310,7 +310,7 @@ fn what_means_nothing_is_refused_and_passed() {
     let Item::Event(mut unreadable) = event(6, json!(1)) else {
         panic!()
     };
-    unreadable.data = Err(Arc::from("it is no JSON"));
+    unreadable.data = Err(Arc::from("expected ident at line 1, column 2"));
     items.push(Item::Event(unreadable));
     items.push(event(7, json!({ "id": "x".repeat(200) })));
     actor.read(items, second(1));
@@ -318,6 +318,11 @@ fn what_means_nothing_is_refused_and_passed() {
     assert_eq!((actor.trigger().counts.refused, actor.sent.len()), (6, 1));
     let flaws: Vec<Flaw> = actor.trigger().past.iter().map(|past| past.flaw).collect();
     assert_eq!(flaws[4..], [Flaw::Expression, Flaw::Unreadable]);
+    let told = actor.trigger().past.last().map(|past| past.message.to_string());
+    assert_eq!(
+        told.as_deref(),
+        Some("the event cannot be read as JSON: expected ident at line 1, column 2")
+    );
 }
 
 #[test]
