@@ -26,8 +26,10 @@ struct Heard {
     runs: BTreeMap<RunId, WorkflowId>,
 }
 
-pub(super) async fn check(world: &World, beside: &Beside, actors: &[RunId]) {
+/// How many occurrences were started, events counted, and starts made of ids that others had.
+pub(super) async fn check(world: &World, beside: &Beside, actors: &[RunId]) -> (u64, u64, u64) {
     let heard = heard(world).await;
+    let (mut started, mut counted) = (0, 0);
     for run in actors {
         let history = world.store.history(*run, 0, 100_000).await.unwrap();
         // What lies behind the snapshots of a long one is gone.
@@ -44,11 +46,14 @@ pub(super) async fn check(world: &World, beside: &Beside, actors: &[RunId]) {
         assert!(state.wake_at().is_none(), "{run} is owed an answer");
         if state.schedule().is_some() {
             occurrences(&calendar, &heard);
+            started += calendar.started.len() as u64;
         } else if let Some((_, name)) = trigger_of(state.workflow_id()) {
             events(world, beside, (*run, name), &stream, &heard);
+            counted += stream.decided.len() as u64;
         }
     }
     starts(world, beside);
+    (started, counted, beside.again.len() as u64)
 }
 
 async fn heard(world: &World) -> Heard {

@@ -194,7 +194,8 @@ impl Beside {
         let random = &self.triggers;
         let (wanted, readable) = (!random.one_in(3), !random.one_in(12));
         let mut data = input(random.below(1 << 12));
-        data["id"] = json!(["t-0", "t-1", "t-2", "o-1"][usize::try_from(random.below(4)).unwrap()]);
+        // The first saga has been started before anything is stored.
+        data["id"] = json!(["t-0", "t-1", "t-2", "o-0"][usize::try_from(random.below(4)).unwrap()]);
         data["wanted"] = json!(wanted);
         let body = if readable {
             data.to_string()

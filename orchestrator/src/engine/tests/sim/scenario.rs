@@ -59,6 +59,10 @@ pub(super) struct Steps {
     pub(super) transitions: u64,
     /// Calls of store and bus.
     pub(super) calls: u64,
+    /// Occurrences of schedules that were started, events of triggers that counted, starts of ids that others had.
+    pub(super) occurrences: u64,
+    pub(super) events: u64,
+    pub(super) starts: u64,
 }
 
 impl Steps {
@@ -67,6 +71,9 @@ impl Steps {
         self.runs += other.runs;
         self.transitions += other.transitions;
         self.calls += other.calls;
+        self.occurrences += other.occurrences;
+        self.events += other.events;
+        self.starts += other.starts;
     }
 }
 
@@ -163,12 +170,15 @@ impl Scenario {
         }
         let actors = self.end(&mut world, &mut beside, &witness, running).await;
         let transitions = witness.check(&world).await;
-        account::check(&world, &beside, &actors).await;
+        let (occurrences, events, starts) = account::check(&world, &beside, &actors).await;
         Steps {
             seeds: 1,
             runs: world.rows().len() as u64,
             transitions,
             calls: world.calls(),
+            occurrences,
+            events,
+            starts,
         }
     }
 

@@ -51,7 +51,7 @@ impl Witness {
     /// What holds of the store at any moment: no more is out, and no more runs are open, than may be, and a
     /// workflow id has one run.
     pub(super) fn moment(&self, world: &World) {
-        let mut out: BTreeMap<LimitName, usize> = BTreeMap::new();
+        let mut out: BTreeMap<LimitName, Vec<RunId>> = BTreeMap::new();
         let mut open: BTreeMap<WorkflowId, RunId> = BTreeMap::new();
         for row in world.rows().into_iter().filter(|row| row.closed_at.is_none()) {
             if row.has_id()
@@ -63,21 +63,26 @@ impl Witness {
                 for view in state.open_tasks().filter(|view| !state.has_heard_of(view.open.task)) {
                     let limits = view.execution.limits.iter().flat_map(|limits| &limits.of);
                     for limit in limits.filter(|limit| limit.name.kind == LimitKind::Activity) {
-                        *out.entry(limit.name.clone()).or_default() += 1;
+                        out.entry(limit.name.clone()).or_default().push(row.run_id);
                     }
                 }
                 if let Some(place) = state.place().filter(|_| state.admission().is_none()) {
-                    *out.entry(place.limit.clone()).or_default() += 1;
+                    out.entry(place.limit.clone()).or_default().push(row.run_id);
                 }
             });
         }
-        for (name, count) in out {
+        for (name, runs) in out {
             let of = match name.kind {
                 LimitKind::Workflow => &self.runs,
                 _ => &self.tasks,
             };
             let most = of.get(&*name.of).copied().unwrap_or_default();
-            assert!(count <= most, "{count} are out by {name}, and {most} may be");
+            assert!(
+                runs.len() <= most,
+                "{} are out by {name}, and {most} may be: {runs:?}; its rows {:#?}",
+                runs.len(),
+                world.store.dump(|_| 0).permits
+            );
         }
     }
 
