@@ -16,8 +16,10 @@ use crate::store::{RunRow, Store as _};
 #[derive(Debug)]
 pub(super) struct Witness {
     plans: BTreeMap<DefinitionHash, Plan>,
-    /// The most that any definition allows, by activity of tasks, and by workflow of runs.
+    /// The most that any definition allows of tasks, by activity.
     tasks: BTreeMap<String, usize>,
+    /// The most that any version of a workflow allows of runs, where each says something: the one that starts take counts, and
+    /// one that says nothing allows any number.
     runs: BTreeMap<String, usize>,
 }
 
@@ -44,6 +46,9 @@ impl Witness {
                     allow(&mut tasks, activity.call.activity.as_str(), concurrency.to);
                 }
             }
+        }
+        for plan in plans.values().filter(|plan| plan.concurrency.is_none()) {
+            runs.remove(plan.workflow.as_str());
         }
         Self { plans, tasks, runs }
     }
@@ -72,11 +77,10 @@ impl Witness {
             });
         }
         for (name, runs) in out {
-            let of = match name.kind {
-                LimitKind::Workflow => &self.runs,
-                _ => &self.tasks,
+            let most = match name.kind {
+                LimitKind::Workflow => self.runs.get(&*name.of).copied().unwrap_or(usize::MAX),
+                _ => self.tasks.get(&*name.of).copied().unwrap_or_default(),
             };
-            let most = of.get(&*name.of).copied().unwrap_or_default();
             assert!(
                 runs.len() <= most,
                 "{} are out by {name}, and {most} may be: {runs:?}; its rows {:#?}",
