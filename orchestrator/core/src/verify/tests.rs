@@ -205,6 +205,19 @@ fn a_loop_that_only_counts_comes_to_its_end() {
     assert_eq!(codes(&counting("1")), ["KN0179"]);
 }
 
+#[test]
+fn one_attempt_of_a_run_that_is_tried_again_stands_for_all() {
+    let steps = format!(
+        "steps: [ {{ a: {CHARGE} }}, {{ more: {{ if: run.attempt > 1, activity: m, compensate: l }} }}, {{ b: {CHARGE} }} ]"
+    );
+    let once = explore(&plan(&steps));
+    let again = explore(&plan(&format!("retry: {{}}\n{steps}")));
+    assert_eq!(text(&again), "");
+    assert!(again.coverage.exhaustive);
+    assert_eq!(again.coverage.ends, once.coverage.ends);
+    assert_eq!(again.coverage.forced, ["run.attempt > 1"], "with more and without");
+}
+
 const COUPON: &str = "{ coupon: { if: input.code is defined, activity: coupon, read_only: true } }";
 
 /// After a step that may be skipped; `knarr check` has nothing against it.
