@@ -45,7 +45,9 @@ pub(super) struct Withdrawals {
     pause: Duration,
     not_before: Option<Instant>,
     /// Taken out before: where the word was lost with the memory it is said again, for the queue would say *not there*.
-    taken: VecDeque<(RunId, TaskNo)>,
+    taken: BTreeSet<(RunId, TaskNo)>,
+    /// The same in the order of their going.
+    gone: VecDeque<(RunId, TaskNo)>,
 }
 
 impl Withdrawals {
@@ -63,10 +65,14 @@ impl Withdrawals {
     }
 
     fn was_taken(&mut self, task: (RunId, TaskNo)) {
-        if self.taken.len() >= MOST_TAKEN {
-            self.taken.pop_front();
+        if self.gone.len() >= MOST_TAKEN
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.taken.remove(&oldest);
         }
-        self.taken.push_back(task);
+        if self.taken.insert(task) {
+            self.gone.push_back(task);
+        }
     }
 }
 
