@@ -502,6 +502,21 @@ async fn what_older_replicas_could_not_read_waits_for_the_end_of_an_upgrade() {
 }
 
 #[tokio::test]
+async fn definitions_whose_runs_are_tried_again_wait_for_the_end_of_an_upgrade() {
+    let newer = [
+        ORDER.replace("version: 1", "version: 1\nretry: { maximum_attempts: 3 }"),
+        ORDER.replace("activity: cancel-order", "activity: cancel-order, on_exhausted: halt"),
+    ];
+    for text in newer {
+        assert_ne!(text, ORDER);
+        let older = World::of_level(FORMAT_LEVEL - 1).await;
+        assert_eq!(older.register(&text).await.error.unwrap().code, "KN0258");
+        let registered = World::new().await.register(&text).await;
+        assert_eq!(registered.outcome, RegistrationOutcome::Registered);
+    }
+}
+
+#[tokio::test]
 async fn the_highest_version_of_a_workflow_speaks_for_its_triggers() {
     let world = World::new().await;
     let text = |version, triggers: &str| {
