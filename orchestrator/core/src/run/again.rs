@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `failed`, `compensated`, `timed_out` | while attempts remain, unless the type of its error is excluded |
 //! | the same, and somebody has asked to cancel it while it was undoing | no |
-//! | the same, because there was no place for it to begin | no: there was no attempt |
+//! | the same before it had begun: there was no place for it, or its time was over in line for one or for its workflow id | no: there was no attempt |
 //! | the same, undone because its parent failed | no: it had completed |
 //! | otherwise | no |
 //!
@@ -59,7 +59,7 @@ fn next(d: &Decider<'_>) -> Option<Attempt> {
     let policy = d.plan.retry.as_deref()?;
     let (state, closed) = (&*d.state, d.state.closed()?);
     let unsuccessful = matches!(closed.status, Status::Failed | Status::Compensated | Status::TimedOut);
-    if !unsuccessful || state.retry_waived || state.reopened.is_some() || state.refused_for_room().is_some() {
+    if !unsuccessful || state.retry_waived || state.reopened.is_some() || state.admission.is_some() {
         return None;
     }
     let root = StepPath::new("");

@@ -33,6 +33,13 @@ pub struct Due {
     pub counted: bool,
 }
 
+impl Due {
+    /// Of the same workflow id: whoever names it, it is started once.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.nominal, self.trigger) == (other.nominal, other.trigger)
+    }
+}
+
 /// The nominal time that comes next, and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Next {

@@ -19,6 +19,11 @@ use crate::schedule::state::{Became, Due, ScheduleEvent, Skip};
 /// An occurrence is due: what becomes of it.
 pub(super) fn occur(d: &mut Decider<'_>, due: Due) {
     let Some(schedule) = schedule(d) else { return };
+    // Two backfills name the same time, or a backfill and the calendar: it is under way already.
+    let running = schedule.running.values().map(|running| &running.due);
+    if schedule.buffer.iter().chain(running).any(|other| other.is_same(&due)) {
+        return;
+    }
     let skip = |d: &mut Decider<'_>, why| emit(d, ScheduleEvent::Skipped { due, why });
     // What a pause holds back is in nobody's way.
     let waits = schedule.buffer.iter().any(|waiting| schedule.may_start(waiting));

@@ -487,6 +487,33 @@ fn a_run_that_found_no_place_was_no_attempt() {
     assert_eq!((run.status(), run.state.successor()), (Status::Failed, None));
 }
 
+/// Another run has the workflow id, or the place: an attempt that had it beside that would be a second one.
+#[test]
+fn a_run_whose_time_is_over_before_it_has_begun_was_no_attempt() {
+    let timely = |mut plan: Plan| {
+        plan.timeout = Some(Span::from_secs(60));
+        plan
+    };
+    let ended = |mut run: Run| {
+        while !run.state.is_closed() {
+            run.wake_next();
+        }
+        assert_eq!((run.status(), run.state.successor()), (Status::TimedOut, None));
+        run
+    };
+    let run = ended(Run::of(timely(limited(OnConflict::Queue))));
+    let released = run
+        .pending()
+        .into_iter()
+        .any(|(_, body)| matches!(&*body, Body::Release { .. }));
+    assert!(released, "its ask is taken back");
+    let queued = Start {
+        queued: true,
+        ..begin(json!(null))
+    };
+    ended(Run::started(timely(with_retry(saga(), None)), queued).unwrap());
+}
+
 #[test]
 fn an_attempt_is_told_to_have_started_when_it_begins() {
     let mut run = again(Some(2));

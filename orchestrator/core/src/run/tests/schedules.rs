@@ -510,6 +510,32 @@ fn a_trigger_is_an_occurrence_of_its_own() {
     assert_eq!(nightly.started().len(), 2);
 }
 
+/// One that waited and was named again was told as skipped, and was gone.
+#[test]
+fn what_two_backfills_name_is_started_once_and_not_lost() {
+    for (overlap, times) in [(Overlap::BufferAll, 3), (Overlap::BufferOne, 2)] {
+        let mut nightly = Actor::new("every: 10s\npaused: true");
+        let backfill = |until| Command::Backfill {
+            from: second(-30),
+            until: second(until),
+            overlap: Some(overlap),
+        };
+        nightly.ask(backfill(-20), "one", second(5)).unwrap();
+        nightly.ask(backfill(-10), "another", second(5)).unwrap();
+        let mut at = 0;
+        while at < nightly.started().len() {
+            nightly.close(at, Status::Completed, second(6));
+            at += 1;
+        }
+        let expected = [
+            "nightly-20270115T075930Z",
+            "nightly-20270115T075940Z",
+            "nightly-20270115T075950Z",
+        ];
+        assert_eq!(nightly.started(), expected[..times], "{overlap:?}");
+    }
+}
+
 #[test]
 fn a_backfill_takes_both_ends_and_one_after_the_other() {
     let mut nightly = Actor::new("every: 10s\npaused: true");

@@ -232,10 +232,7 @@ impl Calendar {
             assert!(count == 1 && self.is_nominal(to), "{count} were passed as one");
             assert!(at >= to && (is_set || at >= due.at), "an occurrence is early");
             assert!(at.since(due.at) <= window, "what is past its window is started");
-            self.pending = Some(Pending::Nominal {
-                nominal: to,
-                counted: true,
-            });
+            self.names(to, true);
         } else {
             assert!(
                 missed == count || missed == MOST_MISSED && count > missed,
@@ -262,10 +259,15 @@ impl Calendar {
         assert!(after <= backfill.until && self.is_nominal(after));
         assert_eq!(self.count(backfill.after, after), 1, "a backfill jumps");
         self.backfills[0].after = after;
-        self.pending = Some(Pending::Nominal {
-            nominal: after,
-            counted: false,
-        });
+        self.names(after, false);
+    }
+
+    /// It is decided with that, unless another has named it and it is under way already.
+    fn names(&mut self, nominal: Timestamp, counted: bool) {
+        let mut under_way = self.buffer.iter().chain(self.running.values());
+        if !under_way.any(|due| (due.nominal, due.trigger) == (nominal, None)) {
+            self.pending = Some(Pending::Nominal { nominal, counted });
+        }
     }
 
     /// Of one that is paused, when nothing is on its way.
