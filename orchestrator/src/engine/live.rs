@@ -75,12 +75,11 @@ impl Live {
         if self.beats.is_empty() {
             return self.state.wake_at();
         }
-        let heard = OnceCell::new();
-        let of_all = || {
-            let beats = self.beats.iter().map(|beat| (beat.task(), beat.at()));
-            beats.collect::<HashMap<TaskNo, Timestamp>>()
-        };
-        self.state.wake_if(|task| heard.get_or_init(of_all).get(&task).copied())
+        let heard: OnceCell<HashMap<TaskNo, Timestamp>> = OnceCell::new();
+        self.state.wake_if(|task| {
+            let heard = heard.get_or_init(|| self.beats.iter().map(|beat| (beat.task(), beat.at())).collect());
+            heard.get(&task).copied()
+        })
     }
 }
 
