@@ -1,6 +1,7 @@
 //! Runs in memory, and what is known of workflow ids: bounded, least recently used out, never one that an uncommitted
 //! batch has touched.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -67,16 +68,18 @@ impl Live {
             used: 0,
         }
     }
-}
 
-impl Live {
-    /// Its earliest deadline, with what was heard of its workers since it was stored.
+    /// Its earliest deadline, with what was heard of its workers since it was stored. Most of them beat without a timeout that
+    /// depends on it.
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
         if self.beats.is_empty() {
             return self.state.wake_at();
         }
-        let heard: HashMap<TaskNo, Timestamp> = self.beats.iter().map(|beat| (beat.task(), beat.at())).collect();
-        self.state.wake_if(|task| heard.get(&task).copied())
+        let heard: OnceCell<HashMap<TaskNo, Timestamp>> = OnceCell::new();
+        self.state.wake_if(|task| {
+            let heard = heard.get_or_init(|| self.beats.iter().map(|beat| (beat.task(), beat.at())).collect());
+            heard.get(&task).copied()
+        })
     }
 }
 

@@ -64,6 +64,16 @@ impl Withdrawals {
         }
     }
 
+    /// Its queue has not answered. Those of other queues come first: one that never answers must not keep them waiting.
+    fn put_back(&mut self, withdrawal: Withdrawal) {
+        if self.waiting.len() < MOST_WAITING {
+            let offers = 0;
+            self.waiting.push_back(Waiting { withdrawal, offers });
+        } else {
+            self.asked.remove(&name(&withdrawal));
+        }
+    }
+
     fn was_taken(&mut self, task: (RunId, TaskNo)) {
         if self.gone.len() >= MOST_TAKEN
             && let Some(oldest) = self.gone.pop_front()
@@ -159,12 +169,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
                 None => {
                     again = true;
-                    let offers = 0;
-                    withdrawals.waiting.push_front(Waiting { withdrawal, offers });
+                    withdrawals.put_back(withdrawal);
                 }
             }
         }
-        if again {
+        // While others answer there is something to do.
+        if again && said.is_empty() {
             withdrawals.pause = (withdrawals.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             withdrawals.not_before = Some(Instant::now() + withdrawals.pause);
         } else {
@@ -182,5 +192,86 @@ impl<S: Store, B: Bus> Loop<S, B> {
             withdrawn,
         };
         self.direct.push_back(Job::internal(job));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use knarr_core::definition;
+    use knarr_core::ids::{Namespace, QueueName, WorkflowId};
+    use knarr_core::run;
+    use knarr_core::run::input::Start;
+    use knarr_core::time::Timestamp;
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    use super::super::outgoing::RunRef;
+    use super::*;
+
+    fn withdrawal(task: u32) -> Withdrawal {
+        let text = "workflow: nap\nversion: 1\nsteps: [ { sleep: { wait: 1h } } ]\n";
+        let plan = definition::read(text, &|_| Err(String::new())).unwrap().plan;
+        let start = Start {
+            run_id: RunId(Uuid::from_u128(7)),
+            namespace: Namespace::new("default"),
+            workflow_id: WorkflowId::new("nap-1"),
+            input: Arc::new(Value::Null),
+            request_id: None,
+            search_attributes: BTreeMap::new(),
+            answer: None,
+            traceparent: None,
+            parent: None,
+            priority: None,
+            queued: false,
+            continues: None,
+        };
+        let (state, _) = run::start(&plan, start, Timestamp(1)).unwrap();
+        Withdrawal {
+            run: Arc::new(RunRef::new(&state, 0).unwrap()),
+            task: TaskNo(task),
+            queue: QueueName::new("orders"),
+            subject: String::new(),
+            since: Timestamp(1),
+        }
+    }
+
+    #[test]
+    fn a_queue_that_does_not_answer_keeps_no_other_waiting() {
+        let mut withdrawals = Withdrawals::default();
+        for task in 1..=3 {
+            withdrawals.put(withdrawal(task), 5);
+        }
+        let silent = withdrawals.waiting.pop_front().unwrap();
+        withdrawals.put_back(silent.withdrawal);
+        // What waits already is not asked for twice.
+        withdrawals.put(withdrawal(1), 6);
+        let order: Vec<u32> = withdrawals
+            .waiting
+            .iter()
+            .map(|waiting| waiting.withdrawal.task.0)
+            .collect();
+        assert_eq!(order, [2, 3, 1]);
+        // It went out before it was looked for the first time.
+        assert_eq!(withdrawals.waiting[2].offers, 0);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_to_its_run() {
+        let mut withdrawals = Withdrawals::default();
+        let full = withdrawal(1);
+        withdrawals.put(full.clone(), 1);
+        while withdrawals.waiting.len() < MOST_WAITING {
+            let (withdrawal, offers) = (full.clone(), 1);
+            withdrawals.waiting.push_back(Waiting { withdrawal, offers });
+        }
+        withdrawals.waiting.pop_front();
+        withdrawals.put(withdrawal(2), 1);
+        withdrawals.put_back(full);
+        assert!(withdrawals.asked.contains(&name(&withdrawal(2))));
+        assert!(!withdrawals.asked.contains(&name(&withdrawal(1))), "it may ask again");
+        assert_eq!(withdrawals.waiting.len(), MOST_WAITING);
     }
 }

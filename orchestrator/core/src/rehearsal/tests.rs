@@ -228,3 +228,30 @@ fn a_case_ends_with_the_last_attempt_there_is() {
         text(&wrong)
     );
 }
+
+#[test]
+fn a_later_attempt_is_played_as_the_first_is() {
+    let definition = r#"
+workflow: again
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 10s, maximum_attempts: 2 }
+steps:
+  - book: { activity: book, compensate: unbook, schedule_to_start: 1h }
+"#;
+    let plan = read(definition, &|_| Err("no files".to_owned())).unwrap().plan;
+    // Its task is taken out of a queue where nobody has it.
+    let case = r#"
+cases:
+  - name: nobody is there
+    mocks: { book: [ { fail: busy }, { timeout: schedule_to_start } ] }
+    events: [ { at: 20s, cancel: true } ]
+    expect: { status: cancelled, run_attempts: 2, took: { at_most: 25s } }
+"#;
+    let file = match test_file::read(case, &plan) {
+        Ok(file) => file,
+        Err(findings) => panic!("{findings:?}"),
+    };
+    let report = play(&plan, &file.cases[0]);
+    assert!(report.passed, "{}", text(&report));
+}

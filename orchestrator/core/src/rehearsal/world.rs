@@ -94,6 +94,15 @@ pub(super) struct World<'c> {
     problems: Vec<Deviation>,
 }
 
+/// As in a cluster of this version.
+fn started(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), String> {
+    let terms = Terms {
+        own_subjects: true,
+        ..Terms::default()
+    };
+    run::start_within(terms, plan, start, at, &QueueLimits::new()).map_err(|rejected| rejected.to_string())
+}
+
 impl<'c> World<'c> {
     fn begin(plan: &'c Plan, case: &'c Case) -> Result<Self, String> {
         let start = Start {
@@ -110,12 +119,7 @@ impl<'c> World<'c> {
             queued: false,
             continues: None,
         };
-        let terms = Terms {
-            own_subjects: true,
-            ..Terms::default()
-        };
-        let begun = run::start_within(terms, plan, start, case.start, &QueueLimits::new());
-        let (state, transition) = begun.map_err(|rejected| rejected.to_string())?;
+        let (state, transition) = started(plan, start, case.start)?;
         let mut world = Self {
             plan,
             case,
@@ -173,10 +177,11 @@ impl<'c> World<'c> {
 
     /// The run is tried again. What is on its way to the attempt before comes to nothing, but for what comes from outside.
     fn begin_again(&mut self, start: Start) {
-        match run::start(self.plan, start, self.now) {
+        match started(self.plan, start, self.now) {
             Ok((state, transition)) => {
                 self.state = state;
                 self.history.clear();
+                self.dispatched.clear();
                 self.coming
                     .retain(|_, delivery| matches!(delivery, Delivery::External(_)));
                 self.children.clear();

@@ -45,7 +45,7 @@ enum Item {
 }
 
 pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
-    for (due, item) in due_items(d) {
+    for (due, item) in due_items(d, horizon) {
         match item {
             Item::Message(number) => outbox::offer_again(d, number),
             // An earlier item may have parked the run.
@@ -65,10 +65,16 @@ pub(super) fn messages_due(d: &Decider<'_>) -> Vec<MessageNo> {
     pending.map(|(number, _)| *number).collect()
 }
 
-fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
+/// What is stored of workers lies in the past while they are heard of in time, and there may be many of them: nothing is to be
+/// looked at for that.
+fn due_items(d: &Decider<'_>, horizon: &Horizon) -> Vec<(Timestamp, Item)> {
     let stands = d.state.is_closed() || d.state.parked.is_some();
+    let (now, heard) = (d.at, &horizon.heard);
     let of = |direction| {
-        let executions = d.state.executions(direction).iter().filter(move |_| !stands);
+        let executions = d.state.executions(direction).iter().filter(move |(_, execution)| {
+            let beat = execution.open_task().and_then(|open| heard.get(&open.task));
+            !stands && execution.due_if(beat.map(|beat| beat.at.min(now))) <= now
+        });
         executions.map(move |(step, execution)| (execution.due(), Item::Execution(direction, step.clone())))
     };
     let waits = d.state.open.iter().filter(move |_| !stands);

@@ -3,7 +3,7 @@
 //! | what is under way in the region | then |
 //! |---|---|
 //! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts; with `cancellation: wait_cancelled` until it answers or is lost |
-//! | the same where no worker is known to have it | its task is taken out of its queue first ([`super::withdrawal`]): if nobody had it the step ends then, as cancelled, whatever its `cancellation` |
+//! | the same where no worker is known to have it | its task is taken out of its queue first ([`super::withdrawal`]): if nobody had it the step ends then, as cancelled. Not with `abandon` |
 //! | the same with `cancellation: abandon` | ends at once, as unknown |
 //! | an activity between attempts, waiting for a permit, or whose task its stream refused or has not been sent | ends at once; a pivot that may have been done goes on until that is known |
 //! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |

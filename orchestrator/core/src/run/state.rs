@@ -589,7 +589,8 @@ impl State {
         });
         let executions = self.doing.values().chain(self.undoing.values());
         let executions = executions.map(|execution| {
-            let heard = execution.open_task().and_then(|open| heard(open.task));
+            let beating = execution.open_task().filter(|open| open.beat_by.is_some());
+            let heard = beating.and_then(|open| heard(open.task));
             execution.due_if(heard)
         });
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());

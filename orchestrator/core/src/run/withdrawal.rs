@@ -18,11 +18,12 @@ use super::effect::Direction;
 use super::event::{Event, StepOutcome};
 use super::execution::{Known, Unstarted};
 use super::failure::Failure;
-use super::limits::WITHDRAWAL_PAUSE;
+use super::limits::{WITHDRAWAL_PAUSE, WITHDRAWAL_PAUSE_LONGEST};
 use super::state::{OpenTaskView, State};
 use super::{attempt, pivot};
 use crate::definition::plan::Cancellation;
 use crate::ids::TaskNo;
+use crate::time::Span;
 
 /// Tasks of steps that were halted, of which nobody is known to have them. What this very transition has opened never goes out. A
 /// step that may have been done is asked for on, if it is a pivot.
@@ -57,16 +58,22 @@ pub(super) fn of_halted(d: &mut Decider<'_>, are: impl Fn(&State, &OpenTaskView<
 }
 
 pub(super) fn request(d: &mut Decider<'_>, task: TaskNo, timeout: Unstarted) {
-    let until = d.at.plus(WITHDRAWAL_PAUSE);
-    d.emit(Event::WithdrawalRequested { task, timeout, until });
+    ask(d, task, timeout, WITHDRAWAL_PAUSE);
 }
 
-/// No answer has come.
+/// No answer has come. Each time is an event, of which a run may have so many: the longer there is none, the less often.
 pub(super) fn ask_again(d: &mut Decider<'_>, task: TaskNo) {
-    let asked = d.state.open_task(task).and_then(|view| view.open.withdrawn_for);
-    if let Some(timeout) = asked {
-        request(d, task, timeout);
+    let open = d.state.open_task(task).map(|view| view.open);
+    let asked = open.and_then(|open| Some((open.withdrawn_for?, open.opened_at)));
+    if let Some((timeout, opened_at)) = asked {
+        let longer = Span(d.at.since(opened_at).0 / 8).min(WITHDRAWAL_PAUSE_LONGEST);
+        ask(d, task, timeout, WITHDRAWAL_PAUSE.max(longer));
     }
+}
+
+fn ask(d: &mut Decider<'_>, task: TaskNo, timeout: Unstarted, pause: Span) {
+    let until = d.at.plus(pause);
+    d.emit(Event::WithdrawalRequested { task, timeout, until });
 }
 
 /// The queue's answer.

@@ -328,6 +328,53 @@ async fn beats_alone_are_no_events() {
     job.end().await;
 }
 
+/// Nothing is stored of beats that come in time. What is asked about the queue of another step is asked anew all the same.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_beats_hides_no_other_that_is_late() {
+    let mut world = World::new(146).await;
+    world
+        .register(
+            r#"
+workflow: pair
+version: 1
+defaults:
+  queue: orders
+  start_to_close: 1h
+  retry: { initial_interval: 100ms, maximum_attempts: 3 }
+steps:
+  - both:
+      parallel:
+        branches:
+          long: { steps: [ { watch: { activity: watch, read_only: true, heartbeat: 6s } } ] }
+          short: { steps: [ { work: { activity: work, read_only: true, queue: others, start_to_close: 30s } } ] }
+"#,
+        )
+        .await;
+    let replica = world.replica("r0");
+    let start = subject::start("default", "j-1", "pair").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 2)
+        .await;
+    let run = world.rows()[0].run_id;
+    let watching = pulled(&world).await;
+    let beats = async |world: &World, times: u32| {
+        for _ in 0..times {
+            assert_eq!(beat(world, &watching, "").await, json!("ok"));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    // Looked at while it lies in its queue, and taken later by a worker that dies.
+    beats(&world, 50).await;
+    let taken = world.bus.pull_tasks("default", "others", 1);
+    assert_eq!(taken.len(), 1);
+    beats(&world, 100).await;
+    let events = world.events(run).await;
+    let late = |event: &Event| matches!(event, Event::TaskTimedOut { .. });
+    assert!(events.iter().any(late), "{events:#?}");
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn details_come_before_the_failure_they_belong_to() {
     let job = at_work(95, "", 3).await;

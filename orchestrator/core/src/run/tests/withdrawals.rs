@@ -116,6 +116,18 @@ fn a_task_that_a_worker_is_known_to_have_is_left_where_it_is() {
     assert_eq!(cancel(&mut run), []);
 }
 
+#[test]
+fn a_queue_that_never_answers_uses_up_few_events() {
+    let mut run = run(vec![act("a")]);
+    cancel(&mut run);
+    let (began, mut times) = (run.now, 0);
+    while run.now.since(began) < Span::from_secs(86_400) {
+        assert_eq!(asked(&run.wake_next().unwrap()).len(), 1);
+        times += 1;
+    }
+    assert!((100..200).contains(&times), "{times} in a day");
+}
+
 /// Its result comes while the queue is asked, or it is claimed then.
 #[test]
 fn a_worker_that_is_quicker_is_heard() {
