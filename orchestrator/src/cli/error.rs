@@ -8,7 +8,7 @@ use knarr_schemas::code::{self as wire, Code};
 use crate::api::client::CallError;
 use crate::api::command::{AnswerError, CommandError};
 use crate::cli::again::Again;
-use crate::cli::{code, output};
+use crate::cli::{code, operator_code, output};
 use crate::config::ConfigError;
 use crate::dev::DevError;
 use crate::server::ServerError;
@@ -24,6 +24,8 @@ pub enum Exit {
     Usage = 2,
     /// NATS, the orchestrator or PostgreSQL is not there, or did not answer.
     Environment = 3,
+    /// A signal has ended it, as shells report that.
+    Interrupted = 130,
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -143,6 +145,16 @@ impl CliError {
             exit: Exit::Environment,
             body: Some(body),
         };
+        error.in_doubt(again)
+    }
+
+    /// The end of a run was waited for until a signal came. `look` is the command that shows the run.
+    pub fn left(look: &str, again: &Again) -> Self {
+        let message = "interrupted while waiting; the start is stored, and the run goes on";
+        let mut error = Self::new(Exit::Interrupted, &operator_code::LEFT, message);
+        if let Some(body) = &mut error.body {
+            body.remedy = format!("Look at it with `{look}`.");
+        }
         error.in_doubt(again)
     }
 

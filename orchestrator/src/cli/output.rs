@@ -210,8 +210,9 @@ pub fn clock(at: DateTime<Utc>) -> String {
     at.format("%H:%M:%S%.3f").to_string()
 }
 
+/// To the second, in the form that every command takes a time in.
 pub fn moment(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// One line of JSON, cut at `limit` characters.
@@ -288,6 +289,13 @@ mod tests {
         for (ms, text) in cases {
             assert_eq!(span(ms), text);
         }
+    }
+
+    #[test]
+    fn moments_are_told_as_they_are_taken() {
+        let at = DateTime::from_timestamp_micros(1_795_000_000_250_000).unwrap();
+        assert_eq!(moment(at), "2026-11-18T11:06:40Z");
+        assert_eq!(moment(at).parse::<DateTime<Utc>>().unwrap().timestamp(), at.timestamp());
     }
 
     #[test]

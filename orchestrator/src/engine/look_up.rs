@@ -78,6 +78,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
             wanted.version(&verb.namespace, workflow, *version);
             job.asked_in = next;
         }
+        if let JobKind::Schedule(schedule) = &job.kind
+            && let Some((workflow, version)) = schedule.command.starts()
+            && job.asked_in.is_none_or(|fetch| fetch > done)
+            && self
+                .definitions
+                .resolve(&schedule.namespace, workflow, version)
+                .is_none()
+        {
+            wanted.definitions();
+            if let Some(version) = version {
+                wanted.version(&schedule.namespace, workflow, version);
+            }
+            job.asked_in = next;
+        }
         match &job.kind {
             JobKind::Start(start) => {
                 let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());

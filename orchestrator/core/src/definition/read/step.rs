@@ -63,6 +63,11 @@ impl Reader<'_> {
                     || !STEP.known.contains(&key)
                         && nearest(key, STEP.known.iter().copied()).is_some_and(|k| KINDS.contains(&k))
             });
+            let is_activity = |key: &str| nearest(key, STEP.known.iter().copied()) == Some("activity");
+            if keys_of(body).any(is_activity) {
+                // What is wrong with the rest of it is told at once.
+                activity(fields, self.files, self.found);
+            }
             if !explained {
                 let message = format!("the step `{id}` does not say what it does");
                 let help = format!("give it one of {}", listed(KINDS));

@@ -46,3 +46,14 @@ fn the_page_of_unknown_names_lists_those_that_there_are() {
         assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }
+
+#[test]
+fn a_misspelt_activity_hides_nothing_else_that_is_misspelt() {
+    let text = "workflow: w\nversion: 1\ndefaults: { queue: q, start_to_close: 5s }\n\
+                steps:\n  - a: { activty: a, retry: { maximum_atempts: 1 }, compensate: { activty: b, inptu: 1 } }\n";
+    let found = read(text, &|_| Err("no files".to_owned())).unwrap_err();
+    let unknown = found.iter().filter(|finding| finding.code == code::UNKNOWN_KEY);
+    let mut unknown: Vec<_> = unknown.map(|finding| &text[finding.span.clone()]).collect();
+    unknown.sort_unstable();
+    assert_eq!(unknown, ["activty", "activty", "inptu", "maximum_atempts"]);
+}
