@@ -211,9 +211,8 @@ impl State {
             if let Some(child) = &mut entry.child {
                 child.run = ended.run;
             }
-            if ended.status == Status::Skipped {
-                entry.state = UndoState::Done;
-            } else if ended.error.is_none() {
+            // One for which there was no room has done nothing: there is nothing to undo.
+            if ended.error.is_none() && ended.status != Status::Skipped {
                 entry.state = UndoState::Ready;
             }
         }

@@ -8,13 +8,21 @@ use crate::run::input::{Input, Operation, ParkedAction};
 use crate::run::{Status, UndoState};
 use crate::simulation::watched::full_wake;
 
+/// A limit of one task at a time makes hundreds of tasks a long story.
+const MOST_ROUNDS: u32 = 100_000;
+
 impl World<'_> {
     /// It comes to rest, and everything has ended.
     pub(in crate::simulation) fn finish(&mut self) {
         self.refusing = false;
         self.calm_actors();
-        for _ in 0..3_000 {
+        let (mut tasks, mut idle) = (0, 0);
+        for _ in 0..MOST_ROUNDS {
             let before = self.transitions();
+            let given = self.runs.iter().map(|run| run.state.tasks_given()).sum();
+            idle = if given > tasks { 0 } else { idle + 1 };
+            tasks = given;
+            assert!(idle < 3_000, "nothing is given out any more: {}", self.states());
             self.wake_limiters();
             self.read_on();
             for _ in 0..self.log.len() {
@@ -37,10 +45,11 @@ impl World<'_> {
                 return;
             }
         }
-        panic!(
-            "it does not come to rest: {:?}",
-            self.runs.iter().map(|run| &run.state).collect::<Vec<_>>()
-        );
+        panic!("it does not come to rest: {}", self.states());
+    }
+
+    fn states(&self) -> String {
+        format!("{:?}", self.runs.iter().map(|run| &run.state).collect::<Vec<_>>())
     }
 
     /// What only time and people bring.
