@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use knarr_schemas::body::{Answer, AnswerStage};
 use knarr_tests::audit::audit_ends;
+use knarr_tests::plain::PlainTask;
+use knarr_tests::record::RecordWriter;
 use knarr_tests::{Fault, Stack, Starter, WorkerProcess, audit};
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -136,6 +138,8 @@ async fn cancel_undoes_and_terminate_does_not_and_both_may_be_repeated() {
     let _replica = stack.first_replica("one").await;
     let starter = stack.starter();
     starter.start_confirmed("cancelled", Fault::None).await;
+    // A worker has it: else it would be taken out of its queue, and the run closed at once.
+    let task = PlainTask::next(stack.nats(), "default").await.unwrap();
     starter.start_confirmed("terminated", Fault::None).await;
     for request in ["first", "first", "second"] {
         let answer = starter.verb("cancelled", "cancel", request).await.unwrap();
@@ -150,7 +154,11 @@ async fn cancel_undoes_and_terminate_does_not_and_both_may_be_repeated() {
     // Repeated, it finds the run closed, which is what was wanted.
     let again = starter.verb("terminated", "terminate", "first").await.unwrap();
     assert_eq!(again.stage, AnswerStage::Accepted, "{again:?}");
-    // The worker comes late: what was dispatched before the cancellation is waited for, and undone.
+    // What a worker had before the cancellation is waited for, and undone.
+    let record = RecordWriter::open(&stack.directory().join("plain.record")).unwrap();
+    let (headers, output) = task.work(&record);
+    assert!(task.hand_in(stack.nats(), headers, &output).await);
+    task.acknowledge(stack.nats()).await;
     let _worker = WorkerProcess::start(&stack, "worker");
     stack.all_closed(2, Duration::from_secs(30)).await;
     let ends = BTreeMap::from([
@@ -158,6 +166,8 @@ async fn cancel_undoes_and_terminate_does_not_and_both_may_be_repeated() {
         ("terminated".to_owned(), ["terminated"].as_slice()),
     ]);
     audit_ends(&stack, "default", &ends).await;
+    let again = starter.verb("cancelled", "cancel", "first").await.unwrap();
+    assert_eq!(again.stage, AnswerStage::Accepted, "{again:?}");
     let after = starter.verb("cancelled", "cancel", "third").await.unwrap();
     assert_eq!(code(&after), "KN0212", "{after:?}");
     stack.stop().await;
