@@ -266,6 +266,15 @@ codes! {
     QUEUE_LIMIT = "KN0280", "queue_limit",
         "The limit or the lease of a queue is out of range, or its queue has no name that a queue can have.",
         "Name a queue, 1 to 1,000,000 tasks at a time, a rate of 1 to 1,000,000 in a stretch of at least a millisecond, and a lease of a second to 30 days.";
+    UNKNOWN_QUERY = "KN0281", "unknown_query",
+        "The version of the definition that the run goes by has no query of this name.",
+        "Use one of its `queries` (`knarr definition show`), or ask with an expression (`--expr`).";
+    QUERY_FAILED = "KN0282", "query_failed",
+        "The query gives no value for the run as it stands.",
+        "Let the expression say what to answer where something is not there yet: `| default(none)`; `knarr show` says how far the run is.";
+    BAD_QUERY = "KN0283", "bad_query",
+        "The expression cannot be read, or names what there is not.",
+        "Correct it as the message says.";
     NO_PLACE = "KN0290", "no_place",
         "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
         "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";

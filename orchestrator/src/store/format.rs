@@ -2,6 +2,7 @@
 //!
 //! | level | what it brought |
 //! |---|---|
+//! | 4 | queries of definitions |
 //! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!
@@ -12,15 +13,20 @@ use knarr_core::definition::plan::{Activity, Call, Cancellation, NodeKind, Plan,
 
 /// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
 /// every session's binary can read more, and never falls.
-pub const FORMAT_LEVEL: i32 = 3;
+pub const FORMAT_LEVEL: i32 = 4;
 
 /// The level of everything that the second one brought.
 pub const SECOND: i32 = 2;
 /// The same of the third.
 pub const THIRD: i32 = 3;
+/// The same of the fourth.
+pub const FOURTH: i32 = 4;
 
 /// The level that definitions like this one, and what their runs store, belong to.
 pub fn of_plan(plan: &Plan) -> i32 {
+    if !plan.queries.is_empty() {
+        return FOURTH;
+    }
     if plan.concurrency.is_some() || plan.priority.is_some() || !plan.triggers.is_empty() {
         return THIRD;
     }
@@ -82,6 +88,10 @@ mod tests {
         for head in ["concurrency: { limit: 2 }\n", "priority: 1\n"] {
             assert_eq!(level(head, "read_only: true"), THIRD, "{head}");
         }
+        assert_eq!(
+            level("queries: { paid: steps.pay is defined }\n", "read_only: true"),
+            FOURTH
+        );
         assert_eq!(level("schedule: { cron: '0 0 * * *' }\n", "read_only: true"), SECOND);
     }
 }

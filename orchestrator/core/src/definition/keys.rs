@@ -20,10 +20,11 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "concurrency",
         "priority",
         "triggers",
+        "queries",
         "expr_version",
     ],
 )
-.later(&["signals", "updates", "queries", "retry"]);
+.later(&["signals", "updates", "retry"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",

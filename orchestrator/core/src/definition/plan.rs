@@ -41,6 +41,8 @@ pub struct Plan {
     pub priority: Option<u8>,
     /// What starts and signals its runs, by name.
     pub triggers: Vec<trigger::Spec>,
+    /// What may be asked of its runs, by name.
+    pub queries: BTreeMap<Arc<str>, Template>,
 }
 
 /// `concurrency:` of a definition: over all runs of the workflow in a namespace, whatever their version.

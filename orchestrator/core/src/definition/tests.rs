@@ -13,6 +13,7 @@ mod concurrency;
 mod flow;
 mod json_schema;
 mod kinds;
+mod queries;
 mod saga;
 mod schedule;
 pub(crate) mod soundness;
@@ -462,8 +463,8 @@ fn one_finding_each() {
             "KN0121 there is no `vars` here | vars.y",
         ),
         (
-            &(step("{ activity: y }") + "queries: []\n"),
-            "KN0105 `queries` is not supported by this version | queries",
+            &(step("{ activity: y }") + "updates: {}\n"),
+            "KN0105 `updates` is not supported by this version | updates",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),

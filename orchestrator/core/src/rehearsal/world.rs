@@ -40,7 +40,12 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
             world.run();
             let took = world.now.since(case.start);
             let mut deviations = world.problems;
-            deviations.extend(compare::deviations(&case.expect, &world.state, &world.record, took));
+            deviations.extend(compare::deviations(
+                &case.expect,
+                (plan, &world.state),
+                &world.record,
+                took,
+            ));
             CaseReport {
                 name: case.name.clone(),
                 passed: deviations.is_empty(),

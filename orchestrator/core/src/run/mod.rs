@@ -13,7 +13,7 @@
 //! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]), and [`admission`] has runs wait before they begin. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, [`turn`] says how the status has
-//! changed, and [`parked_item`] lists what operators are asked about; [`migrate`] moves a
+//! changed, [`parked_item`] lists what operators are asked about, and [`query`] answers who asks; [`migrate`] moves a
 //! run to another version of its definition. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
@@ -62,6 +62,7 @@ mod parked_item;
 mod path;
 mod permit;
 mod pivot;
+mod query;
 mod raise;
 pub mod request;
 mod retry;
@@ -103,6 +104,7 @@ pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
 pub use permit::{QueueLimits, TaskLimit, TaskLimits};
+pub use query::query;
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;

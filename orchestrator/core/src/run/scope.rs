@@ -30,6 +30,8 @@ pub(super) struct RunScope<'a> {
     signal: Option<&'a Arc<Value>>,
     /// What an undo is for, where no error can be seen from the step.
     undone_for: Option<&'a Failure>,
+    /// Of a query, which sees how the run stands as well.
+    queried: bool,
 }
 
 impl<'a> RunScope<'a> {
@@ -43,6 +45,7 @@ impl<'a> RunScope<'a> {
             index: None,
             signal: None,
             undone_for: None,
+            queried: false,
         }
     }
 
@@ -55,6 +58,12 @@ impl<'a> RunScope<'a> {
     #[must_use]
     pub(super) fn with_signal(mut self, body: &'a Arc<Value>) -> Self {
         self.signal = Some(body);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn of_query(mut self) -> Self {
+        self.queried = true;
         self
     }
 
@@ -219,6 +228,7 @@ impl Scope for RunScope<'_> {
             "vars" => Some(Cow::Owned(self.vars())),
             "run" => Some(Cow::Owned(self.run())),
             "error" => self.failure().map(|failure| Cow::Owned(error(failure))),
+            "status" if self.queried => Some(Cow::Owned(self.state.status().as_str().into())),
             "signal" => self.signal.map(|body| Cow::Borrowed(&**body)),
             "index" => {
                 let index = self.index.or_else(|| self.iterations().next().map(|(_, index)| index));

@@ -54,6 +54,8 @@ impl Model {
             concurrency: None,
             priority: None,
             triggers: Vec::new(),
+            // Whoever asks changes nothing.
+            queries: Default::default(),
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);

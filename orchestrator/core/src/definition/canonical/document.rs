@@ -65,6 +65,9 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if let Some(output) = &definition.output {
         put("output", output.to_json());
     }
+    if !definition.queries.is_empty() {
+        put("queries", assignments(&definition.queries));
+    }
     Value::Object(root)
 }
 

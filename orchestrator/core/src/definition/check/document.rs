@@ -55,6 +55,7 @@ pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<
                 .push(Diagnostic::error(code::UNREACHABLE, output.span.clone(), message));
         }
     }
+    walk.queries();
     walk.timeout_around_pivot();
     Forward {
         forward_only: walk.forward_only,

@@ -15,6 +15,7 @@ mod facts;
 mod index;
 mod output;
 mod pivot;
+mod query;
 mod reference;
 mod schema_reference;
 mod steps;
@@ -22,3 +23,4 @@ mod variable;
 mod walk;
 
 pub(super) use document::{Forward, check};
+pub(super) use query::of_asked;

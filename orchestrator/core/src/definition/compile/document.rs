@@ -1,5 +1,7 @@
 //! The document around the steps.
 
+use std::sync::Arc;
+
 use super::expressions::template;
 use super::steps::Compiler;
 use crate::definition::code;
@@ -21,6 +23,9 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         .iter()
         .map(|(name, value)| Ok((name.text.clone(), template(value)?)))
         .collect::<Result<_, Diagnostic>>()?;
+    let queries = definition.queries.iter();
+    let queries = queries.map(|(name, value)| Ok((Arc::from(name.text.as_str()), template(value)?)));
+    let queries = queries.collect::<Result<_, Diagnostic>>()?;
     let concurrency = definition.concurrency.as_ref().map(|it| {
         Ok(Box::new(RunConcurrency {
             limit: it.limit,
@@ -44,5 +49,6 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         concurrency: concurrency.transpose()?,
         priority: definition.priority,
         triggers: definition.triggers.clone(),
+        queries,
     })
 }

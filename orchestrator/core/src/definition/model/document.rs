@@ -26,6 +26,8 @@ pub(crate) struct Definition {
     pub(crate) concurrency: Option<RunConcurrency>,
     pub(crate) priority: Option<u8>,
     pub(crate) triggers: Vec<trigger::Spec>,
+    /// By name, in the order written.
+    pub(crate) queries: Vec<(Text, Node)>,
 }
 
 /// How many runs are open at a time.

@@ -66,6 +66,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         concurrency: limiting::of_runs(&fields, found),
         priority: limiting::priority(&fields, found),
         triggers,
+        queries: fields
+            .get("queries")
+            .map(|node| super::query::queries(node, found))
+            .unwrap_or_default(),
     })
 }
 

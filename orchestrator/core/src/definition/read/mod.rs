@@ -10,6 +10,7 @@ mod document;
 mod ending;
 mod guard;
 mod limiting;
+mod query;
 mod repeat;
 mod retry;
 mod schedule;
@@ -20,6 +21,7 @@ mod value;
 mod waiting;
 
 pub(super) use document::definition;
+pub(super) use query::asked;
 pub(super) use schedule::document as schedule;
 #[cfg(test)]
 pub(super) use steps::{MAX_NESTING, MAX_STEPS};

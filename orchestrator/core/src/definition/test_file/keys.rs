@@ -62,6 +62,7 @@ pub(super) const EXPECT: Keys = Keys::new(
         "inputs",
         "ledger",
         "vars",
+        "queries",
         "emitted",
         "took",
     ],

@@ -128,6 +128,8 @@ pub struct Expectation {
     /// Of each entry, what became of it.
     pub ledger: Option<Expected<Vec<(String, String)>>>,
     pub vars: Vec<(String, Expected<Value>)>,
+    /// What queries are answered in the end.
+    pub queries: Vec<(String, Expected<Value>)>,
     pub emitted: Option<Expected<Vec<ExpectedEvent>>>,
     pub took: Option<Expected<Took>>,
 }

@@ -14,6 +14,7 @@ pub(super) struct Names {
     pub(super) children: Vec<String>,
     pub(super) signals: Vec<String>,
     pub(super) vars: Vec<String>,
+    pub(super) queries: Vec<String>,
 }
 
 impl Names {
@@ -26,6 +27,7 @@ impl Names {
             children: Vec::new(),
             signals: Vec::new(),
             vars: Vec::new(),
+            queries: plan.queries.keys().map(ToString::to_string).collect(),
         };
         for (index, node) in plan.nodes.iter().enumerate() {
             let path = path(plan, NodeId(index));

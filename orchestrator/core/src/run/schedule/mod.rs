@@ -96,6 +96,7 @@ pub fn plan() -> Plan {
         concurrency: None,
         priority: None,
         triggers: Vec::new(),
+        queries: Default::default(),
     }
 }
 
