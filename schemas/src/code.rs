@@ -275,6 +275,9 @@ codes! {
     BAD_QUERY = "KN0283", "bad_query",
         "The expression cannot be read, or names what there is not.",
         "Correct it as the message says.";
+    SIGNAL_SCHEMA = "KN0284", "signal_schema",
+        "The body of the signal does not match the schema of its handler.",
+        "Correct the body; the definition says under `signals` what a handler takes.";
     NO_PLACE = "KN0290", "no_place",
         "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
         "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";

@@ -239,6 +239,20 @@ impl Timeline {
                 let how = text("how");
                 line(format!("undo resolved: {how}"), Tone::Attention, operation)
             }
+            "handler_started" => line(
+                "signal handled".into(),
+                Tone::Plain,
+                number("signal").map(|n| format!("signal {n}")).unwrap_or_default(),
+            ),
+            "handler_ended" => match body.pointer("/end/failed") {
+                Some(failed) => line(
+                    "handler failed".into(),
+                    Tone::Bad,
+                    failure(&serde_json::json!({ "error": failed })),
+                ),
+                None => line("handler ended".into(), Tone::Plain, String::new()),
+            },
+            "main_body_passed" => line("steps passed".into(), Tone::Plain, "handlers are at work".into()),
             "step_parked" => line("step parked".into(), Tone::Bad, failure(body)),
             "step_resumed" => line("step resumed".into(), Tone::Attention, operation),
             "step_resolved" => {

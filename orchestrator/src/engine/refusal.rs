@@ -40,6 +40,7 @@ impl From<Rejected> for Refusal {
             Rejected::CannotMigrate(_) => &code::NOT_MIGRATABLE,
             Rejected::NotForThis(_) => &code::NOT_FOR_THIS,
             Rejected::SignalName => &code::SIGNAL_NAME,
+            Rejected::SignalSchema(_) => &code::SIGNAL_SCHEMA,
             Rejected::SignalsFull => &code::SIGNALS_FULL,
             Rejected::TooManyWaiters => &code::TOO_MANY_WAITERS,
             Rejected::PastPivot => &code::PAST_PIVOT,

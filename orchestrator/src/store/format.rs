@@ -2,7 +2,7 @@
 //!
 //! | level | what it brought |
 //! |---|---|
-//! | 4 | queries of definitions |
+//! | 4 | queries of definitions, and handlers of signals |
 //! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!
@@ -24,7 +24,7 @@ pub const FOURTH: i32 = 4;
 
 /// The level that definitions like this one, and what their runs store, belong to.
 pub fn of_plan(plan: &Plan) -> i32 {
-    if !plan.queries.is_empty() {
+    if !plan.queries.is_empty() || !plan.handlers.is_empty() {
         return FOURTH;
     }
     if plan.concurrency.is_some() || plan.priority.is_some() || !plan.triggers.is_empty() {
@@ -88,6 +88,8 @@ mod tests {
         for head in ["concurrency: { limit: 2 }\n", "priority: 1\n"] {
             assert_eq!(level(head, "read_only: true"), THIRD, "{head}");
         }
+        let handler = "signals: { paid: { steps: [ { note: { set: { paid: true } } } ] } }\n";
+        assert_eq!(level(handler, "read_only: true"), FOURTH);
         assert_eq!(
             level("queries: { paid: steps.pay is defined }\n", "read_only: true"),
             FOURTH

@@ -21,10 +21,11 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "priority",
         "triggers",
         "queries",
+        "signals",
         "expr_version",
     ],
 )
-.later(&["signals", "updates", "retry"]);
+.later(&["updates", "retry"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -205,6 +206,9 @@ pub(super) const WAIT: Keys = Keys::new("`wait`", &["until"]);
 
 pub(super) const WAIT_FOR: Keys = Keys::new("`wait_for`", &["signal", "match", "timeout"])
     .misplaced(&[("on_timeout", "it stands beside `wait_for`, in the step")]);
+
+/// What takes the signals of one name.
+pub(super) const SIGNAL_HANDLER: Keys = Keys::new("the handler of a signal", &["schema", "steps"]);
 
 pub(super) const WORKFLOW: Keys = Keys::new(
     "`workflow`",

@@ -41,6 +41,8 @@ pub struct Plan {
     pub priority: Option<u8>,
     /// What starts and signals its runs, by name.
     pub triggers: Vec<trigger::Spec>,
+    /// Of signals: the bodies beside the main one, `$signals`, if there are any.
+    pub handlers: Vec<NodeId>,
     /// What may be asked of its runs, by name.
     pub queries: BTreeMap<Arc<str>, Template>,
 }
@@ -90,7 +92,8 @@ pub struct NodeId(pub usize);
 /// A path is the ids of the steps on the way, joined by dots. The main body of a step adds no segment (its node has an empty
 /// name), other bodies add their fixed name: `split.card.charge` (a branch), `choose.case_2.ship` and `choose.else.ship`,
 /// `guard.catch_1.notify`, `guard.finally.release`, `reserve.otherwise.ask`, `approval.on_timeout.escalate`. An iteration
-/// stands behind its loop's id, counted from 0: `lines[3].reserve`.
+/// stands behind its loop's id, counted from 0: `lines[3].reserve`; so does what is done for one of the signals of a name:
+/// `$signals.paid[3].note`.
 #[derive(Debug)]
 pub struct Node {
     /// `None` at the root alone.
@@ -123,6 +126,11 @@ pub enum NodeKind {
     WaitFor(Box<WaitFor>),
     Workflow(Box<ChildWorkflow>),
     Emit(Box<Emit>),
+    /// Beside the main body: a handler for each name.
+    Handlers {
+        children: Vec<NodeId>,
+    },
+    Handler(Box<Handler>),
     /// Ends the innermost scope, `try` or run with a typed error.
     Fail(Box<Fail>),
     /// Ends the run with this output.
@@ -229,6 +237,15 @@ pub enum OnTimeout {
     Continue,
     /// The last output of this body is the step's.
     Steps(NodeId),
+}
+
+/// Takes every signal of its name, one after the other.
+#[derive(Debug)]
+pub struct Handler {
+    /// A signal whose body does not fit is refused.
+    pub schema: Option<InputSchema>,
+    /// Sees the body as `signal`.
+    pub body: NodeId,
 }
 
 #[derive(Debug)]
@@ -378,6 +395,25 @@ impl Plan {
     /// Never: node ids come from this plan.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// What takes the signals of a name, and where it is.
+    pub fn handler_of(&self, signal: &str) -> Option<(NodeId, &Handler)> {
+        self.signal_handlers().find(|(id, _)| *self.node(*id).name == *signal)
+    }
+
+    pub fn signal_handlers(&self) -> impl Iterator<Item = (NodeId, &Handler)> {
+        let groups = self
+            .handlers
+            .iter()
+            .filter_map(move |group| match &self.node(*group).kind {
+                NodeKind::Handlers { children } => Some(children),
+                _ => None,
+            });
+        groups.flatten().filter_map(move |id| match &self.node(*id).kind {
+            NodeKind::Handler(handler) => Some((*id, &**handler)),
+            _ => None,
+        })
     }
 
     /// Every queue that tasks of this plan go to, each once, in the order of the tree.

@@ -11,6 +11,7 @@ use crate::time::Span;
 mod activities;
 mod concurrency;
 mod flow;
+mod handlers;
 mod json_schema;
 mod kinds;
 mod queries;

@@ -11,7 +11,7 @@ use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::{Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Event, Failure, Transition};
+use crate::run::{End, Event, Failure, Transition};
 use crate::time::{Span, Timestamp};
 
 #[derive(Default)]
@@ -174,6 +174,13 @@ impl Record {
             Event::SignalAwaited { step, signal, .. } => format!("{step} waits for the signal {signal}"),
             Event::SignalReceived(signal) => format!("the signal {} comes", signal.name),
             Event::SignalTaken { step, .. } => format!("{step} takes the signal"),
+            Event::HandlerStarted { step, index, .. } => format!("{step}[{index}] takes the signal"),
+            Event::HandlerEnded { step, index, end } => match end {
+                End::Passed => format!("{step}[{index}] has ended"),
+                End::Failed(error) => format!("{step}[{index}] has failed: {}", words(error)),
+                End::Halted => format!("{step}[{index}] was stopped"),
+            },
+            Event::MainBodyPassed {} => "the steps have passed; handlers are at work".to_owned(),
             Event::SignalTimedOut { step } => format!("{step} has waited long enough"),
             Event::Emitted(emitted) => format!("{} emits {}", emitted.step, emitted.subject),
             Event::ChildEnded(ended) => format!("{} ends: the child is {}", ended.step, ended.status),

@@ -483,6 +483,20 @@ pub enum Event {
     MessageTaken(Box<MessageTaken>),
     /// Buffered until a step takes it; numbered in the order of these events.
     SignalReceived(Box<SignalReceived>),
+    /// A handler takes a signal, by number; `step` is the handler's path, and its executions are counted from 0.
+    HandlerStarted {
+        step: StepPath,
+        index: u32,
+        signal: u32,
+    },
+    HandlerEnded {
+        step: StepPath,
+        index: u32,
+        #[serde(default, skip_serializing_if = "is_default")]
+        end: End,
+    },
+    /// The run completes once its handlers have nothing left to do.
+    MainBodyPassed {},
     /// A completed child undoes itself because its parent failed.
     RunReopened {
         error: Failure,

@@ -78,6 +78,7 @@ impl State {
             requests: Default::default(),
             taken: Default::default(),
             signals: Default::default(),
+            handling: Default::default(),
             mail: Default::default(),
             permits: Default::default(),
             admission: birth.queued.then_some(Admission::Id),
@@ -598,6 +599,9 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 body: signal.body.clone(),
             });
         }
+        Event::HandlerStarted { step, index, signal } => state.handler_started(step, *index, *signal),
+        Event::HandlerEnded { step, index, .. } => state.handler_ended(step, *index),
+        Event::MainBodyPassed {} => state.handling.passed = true,
         Event::RunReopened { error } => {
             if let Phase::Closed(closed) = &state.phase {
                 state.reopened = Some(Box::new(closed.clone()));

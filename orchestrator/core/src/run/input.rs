@@ -256,6 +256,8 @@ pub enum Rejected {
         super::limits::MAX_SIGNAL_NAME_BYTES
     )]
     SignalName,
+    #[error("the signal does not match the schema of its handler: {0}")]
+    SignalSchema(String),
     #[error("{} signals wait to be taken already", super::limits::MAX_BUFFERED_SIGNALS)]
     SignalsFull,
     #[error("{} wait for the run already", super::limits::MAX_WAITERS)]

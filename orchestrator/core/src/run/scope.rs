@@ -204,7 +204,7 @@ impl<'a> RunScope<'a> {
                         let last = self.state.loops.get(path.as_str())?.last;
                         path.push_str(&format!("[{last}]"));
                     }
-                    NodeKind::ForEach(_) => return None,
+                    NodeKind::ForEach(_) | NodeKind::Handler(_) => return None,
                     _ => {}
                 }
             }
@@ -229,7 +229,10 @@ impl Scope for RunScope<'_> {
             "run" => Some(Cow::Owned(self.run())),
             "error" => self.failure().map(|failure| Cow::Owned(error(failure))),
             "status" if self.queried => Some(Cow::Owned(self.state.status().as_str().into())),
-            "signal" => self.signal.map(|body| Cow::Borrowed(&**body)),
+            "signal" => {
+                let body = self.signal.or_else(|| self.state.handled_at(self.at));
+                body.map(|body| Cow::Borrowed(&**body))
+            }
             "index" => {
                 let index = self.index.or_else(|| self.iterations().next().map(|(_, index)| index));
                 index.map(|index| Cow::Owned(index.into()))

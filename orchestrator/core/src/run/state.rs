@@ -15,6 +15,7 @@ use super::effect::Direction;
 use super::event::{Continues, RunStarted, StepOutcome};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
+use super::handler::Handling;
 use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
@@ -57,6 +58,9 @@ pub struct State {
     pub(super) taken: Requests,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) signals: Signals,
+    /// Beside the main body.
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) handling: Handling,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
     /// Granted to tasks of this run, by the message that asked.

@@ -14,6 +14,8 @@ pub struct Draft {
     pub name: &'static str,
     pub version: u32,
     pub steps: Vec<Step>,
+    /// Of the signal `stop`, for which no step waits.
+    pub handler: Option<Body>,
     pub timeout_secs: Option<u32>,
     pub sequential: bool,
     pub halts: bool,
@@ -169,6 +171,9 @@ impl Draft {
             },
             "steps": body(&self.steps)["steps"],
         });
+        if let Some(handler) = &self.handler {
+            document["signals"] = json!({ "stop": { "schema": { "minimum": 0 }, "steps": body(handler)["steps"] } });
+        }
         if let Some(timeout) = self.timeout_secs {
             document["timeout"] = json!(format!("{timeout}s"));
         }
@@ -205,6 +210,9 @@ impl Draft {
         }
         let id = step_at(text, finding.span.start)?;
         mend_in(&mut self.steps, id, finding.code.code);
+        if let Some(handler) = &mut self.handler {
+            mend_in(handler, id, finding.code.code);
+        }
         Some(())
     }
 
@@ -214,6 +222,13 @@ impl Draft {
             .into_iter()
             .map(|steps| Self { steps, ..self.clone() })
             .collect();
+        if let Some(handler) = &self.handler {
+            let smaller = smaller_bodies(handler).into_iter().map(Some).chain([None]);
+            drafts.extend(smaller.map(|handler| Self {
+                handler,
+                ..self.clone()
+            }));
+        }
         let plain = Self {
             timeout_secs: None,
             sequential: false,

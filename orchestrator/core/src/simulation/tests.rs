@@ -9,8 +9,8 @@ use crate::run::Status;
 const EVENTS: &[&str] = &[
     "activity_scheduled", "awaited", "bodies_discarded", "branch_ended", "cancel_requested", "child_ended",
     "child_stopped", "child_undo_sent", "deadline_deferred", "dispatch_held", "emitted", "error_caught",
-    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "heartbeat_taken", "iteration_ended",
-    "iteration_started", "late_result", "limits_raised", "message_answered", "message_offered", "message_sent", "message_taken",
+    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "handler_ended", "handler_started", "heartbeat_taken", "iteration_ended",
+    "iteration_started", "late_result", "limits_raised", "main_body_passed", "message_answered", "message_offered", "message_sent", "message_taken",
     "parallel_started", "parallel_stopped", "pivot_completed", "retry_scheduled", "run_closed", "run_completed",
     "run_continued", "run_failed", "run_migrated", "run_parked", "run_reopened", "run_resumed", "run_started", "run_terminated",
     "run_timed_out", "schedule_to_close_passed", "scope_failed", "scope_undone", "signal_awaited", "signal_received", "signal_taken",

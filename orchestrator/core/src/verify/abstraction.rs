@@ -18,7 +18,7 @@ use super::choice::{Choices, OPAQUE, Open, OpenKind, Place, Variants};
 use super::{MAX_ITEMS, MAX_ITERATIONS};
 use crate::definition::duration;
 use crate::definition::plan::{
-    Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Node, NodeId, NodeKind, Parallel, Plan,
+    Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Handler, Node, NodeId, NodeKind, Parallel, Plan,
     RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
 use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Template};
@@ -54,6 +54,7 @@ impl Model {
             concurrency: None,
             priority: None,
             triggers: Vec::new(),
+            handlers: original.handlers.clone(),
             // Whoever asks changes nothing.
             queries: Default::default(),
         };
@@ -179,6 +180,14 @@ impl Maker<'_> {
                 },
                 message: None,
             })),
+            NodeKind::Handlers { children } => NodeKind::Handlers {
+                children: children.clone(),
+            },
+            // Signals that do not fit never reach it.
+            NodeKind::Handler(handler) => NodeKind::Handler(Box::new(Handler {
+                schema: None,
+                body: handler.body,
+            })),
             NodeKind::Complete(output) => NodeKind::Complete(reading(output.as_ref())?),
             NodeKind::ContinueAsNew(input) => NodeKind::ContinueAsNew(reading(input.as_ref())?),
         })
@@ -231,7 +240,10 @@ impl Maker<'_> {
         let found = self.original.nodes.iter().find(|node| &*node.name == id);
         let mut at = found.and_then(|node| node.parent);
         while let Some(node) = at.map(|id| self.original.node(id)) {
-            if matches!(node.kind, NodeKind::ForEach(_) | NodeKind::While(_)) {
+            if matches!(
+                node.kind,
+                NodeKind::ForEach(_) | NodeKind::While(_) | NodeKind::Handler(_)
+            ) {
                 return true;
             }
             at = node.parent;

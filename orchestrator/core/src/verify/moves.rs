@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::MAX_PARKED;
+use super::{MAX_HANDLED, MAX_PARKED};
 use crate::definition::plan::{NodeId, NodeKind, OnExhausted, Plan};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, TaskNo};
 use crate::run::effect::Direction;
@@ -100,6 +100,24 @@ pub(super) fn all(plan: &Plan, state: &State, reduced: bool) -> Vec<Move> {
                 operation: Operation::default(),
             },
         ));
+    }
+    // Of those that wait for the one under way nothing is said that is not said of those that come after it.
+    if state.is_running_on() {
+        for (id, _) in plan.signal_handlers() {
+            let signal = &plan.node(id).name;
+            let (begun, open) = state.handled(signal);
+            if !open && (begun as usize) < MAX_HANDLED {
+                moves.push(Move::input(
+                    format!("the signal `{signal}` comes"),
+                    0,
+                    Input::Signal {
+                        name: signal.clone(),
+                        body: Arc::new(super::choice::OPAQUE.into()),
+                        operation: Operation::default(),
+                    },
+                ));
+            }
+        }
     }
     children(plan, state, &mut moves);
     if !state.is_leaving() && !state.is_past_pivot() {

@@ -11,6 +11,7 @@ mod bounds;
 mod deadlines;
 mod deferral;
 mod families;
+mod handlers;
 mod head_room;
 mod lifecycle;
 mod limits;

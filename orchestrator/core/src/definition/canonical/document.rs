@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::steps::{assignments, steps};
 use crate::definition::duration;
-use crate::definition::model::Definition;
+use crate::definition::model::{Definition, Handler};
 use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
 use crate::expression;
 use crate::limit::OnConflict;
@@ -65,10 +65,25 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if let Some(output) = &definition.output {
         put("output", output.to_json());
     }
+    if !definition.signals.is_empty() {
+        put("signals", handlers(&definition.signals));
+    }
     if !definition.queries.is_empty() {
         put("queries", assignments(&definition.queries));
     }
     Value::Object(root)
+}
+
+fn handlers(handlers: &[Handler]) -> Value {
+    let each = handlers.iter().map(|handler| {
+        let mut fields = Map::new();
+        if let Some(schema) = &handler.schema {
+            fields.insert("schema".to_owned(), schema.schema.clone());
+        }
+        fields.insert("steps".to_owned(), steps(&handler.steps));
+        (handler.name.text.clone(), Value::Object(fields))
+    });
+    Value::Object(each.collect())
 }
 
 fn compensation(policy: CompensationPolicy) -> Value {

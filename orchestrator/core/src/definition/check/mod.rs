@@ -12,6 +12,7 @@ mod bodies;
 mod document;
 mod expressions;
 mod facts;
+mod handlers;
 mod index;
 mod output;
 mod pivot;

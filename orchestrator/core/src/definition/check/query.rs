@@ -30,13 +30,16 @@ impl<'a> Walk<'a, '_> {
         for number in self.visible(&definition.steps) {
             facts.set_step(number, Seen::Surely);
         }
-        definition.steps.visit(&mut |step| {
-            if let StepKind::Set(entries) = &step.kind {
-                entries
-                    .iter()
-                    .for_each(|(name, _)| facts.set_var(&name.text, &step.id.text));
-            }
-        });
+        let handlers = definition.signals.iter().map(|handler| &handler.steps);
+        for steps in std::iter::once(&definition.steps).chain(handlers) {
+            steps.visit(&mut |step| {
+                if let StepKind::Set(entries) = &step.kind {
+                    entries
+                        .iter()
+                        .for_each(|(name, _)| facts.set_var(&name.text, &step.id.text));
+                }
+            });
+        }
         let before = self.found.len();
         self.template(value, &facts, &At::with_roots(ROOTS));
         let said = self.found.split_off(before);
@@ -47,7 +50,7 @@ impl<'a> Walk<'a, '_> {
 
 /// An expression that is asked of a run of this definition.
 pub(crate) fn of_asked(definition: &Definition, value: &Node, text: &str, found: &mut Vec<Diagnostic>) {
-    let index = Index::of(&definition.steps);
+    let index = Index::of(definition);
     let mut walk = Walk {
         definition,
         text,

@@ -3,21 +3,19 @@
 use std::sync::Arc;
 
 use super::expressions::template;
+use super::handler::compiled;
 use super::steps::Compiler;
-use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model;
 use crate::definition::plan::{Plan, RunConcurrency};
-use crate::definition::schema;
 use crate::ids::{DefinitionHash, WorkflowName};
 
 /// Fails only on a model that was not checked.
 pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Result<Plan, Diagnostic> {
     let mut compiler = Compiler::default();
     let root = compiler.sequence(None, "", &definition.steps)?;
-    let input_schema = definition.input_schema.as_ref().map(|input| {
-        schema::compile(&input.schema).map_err(|problem| Diagnostic::error(code::SCHEMA, input.place.clone(), problem))
-    });
+    let handlers = compiler.handlers(root, &definition.signals)?;
+    let input_schema = definition.input_schema.as_ref().map(compiled);
     let search_attributes = definition
         .search_attributes
         .iter()
@@ -49,6 +47,7 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         concurrency: concurrency.transpose()?,
         priority: definition.priority,
         triggers: definition.triggers.clone(),
+        handlers,
         queries,
     })
 }

@@ -1,21 +1,25 @@
 //! What a definition says beside its steps of when its runs begin: its schedule, its triggers, and how many may be open. Each is
 //! there or not, as a step is, and is told like one.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::model::Field;
 use super::{differences, steps};
 
 /// Keys of a definition that are told as parts.
-pub(super) const KEYS: [&str; 3] = ["schedule", "concurrency", "triggers"];
+pub(super) const KEYS: [&str; 4] = ["schedule", "concurrency", "triggers", "signals"];
 
 /// In front of the name of a trigger.
 pub(super) const TRIGGER: &str = "triggers.";
+/// In front of the name of a signal that has a handler.
+pub(super) const SIGNAL: &str = "signals.";
 
 pub(super) struct Part<'a> {
-    /// `schedule`, `concurrency`, or `triggers.` and a name.
+    /// `schedule`, `concurrency`, or `triggers.` or `signals.` and a name.
     pub(super) name: String,
-    said: &'a Value,
+    said: Cow<'a, Value>,
 }
 
 pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
@@ -23,16 +27,20 @@ pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
     let of = definition["triggers"].as_object().into_iter().flatten();
     let triggers = of.map(|(name, said)| (format!("{TRIGGER}{name}"), said));
     let all = one("schedule").into_iter().chain(one("concurrency")).chain(triggers);
-    all.map(|(name, said)| Part { name, said }).collect()
+    let all = all.map(|(name, said)| (name, Cow::Borrowed(said)));
+    let of = definition["signals"].as_object().into_iter().flatten();
+    // Its steps are told like all others.
+    let signals = of.map(|(name, said)| (format!("{SIGNAL}{name}"), Cow::Owned(steps::around_steps(said))));
+    all.chain(signals).map(|(name, said)| Part { name, said }).collect()
 }
 
 impl Part<'_> {
     pub(super) fn differences(&self, after: &Self) -> Vec<Field> {
-        differences(&steps::fields(self.said), &steps::fields(after.said))
+        differences(&steps::fields(&self.said), &steps::fields(&after.said))
     }
 
     pub(super) fn said(&self) -> Value {
-        self.said.clone()
+        self.said.clone().into_owned()
     }
 
     /// In a few words; what is left out has its usual value, or is looked up.
@@ -40,6 +48,7 @@ impl Part<'_> {
         match self.name.as_str() {
             "schedule" => self.schedule(),
             "concurrency" => self.concurrency(),
+            name if name.starts_with(SIGNAL) => "each is taken as it comes".to_owned(),
             _ => self.trigger(),
         }
     }

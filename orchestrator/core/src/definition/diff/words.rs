@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::model::{Change, Field};
-use super::parts::TRIGGER;
+use super::parts::{SIGNAL, TRIGGER};
 
 /// Longest value that is told.
 const MAX_VALUE: usize = 80;
@@ -52,9 +52,10 @@ impl fmt::Display for Field {
 }
 
 fn called(part: &str) -> String {
-    match part.strip_prefix(TRIGGER) {
-        Some(name) => format!("trigger {name}"),
-        None => part.to_owned(),
+    match (part.strip_prefix(TRIGGER), part.strip_prefix(SIGNAL)) {
+        (Some(name), _) => format!("trigger {name}"),
+        (None, Some(name)) => format!("the handler of {name}"),
+        (None, None) => part.to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The document around the steps.
 
-use super::{CallFields, Steps};
+use super::{CallFields, Handler, Steps};
 use crate::definition::plan::{Cancellation, CompensationPolicy};
 use crate::definition::tree::{Node, Place};
 use crate::limit::OnConflict;
@@ -28,6 +28,8 @@ pub(crate) struct Definition {
     pub(crate) triggers: Vec<trigger::Spec>,
     /// By name, in the order written.
     pub(crate) queries: Vec<(Text, Node)>,
+    /// Of signals, in the order written.
+    pub(crate) signals: Vec<Handler>,
 }
 
 /// How many runs are open at a time.

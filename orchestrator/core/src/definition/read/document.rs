@@ -36,6 +36,9 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         .get("triggers")
         .map(|node| super::trigger::of_definition(node, named, fields.get("id"), found))
         .unwrap_or_default();
+    let mut reader = Reader::new(files, found);
+    let steps = fields.get("steps").map(|node| reader.steps(node));
+    let signals = fields.get("signals").map(|node| reader.signals(node));
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -52,10 +55,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .get("compensation")
             .map(|node| compensation(node, found))
             .unwrap_or_default(),
-        steps: fields
-            .get("steps")
-            .map(|node| Reader::new(files, found).steps(node))
-            .unwrap_or_default(),
+        steps: steps.unwrap_or_default(),
         output: fields.get("output").cloned(),
         search_attributes: fields
             .get("search_attributes")
@@ -70,6 +70,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .get("queries")
             .map(|node| super::query::queries(node, found))
             .unwrap_or_default(),
+        signals: signals.unwrap_or_default(),
     })
 }
 

@@ -9,6 +9,7 @@ mod child;
 mod document;
 mod ending;
 mod guard;
+mod handler;
 mod limiting;
 mod query;
 mod repeat;

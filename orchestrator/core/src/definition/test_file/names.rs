@@ -32,7 +32,11 @@ impl Names {
         for (index, node) in plan.nodes.iter().enumerate() {
             let path = path(plan, NodeId(index));
             match &node.kind {
-                NodeKind::Sequence { .. } => continue,
+                NodeKind::Sequence { .. } | NodeKind::Handlers { .. } => continue,
+                NodeKind::Handler(_) => {
+                    names.signals.push(node.name.to_string());
+                    continue;
+                }
                 NodeKind::Activity(activity) => {
                     names.activities.push(path.clone());
                     names.tasks.push(activity.call.activity.to_string());

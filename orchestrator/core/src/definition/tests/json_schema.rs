@@ -37,6 +37,7 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("scope", keys::SCOPE),
     ("wait", keys::WAIT),
     ("wait_for", keys::WAIT_FOR),
+    ("signal_handler", keys::SIGNAL_HANDLER),
     ("workflow", keys::WORKFLOW),
     ("emit", keys::EMIT),
     ("fail", keys::FAIL),

@@ -97,6 +97,7 @@ pub fn plan() -> Plan {
         priority: None,
         triggers: Vec::new(),
         queries: Default::default(),
+        handlers: Vec::new(),
     }
 }
 

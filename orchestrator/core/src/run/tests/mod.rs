@@ -15,6 +15,7 @@ mod endings;
 mod examples;
 mod forward;
 mod golden;
+mod handlers;
 mod late;
 mod limits;
 mod loops;

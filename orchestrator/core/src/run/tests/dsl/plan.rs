@@ -234,6 +234,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         concurrency: None,
         priority: None,
         triggers: Vec::new(),
+        handlers: Vec::new(),
         queries: BTreeMap::new(),
     }
 }
