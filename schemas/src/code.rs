@@ -278,6 +278,21 @@ codes! {
     SIGNAL_SCHEMA = "KN0284", "signal_schema",
         "The body of the signal does not match the schema of its handler.",
         "Correct the body; the definition says under `signals` what a handler takes.";
+    UNKNOWN_UPDATE = "KN0285", "unknown_update",
+        "The version of the definition that the run goes by has no update of this name.",
+        "Use one of its `updates` (`knarr definition show`); `knarr migrate` moves the run to a version that has it.";
+    UPDATE_SCHEMA = "KN0286", "update_schema",
+        "The input of the update does not match the update's schema.",
+        "Correct the input; the definition says under `updates` what each takes. Nothing of this one has been kept.";
+    UPDATE_REFUSED = "KN0287", "update_refused",
+        "The update does not pass its `validate` as the run stands, or the run is being undone.",
+        "Do as the message says; nothing of this update has been kept, and its id may be used again.";
+    UPDATES_FULL = "KN0288", "updates_full",
+        "As many updates wait for their handlers as a run keeps.",
+        "Send it again when some of them are done: `knarr show` says which the run is at.";
+    UPDATE_BEFORE = "KN0289", "update_before",
+        "The run that this one continues has taken the update.",
+        "Ask that run: name it by its run id (`knarr show` lists it), with the same update id.";
     NO_PLACE = "KN0290", "no_place",
         "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
         "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";

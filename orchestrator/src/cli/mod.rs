@@ -47,6 +47,7 @@ pub mod story;
 pub mod test;
 pub mod timeline;
 pub mod trigger;
+pub mod update;
 pub mod verify;
 
 use error::CliError;
@@ -99,6 +100,8 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Asks a run to do something that its definition offers, and waits for the answer
+    Update(update::UpdateArgs),
     /// Asks a run something: a query of its definition, or any expression
     Query(query::QueryArgs),
     /// Finishes a task that its worker has let go of
@@ -191,6 +194,7 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
         Command::Migrate(args) => migrate::run(args, globals).await,
+        Command::Update(args) => update::run(args, globals).await,
         Command::Query(args) => query::run(args, globals).await,
         Command::Activity(args) => activity::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,

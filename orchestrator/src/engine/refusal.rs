@@ -41,6 +41,13 @@ impl From<Rejected> for Refusal {
             Rejected::NotForThis(_) => &code::NOT_FOR_THIS,
             Rejected::SignalName => &code::SIGNAL_NAME,
             Rejected::SignalSchema(_) => &code::SIGNAL_SCHEMA,
+            // The wire gives every request an id.
+            Rejected::UpdateId => &code::BAD_HEADER,
+            Rejected::UnknownUpdate(_) => &code::UNKNOWN_UPDATE,
+            Rejected::UpdateSchema(_) => &code::UPDATE_SCHEMA,
+            Rejected::UpdateRefused(_) => &code::UPDATE_REFUSED,
+            Rejected::UpdateBefore => &code::UPDATE_BEFORE,
+            Rejected::UpdatesFull => &code::UPDATES_FULL,
             Rejected::SignalsFull => &code::SIGNALS_FULL,
             Rejected::TooManyWaiters => &code::TOO_MANY_WAITERS,
             Rejected::PastPivot => &code::PAST_PIVOT,

@@ -22,10 +22,11 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "triggers",
         "queries",
         "signals",
+        "updates",
         "expr_version",
     ],
 )
-.later(&["updates", "retry"]);
+.later(&["retry"]);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -209,6 +210,10 @@ pub(super) const WAIT_FOR: Keys = Keys::new("`wait_for`", &["signal", "match", "
 
 /// What takes the signals of one name.
 pub(super) const SIGNAL_HANDLER: Keys = Keys::new("the handler of a signal", &["schema", "steps"]);
+
+/// What is done for each update of one name.
+pub(super) const UPDATE_HANDLER: Keys =
+    Keys::new("the handler of an update", &["schema", "validate", "steps", "output"]);
 
 pub(super) const WORKFLOW: Keys = Keys::new(
     "`workflow`",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
 use crate::limit::{OnConflict, Rate};
+use crate::run::{SIGNALS, UPDATES};
 use crate::schedule::Spec;
 use crate::time::Span;
 use crate::trigger;
@@ -41,7 +42,7 @@ pub struct Plan {
     pub priority: Option<u8>,
     /// What starts and signals its runs, by name.
     pub triggers: Vec<trigger::Spec>,
-    /// Of signals: the bodies beside the main one, `$signals`, if there are any.
+    /// The bodies beside the main one: those of signals, `$signals`, and of updates, `$updates`, where there are any.
     pub handlers: Vec<NodeId>,
     /// What may be asked of its runs, by name.
     pub queries: BTreeMap<Arc<str>, Template>,
@@ -239,13 +240,17 @@ pub enum OnTimeout {
     Steps(NodeId),
 }
 
-/// Takes every signal of its name, one after the other.
+/// Takes every signal, or update, of its name, one after the other.
 #[derive(Debug)]
 pub struct Handler {
-    /// A signal whose body does not fit is refused.
+    /// What does not fit is refused.
     pub schema: Option<InputSchema>,
-    /// Sees the body as `signal`.
+    /// Sees what was sent as `signal`, or `update`.
     pub body: NodeId,
+    /// Of an update: it is refused where this is false, or a text that says why.
+    pub validate: Option<Expression>,
+    /// Of an update: what it is answered with; sees the steps of the body.
+    pub output: Option<Template>,
 }
 
 #[derive(Debug)]
@@ -402,14 +407,25 @@ impl Plan {
         self.signal_handlers().find(|(id, _)| *self.node(*id).name == *signal)
     }
 
+    /// The same of an update.
+    pub fn update_of(&self, name: &str) -> Option<(NodeId, &Handler)> {
+        self.update_handlers().find(|(id, _)| *self.node(*id).name == *name)
+    }
+
     pub fn signal_handlers(&self) -> impl Iterator<Item = (NodeId, &Handler)> {
-        let groups = self
-            .handlers
-            .iter()
-            .filter_map(move |group| match &self.node(*group).kind {
-                NodeKind::Handlers { children } => Some(children),
-                _ => None,
-            });
+        self.handlers_in(SIGNALS)
+    }
+
+    pub fn update_handlers(&self) -> impl Iterator<Item = (NodeId, &Handler)> {
+        self.handlers_in(UPDATES)
+    }
+
+    fn handlers_in(&self, named: &'static str) -> impl Iterator<Item = (NodeId, &Handler)> {
+        let groups = self.handlers.iter().map(|group| self.node(*group));
+        let groups = groups.filter_map(move |group| match &group.kind {
+            NodeKind::Handlers { children } if *group.name == *named => Some(children),
+            _ => None,
+        });
         groups.flatten().filter_map(move |id| match &self.node(*id).kind {
             NodeKind::Handler(handler) => Some((*id, &**handler)),
             _ => None,

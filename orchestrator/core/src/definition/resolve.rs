@@ -96,7 +96,7 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
         call.settings = Some(settings);
     };
     definition.steps.visit_mut(&mut each);
-    for handler in &mut definition.signals {
+    for handler in definition.signals.iter_mut().chain(&mut definition.updates) {
         handler.steps.visit_mut(&mut each);
     }
     if let Some((place, steps)) = assumed {

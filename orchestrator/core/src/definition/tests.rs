@@ -19,6 +19,7 @@ mod saga;
 mod schedule;
 pub(crate) mod soundness;
 mod triggers;
+mod updates;
 
 const ORDER: &str = r#"
 workflow: order
@@ -464,8 +465,8 @@ fn one_finding_each() {
             "KN0121 there is no `vars` here | vars.y",
         ),
         (
-            &(step("{ activity: y }") + "updates: {}\n"),
-            "KN0105 `updates` is not supported by this version | updates",
+            &(step("{ activity: y }") + "retry: {}\n"),
+            "KN0105 `retry` is not supported by this version | retry",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),

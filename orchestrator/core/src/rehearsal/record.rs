@@ -174,8 +174,19 @@ impl Record {
             Event::SignalAwaited { step, signal, .. } => format!("{step} waits for the signal {signal}"),
             Event::SignalReceived(signal) => format!("the signal {} comes", signal.name),
             Event::SignalTaken { step, .. } => format!("{step} takes the signal"),
-            Event::HandlerStarted { step, index, .. } => format!("{step}[{index}] takes the signal"),
-            Event::HandlerEnded { step, index, end } => match end {
+            Event::HandlerStarted {
+                step, index, update, ..
+            } => {
+                format!(
+                    "{step}[{index}] takes the {}",
+                    if *update > 0 { "update" } else { "signal" }
+                )
+            }
+            Event::UpdateAccepted(taken) => format!("the update {} is accepted", taken.name),
+            Event::UpdatePutOff(taken) => format!("the update {} waits to be decided about", taken.name),
+            Event::UpdateAdmitted { id } => format!("the update {id} is accepted"),
+            Event::UpdateRefused { id, error } => format!("the update {id} is refused: {}", error.message),
+            Event::HandlerEnded { step, index, end, .. } => match end {
                 End::Passed => format!("{step}[{index}] has ended"),
                 End::Failed(error) => format!("{step}[{index}] has failed: {}", words(error)),
                 End::Halted => format!("{step}[{index}] was stopped"),

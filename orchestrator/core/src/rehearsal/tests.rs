@@ -173,3 +173,38 @@ queries:
     let unknown = file("{ queries: { totl: 8 } }").unwrap_err();
     assert_eq!(unknown[0].message, "the definition has no query `totl`");
 }
+
+#[test]
+fn updates_are_done_in_a_case_and_one_that_is_refused_is_told() {
+    let definition = r#"
+workflow: basket
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+steps:
+  - open: { wait_for: { signal: order, timeout: 1h } }
+updates:
+  add:
+    validate: "'too many' if update > 3 else true"
+    steps:
+      - check: { activity: check, input: "${ update }", read_only: true }
+      - sum: { set: { total: "${ vars.total | default(0) + update }" } }
+"#;
+    let plan = read(definition, &|_| Err("no files".to_owned())).unwrap().plan;
+    let file = |n: u32| {
+        let text = format!(
+            "mocks: {{ check: {{ result: null, after: 2s }} }}\ncases:\n  - name: one\n    events:\n\
+             \x20     - {{ at: 1s, update: add, body: {n} }}\n      - {{ at: 2s, update: add, body: 2 }}\n\
+             \x20     - {{ at: 4s, signal: order }}\n    expect: {{ status: completed, took: 5s, vars: {{ total: 5 }} }}\n"
+        );
+        test_file::read(&text, &plan)
+            .map(|file| play(&plan, &file.cases[0]))
+            .unwrap()
+    };
+    let report = file(3);
+    assert!(report.passed, "{}", text(&report));
+    let refused = text(&file(4));
+    assert!(
+        refused.contains("what comes after 1s is refused: the update is refused: too many"),
+        "{refused}"
+    );
+}

@@ -15,7 +15,9 @@ use super::failure::Failure;
 use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{admission, blocked, child, compensation, ending, event, evolve, handler, permit, pivot, tree, workflow};
+use super::{
+    admission, blocked, child, compensation, ending, event, evolve, handler, permit, pivot, tree, update, workflow,
+};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -155,6 +157,7 @@ impl<'a> Decider<'a> {
                     Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
                 }
             }
+            update::decide(self);
             handler::offer(self);
             compensation::advance(self);
             blocked::go_on(self);

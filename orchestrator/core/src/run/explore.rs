@@ -99,9 +99,9 @@ impl State {
         names
     }
 
-    /// How often the handler of a signal has begun, and whether it is at it.
-    pub(crate) fn handled(&self, signal: &str) -> (u32, bool) {
-        let path = format!("{}.{signal}", super::SIGNALS);
+    /// How often the handler of a signal or an update has begun, and whether it is at it.
+    pub(crate) fn handled(&self, group: &str, name: &str) -> (u32, bool) {
+        let path = format!("{group}.{name}");
         let of = self.handling.executions.get(path.as_str());
         of.map_or((0, false), |of| (of.begun, of.open))
     }
@@ -212,6 +212,7 @@ impl State {
             self.past_pivot,
             &self.deferred,
             &self.handling,
+            &self.updates.waiting,
         );
         let pending: Vec<_> = self.mail.outbox.values().map(|pending| &pending.body).collect();
         // Hashing cannot fail: every part serialises.

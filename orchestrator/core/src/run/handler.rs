@@ -1,13 +1,14 @@
-//! `signals:`: what is done for every signal of a name, beside the main body.
+//! `signals:` and `updates:`: what is done for every signal or update of a name, beside the main body.
 //!
 //! | what | then |
 //! |---|---|
-//! | a signal of the name comes, or waits when the run begins | the body begins, with the signal's body in scope; while an execution of the name is under way, others wait in the order of their coming |
+//! | a signal of the name comes, or waits when the run begins; an update has been accepted ([`super::update`]) | the body begins, with the signal's body in scope; while an execution of the name is under way, others wait in the order of their coming |
 //! | an execution has passed | the next begins |
 //! | one has failed | the run fails, and everything else under way is halted |
+//! | the answer of an update cannot be evaluated, or is too large | who waits is told; the run goes on, for the steps have passed |
 //! | the main body has passed | the run completes when no execution is under way or waits |
 //! | the run completes before its last step (`complete`) | likewise: what has come is done first |
-//! | it continues as new | executions under way come to their end; what waits moves along |
+//! | it continues as new | executions under way come to their end, and accepted updates are done; signals that wait move along |
 //! | it is stopped, whatever for | executions are halted like everything else |
 //!
 //! Executions of a name are addressed like iterations, `$signals.paid[3]`, and are undone as what they are: steps dispatched
@@ -17,7 +18,7 @@
 //! ([`super::pivot`]).
 //!
 //! **Bound:** what waits is bounded like all signals that nobody has taken; how many executions there may be by the run's limit of
-//! events. The body of a signal is kept as long as an undo may read it.
+//! events. What an execution was sent is kept as long as an undo may read it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,11 +35,13 @@ use super::open::Exit;
 use super::path::{is_within, iteration, of_iteration};
 use super::state::{State, Why};
 use super::{blocked, pivot, stop};
-use crate::definition::plan::{Handler, NodeId, Plan};
-use crate::ids::StepPath;
+use crate::definition::plan::{Handler, InputSchema, NodeId, NodeKind, Plan};
+use crate::ids::{RequestId, StepPath};
 
-/// The node around the handlers of signals, and the first segment of the paths of their steps. No step has such an id.
+/// The nodes around the handlers of signals and of updates, and the first segments of the paths of their steps. No step has
+/// such an id.
 pub(crate) const SIGNALS: &str = "$signals";
+pub(crate) const UPDATES: &str = "$updates";
 
 /// What a run has done and has to do beside its main body.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -59,6 +62,9 @@ pub(super) struct Executions {
     /// The last one is under way.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) open: bool,
+    /// The update that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) update: Option<RequestId>,
     /// What each has been sent, as long as it may be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) bodies: BTreeMap<u32, Arc<Value>>,
@@ -71,72 +77,102 @@ pub(super) fn is_beside(path: &str) -> bool {
 
 /// Why a signal cannot be taken by a run of this definition.
 pub fn refused(plan: &Plan, signal: &str, body: &Value) -> Result<(), Rejected> {
-    let Some(schema) = plan.handler_of(signal).and_then(|(_, handler)| handler.schema.as_ref()) else {
-        return Ok(());
-    };
+    let schema = plan.handler_of(signal).and_then(|(_, handler)| handler.schema.as_ref());
+    fits(schema, body).map_err(Rejected::SignalSchema)
+}
+
+pub(super) fn fits(schema: Option<&InputSchema>, body: &Value) -> Result<(), String> {
     let text = |error: String| truncated(&error, MAX_ERROR_MESSAGE_BYTES).to_owned();
-    schema
-        .validate(body)
-        .map_err(|error| Rejected::SignalSchema(text(error)))
+    schema.map_or(Ok(()), |schema| schema.validate(body).map_err(text))
 }
 
 /// Has handlers take what waits for them.
 pub(super) fn offer(d: &mut Decider<'_>) {
     let plan = d.plan;
-    if plan.handlers.is_empty() || !takes(d.state) {
+    if plan.handlers.is_empty() || !begins(d.state) {
         return;
     }
-    for (node, handler) in plan.signal_handlers() {
+    let signals_too = takes(d.state);
+    for (node, handler) in plan.signal_handlers().filter(|_| signals_too) {
         let name = &plan.node(node).name;
-        let path = path_of(name);
         let waiting = d.state.signals.buffer.iter().find(|signal| signal.name == *name);
         let Some(signal) = waiting.map(|signal| signal.number) else {
             continue;
         };
-        if d.state.is_handling(&path) {
-            continue;
-        }
-        // It waits in the run, which is about to be parked.
-        if blocked::must_wait(d) {
+        if !begin(d, handler, path_of(SIGNALS, name), (signal, 0)) {
             return;
         }
-        begin(d, handler, path, signal);
+    }
+    for (node, handler) in plan.update_handlers() {
+        let name = &plan.node(node).name;
+        let waiting = d.state.updates.waiting.iter().find(|update| update.name == *name);
+        let Some(update) = waiting.map(|update| update.number) else {
+            continue;
+        };
+        if !begin(d, handler, path_of(UPDATES, name), (0, update)) {
+            return;
+        }
     }
 }
 
-fn begin(d: &mut Decider<'_>, handler: &Handler, path: StepPath, signal: u32) {
+/// `false`: nothing more begins for now.
+fn begin(d: &mut Decider<'_>, handler: &Handler, path: StepPath, (signal, update): (u32, u32)) -> bool {
+    if d.state.is_handling(&path) {
+        return true;
+    }
+    // It waits in the run, which is about to be parked.
+    if blocked::must_wait(d) {
+        return false;
+    }
     let index = d.state.handling.executions.get(&path).map_or(0, |of| of.begun);
     let execution = of_iteration(&path, index);
     d.emit(Event::HandlerStarted {
         step: path,
         index,
         signal,
+        update,
     });
     d.push(Work::Enter {
         node: handler.body,
         path: execution,
     });
+    true
 }
 
-fn path_of(name: &str) -> StepPath {
-    StepPath::from(format!("{SIGNALS}.{name}").as_str())
+fn path_of(group: &str, name: &str) -> StepPath {
+    StepPath::from(format!("{group}.{name}").as_str())
+}
+
+/// Whether executions begin at all.
+fn begins(state: &State) -> bool {
+    state.is_running() && state.admission.is_none() && state.parked.is_none()
 }
 
 /// Whether what comes is taken now, and not by the run that goes on in its place.
-fn takes(state: &State) -> bool {
-    let goes_on = matches!(state.exit, Some((Exit::ContinuedAsNew { .. }, _)));
-    state.is_running() && state.admission.is_none() && state.parked.is_none() && !goes_on
+pub(super) fn takes(state: &State) -> bool {
+    begins(state) && !matches!(state.exit, Some((Exit::ContinuedAsNew { .. }, _)))
 }
 
-pub(super) fn execution_ended(d: &mut Decider<'_>, path: StepPath, execution: &StepPath, end: End) {
+pub(super) fn execution_ended(d: &mut Decider<'_>, node: NodeId, path: StepPath, execution: &StepPath, end: End) {
     let Some((_, index)) = iteration(execution.as_str()) else {
         return;
     };
-    let failed = match &end {
-        End::Failed(error) => Some(error.clone()),
-        End::Passed | End::Halted => None,
+    let output = match &d.plan.node(node).kind {
+        NodeKind::Handler(handler) if end == End::Passed => d.scope(execution).evaluate(handler.output.as_ref()),
+        _ => Ok(Arc::default()),
     };
-    d.emit(Event::HandlerEnded { step: path, index, end });
+    let (output, end, failed) = match (output, end) {
+        // What its steps did stays: who waits is told that there is no answer.
+        (Err(error), _) => (Arc::default(), End::Failed(error.at(&path)), None),
+        (Ok(output), End::Failed(error)) => (output, End::Failed(error.clone()), Some(error)),
+        (Ok(output), end) => (output, end, None),
+    };
+    d.emit(Event::HandlerEnded {
+        step: path,
+        index,
+        output,
+        end,
+    });
     if let Some(error) = failed {
         return fail(d, error);
     }
@@ -151,14 +187,16 @@ fn fail(d: &mut Decider<'_>, error: Failure) {
     }
 }
 
-/// Whether an execution is under way, or a signal waits for one.
+/// Whether an execution is under way, or something waits for one.
 pub(super) fn has_more_to_do(plan: &Plan, state: &State) -> bool {
+    if plan.handlers.is_empty() {
+        return false;
+    }
     let mut executions = state.handling.executions.values();
+    let mut signals = state.signals.buffer.iter();
     executions.any(|of| of.open)
-        || !plan.handlers.is_empty() && {
-            let mut waiting = state.signals.buffer.iter();
-            takes(state) && waiting.any(|signal| plan.handler_of(&signal.name).is_some())
-        }
+        || begins(state) && !state.updates.waiting.is_empty()
+        || takes(state) && signals.any(|signal| plan.handler_of(&signal.name).is_some())
 }
 
 /// Waits with the end of the run for the executions under way; whether it has to.
@@ -172,14 +210,22 @@ pub(super) fn complete_later(d: &mut Decider<'_>) -> bool {
     true
 }
 
-/// What of another version concerns the signals that wait: one that was left for a step would not be noticed by a handler.
-pub(super) fn obstacle_of_signals(from: &Plan, to: &Plan, state: &State) -> Option<String> {
-    let mut waiting = state.signals.buffer.iter();
+/// What of another version concerns what waits: a signal that was left for a step would not be noticed by a handler, and an
+/// update that was accepted has to be done.
+pub(super) fn obstacle(from: &Plan, to: &Plan, state: &State) -> Option<String> {
     let noticed = |name: &str| from.handler_of(name).is_some() || to.handler_of(name).is_none();
-    let unnoticed = waiting.find(|signal| !noticed(&signal.name))?;
+    let mut signals = state.signals.buffer.iter();
+    if let Some(signal) = signals.find(|signal| !noticed(&signal.name)) {
+        return Some(format!(
+            "the signal `{}` waits in it, and the other version has a handler for those that come",
+            signal.name
+        ));
+    }
+    let mut updates = state.updates.waiting.iter();
+    let update = updates.find(|update| to.update_of(&update.name).is_none())?;
     Some(format!(
-        "the signal `{}` waits in it, and the other version has a handler for those that come",
-        unnoticed.name
+        "it has accepted an update `{}`, which the other version does not have",
+        update.name
     ))
 }
 
@@ -188,40 +234,56 @@ impl State {
         self.handling.executions.get(handler).is_some_and(|of| of.open)
     }
 
-    /// What the execution around a place was sent.
-    pub(super) fn handled_at(&self, place: &StepPath) -> Option<&Arc<Value>> {
+    /// What the execution around a place was sent, of that group.
+    pub(super) fn handled_at(&self, place: &StepPath, group: &str) -> Option<&Arc<Value>> {
         let place = place.as_str();
-        let end = place.find(']').filter(|_| is_beside(place))?;
+        let end = place.find(']').filter(|_| is_within(place, group))?;
         let (handler, index) = iteration(&place[..=end])?;
         self.handling.executions.get(handler)?.bodies.get(&index)
     }
 
-    pub(super) fn handler_started(&mut self, handler: &StepPath, index: u32, signal: u32) {
-        let buffer = &mut self.signals.buffer;
-        let Some(at) = buffer.iter().position(|one| one.number == signal) else {
+    pub(super) fn handler_started(&mut self, handler: &StepPath, index: u32, (signal, update): (u32, u32)) {
+        let signals = &mut self.signals.buffer;
+        let updates = &mut self.updates.waiting;
+        let (body, id) = if let Some(at) = signals.iter().position(|one| one.number == signal) {
+            (signals.remove(at).body, None)
+        } else if let Some(at) = updates.iter().position(|one| one.number == update) {
+            let update = updates.remove(at);
+            (update.body, Some(update.id))
+        } else {
             return;
         };
-        let body = buffer.remove(at).body;
         let of = self.handling.executions.entry(handler.clone()).or_default();
         of.begun = index.saturating_add(1);
         of.open = true;
+        of.update = id;
         of.bodies.insert(index, body);
     }
 
-    pub(super) fn handler_ended(&mut self, handler: &StepPath, index: u32) {
+    pub(super) fn handler_ended(
+        &mut self,
+        handler: &StepPath,
+        index: u32,
+        (output, end): (&Arc<Value>, &End),
+        seq: u32,
+    ) {
         let execution = of_iteration(handler, index);
         let mut ledger = self.ledger.iter();
         let is_undone = ledger.any(|entry| is_within(entry.step.as_str(), execution.as_str()));
-        if let Some(of) = self.handling.executions.get_mut(handler) {
-            of.open = false;
-            if !is_undone {
-                of.bodies.remove(&index);
-            }
+        let Some(of) = self.handling.executions.get_mut(handler) else {
+            return;
+        };
+        of.open = false;
+        if !is_undone {
+            of.bodies.remove(&index);
+        }
+        if let Some(id) = of.update.take() {
+            self.update_ended(&id, (output, end), seq);
         }
     }
 }
 
-/// The node of a handler, by the name that a path has for it.
+/// The node of all handlers of a kind, by the name that a path has for it.
 pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
     let mut groups = plan.handlers.iter().copied();
     let group = groups.find(|group| *plan.node(*group).name == *name);

@@ -131,7 +131,7 @@ pub fn check(from: &Plan, to: &Plan, state: &State) -> Result<(), Obstacle> {
         entered: entered(from, state)?,
         repeated: repeated(from, state),
     };
-    if let Some(reason) = handler::obstacle_of_signals(from, to, state) {
+    if let Some(reason) = handler::obstacle(from, to, state) {
         return Err(of_run(reason));
     }
     // One whose main body has passed, and only waits for its handlers, would not come to more steps at its end.
@@ -206,14 +206,20 @@ type Found = Result<(), Obstacle>;
 impl Comparison<'_> {
     /// What has been entered beside the main body.
     fn handlers(&self) -> Found {
-        let entered = self
-            .from
-            .signal_handlers()
-            .filter(|(id, _)| self.entered.contains(&id.0));
-        for (old, _) in entered {
-            let name = &self.from.node(old).name;
-            let path = StepPath::from(format!("{}.{name}", handler::SIGNALS).as_str());
-            let Some((new, _)) = self.to.handler_of(name) else {
+        let (from, to) = (self.from, self.to);
+        let of_signals = from.signal_handlers().map(|(id, _)| (id, handler::SIGNALS));
+        let of_updates = from.update_handlers().map(|(id, _)| (id, handler::UPDATES));
+        for (old, group) in of_signals
+            .chain(of_updates)
+            .filter(|(id, _)| self.entered.contains(&id.0))
+        {
+            let name = &from.node(old).name;
+            let path = StepPath::from(format!("{group}.{name}").as_str());
+            let found = match group {
+                handler::SIGNALS => to.handler_of(name),
+                _ => to.update_of(name),
+            };
+            let Some((new, _)) = found else {
                 let reason = "is not in the other version".to_owned();
                 return Err(Obstacle { step: path, reason });
             };
@@ -376,8 +382,10 @@ fn own_difference(was: &NodeKind, is: &NodeKind) -> Option<&'static str> {
             same(Some(&was.error_type), Some(&is.error_type)) && same(was.message.as_ref(), is.message.as_ref()),
             "error",
         ),
-        // Its schema is for those that come.
-        (NodeKind::Handler(_), NodeKind::Handler(_)) => None,
+        // What it takes is for those that come.
+        (NodeKind::Handler(was), NodeKind::Handler(is)) => {
+            unless(same(was.output.as_ref(), is.output.as_ref()), "output")
+        }
         (NodeKind::Complete(was), NodeKind::Complete(is)) => unless(same(was.as_ref(), is.as_ref()), "output"),
         (NodeKind::ContinueAsNew(was), NodeKind::ContinueAsNew(is)) => unless(same(was.as_ref(), is.as_ref()), "input"),
         _ => Some("kind"),

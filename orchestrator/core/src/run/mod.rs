@@ -12,7 +12,8 @@
 //! takes back what nobody took, [`blocked`] holds limits that pause, and [`raise`] lifts them,
 //! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]), and [`admission`] has runs wait before they begin. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs; [`handler`] takes signals beside the main body; [`request`] knows which of them are repeats, [`turn`] says how the status has
+//! [`late`] and [`answer`] are the other inputs; [`handler`] takes signals beside the main body, and [`update`] decides
+//! about those that are answered; [`request`] knows which of them are repeats, [`turn`] says how the status has
 //! changed, [`parked_item`] lists what operators are asked about, and [`query`] answers who asks; [`migrate`] moves a
 //! run to another version of its definition. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
@@ -83,6 +84,7 @@ mod tree;
 pub mod trigger;
 mod try_catch;
 mod turn;
+mod update;
 mod wait_for;
 mod while_loop;
 mod withdrawal;
@@ -100,8 +102,8 @@ pub use evolve::evolve;
 pub use execution::{Execution, Known, OpenTask, Unstarted, Wait};
 pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
-pub(crate) use handler::SIGNALS;
 pub use handler::refused as signal_refused;
+pub(crate) use handler::{SIGNALS, UPDATES};
 pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
@@ -112,3 +114,4 @@ pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;
 pub use turn::{Turn, turns};
+pub use update::{Update, UpdateAnswer, UpdateStage};

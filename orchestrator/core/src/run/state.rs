@@ -25,6 +25,7 @@ use super::permit::Permit;
 use super::request::Requests;
 use super::signal::Signal;
 use super::status::Status;
+use super::update::Updates;
 use crate::ids::{
     DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
 };
@@ -61,6 +62,8 @@ pub struct State {
     /// Beside the main body.
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) handling: Handling,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) updates: Updates,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
     /// Granted to tasks of this run, by the message that asked.
@@ -602,6 +605,7 @@ impl State {
             continues: Some(Box::new(Continues {
                 run: self.birth.run_id,
                 signals: self.signals.buffer.clone(),
+                updates: self.updates_put_off(),
                 waiters: self
                     .waiters
                     .iter()

@@ -193,7 +193,7 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
         NodeKind::Try(block) => try_catch::body_ended(d, parent, at, block, node, end),
         NodeKind::Scope(scope) => savepoint::body_ended(d, parent, at, scope, node, end),
         NodeKind::WaitFor(_) => wait_for::body_ended(d, parent, at, node, path, end),
-        NodeKind::Handler(_) => handler::execution_ended(d, at, path, end),
+        NodeKind::Handler(_) => handler::execution_ended(d, parent, at, path, end),
         NodeKind::Switch(_) => {
             d.push(Work::Ended {
                 node: parent,

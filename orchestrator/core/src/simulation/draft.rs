@@ -16,6 +16,8 @@ pub struct Draft {
     pub steps: Vec<Step>,
     /// Of the signal `stop`, for which no step waits.
     pub handler: Option<Body>,
+    /// Of the update `change`.
+    pub update: Option<Body>,
     pub timeout_secs: Option<u32>,
     pub sequential: bool,
     pub halts: bool,
@@ -174,6 +176,14 @@ impl Draft {
         if let Some(handler) = &self.handler {
             document["signals"] = json!({ "stop": { "schema": { "minimum": 0 }, "steps": body(handler)["steps"] } });
         }
+        if let Some(update) = &self.update {
+            document["updates"] = json!({ "change": {
+                "schema": { "minimum": 0 },
+                "validate": "update < 2 or vars.v is defined",
+                "steps": body(update)["steps"],
+                "output": "${ [update, vars.v | default(none)] }",
+            } });
+        }
         if let Some(timeout) = self.timeout_secs {
             document["timeout"] = json!(format!("{timeout}s"));
         }
@@ -210,7 +220,7 @@ impl Draft {
         }
         let id = step_at(text, finding.span.start)?;
         mend_in(&mut self.steps, id, finding.code.code);
-        if let Some(handler) = &mut self.handler {
+        for handler in [&mut self.handler, &mut self.update].into_iter().flatten() {
             mend_in(handler, id, finding.code.code);
         }
         Some(())
@@ -228,6 +238,10 @@ impl Draft {
                 handler,
                 ..self.clone()
             }));
+        }
+        if let Some(update) = &self.update {
+            let smaller = smaller_bodies(update).into_iter().map(Some).chain([None]);
+            drafts.extend(smaller.map(|update| Self { update, ..self.clone() }));
         }
         let plain = Self {
             timeout_secs: None,

@@ -18,7 +18,7 @@ use crate::run::input::{
 use crate::run::limits::RunLimits;
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender, StartChild, child_start};
 use crate::run::migrate::Target;
-use crate::run::{Status, UndoState};
+use crate::run::{Status, UndoState, UpdateAnswer, UpdateStage};
 use crate::time::{Span, Timestamp};
 
 /// What is on its way.
@@ -132,7 +132,11 @@ impl<'p> World<'p> {
                     let run = self.runs[index].run_id();
                     self.log.push(Parcel::Withdrawal(run, task));
                 }
-                Effect::Dispatch(_) | Effect::CancelTask { .. } | Effect::Answer { .. } | Effect::Emit { .. } => {}
+                Effect::Dispatch(_)
+                | Effect::CancelTask { .. }
+                | Effect::Answer { .. }
+                | Effect::AnswerUpdate { .. }
+                | Effect::Emit { .. } => {}
             }
         }
     }
@@ -288,7 +292,9 @@ impl<'p> World<'p> {
                     self.apply(index, full_wake(self.now));
                 }
             }
-            52 | 53 => self.signal(index, which, how),
+            52 => self.signal(index, which, how),
+            53 if how.is_multiple_of(2) => self.signal(index, which, how),
+            53 => self.update(index, which, how),
             54..=58 if self.temper.operators => self.operator(index, what, which, how),
             59 => self.stranger(index, which, how),
             60 => {
@@ -470,6 +476,27 @@ impl<'p> World<'p> {
         self.apply(index, input);
     }
 
+    fn update(&mut self, index: usize, which: u32, how: u32) {
+        let on = match how % 3 {
+            0 => None,
+            1 => Some(UpdateStage::Accepted),
+            _ => Some(UpdateStage::Completed),
+        };
+        let input = Input::Update {
+            name: "change".into(),
+            body: Arc::new(json!(i64::from(which % 4) - 1)),
+            operation: Operation {
+                request_id: Some(format!("update-{}", which % 6).as_str().into()),
+                ..Operation::default()
+            },
+            answer: on.map(|on| UpdateAnswer {
+                to: format!("inbox-{}", how % 5).as_str().into(),
+                on,
+            }),
+        };
+        self.apply(index, input);
+    }
+
     fn operator(&mut self, index: usize, what: u32, which: u32, how: u32) {
         let request = |verb: &str| Operation {
             request_id: (how.is_multiple_of(2)).then(|| format!("{verb}-{}", which % 4).as_str().into()),
@@ -578,7 +605,9 @@ impl<'p> World<'p> {
         };
         self.apply(index, input.clone());
         let named = match &input {
-            Input::TaskEnded { .. } | Input::Message { .. } | Input::MessageAnswered { .. } => true,
+            Input::TaskEnded { .. } | Input::Message { .. } | Input::MessageAnswered { .. } | Input::Update { .. } => {
+                true
+            }
             Input::Signal { operation, .. }
             | Input::Parked { operation, .. }
             | Input::RaiseLimits { operation, .. }

@@ -18,7 +18,7 @@ const EVENTS: &[&str] = &[
     "step_resumed", "step_skipped", "stop_deferred", "task_abandoned", "task_cancelled", "task_claimed", "task_completed",
     "task_deferred", "task_delivered", "task_failed", "task_left", "task_lost", "task_offered", "task_opened",
     "task_started", "task_timed_out", "task_unknown", "task_withdrawn", "timeout_voided", "timer_set", "undo_needed", "undo_parked", "undo_ready", "undo_resolved",
-    "undo_resumed", "undo_scheduled", "vars_set", "withdrawal_requested", "worker_silent",
+    "undo_resumed", "undo_scheduled", "update_accepted", "update_admitted", "update_awaited", "update_put_off", "update_refused", "vars_set", "withdrawal_requested", "worker_silent",
 ];
 
 /// A bounded part of what the example `simulate` does without bound. It goes on until it has reached everything that there

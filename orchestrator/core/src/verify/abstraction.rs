@@ -183,10 +183,12 @@ impl Maker<'_> {
             NodeKind::Handlers { children } => NodeKind::Handlers {
                 children: children.clone(),
             },
-            // Signals that do not fit never reach it.
+            // What does not fit, or is refused, never reaches it.
             NodeKind::Handler(handler) => NodeKind::Handler(Box::new(Handler {
                 schema: None,
                 body: handler.body,
+                validate: None,
+                output: reading(handler.output.as_ref())?,
             })),
             NodeKind::Complete(output) => NodeKind::Complete(reading(output.as_ref())?),
             NodeKind::ContinueAsNew(input) => NodeKind::ContinueAsNew(reading(input.as_ref())?),

@@ -517,3 +517,13 @@ fn a_handler_beside_a_pivot_ends_somewhere() {
     ));
     assert_eq!(codes(&report), [""; 0], "{}", text(&report));
 }
+
+#[test]
+fn an_update_that_is_done_comes_at_any_moment() {
+    let report = explore(&plan(&format!(
+        "steps: [ {{ a: {CHARGE} }} ]\n\
+         updates: {{ go: {{ validate: update.n > 1, steps: [ {{ c: {{ activity: c }} }} ], output: \"${{ steps.c.id }}\" }} }}"
+    )));
+    assert!(codes(&report).contains(&"KN0171"), "{}", text(&report));
+    assert!(text(&report).contains("the update `go` comes"), "{}", text(&report));
+}

@@ -32,6 +32,7 @@ mod starts;
 mod timeouts;
 mod timers;
 mod triggers;
+mod updates;
 mod upgrade;
 mod world;
 

@@ -12,9 +12,9 @@ use crate::definition::plan::{Join, Losers, OnFailure};
 
 pub(super) fn warn(definition: &Definition, forward: &Forward<'_>, found: &mut Vec<Diagnostic>) {
     let mut search = Search { forward, found };
-    let beside = definition.signals.iter().find_map(|handler| inner(&handler.steps));
+    let beside = definition.handlers().find_map(|handler| inner(&handler.steps));
     search.steps(&definition.steps, beside.map(Breaker::Beside), false);
-    for handler in &definition.signals {
+    for handler in definition.handlers() {
         let later = inner(&definition.steps).or(beside);
         search.steps(&handler.steps, later.map(Breaker::Beside), false);
     }

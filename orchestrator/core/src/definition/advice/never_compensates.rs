@@ -9,9 +9,9 @@ use crate::definition::model::{Definition, Step, StepKind, Steps, Undo};
 pub(super) fn warn(definition: &Definition, forward: &Forward<'_>, found: &mut Vec<Diagnostic>) {
     let mut endless = Vec::new();
     // What handlers do may come before anything, and after it.
-    let beside = definition.signals.iter().any(|handler| holds(&handler.steps));
+    let beside = definition.handlers().any(|handler| holds(&handler.steps));
     let any = search(&definition.steps, beside, forward, &mut endless);
-    for handler in &definition.signals {
+    for handler in definition.handlers() {
         search(&handler.steps, any, forward, &mut endless);
     }
     let Some(first) = endless.first() else { return };

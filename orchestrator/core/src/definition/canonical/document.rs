@@ -68,6 +68,9 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if !definition.signals.is_empty() {
         put("signals", handlers(&definition.signals));
     }
+    if !definition.updates.is_empty() {
+        put("updates", handlers(&definition.updates));
+    }
     if !definition.queries.is_empty() {
         put("queries", assignments(&definition.queries));
     }
@@ -80,7 +83,15 @@ fn handlers(handlers: &[Handler]) -> Value {
         if let Some(schema) = &handler.schema {
             fields.insert("schema".to_owned(), schema.schema.clone());
         }
-        fields.insert("steps".to_owned(), steps(&handler.steps));
+        if let Some(validate) = &handler.validate {
+            fields.insert("validate".to_owned(), json!(validate.text));
+        }
+        if !handler.steps.list.is_empty() {
+            fields.insert("steps".to_owned(), steps(&handler.steps));
+        }
+        if let Some(output) = &handler.output {
+            fields.insert("output".to_owned(), output.to_json());
+        }
         (handler.name.text.clone(), Value::Object(fields))
     });
     Value::Object(each.collect())

@@ -1,6 +1,6 @@
-//! `signals:`: bodies that run beside the main one, once for every signal of their name.
+//! `signals:` and `updates:`: bodies that run beside the main one, once for every signal or update of their name.
 //!
-//! A signal may come at any moment, so that in a handler each step of the main body may have run or not, and so may each
+//! Either may come at any moment, so that in a handler each step of the main body may have run or not, and so may each
 //! variable be set. What a handler's steps say can be read in the same execution alone: what others are to know it sets.
 
 use super::facts::Facts;
@@ -9,47 +9,55 @@ use super::schema_reference::Shape;
 use super::walk::{At, Item, Walk};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
-use crate::definition::model::{Handler, Step, StepKind, Undo};
+use crate::definition::model::{Handled, Handler, Step, StepKind, Undo};
 
 impl<'a> Walk<'a, '_> {
     /// Variables that a handler may set meanwhile.
     pub(super) fn may_be_set_beside(&mut self, facts: &mut Facts<'a>) {
         let definition = self.definition;
-        let doubt = self.doubt("runs only when a signal comes".to_owned());
-        for handler in &definition.signals {
+        let doubt = self.doubt("runs only when something comes".to_owned());
+        for handler in definition.handlers() {
             facts.doubt_vars(&handler.steps, doubt);
         }
     }
 
     pub(super) fn handlers(&mut self) {
         let definition = self.definition;
-        if definition.signals.is_empty() {
-            return;
-        }
         self.handled_and_awaited();
-        let before = self.beside_everything();
-        for handler in &definition.signals {
+        for handler in definition.handlers() {
+            let mut facts = self.beside_everything(handler.of);
             self.ends_in(handler);
             self.pivot_in(&handler.steps, "a handler, and may be passed more than once");
-            let mut at = At::with_roots(STEP_ROOTS).seeing("signal");
+            let root = handler.of.root();
+            let mut at = At::with_roots(STEP_ROOTS).seeing(root);
             at.items.extend(handler.schema.as_ref().map(|schema| Item {
-                name: "signal",
+                name: root,
                 schema: Some(Shape::of(&schema.schema)),
             }));
-            let mut facts = before.clone();
-            self.sequence(&handler.steps, &mut facts, &at);
+            if let Some(validate) = &handler.validate {
+                self.condition(validate, &facts, &at);
+            }
+            let falls = self.sequence(&handler.steps, &mut facts, &at);
+            if let Some(output) = &handler.output {
+                self.template(output, &facts, &at);
+                if !falls {
+                    let message = "the output is never evaluated: every way through the steps fails before";
+                    self.found
+                        .push(Diagnostic::error(code::UNREACHABLE, output.span.clone(), message));
+                }
+            }
         }
     }
 
-    /// What is known when a signal comes.
-    fn beside_everything(&mut self) -> Facts<'a> {
+    /// What is known when a signal or an update comes.
+    fn beside_everything(&mut self, of: Handled) -> Facts<'a> {
         let definition = self.definition;
         let mut facts = Facts::none(self.index.len());
-        let doubt = self.doubt("may not have run when the signal comes".to_owned());
+        let doubt = self.doubt(format!("may not have run when the {} comes", of.root()));
         let main = self.visible(&definition.steps);
         facts.doubt_steps(main.into_iter(), doubt);
         facts.doubt_vars(&definition.steps, doubt);
-        for handler in &definition.signals {
+        for handler in definition.handlers() {
             facts.doubt_vars(&handler.steps, doubt);
         }
         let number = |wanted: fn(&Step) -> bool| {

@@ -49,7 +49,7 @@ impl<'a> Index<'a> {
             handlers: Vec::new(),
         };
         index.add(&definition.steps, None);
-        for handler in &definition.signals {
+        for handler in definition.handlers() {
             let first = index.len();
             index.add(&handler.steps, None);
             index.handlers.push((handler, first..index.len()));

@@ -30,7 +30,7 @@ impl<'a> Walk<'a, '_> {
         for number in self.visible(&definition.steps) {
             facts.set_step(number, Seen::Surely);
         }
-        let handlers = definition.signals.iter().map(|handler| &handler.steps);
+        let handlers = definition.handlers().map(|handler| &handler.steps);
         for steps in std::iter::once(&definition.steps).chain(handlers) {
             steps.visit(&mut |step| {
                 if let StepKind::Set(entries) = &step.kind {

@@ -195,7 +195,8 @@ impl<'a> Walk<'a, '_> {
         let id = self.index.id(number);
         if let Some(handler) = self.in_other_handler(number, at) {
             let message = format!(
-                "the step `{id}` runs once for every signal `{}`; outside there is only what its handler sets",
+                "the step `{id}` runs once for every {} `{}`; outside there is only what its handler sets",
+                handler.of.root(),
                 handler.name.text
             );
             let finding = Diagnostic::error(code::IN_LOOP, place, message);

@@ -14,7 +14,7 @@ use crate::ids::{DefinitionHash, WorkflowName};
 pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Result<Plan, Diagnostic> {
     let mut compiler = Compiler::default();
     let root = compiler.sequence(None, "", &definition.steps)?;
-    let handlers = compiler.handlers(root, &definition.signals)?;
+    let handlers = compiler.handlers(root, definition)?;
     let input_schema = definition.input_schema.as_ref().map(compiled);
     let search_attributes = definition
         .search_attributes

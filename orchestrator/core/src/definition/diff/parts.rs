@@ -9,15 +9,17 @@ use super::model::Field;
 use super::{differences, steps};
 
 /// Keys of a definition that are told as parts.
-pub(super) const KEYS: [&str; 4] = ["schedule", "concurrency", "triggers", "signals"];
+pub(super) const KEYS: [&str; 5] = ["schedule", "concurrency", "triggers", "signals", "updates"];
 
 /// In front of the name of a trigger.
 pub(super) const TRIGGER: &str = "triggers.";
 /// In front of the name of a signal that has a handler.
 pub(super) const SIGNAL: &str = "signals.";
+/// The same of an update.
+pub(super) const UPDATE: &str = "updates.";
 
 pub(super) struct Part<'a> {
-    /// `schedule`, `concurrency`, or `triggers.` or `signals.` and a name.
+    /// `schedule`, `concurrency`, or `triggers.`, `signals.` or `updates.` and a name.
     pub(super) name: String,
     said: Cow<'a, Value>,
 }
@@ -28,10 +30,14 @@ pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
     let triggers = of.map(|(name, said)| (format!("{TRIGGER}{name}"), said));
     let all = one("schedule").into_iter().chain(one("concurrency")).chain(triggers);
     let all = all.map(|(name, said)| (name, Cow::Borrowed(said)));
-    let of = definition["signals"].as_object().into_iter().flatten();
-    // Its steps are told like all others.
-    let signals = of.map(|(name, said)| (format!("{SIGNAL}{name}"), Cow::Owned(steps::around_steps(said))));
-    all.chain(signals).map(|(name, said)| Part { name, said }).collect()
+    // Their steps are told like all others.
+    let handlers = [("signals", SIGNAL), ("updates", UPDATE)]
+        .into_iter()
+        .flat_map(|(key, prefix)| {
+            let of = definition[key].as_object().into_iter().flatten();
+            of.map(move |(name, said)| (format!("{prefix}{name}"), Cow::Owned(steps::around_steps(said))))
+        });
+    all.chain(handlers).map(|(name, said)| Part { name, said }).collect()
 }
 
 impl Part<'_> {
@@ -48,7 +54,7 @@ impl Part<'_> {
         match self.name.as_str() {
             "schedule" => self.schedule(),
             "concurrency" => self.concurrency(),
-            name if name.starts_with(SIGNAL) => "each is taken as it comes".to_owned(),
+            name if name.starts_with(SIGNAL) || name.starts_with(UPDATE) => "each is taken as it comes".to_owned(),
             _ => self.trigger(),
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::lines::{self, Sign};
-use crate::run::SIGNALS;
+use crate::run::{SIGNALS, UPDATES};
 
 pub(super) struct Placed<'a> {
     pub(super) id: &'a str,
@@ -19,8 +19,10 @@ pub(super) struct Placed<'a> {
 pub(super) fn placed(definition: &Value) -> Vec<Placed<'_>> {
     let mut all = Vec::new();
     list(&definition["steps"], "", &mut all);
-    for (name, handler) in definition["signals"].as_object().into_iter().flatten() {
-        list(&handler["steps"], &joined(SIGNALS, name), &mut all);
+    for (key, group) in [("signals", SIGNALS), ("updates", UPDATES)] {
+        for (name, handler) in definition[key].as_object().into_iter().flatten() {
+            list(&handler["steps"], &joined(group, name), &mut all);
+        }
     }
     all
 }

@@ -7,16 +7,15 @@ use crate::definition::plan::{
     Activity, Catch, ChildWorkflow, Join, Losers, Node, NodeId, NodeKind, OnFailure, OnTimeout, Parallel, Plan, Undo,
     Wait, WaitFor,
 };
-use crate::run::SIGNALS;
+use crate::run::{SIGNALS, UPDATES};
 
 impl Graph {
     pub fn of(plan: &Plan) -> Self {
         let builder = Builder { plan };
         let steps = builder.sequence(plan.root, "");
-        let handlers: Vec<Step> = plan
-            .signal_handlers()
-            .map(|(id, _)| builder.step(id, SIGNALS))
-            .collect();
+        let signals = plan.signal_handlers().map(|(id, _)| builder.step(id, SIGNALS));
+        let updates = plan.update_handlers().map(|(id, _)| builder.step(id, UPDATES));
+        let handlers: Vec<Step> = signals.chain(updates).collect();
         Self {
             workflow: plan.workflow.to_string(),
             version: plan.version,
@@ -62,7 +61,14 @@ impl Builder<'_> {
             // Never a step of its own.
             NodeKind::Sequence { .. } | NodeKind::Handlers { .. } => {}
             NodeKind::Handler(handler) => {
-                step.label = format!("for each signal {}", node.name);
+                let is_update = node.parent.is_some_and(|group| *self.plan.node(group).name == *UPDATES);
+                step.label = format!("for each {} {}", if is_update { "update" } else { "signal" }, node.name);
+                step.notes.extend(
+                    handler
+                        .validate
+                        .iter()
+                        .map(|validate| format!("if {}", validate.source())),
+                );
                 step.notes.push("one by one, beside the steps".to_owned());
                 self.lane(step, Role::Body, "", handler.body);
             }

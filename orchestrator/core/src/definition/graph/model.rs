@@ -8,7 +8,7 @@ pub struct Graph {
     pub workflow: String,
     pub version: u32,
     pub steps: Vec<Step>,
-    /// Beside the steps: what is done for each signal of a name, in one lane.
+    /// Beside the steps: what is done for each signal or update of a name, in one lane.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub handlers: Vec<Step>,
     pub edges: Vec<Edge>,
@@ -53,7 +53,7 @@ pub enum StepKind {
     Wait,
     WaitFor,
     Workflow,
-    /// Of a signal.
+    /// Of a signal or an update.
     Handler,
     Emit,
     Fail,

@@ -30,6 +30,13 @@ pub(crate) struct Definition {
     pub(crate) queries: Vec<(Text, Node)>,
     /// Of signals, in the order written.
     pub(crate) signals: Vec<Handler>,
+    pub(crate) updates: Vec<Handler>,
+}
+
+impl Definition {
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &Handler> {
+        self.signals.iter().chain(&self.updates)
+    }
 }
 
 /// How many runs are open at a time.

@@ -9,7 +9,7 @@ use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::fields::Fields;
 use crate::definition::keys::{COMPENSATION, DEFAULT_UNDO, DEFAULTS, DOCUMENT};
-use crate::definition::model::{Defaults, Definition, JsonSchema, Text};
+use crate::definition::model::{Defaults, Definition, Handled, JsonSchema, Text};
 use crate::definition::names::{assignments, name};
 use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
 use crate::definition::tree::Node;
@@ -38,7 +38,8 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         .unwrap_or_default();
     let mut reader = Reader::new(files, found);
     let steps = fields.get("steps").map(|node| reader.steps(node));
-    let signals = fields.get("signals").map(|node| reader.signals(node));
+    let signals = fields.get("signals").map(|node| reader.handlers(Handled::Signal, node));
+    let updates = fields.get("updates").map(|node| reader.handlers(Handled::Update, node));
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -71,6 +72,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .map(|node| super::query::queries(node, found))
             .unwrap_or_default(),
         signals: signals.unwrap_or_default(),
+        updates: updates.unwrap_or_default(),
     })
 }
 

@@ -93,6 +93,7 @@ pub struct External {
 #[derive(Debug)]
 pub enum ExternalKind {
     Signal { name: String, body: Arc<Value> },
+    Update { name: String, body: Arc<Value> },
     Cancel { reason: Option<String> },
     Terminate { reason: Option<String> },
     Retry { step: String, input: Option<Arc<Value>> },

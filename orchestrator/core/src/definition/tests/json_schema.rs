@@ -38,6 +38,7 @@ const MAPPINGS: &[(&str, Keys)] = &[
     ("wait", keys::WAIT),
     ("wait_for", keys::WAIT_FOR),
     ("signal_handler", keys::SIGNAL_HANDLER),
+    ("update_handler", keys::UPDATE_HANDLER),
     ("workflow", keys::WORKFLOW),
     ("emit", keys::EMIT),
     ("fail", keys::FAIL),

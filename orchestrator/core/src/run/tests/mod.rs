@@ -31,4 +31,5 @@ mod stored;
 mod triggers;
 mod turns;
 mod undo;
+mod updates;
 mod waits;
