@@ -64,6 +64,9 @@ impl Load {
             request_id: Some(RequestId::new(&format!("request-{}", self.runs))),
             search_attributes: None,
             outcome: None,
+            attempt: 1,
+            begins_at: None,
+            retried_by: None,
         }
     }
 

@@ -89,9 +89,12 @@ pub struct RunEvent {
     /// The size of the output, where it is left out for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
-    /// The run that goes on in the place of one that has continued as new.
+    /// The run that goes on in the place of one that has continued as new, or the next attempt of one that is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued_by: Option<Uuid>,
+    /// Which attempt of a run that is tried again; absent = the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 /// Confirmations of results, published to the subject that `Knarr-Confirm` names (else to the reply subject); one message for all results of a commit from that worker.
@@ -204,6 +207,27 @@ pub struct RunSummary {
     pub started_at: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<DateTime<Utc>>,
+    /// Which attempt of a run that is tried again; absent = the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<RunAttempt>,
+    /// The next attempt, of a run that has closed without success and is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_by: Option<Uuid>,
+}
+
+/// An attempt of a run that is not the first. It exists from the end of the one before, and begins after a pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunAttempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// How many there may be, where that is known and limited; lists do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u32>,
+    /// The first of them, which the start was for; lists do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Uuid>,
+    /// It does not begin before.
+    pub begins_at: DateTime<Utc>,
 }
 
 /// The body of `knarr.run.<ns>.$schedule/<name>.schedule` (the id encoded like any other): what is asked of a schedule.

@@ -82,16 +82,16 @@ codes! {
         "Register it with `knarr definition register`, or see `knarr definition list` for the names there are.";
     UNKNOWN_VERSION = "KN0207", "unknown_version",
         "The definition is not registered in this version.",
-        "Register the version, or leave out `Knarr-Version` to take the default one, which is the highest unless an operator has set another.";
+        "Register the version, or name none (`Knarr-Version`, `--version`) to take the default one, which is the highest unless an operator has set another.";
     INPUT_SCHEMA = "KN0208", "input_schema",
         "The input does not match the definition's schema.",
         "Correct the input; `knarr definition show` prints the schema.";
     WORKFLOW_ID_OPEN = "KN0209", "workflow_id_open",
         "An open run has this workflow id already.",
-        "Use another workflow id, or send `Knarr-Id-Conflict: use_existing`, `terminate_existing` or `queue`.";
+        "Use another workflow id, or say what becomes of the two: `Knarr-Id-Conflict` (`knarr start --id-conflict`) is `use_existing`, `terminate_existing` or `queue`.";
     ID_REUSE = "KN0210", "id_reuse",
         "A closed run had this workflow id, and the start does not allow the id to be used again.",
-        "Use another workflow id, or send `Knarr-Id-Reuse: allow_duplicate`.";
+        "Use another workflow id, or send `Knarr-Id-Reuse: allow_duplicate` (`knarr start --id-reuse`).";
     UNKNOWN_RUN = "KN0211", "unknown_run",
         "No run has this workflow id or run id.",
         "Check namespace and id with `knarr list`; closed runs are dropped after their retention.";
@@ -299,6 +299,9 @@ codes! {
     LINE_FULL = "KN0291", "line_full",
         "As many starts are queued for this workflow id as there may be: 100.",
         "Start it again when the open run has closed, or cancel a queued one with `knarr cancel --run`.";
+    START_DELAY = "KN0292", "start_delay",
+        "The start asks to begin later (`Knarr-Start-Delay`), which this version does not do.",
+        "Leave the header out: let the definition begin with a `wait`, or make a schedule that starts it once.";
 }
 
 #[cfg(test)]

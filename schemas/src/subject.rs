@@ -168,6 +168,14 @@ pub fn parse_log_subject(subject: &str) -> Result<LogSubject<'_>, SubjectError> 
     }))
 }
 
+/// What was published, for a subject in the form in which the log stores it.
+pub fn published(subject: &str) -> Cow<'_, str> {
+    match subject.strip_prefix("knarr.in.").and_then(|rest| rest.split_once('.')) {
+        Some((_, rest)) => Cow::Owned(format!("knarr.run.{rest}")),
+        None => Cow::Borrowed(subject),
+    }
+}
+
 /// The namespace of a subject of the log whose other parts may make no sense.
 pub fn namespace_of(subject: &str) -> Option<Cow<'_, str>> {
     let rest = match subject.strip_prefix("knarr.in.") {
@@ -333,6 +341,22 @@ mod tests {
         assert_eq!(decode_token("%C2%80").unwrap(), "\u{80}");
         assert!(encode_token(&"x".repeat(200)).is_ok());
         assert_eq!(encode_token(&"x".repeat(201)), Err(TokenError::TooLong(201)));
+    }
+
+    #[test]
+    fn the_subject_of_the_log_is_taken_back_to_the_published_one() {
+        assert_eq!(
+            published("knarr.in.39.shop.o%2F1.start.order"),
+            "knarr.run.shop.o%2F1.start.order"
+        );
+        for same in [
+            "knarr.start.shop.order",
+            "knarr.run.shop.o-1.cancel",
+            "orders.placed",
+            "knarr.in",
+        ] {
+            assert_eq!(published(same), same);
+        }
     }
 
     #[test]

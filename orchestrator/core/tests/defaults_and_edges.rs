@@ -1,6 +1,26 @@
-//! What activities, limits, timers and schedules do where nobody says otherwise, and at their edges: SEMANTICS §3 and §4, and
-//! of §5 what decides about starts and what is told and asked of runs, sentence by sentence, each with the tests that fail when it does not hold any more. Values
+//! What activities, limits, timers and schedules do where nobody says otherwise, and at their edges: SEMANTICS §3 and §4, of §1
+//! the retry of runs, and of §5 what decides about starts and what is told and asked of runs, sentence by sentence, each with the
+//! tests that fail when it does not hold any more. Values
 //! that users of other systems know are marked (T) and are tested as they are.
+//!
+//! | §1 Retry of a run | tests |
+//! |---|---|
+//! | the fields and defaults of activities, which are those of workflows (T); unlimited attempts are legal | `runs_are_tried_again_as_activities_are_where_nothing_else_is_said`, `unlimited_attempts_have_no_last_one` |
+//! | a definition without it | `without_it_no_run_is_tried_again_and_with_it_the_definition_is_another_one`, `a_run_without_a_policy_is_not_followed` |
+//! | failed, compensated and timed out are followed, nothing else is | `a_run_that_was_undone_is_followed_by_another_attempt`, `failed_and_timed_out_runs_are_followed_as_well`, `no_other_end_is_followed` |
+//! | `maximum_attempts` counts the first (T); each pause is twice the one before | `attempts_are_counted_and_each_pause_is_twice_the_one_before` |
+//! | `non_retryable` is the type of the run's own error; *do not retry* is of an activity (T) | `an_error_that_is_excluded_is_not_tried_again`, `an_activity_that_is_not_to_be_retried_keeps_no_run_from_being_tried_again` |
+//! | `run.attempt` | `each_attempt_sees_its_number` |
+//! | continue as new begins with the first attempt (T) | `continue_as_new_begins_with_the_first_attempt` |
+//! | never early, and on time after a takeover | `an_attempt_dispatches_nothing_before_its_pause_has_passed_and_never_early`, `an_attempt_that_waits_survives_a_takeover_and_begins_on_time` |
+//! | cancelled while it waits, or while the one before undid itself | `cancel_and_terminate_end_an_attempt_that_waits`, `a_run_that_somebody_asked_to_cancel_while_it_undid_is_not_followed`, `an_attempt_that_waits_is_cancelled_and_none_follows` |
+//! | the timeout is of each attempt, from when it begins | `the_timeout_of_an_attempt_counts_from_when_it_begins` |
+//! | the workflow id stays taken; callers and parents hear of the last end | `the_workflow_id_stays_taken_while_an_attempt_waits`, `who_waits_for_the_end_is_answered_by_the_last_attempt`, `a_parent_waits_for_the_last_attempt_of_its_child_and_cancels_the_present_one` |
+//! | signals, place and parent move along | `signals_are_buffered_while_an_attempt_waits_and_carried_from_the_one_before`, `an_attempt_has_the_place_of_the_one_before_also_while_it_waits`, `a_parent_hears_of_the_last_attempt_of_its_child` |
+//! | past the pivot there is none | `what_comes_after_the_pivot_goes_forward_and_so_never_comes_to_another_attempt` |
+//! | whoever dies | `attempts_follow_each_other_whenever_a_replica_dies`, `attempts_follow_each_other_across_the_death_of_replicas`, `an_attempt_is_owed_until_it_is_stored` |
+//! | `defaults.concurrency` and `defaults.priority` | `what_a_step_does_not_say_of_its_limit_and_priority_it_takes_from_defaults` |
+//! | `on_exhausted` of a step's undo, before that of the definition | `an_undo_says_what_it_means_for_the_others`, `an_undo_holds_up_the_others_where_its_own_step_says_so` |
 //!
 //! | §3 Activities | tests |
 //! |---|---|

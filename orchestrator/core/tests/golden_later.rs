@@ -1,6 +1,7 @@
 //! Histories of what runs have learned since `golden/v2`: heartbeats, claims, *later*, silence, timeouts beside start-to-close,
-//! permits, limits that an operator raised, and schedules (`golden/v3`); and of the rarer ends of everything else, operators' decisions
-//! above all (`golden/v4`); and handlers of signals and updates (`golden/v5`).
+//! permits, limits that an operator raised, and schedules (`golden/v3`); of the rarer ends of everything else, operators' decisions
+//! above all (`golden/v4`); and of runs that are tried again, undos that hold up the others where their steps say so, and tasks that are
+//! taken out of their queue since their run is cancelled (`golden/v5`); and handlers of signals and updates (`golden/v6`).
 //!
 //! The directories were recorded by playing the scripts below, once, by the version that first knew them; where a directory is
 //! there nothing is written. A directory is never changed: what a later version decides otherwise on purpose gets a new one.
@@ -14,7 +15,7 @@ use knarr_core::ids::{MessageNo, QueueName, RequestId, RunId, TaskNo};
 use knarr_core::limit::{Bound, LimitKind, LimitName};
 use knarr_core::replay;
 use knarr_core::run::input::{
-    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError,
+    AnswerOn, AnswerRequest, Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms, WorkerError,
 };
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{Answer, Body, ChildClosed, Parent, Sender};
@@ -154,6 +155,41 @@ updates:
 output: "${ vars.items | default(0) }"
 "#;
 
+const AGAIN: &str = r#"
+workflow: again
+version: 1
+timeout: 1h
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 2s, maximum_attempts: 3, non_retryable: [refused] }
+steps:
+  - hold: { activity: hold, compensate: unhold }
+  - book: { activity: book, read_only: true }
+output: "${ run.attempt }"
+"#;
+
+const HALTS: &str = r#"
+workflow: halts
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+steps:
+  - a: { activity: a, compensate: ua }
+  - b: { activity: b, compensate: { activity: ub, retry: { maximum_attempts: 1 }, on_exhausted: halt } }
+  - c: { activity: c, read_only: true }
+"#;
+
+const RECALLED: &str = r#"
+workflow: recalled
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { initial_interval: 1s, maximum_attempts: 2 } }
+steps:
+  - first: { activity: first, compensate: unfirst }
+  - both:
+      parallel:
+        branches:
+          l: { steps: [ { la: { activity: la, compensate: unla } } ] }
+          r: { steps: [ { ra: { activity: ra, compensate: unra, cancellation: wait_cancelled, heartbeat: 5s } } ] }
+"#;
+
 fn golden(directory: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -179,6 +215,12 @@ fn begin(workflow_id: &str, input: Value) -> Start {
     }
 }
 
+/// As they were before tasks had subjects of their own.
+fn under(limits: RunLimits) -> Terms {
+    let own_subjects = false;
+    Terms { limits, own_subjects }
+}
+
 /// As it is stored, so that its hash is that of the recorded one.
 fn plan(text: &str) -> Plan {
     let checked = read(text, &|_| Err("no files".to_owned())).unwrap_or_else(|findings| panic!("{findings:?}"));
@@ -200,19 +242,23 @@ impl Player {
             events: Some(60_000),
             ..RunLimits::default()
         };
-        Self::began(plan, begin(workflow_id, input), limits, queues)
+        Self::began(plan, begin(workflow_id, input), under(limits), queues)
     }
 
-    fn began(plan: Plan, start: Start, limits: RunLimits, queues: QueueLimits) -> Self {
+    fn began(plan: Plan, start: Start, terms: Terms, queues: QueueLimits) -> Self {
+        Self::began_at(T0, plan, start, terms, queues)
+    }
+
+    fn began_at(now: i64, plan: Plan, start: Start, terms: Terms, queues: QueueLimits) -> Self {
         let began = match start.workflow_id.as_str().starts_with('$') {
-            true => run::start(&plan, start, Timestamp(T0)),
-            false => run::start_within(limits, &plan, start, Timestamp(T0), &queues),
+            true => run::start(&plan, start, Timestamp(now)),
+            false => run::start_within(terms, &plan, start, Timestamp(now), &queues),
         };
         let (state, transition) = began.expect("a start");
         Self {
             plan,
             state,
-            now: T0,
+            now,
             queues,
             history: vec![transition],
         }
@@ -245,6 +291,7 @@ impl Player {
             log_read_to: Timestamp(self.now),
             delivered_to: [(QueueName::new("main"), Timestamp(to))].into(),
             listening_since: Timestamp(0),
+            heard: Default::default(),
         };
         self.take(Input::Wake(horizon))
     }
@@ -569,7 +616,12 @@ fn blocked() -> Player {
         events: Some(events),
         ..RunLimits::default()
     };
-    let mut run = Player::began(plan(BLOCKED), begin("w-1", Value::Null), limits(4), QueueLimits::new());
+    let mut run = Player::began(
+        plan(BLOCKED),
+        begin("w-1", Value::Null),
+        under(limits(4)),
+        QueueLimits::new(),
+    );
     run.complete();
     assert_eq!(run.state.status(), Status::Parked);
     let (limits, operation) = (limits(100), by("more"));
@@ -595,7 +647,7 @@ fn reopened() -> Player {
         parent: Some(Box::new(parent)),
         ..begin("w-1", Value::Null)
     };
-    let mut run = Player::began(plan(KID), start, RunLimits::default(), QueueLimits::new());
+    let mut run = Player::began(plan(KID), start, Terms::default(), QueueLimits::new());
     run.complete();
     let error = run::Failure {
         step: None,
@@ -622,7 +674,7 @@ fn admitted() -> Player {
         queued: true,
         ..begin("w-1", json!({ "customer": "c-1" }))
     };
-    let mut run = Player::began(plan(ADMITTED), start, RunLimits::default(), QueueLimits::new());
+    let mut run = Player::began(plan(ADMITTED), start, Terms::default(), QueueLimits::new());
     run.take(Input::IdFree).grant().complete().accept();
     assert_eq!(run.state.status(), Status::Completed);
     run
@@ -690,10 +742,74 @@ fn unhandled() -> Player {
     run
 }
 
+/// It fails, undoes itself, and another attempt follows.
+fn again() -> Player {
+    let mut run = Player::of(AGAIN, json!({ "n": 1 }), QueueLimits::new());
+    run.complete().give_up().after(1).complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    assert!(run.state.retried_by().is_some());
+    run
+}
+
+/// The attempt that follows.
+fn attempt() -> Player {
+    let before = again();
+    let start = before.state.successor().expect("another attempt");
+    let mut run = Player::began_at(before.now, plan(AGAIN), start, Terms::default(), QueueLimits::new());
+    run.wake(false).complete().complete();
+    assert_eq!((run.state.status(), run.state.attempt()), (Status::Completed, 2));
+    run
+}
+
+/// Somebody has asked it to cancel while it undid itself.
+fn waived() -> Player {
+    let mut run = Player::of(AGAIN, json!({ "n": 1 }), QueueLimits::new());
+    run.complete().give_up();
+    run.take(Input::Cancel(by("stop"))).complete();
+    assert_eq!(
+        (run.state.status(), run.state.retried_by()),
+        (Status::Compensated, None)
+    );
+    run
+}
+
+fn halts() -> Player {
+    let mut run = Player::of(HALTS, Value::Null, QueueLimits::new());
+    run.complete().complete().give_up().give_up();
+    assert_eq!(
+        (run.state.status(), run.state.open_tasks().count()),
+        (Status::Parked, 0)
+    );
+    run.decide("b", ParkedAction::MarkDone).complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    run
+}
+
+/// Both branches lie in their queue when the run is cancelled: one task is taken out of it, the other was delivered.
+fn recalled() -> Player {
+    let terms = Terms {
+        own_subjects: true,
+        ..Terms::default()
+    };
+    let mut run = Player::began(plan(RECALLED), begin("w-1", Value::Null), terms, QueueLimits::new());
+    run.complete().after(1).take(Input::Cancel(by("stop")));
+    let task = run.task();
+    run.take(Input::Withdrawn { task, withdrawn: true });
+    let task = run.task();
+    run.take(Input::Withdrawn { task, withdrawn: false });
+    run.take(Input::TaskEnded {
+        task,
+        outcome: TaskOutcome::Cancelled,
+    });
+    run.complete();
+    assert_eq!(run.state.status(), Status::Cancelled);
+    run
+}
+
 type Script = fn() -> Player;
 
 /// Directory, name, script, and definition.
-const SCRIPTS: [(&str, &str, Script, Option<&str>); 14] = [
+const SCRIPTS: [(&str, &str, Script, Option<&str>); 19] = [
     ("v3", "job", job, Some(JOB)),
     ("v3", "delivered", delivered, Some(JOB)),
     ("v3", "limited", limited, Some(LIMITED)),
@@ -706,8 +822,13 @@ const SCRIPTS: [(&str, &str, Script, Option<&str>); 14] = [
     ("v4", "reopened", reopened, Some(KID)),
     ("v4", "admitted", admitted, Some(ADMITTED)),
     ("v4", "moved", moved, Some(MOVED)),
-    ("v5", "handled", handled, Some(BASKET)),
-    ("v5", "unhandled", unhandled, Some(BASKET)),
+    ("v5", "again", again, Some(AGAIN)),
+    ("v5", "attempt", attempt, Some(AGAIN)),
+    ("v5", "waived", waived, Some(AGAIN)),
+    ("v5", "halts", halts, Some(HALTS)),
+    ("v5", "recalled", recalled, Some(RECALLED)),
+    ("v6", "handled", handled, Some(BASKET)),
+    ("v6", "unhandled", unhandled, Some(BASKET)),
 ];
 
 fn told(transition: &Transition) -> Value {
@@ -819,6 +940,8 @@ fn every_event_that_came_since_is_in_one_of_them() {
         "schedule_to_close_passed",
         "task_abandoned",
         "limits_raised",
+        "run_retried",
+        "retry_waived",
         "schedule",
         "ask",
         "granted",

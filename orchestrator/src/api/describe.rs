@@ -16,7 +16,7 @@ use knarr_core::time::Timestamp;
 use knarr_schemas::api::{
     LedgerEntry, LimitUsage, OpenTask, OperationState, RunDescription, RunTurn, StepState, WaitingStep,
 };
-use knarr_schemas::body::FailureBody;
+use knarr_schemas::body::{FailureBody, RunAttempt};
 use serde_json::Value;
 
 use crate::api::operations;
@@ -97,6 +97,13 @@ impl Describer {
         let mut run = summary(row);
         run.status = state.status().as_str().to_owned();
         run.closed_at = state.closed_at().map(Timestamp::to_utc);
+        run.attempt = state.attempt_made().map(|attempt| RunAttempt {
+            number: attempt.number,
+            most: attempt.most,
+            first: Some(attempt.first.0),
+            begins_at: attempt.begins_at.to_utc(),
+        });
+        run.retried_by = state.retried_by().map(|(run, _)| run.0);
         let given = |value: &Value| (!value.is_null()).then(|| value.clone());
         Ok(RunDescription {
             run,
@@ -144,7 +151,10 @@ impl Describer {
             | Event::ParallelStarted { step }
             | Event::ForEachStarted { step, .. }
             | Event::TimerSet { step, .. }
-            | Event::SignalAwaited { step, .. } => self.reach(step),
+            | Event::IterationStarted { step, .. }
+            | Event::SignalAwaited { step, .. }
+            // A signal that came before its step is taken at once.
+            | Event::SignalTaken { step, .. } => self.reach(step),
             Event::Emitted(emitted) => self.reach(&emitted.step),
             Event::MessageSent(sent) => {
                 if let Body::StartChild(child) = &*sent.body {
@@ -270,6 +280,8 @@ fn limits(state: &State, largest: u64) -> Vec<LimitUsage> {
 /// As far as the run itself knows.
 fn turn(state: &State) -> Option<RunTurn> {
     let limit = match state.admission()? {
+        // It is told with the attempt.
+        Admission::Pause => return None,
         Admission::Id => None,
         Admission::Place => Some(state.place()?.limit.to_string()),
     };

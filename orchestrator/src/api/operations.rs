@@ -11,7 +11,9 @@ use knarr_schemas::api::OperationState;
 /// `None`: nobody asked for it. What says neither who nor why is Knarr's own doing.
 pub(super) fn of(event: &Event, at: Timestamp) -> Option<OperationState> {
     let (action, place, operation): (_, Option<(&StepPath, Direction)>, &Operation) = match event {
-        Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => ("cancel", None, operation),
+        Event::CancelRequested { operation, .. }
+        | Event::StopDeferred { operation, .. }
+        | Event::RetryWaived { operation } => ("cancel", None, operation),
         Event::LimitsRaised { operation, .. } => ("limit", None, operation),
         Event::RunMigrated { operation, .. } => ("migrate", None, operation),
         Event::RunTerminated { operation, .. } => ("terminate", None, operation),

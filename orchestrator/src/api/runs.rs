@@ -7,7 +7,7 @@ use knarr_core::run::trigger::trigger_of;
 use knarr_schemas::api::{
     HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, RunTurn, ShowHistory,
 };
-use knarr_schemas::body::RunSummary;
+use knarr_schemas::body::{RunAttempt, RunSummary};
 use knarr_schemas::code;
 use serde_json::Value;
 
@@ -207,6 +207,13 @@ pub(super) fn summary(row: &RunRow) -> RunSummary {
         status: row.status.clone(),
         started_at: row.started_at.to_utc(),
         closed_at: row.closed_at.map(knarr_core::time::Timestamp::to_utc),
+        attempt: row.begins_at.map(|begins_at| RunAttempt {
+            number: u32::try_from(row.attempt).unwrap_or(1),
+            most: None,
+            first: None,
+            begins_at: begins_at.to_utc(),
+        }),
+        retried_by: row.retried_by.map(|run| run.0),
     }
 }
 

@@ -336,14 +336,7 @@ impl<S: Store> Call<S> {
         if !is_data && names_nul(payload) {
             return Err(Refusal::new(400, &code::NUL_CHARACTER, code::NUL_CHARACTER.cause));
         }
-        serde_json::from_slice(payload).map_err(|error| {
-            let code = if error.is_syntax() || error.is_eof() {
-                &code::BAD_JSON
-            } else {
-                &code::BAD_REQUEST
-            };
-            Refusal::new(400, code, format!("the request cannot be read: {error}"))
-        })
+        serde_json::from_slice(payload).map_err(|error| unreadable::<Q>(payload, &error))
     }
 
     /// Bytes of JSON that fit a reply.
@@ -379,6 +372,26 @@ impl<S: Store> Call<S> {
 
 fn count(refusal: &Refusal) {
     metrics::counter!(metric::REJECTED, "code" => refusal.body.code.clone()).increment(1);
+}
+
+/// Why a request is none. Of the wrong shapes the reader of bytes takes some for bad syntax, so the value is asked.
+fn unreadable<Q: DeserializeOwned>(payload: &[u8], error: &serde_json::Error) -> Refusal {
+    let refused = |code, problem: &str| Refusal::new(400, code, format!("the request cannot be read: {problem}"));
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(payload) else {
+        return refused(&code::BAD_JSON, &error.to_string());
+    };
+    let problem = match serde_path_to_error::deserialize::<_, Q>(value) {
+        // A key that appears twice is one in the value.
+        Ok(_) => error.to_string(),
+        Err(wrong) => {
+            let (path, problem) = (wrong.path().to_string(), wrong.inner().to_string());
+            match path == "." || problem.contains(&format!("`{path}`")) {
+                true => problem,
+                false => format!("`{path}`: {problem}"),
+            }
+        }
+    };
+    refused(&code::BAD_REQUEST, &problem)
 }
 
 /// What a request that was cut off has left behind.
@@ -433,6 +446,36 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(names_nul(text.as_bytes()), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_of_a_wrong_shape_is_told_by_its_field() {
+        fn told<Q: DeserializeOwned + std::fmt::Debug>(text: &str) -> (String, String) {
+            let error = serde_json::from_str::<Q>(text).unwrap_err();
+            let body = unreadable::<Q>(text.as_bytes(), &error).body;
+            (body.code, body.message)
+        }
+        for (text, said) in [
+            (r#"{"run": 3}"#, "`run`: invalid type: integer `3`"),
+            (
+                r#"{"run": {"workflow_id": 3}}"#,
+                "`run.workflow_id`: invalid type: integer `3`",
+            ),
+            (r#"{"run": {"workflow_id": "o-1"}, "rnu": 3}"#, ": unknown field `rnu`"),
+            ("{}", ": missing field `run`"),
+            ("3", ": invalid type: integer `3`"),
+        ] {
+            let (code, message) = told::<api::ShowRun>(text);
+            assert_eq!(code, "KN0228", "{text}: {message}");
+            assert!(message.contains(said), "{text}: {message}");
+        }
+        let twice = r#"{"status": "a", "status": "b"}"#;
+        let (code, message) = told::<api::ListRuns>(twice);
+        assert_eq!(code, "KN0228");
+        assert!(message.contains("duplicate field `status`"), "{message}");
+        for text in ["{", "{\"run\": }", "{} {}", "\u{feff}{}"] {
+            assert_eq!(told::<api::ShowRun>(text).0, "KN0203", "{text}");
         }
     }
 

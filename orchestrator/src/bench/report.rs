@@ -1,13 +1,11 @@
 //! What a measurement found: for people as a table, for programs as JSON.
 
-use std::fmt::Write as _;
-
-use hdrhistogram::Histogram;
-use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
-use super::figures::{Figures, round};
+use super::figures::Figures;
+use super::latency::Latency;
 use super::load::{Load, Seen};
+use super::page::{Page, short, thousands};
 use super::record::Verdict;
 use super::scenario::Scenario;
 use crate::cli::globals::Look;
@@ -56,26 +54,6 @@ pub struct Report {
     pub findings: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Latency {
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub max: f64,
-}
-
-impl Latency {
-    pub(super) fn of(microseconds: &Histogram<u64>) -> Self {
-        let ms = |us: u64| round(us as f64 / 1_000.0);
-        Self {
-            p50: ms(microseconds.value_at_quantile(0.5)),
-            p90: ms(microseconds.value_at_quantile(0.9)),
-            p99: ms(microseconds.value_at_quantile(0.99)),
-            max: ms(microseconds.max()),
-        }
-    }
-}
-
 impl Report {
     pub(crate) fn new(scenario: Scenario, load: Load, figures: &Figures, seen: Seen, verdict: Verdict) -> Self {
         let latency_ms = Latency::of(&seen.latency_us);
@@ -119,95 +97,64 @@ impl Report {
     }
 
     pub fn render(&self, look: &Look) -> String {
-        let mut out = String::new();
         let load = match (self.in_flight, self.rate) {
             (Some(count), _) => format!("{} in flight", thousands(f64::from(count), 0)),
             (_, Some(rate)) => format!("{} starts/s", thousands(rate, 0)),
             _ => String::new(),
         };
         let seconds = thousands(self.seconds, 1);
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(out, "{}  {load}, {seconds} s\n", output::bold(look, self.scenario));
-        let mut line = |name: &str, values: &[(&str, String)]| {
-            let _ = write!(out, "  {}", output::dim(look, &format!("{name:<15}")));
-            let values: Vec<_> = values
-                .iter()
-                .map(|(unit, value)| match *unit {
-                    "p50" | "p90" | "p99" | "max" => format!("{} {value}", output::dim(look, unit)),
-                    unit => format!("{value} {unit}"),
-                })
-                .collect();
-            let _ = writeln!(out, "{}", values.join("   "));
-        };
-        line(
+        let mut page = Page::new(look, self.scenario, &format!("{load}, {seconds} s"));
+        page.line(
             "throughput",
-            &[
+            &listed(&[
                 ("sagas/s", output::bold(look, &thousands(self.sagas_per_s, 1))),
                 ("steps/s", thousands(self.steps_per_s, 1)),
                 ("sagas", thousands(self.sagas as f64, 0)),
-            ],
+            ]),
         );
-        let Latency { p50, p90, p99, max } = self.latency_ms;
-        line(
-            "latency, ms",
-            &[
-                ("p50", short(p50)),
-                ("p90", short(p90)),
-                ("p99", short(p99)),
-                ("max", short(max)),
-            ],
-        );
+        page.latency("latency, ms", self.latency_ms);
         if let (Some(commits), Some(transitions)) = (self.commits_per_s, self.transitions_per_commit) {
-            line(
+            page.line(
                 "commits",
-                &[("/s", thousands(commits, 1)), ("transitions each", short(transitions))],
+                &listed(&[("/s", thousands(commits, 1)), ("transitions each", short(transitions))]),
             );
         }
         if let Some(rows) = self.rows_per_saga {
-            line(
+            page.line(
                 "rows a saga",
-                &[
+                &listed(&[
                     ("inserted", short(rows.inserted)),
                     ("updated", short(rows.updated)),
                     ("deleted", short(rows.deleted)),
-                ],
+                ]),
             );
         }
         let messages = self.messages_per_saga;
-        line(
+        page.line(
             "stored a saga",
-            &[
+            &listed(&[
                 ("messages in the log", short(messages.log)),
                 ("tasks", short(messages.tasks)),
-            ],
+            ]),
         );
-        self.render_costs(look, &mut out);
-        self.render_verdict(look, &mut out);
-        out
+        self.render_costs(look, &mut page);
+        self.render_verdict(&mut page);
+        page.findings(&self.findings)
     }
 
-    fn render_costs(&self, look: &Look, out: &mut String) {
-        let head = format!("\n  {:<15}{:>9}{:>9}", "", "CPU s *", "cores");
-        let _ = writeln!(out, "{}", output::dim(look, &head));
+    fn render_costs(&self, look: &Look, page: &mut Page<'_>) {
+        let head = format!("  {:<15}{:>9}{:>9}", "", "CPU s *", "cores");
+        page.push(&format!("\n{}\n", output::dim(look, &head)));
         let mut sum = (0.0, 0.0);
         for ((name, cpu), (_, cores)) in self.cpu_s_per_1000.named().into_iter().zip(self.cores.named()) {
             let (Some(cpu), Some(cores)) = (cpu, cores) else {
                 continue;
             };
             sum = (sum.0 + cpu, sum.1 + cores);
-            let _ = writeln!(
-                out,
-                "  {}{cpu:>9.3}{cores:>9.2}",
-                output::dim(look, &format!("{name:<15}"))
-            );
+            page.line(name, &format!("{cpu:>9.3}{cores:>9.2}"));
         }
-        let _ = writeln!(
-            out,
-            "  {}{:>9.3}{:>9.2}\n",
-            output::dim(look, &format!("{:<15}", "all")),
-            sum.0,
-            sum.1
-        );
+        page.line("all", &format!("{:>9.3}{:>9.2}", sum.0, sum.1));
+        page.gap();
         let disk = self.disk_mb_per_1000;
         let parts = [
             ("database", disk.database),
@@ -218,25 +165,21 @@ impl Report {
             .iter()
             .filter_map(|(name, mb)| mb.map(|mb| format!("{} {}", short(mb), output::dim(look, name))))
             .collect();
-        let _ = writeln!(
-            out,
-            "  {}{}   {}\n",
-            output::dim(look, &format!("{:<15}", "disk, MB *")),
-            parts.join("   "),
-            output::dim(look, "* per 1,000 sagas")
-        );
+        let scale = output::dim(look, "* per 1,000 sagas");
+        page.line("disk, MB *", &format!("{}   {scale}", parts.join("   ")));
+        page.gap();
     }
 
-    fn render_verdict(&self, look: &Look, out: &mut String) {
+    fn render_verdict(&self, page: &mut Page<'_>) {
         let started = output::plural(self.started, "saga");
         if self.is_good() {
-            let all = format!("all {started} ended as they had to, each step and undo ran once and in order");
-            let _ = writeln!(out, "  {}", verdict(look, true, &all));
+            page.good(&format!(
+                "all {started} ended as they had to, each step and undo ran once and in order"
+            ));
         } else if self.sagas == 0 {
-            let none = format!("none of {started} ended within the time");
-            let _ = writeln!(out, "  {}", verdict(look, false, &none));
+            page.bad(&format!("none of {started} ended within the time"));
         }
-        let counts = [
+        page.wrong(&[
             (self.lost, "acknowledged and never answered"),
             (self.wrong_ends, "ended otherwise than they had to"),
             (
@@ -245,60 +188,18 @@ impl Report {
             ),
             (self.step_runs_missing, "steps that had to run and did not"),
             (self.out_of_order, "ran in another order than they had to"),
-        ];
-        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-            let _ = writeln!(out, "  {}", verdict(look, false, &format!("{count} {what}")));
-        }
-        let notes = [
+        ]);
+        page.notes(&[
             (self.refused, "starts refused by JetStream"),
             (self.unacknowledged, "starts of which nothing was heard"),
-        ];
-        for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
-            let _ = writeln!(out, "  {count} {what}");
-        }
-        for finding in &self.findings {
-            let _ = writeln!(out, "    {}", output::dim(look, &output::cut(finding, 400)));
-        }
+        ]);
     }
 }
 
-/// `✓ …` in green or `✗ …` in red.
-pub(super) fn verdict(look: &Look, good: bool, text: &str) -> String {
-    match (look.color, good) {
-        (true, true) => format!("✓ {text}").green().to_string(),
-        (true, false) => format!("✗ {text}").red().to_string(),
-        (false, true) => format!("✓ {text}"),
-        (false, false) => format!("✗ {text}"),
-    }
-}
-
-/// With as many digits as say something.
-pub(super) fn short(number: f64) -> String {
-    match number.abs() {
-        size if size >= 100.0 => thousands(number, 0),
-        size if size >= 10.0 => format!("{number:.1}"),
-        _ => format!("{number:.2}"),
-    }
-}
-
-pub(super) fn thousands(number: f64, decimals: usize) -> String {
-    let text = format!("{number:.decimals$}");
-    let (whole, fraction) = text
-        .split_once('.')
-        .map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
-    let mut out = String::from(sign);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if let Some(fraction) = fraction {
-        out.push('.');
-        out.push_str(fraction);
-    }
-    out
+/// Values with their units, beside each other.
+fn listed(values: &[(&str, String)]) -> String {
+    let values: Vec<_> = values.iter().map(|(unit, value)| format!("{value} {unit}")).collect();
+    values.join("   ")
 }
 
 #[cfg(test)]
@@ -450,32 +351,5 @@ mod tests {
         ] {
             assert!(json.pointer(path).is_some_and(serde_json::Value::is_number), "{path}");
         }
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        let table = [
-            (0.0, 0, "0"),
-            (999.95, 1, "1,000.0"),
-            (-1234567.0, 0, "-1,234,567"),
-            (12.0, 1, "12.0"),
-        ];
-        for (number, decimals, text) in table {
-            assert_eq!(thousands(number, decimals), text);
-        }
-    }
-
-    #[test]
-    fn latencies_are_in_milliseconds() {
-        let mut histogram = Histogram::new_with_bounds(1, 600_000_000, 3).unwrap();
-        for us in 1..=1_000 {
-            histogram.record(us * 10).unwrap();
-        }
-        let latency = Latency::of(&histogram);
-        assert!(
-            (latency.p50 - 5.0).abs() < 0.02 && (latency.p99 - 9.9).abs() < 0.02,
-            "{latency:?}"
-        );
-        assert!((latency.max - 10.0).abs() < 0.02, "{latency:?}");
     }
 }

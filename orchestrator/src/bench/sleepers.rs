@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::error::BenchError;
+use super::footprint::Footprint;
 use super::run::BenchOptions;
 use super::sleepers_report::SleepersReport;
 use super::stack::Stack;
@@ -106,13 +107,8 @@ async fn measure(
     let seen = client.start_and_wait(stack, sleepers, progress).await?;
     let ended = began.elapsed();
     let history = read(&pool, options, workflow, nonce).await?;
-    Ok(SleepersReport::new(
-        sleepers,
-        &seen,
-        history,
-        (ended, database_bytes(&pool).await?, before),
-        stack.orchestrator_memory(),
-    ))
+    let footprint = Footprint::new(before, database_bytes(&pool).await?, stack.orchestrator_memory());
+    Ok(SleepersReport::new(sleepers, &seen, history, ended, footprint))
 }
 
 /// By the database's clock, which is the engine's.

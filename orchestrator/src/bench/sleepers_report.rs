@@ -1,12 +1,13 @@
 //! What a measurement of timers found.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::figures::round;
-use super::report::{Latency, short, thousands, verdict};
+use super::footprint::Footprint;
+use super::latency::Latency;
+use super::page::{Page, short, thousands};
 use super::sleepers::{Answers, Histories, Sleepers};
 use crate::cli::globals::Look;
 use crate::cli::output;
@@ -34,12 +35,9 @@ pub struct SleepersReport {
     pub unended: u64,
     /// Ends of which the client heard nothing.
     pub unanswered: u64,
-    pub database_mb: f64,
-    /// What the sleepers, not those that are pending, added to it.
-    pub database_grew_mb: f64,
-    /// Of the orchestrators, where they run on this machine: now, and at most.
-    pub memory_mb: Option<f64>,
-    pub memory_peak_mb: Option<f64>,
+    /// Grown by the sleepers, not by those that are pending.
+    #[serde(flatten)]
+    pub footprint: Footprint,
     pub findings: Vec<String>,
 }
 
@@ -48,11 +46,9 @@ impl SleepersReport {
         sleepers: Sleepers,
         answers: &Answers,
         found: Histories,
-        (ended, database, before): (Duration, i64, i64),
-        memory: Option<(u64, u64)>,
+        ended: Duration,
+        footprint: Footprint,
     ) -> Self {
-        let mb = |bytes: i64| round(bytes as f64 / 1e6);
-        let memory_mb = |kb: u64| round(kb as f64 * 1_024.0 / 1e6);
         Self {
             scenario: "sleepers",
             sleepers: sleepers.count,
@@ -66,10 +62,7 @@ impl SleepersReport {
             early: found.early,
             unended: sleepers.count.saturating_sub(found.completed),
             unanswered: sleepers.count.saturating_sub(answers.answered),
-            database_mb: mb(database),
-            database_grew_mb: mb(database - before),
-            memory_mb: memory.map(|(now, _)| memory_mb(now)),
-            memory_peak_mb: memory.map(|(_, peak)| memory_mb(peak)),
+            footprint,
             findings: answers.samples.clone(),
         }
     }
@@ -80,69 +73,32 @@ impl SleepersReport {
     }
 
     pub fn render(&self, look: &Look) -> String {
-        let mut out = String::new();
-        let how = if self.together {
-            "all due at the same instant"
-        } else {
-            "each by itself"
+        let how = match self.together {
+            true => "all due at the same instant",
+            false => "each by itself",
         };
         let count = output::plural(self.sleepers, "sleeper");
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(
-            out,
-            "{}  {count} of {} ms, {how}; {} more pending\n",
-            output::bold(look, self.scenario),
-            thousands(self.sleep_ms as f64, 0),
-            thousands(self.pending as f64, 0),
-        );
-        let mut line = |name: &str, text: String| {
-            let _ = writeln!(out, "  {}{text}", output::dim(look, &format!("{name:<15}")));
-        };
-        let Latency { p50, p90, p99, max } = self.late_ms;
-        let late = [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)];
-        let late: Vec<_> = late
-            .iter()
-            .map(|(name, ms)| format!("{} {}", output::dim(look, name), short(*ms)))
-            .collect();
-        line("late, ms", late.join("   "));
-        line(
-            "done within",
-            format!("{} ms of the first moment due", thousands(self.done_within_ms, 1)),
-        );
+        let ms = thousands(self.sleep_ms as f64, 0);
+        let pending = thousands(self.pending as f64, 0);
+        let what = format!("{count} of {ms} ms, {how}; {pending} more pending");
+        let mut page = Page::new(look, self.scenario, &what);
+        page.latency("late, ms", self.late_ms);
+        let within = thousands(self.done_within_ms, 1);
+        page.line("done within", &format!("{within} ms of the first moment due"));
         if let Some(seconds) = self.started_in_s {
-            line("started in", format!("{} s", short(seconds)));
+            page.line("started in", &format!("{} s", short(seconds)));
         }
-        line(
-            "database",
-            format!(
-                "{} MB, {} of them by the sleepers",
-                short(self.database_mb),
-                short(self.database_grew_mb)
-            ),
-        );
-        if let (Some(now), Some(peak)) = (self.memory_mb, self.memory_peak_mb) {
-            line("orchestrator", format!("{} MB, {} at most", short(now), short(peak)));
-        }
-        out.push('\n');
+        page.footprint(&self.footprint, "sleepers");
+        page.gap();
         if self.is_good() {
-            let all = format!("all {count} woke, none of them early");
-            let _ = writeln!(out, "  {}", verdict(look, true, &all));
+            page.good(&format!("all {count} woke, none of them early"));
         }
-        for (wrong, what) in [
+        page.wrong(&[
             (self.early, "woke before they were due"),
             (self.unended, "did not complete"),
-        ] {
-            if wrong > 0 {
-                let _ = writeln!(out, "  {}", verdict(look, false, &format!("{wrong} {what}")));
-            }
-        }
-        if self.unanswered > 0 {
-            let _ = writeln!(out, "  {} ends of which the client heard nothing", self.unanswered);
-        }
-        for finding in &self.findings {
-            let _ = writeln!(out, "    {}", output::dim(look, &output::cut(finding, 400)));
-        }
-        out
+        ]);
+        page.notes(&[(self.unanswered, "ends of which the client heard nothing")]);
+        page.findings(&self.findings)
     }
 }
 
@@ -173,8 +129,8 @@ mod tests {
             late_us,
             done_within_us: 812_345,
         };
-        let times = (Duration::from_secs(7), 812_000_000, 802_000_000);
-        SleepersReport::new(sleepers, &answers, found, times, Some((120_000, 150_000)))
+        let footprint = Footprint::new(802_000_000, 812_000_000, Some((120_000, 150_000)));
+        SleepersReport::new(sleepers, &answers, found, Duration::from_secs(7), footprint)
     }
 
     #[test]

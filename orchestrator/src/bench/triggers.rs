@@ -14,6 +14,7 @@ use sqlx::{PgPool, Row as _};
 use tokio_util::sync::CancellationToken;
 
 use super::error::BenchError;
+use super::footprint::Footprint;
 use super::run::BenchOptions;
 use super::sleepers::database_bytes;
 use super::stack::Stack;
@@ -195,15 +196,14 @@ impl<'a> Source<'a> {
         };
         let trigger = self.await_answers(stack, progress).await?;
         let found = self.await_ends(stack, &pool, began).await?;
-        let database = (database_bytes(&pool).await?, before);
+        let footprint = Footprint::new(before, database_bytes(&pool).await?, stack.orchestrator_memory());
         Ok(TriggersReport::new(
             self.events,
             self.count,
             published,
             found,
             &trigger,
-            database,
-            stack.orchestrator_memory(),
+            footprint,
         ))
     }
 

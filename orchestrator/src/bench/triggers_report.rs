@@ -1,13 +1,14 @@
 //! What a measurement of triggers found.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use knarr_schemas::api::TriggerDescription;
 use serde::Serialize;
 
 use super::figures::round;
-use super::report::{Latency, short, thousands, verdict};
+use super::footprint::Footprint;
+use super::latency::Latency;
+use super::page::{Page, short, thousands};
 use super::tally::Found;
 use super::triggers::Events;
 use crate::cli::globals::Look;
@@ -41,11 +42,8 @@ pub struct TriggersReport {
     /// Events that the trigger could make nothing of, and times that it found some missing, as it says itself.
     pub refused: u64,
     pub gaps: u64,
-    pub database_mb: f64,
-    pub database_grew_mb: f64,
-    /// Of the orchestrators, where they run on this machine: now, and at most.
-    pub memory_mb: Option<f64>,
-    pub memory_peak_mb: Option<f64>,
+    #[serde(flatten)]
+    pub footprint: Footprint,
     pub findings: Vec<String>,
 }
 
@@ -56,11 +54,8 @@ impl TriggersReport {
         published: Option<Duration>,
         found: Found,
         trigger: &TriggerDescription,
-        (database, before): (i64, i64),
-        memory: Option<(u64, u64)>,
+        footprint: Footprint,
     ) -> Self {
-        let mb = |bytes: i64| round(bytes as f64 / 1e6);
-        let memory_mb = |kb: u64| round(kb as f64 * 1_024.0 / 1e6);
         let seconds = found.took_us as f64 / 1e6;
         let per_s = match seconds > 0.0 {
             true => round((events - found.lost) as f64 / seconds),
@@ -92,10 +87,7 @@ impl TriggersReport {
             unended: found.runs.saturating_sub(found.completed),
             refused: trigger.refused,
             gaps: trigger.gaps,
-            database_mb: mb(database),
-            database_grew_mb: mb(database - before),
-            memory_mb: memory.map(|(now, _)| memory_mb(now)),
-            memory_peak_mb: memory.map(|(_, peak)| memory_mb(peak)),
+            footprint,
             findings,
         }
     }
@@ -106,67 +98,37 @@ impl TriggersReport {
     }
 
     pub fn render(&self, look: &Look) -> String {
-        let mut out = String::new();
         let events = output::plural(self.events, "event");
         let how = match self.rate {
             Some(rate) => format!("{} a second", thousands(rate, 0)),
             None => "stored beforehand".to_owned(),
         };
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(out, "{}  {events}, {how}\n", output::bold(look, self.scenario));
-        let mut line = |name: &str, text: String| {
-            let _ = writeln!(out, "  {}{text}", output::dim(look, &format!("{name:<15}")));
-        };
+        let mut page = Page::new(look, self.scenario, &format!("{events}, {how}"));
         let per_s = output::bold(look, &thousands(self.events_per_s, 1));
-        line(
+        let seconds = short(self.seconds);
+        page.line(
             "throughput",
-            format!(
-                "{per_s} events/s   {} s to the end of the last run",
-                short(self.seconds)
-            ),
+            &format!("{per_s} events/s   {seconds} s to the end of the last run"),
         );
-        if let Some(Latency { p50, p90, p99, max }) = self.latency_ms {
-            let late = [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)];
-            let late: Vec<_> = late
-                .iter()
-                .map(|(name, ms)| format!("{} {}", output::dim(look, name), short(*ms)))
-                .collect();
-            line("latency, ms", late.join("   "));
+        if let Some(latency) = self.latency_ms {
+            page.latency("latency, ms", latency);
         }
         if let Some(seconds) = self.published_in_s {
-            line("published in", format!("{} s", short(seconds)));
+            page.line("published in", &format!("{} s", short(seconds)));
         }
-        line(
-            "database",
-            format!(
-                "{} MB, {} of them by the events",
-                short(self.database_mb),
-                short(self.database_grew_mb)
-            ),
-        );
-        if let (Some(now), Some(peak)) = (self.memory_mb, self.memory_peak_mb) {
-            line("orchestrator", format!("{} MB, {} at most", short(now), short(peak)));
-        }
-        out.push('\n');
+        page.footprint(&self.footprint, "events");
+        page.gap();
         if self.is_good() {
-            let all = format!("each of {events} started one run, and all completed");
-            let _ = writeln!(out, "  {}", verdict(look, true, &all));
+            page.good(&format!("each of {events} started one run, and all completed"));
         }
-        for (wrong, what) in [
+        page.wrong(&[
             (self.lost, "events started no run"),
             (self.doubled, "runs beyond one for each event"),
             (self.unended, "runs did not complete"),
             (self.refused, "events were refused"),
             (self.gaps, "times the trigger found events missing"),
-        ] {
-            if wrong > 0 {
-                let _ = writeln!(out, "  {}", verdict(look, false, &format!("{wrong} {what}")));
-            }
-        }
-        for finding in &self.findings {
-            let _ = writeln!(out, "    {}", output::dim(look, &output::cut(finding, 400)));
-        }
-        out
+        ]);
+        page.findings(&self.findings)
     }
 }
 
@@ -209,16 +171,8 @@ mod tests {
         });
         let trigger = serde_json::from_value(trigger).unwrap();
         let published = matches!(how, Events::Stored(_)).then(|| Duration::from_millis(1_250));
-        let database = (42_000_000, 30_000_000);
-        TriggersReport::new(
-            how,
-            10_000,
-            published,
-            found,
-            &trigger,
-            database,
-            Some((120_000, 150_000)),
-        )
+        let footprint = Footprint::new(30_000_000, 42_000_000, Some((120_000, 150_000)));
+        TriggersReport::new(how, 10_000, published, found, &trigger, footprint)
     }
 
     fn look() -> Look {

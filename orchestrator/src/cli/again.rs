@@ -41,6 +41,20 @@ impl Again {
         again
     }
 
+    /// The command that shows the run of a start; those of its workflow, where the orchestrator has named it.
+    pub fn look(args: &StartArgs, globals: &Globals) -> String {
+        let mut look = Self::of(globals, "");
+        match &args.id {
+            Some(id) if !id.starts_with('-') => look.words.extend(["show".to_owned(), id.clone()]),
+            Some(id) => look.words.extend(["show", "--", id].map(str::to_owned)),
+            None => {
+                look.words.push("list".to_owned());
+                look.flag("--workflow", Some(&args.workflow));
+            }
+        }
+        look.to_string()
+    }
+
     pub fn operation(verb: &str, args: &OperationArgs, globals: &Globals, request_id: &str) -> Self {
         let mut again = Self::new(verb, &args.id, globals, request_id);
         again.flag("--reason", args.reason.as_deref());
@@ -135,6 +149,14 @@ impl Again {
     }
 
     fn new(command: &str, what: &str, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::of(globals, request_id);
+        again.words.extend(command.split(' ').map(str::to_owned));
+        again.words.push(what.to_owned());
+        again.flag("--request-id", Some(request_id));
+        again
+    }
+
+    fn of(globals: &Globals, request_id: &str) -> Self {
         let mut again = Self {
             words: vec!["knarr".to_owned()],
             request_id: request_id.to_owned(),
@@ -145,9 +167,6 @@ impl Again {
         if globals.namespace != "default" {
             again.flag("--namespace", Some(&globals.namespace));
         }
-        again.words.extend(command.split(' ').map(str::to_owned));
-        again.words.push(what.to_owned());
-        again.flag("--request-id", Some(request_id));
         again
     }
 
@@ -270,6 +289,23 @@ mod tests {
         assert!(again.ends_with(" --yes nightly"), "{again}");
         let again = of(&["knarr", "cancel", "o-1", "--by", "ann"]).to_string();
         assert!(!again.contains("--yes"), "{again}");
+    }
+
+    #[test]
+    fn what_was_started_is_looked_at_where_it_was_started() {
+        let look = |line: &[&str]| {
+            let cli = Cli::try_parse_from([&["knarr"], line].concat()).unwrap();
+            match &cli.command {
+                Command::Start(args) => Again::look(args, &cli.globals),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            look(&["-n", "shop", "start", "order", "--id", "o 1"]),
+            "knarr --namespace=shop show 'o 1'"
+        );
+        assert_eq!(look(&["start", "order", "--id=-1"]), "knarr show -- -1");
+        assert_eq!(look(&["start", "order"]), "knarr list --workflow=order");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::again::Again;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, interactive};
-use crate::cli::{output, start};
+use crate::cli::{bulk, output, start};
 
 #[derive(Debug, Args)]
 pub struct CancelArgs {
@@ -47,8 +47,8 @@ pub struct OperationArgs {
     #[arg(long, short = 'r', value_name = "TEXT")]
     pub reason: Option<String>,
 
-    /// Who, for the record
-    #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
+    /// Who, for the record [default: user@host]
+    #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 
     /// Makes repeating this command harmless [default: generated]
@@ -83,7 +83,7 @@ async fn operate(
         workflow_id: args.id,
         run,
         request_id,
-        by: args.by,
+        by: Some(args.by.unwrap_or_else(bulk::whoami)),
         reason: args.reason,
         ..OperatorCommand::default()
     };

@@ -134,12 +134,32 @@ pub fn open(path: &Path) -> Result<std::fs::File, String> {
 
 /// Refuses what is longer than that many bytes.
 pub fn read_limited(from: impl std::io::Read, limit: u64) -> Result<String, String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     from.take(limit + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
-    if text.len() as u64 > limit {
-        return Err(format!("it is larger than {limit} bytes"));
+    if bytes.len() as u64 > limit {
+        return Err(format!("it is larger than {}", output::bytes(limit)));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("it is not a text in UTF-8 (line {line}, byte {at} of the file)")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_said_to_be_none() {
+        let read = |bytes: &[u8]| read_limited(bytes, 20);
+        assert_eq!(read("größe".as_bytes()).as_deref(), Ok("größe"));
+        assert_eq!(
+            read(b"a: 1\nb: gr\xf6sse").unwrap_err(),
+            "it is not a text in UTF-8 (line 2, byte 10 of the file)"
+        );
+        assert_eq!(read(&[b'x'; 21]).unwrap_err(), "it is larger than 20 bytes");
+    }
 }

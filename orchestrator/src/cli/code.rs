@@ -26,7 +26,7 @@ codes! {
         "It takes effect as soon as an orchestrator works: look with `knarr list`, or send it again with the same --request-id.";
     BAD_ARGUMENT = "KN0348", "bad_argument",
         "An argument cannot be used.",
-        "See `knarr <command> --help`.";
+        "Correct it as the message says; `--help` behind the command tells what it takes.";
     NOT_CONFIRMED = "KN0349", "not_confirmed",
         "The command was not confirmed, so nothing was done.",
         "Answer `y`, or give --yes where nobody can be asked.";
@@ -41,7 +41,7 @@ codes! {
         "Store the data elsewhere and send a reference to it.";
     FILE_UNREADABLE = "KN0353", "file_unreadable",
         "A file cannot be read.",
-        "Check its path and permissions.";
+        "Check its path and permissions, and that it is a text in UTF-8.";
     UNKNOWN_CODE = "KN0354", "unknown_code",
         "There is no such error code.",
         "Codes are `KN` and four digits, as errors print them.";
@@ -53,7 +53,10 @@ codes! {
         "Report it, with the definition.";
     BAD_HISTORY = "KN0357", "bad_history",
         "The history cannot be replayed.",
-        "Give it whole, from its first transition on, as `knarr history <run> -o json` prints it.";
+        "Give it whole, from its first transition on, as `knarr history <run> -o json` prints it; one that a newer version has recorded, to that version's `knarr`.";
+    OUTPUT_CUT = "KN0358", "output_cut",
+        "What was to be printed could not be written.",
+        "Make room where the output goes; what the command did, it has done.";
     DEMO_WENT_WRONG = "KN0359", "demo_went_wrong",
         "The demonstration did not go as it had to.",
         "Report it, with the output of `knarr history` for the order.";

@@ -37,6 +37,7 @@ pub enum DefinitionCommand {
     Default(DefaultArgs),
     /// Prints a definition as it was registered
     Show {
+        /// Its name
         workflow: String,
         /// Which version [default: the highest]
         #[arg(long, value_name = "N")]
@@ -46,6 +47,7 @@ pub enum DefinitionCommand {
 
 #[derive(Debug, Args)]
 pub struct DefaultArgs {
+    /// Name of the definition
     pub workflow: String,
 
     /// The version

@@ -2,7 +2,8 @@
 //!
 //! The answer is one message of core NATS. It is lost when the connection is away in the moment it is sent, or when it is
 //! larger than the server takes, and nobody sends it again; so every few seconds the API is asked as well. What counts is
-//! the run that this very request has started: under the same workflow id an older one may have closed.
+//! the run that this very request has started: under the same workflow id an older one may have closed. Where that is tried again,
+//! its end is that of its last attempt. The end of one that continues as new is known by the answer alone.
 
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub async fn of_run(stored: &mut Stored, limit: Duration, asked: &Asked) -> Resu
             if name.is_none() {
                 name = asked.run_of_unkeyed_start().await.map(RunName::RunId);
             }
-            if let Some(run) = &name
+            if let Some(run) = &mut name
                 && let Some(answer) = asked.end_of(run).await
             {
                 return answer;
@@ -49,12 +50,21 @@ pub async fn of_run(stored: &mut Stored, limit: Duration, asked: &Asked) -> Resu
 }
 
 impl Asked {
-    /// `None` = not closed, another request's, or not known just now.
-    async fn end_of(&self, run: &RunName) -> Option<Answer> {
-        let request = ShowRun { run: run.clone() };
-        let shown: RunDescription = self.api.call(verb::RUN_SHOW, &request).await.ok()?;
-        let is_its_own = shown.request_id.as_ref() == Some(&self.command.request_id);
-        if !is_its_own || shown.run.closed_at.is_none() {
+    /// `None` = not closed, another request's, or not known just now. Goes on to the attempt that is the last so far.
+    async fn end_of(&self, run: &mut RunName) -> Option<Answer> {
+        let mut shown = self.show(run).await?;
+        let request = match shown.run.attempt.as_ref().and_then(|attempt| attempt.first) {
+            Some(first) => self.show(&RunName::RunId(first)).await?.request_id,
+            None => shown.request_id.clone(),
+        };
+        if request.as_ref() != Some(&self.command.request_id) {
+            return None;
+        }
+        while let Some(next) = shown.run.retried_by {
+            *run = RunName::RunId(next);
+            shown = self.show(run).await?;
+        }
+        if shown.run.closed_at.is_none() || shown.run.status == "continued_as_new" {
             return None;
         }
         if shown.shortened {
@@ -69,6 +79,11 @@ impl Asked {
             failure: shown.failure,
             error: None,
         })
+    }
+
+    async fn show(&self, run: &RunName) -> Option<RunDescription> {
+        let request = ShowRun { run: run.clone() };
+        self.api.call(verb::RUN_SHOW, &request).await.ok()
     }
 
     /// Only the orchestrator knows which id an un-keyed start was given. The same request sent again starts nothing and
@@ -92,7 +107,7 @@ impl Asked {
 mod tests {
     use async_nats::jetstream;
     use futures_util::StreamExt as _;
-    use knarr_schemas::body::RunSummary;
+    use knarr_schemas::body::{RunAttempt, RunSummary};
     use knarr_schemas::header;
     use serde_json::json;
 
@@ -110,6 +125,8 @@ mod tests {
                 status: if closed { "completed" } else { "running" }.to_owned(),
                 started_at: chrono::DateTime::UNIX_EPOCH,
                 closed_at: closed.then_some(chrono::DateTime::UNIX_EPOCH),
+                attempt: None,
+                retried_by: None,
             },
             definition: String::new(),
             seq: 1,
@@ -191,6 +208,52 @@ mod tests {
                 (AnswerStage::Closed, Some("completed"))
             );
             assert_eq!(answer.output, Some(json!(7)));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_end_of_a_run_that_is_tried_again_is_that_of_its_last_attempt() {
+        let attempt = |number: u32, retried: bool| {
+            let mut shown = run("r-1", true);
+            shown.run.run_id = Uuid::from_u128(u128::from(number));
+            shown.run.retried_by = retried.then(|| Uuid::from_u128(u128::from(number) + 1));
+            if number > 1 {
+                shown.request_id = None;
+                shown.run.attempt = Some(RunAttempt {
+                    number,
+                    most: Some(3),
+                    first: Some(Uuid::from_u128(1)),
+                    begins_at: chrono::DateTime::UNIX_EPOCH,
+                });
+            }
+            if retried {
+                shown.run.status = "compensated".to_owned();
+                shown.output = None;
+            }
+            shown
+        };
+        let open = |mut shown: RunDescription| {
+            shown.run.closed_at = None;
+            shown.run.status = "running".to_owned();
+            shown
+        };
+        // By the id: the second one waits, and its first was started by this request; then the third has completed.
+        let keyed = vec![
+            open(attempt(2, false)),
+            attempt(1, true),
+            attempt(2, true),
+            attempt(1, true),
+            attempt(3, false),
+        ];
+        // By the run that was started.
+        let unkeyed = vec![attempt(1, true), attempt(2, true), attempt(3, false)];
+        let (keyed, unkeyed) = tokio::join!(start(Some("o-1"), keyed), start(None, unkeyed));
+        for answer in [keyed.unwrap(), unkeyed.unwrap()] {
+            assert_eq!(answer.status.as_deref(), Some("completed"));
+            assert_eq!(
+                (answer.run_id, answer.output),
+                (Some(Uuid::from_u128(3)), Some(json!(7)))
+            );
         }
     }
 }

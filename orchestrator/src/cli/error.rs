@@ -8,7 +8,7 @@ use knarr_schemas::code::{self as wire, Code};
 use crate::api::client::CallError;
 use crate::api::command::{AnswerError, CommandError};
 use crate::cli::again::Again;
-use crate::cli::code;
+use crate::cli::{code, operator_code, output};
 use crate::config::ConfigError;
 use crate::dev::DevError;
 use crate::server::ServerError;
@@ -24,6 +24,8 @@ pub enum Exit {
     Usage = 2,
     /// NATS, the orchestrator or PostgreSQL is not there, or did not answer.
     Environment = 3,
+    /// A signal has ended it, as shells report that.
+    Interrupted = 130,
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -125,6 +127,35 @@ impl CliError {
         };
         let message = format!("the message is stored, but: {error}");
         Self::new(Exit::Environment, code, message).in_doubt(again)
+    }
+
+    /// As [`Self::unanswered`], of a run whose end was waited for.
+    pub fn not_closed(error: &AnswerError, again: &Again) -> Self {
+        let AnswerError::TimedOut(limit) = error else {
+            return Self::unanswered(error, again);
+        };
+        let limit = output::span(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let mut body = code::NO_ANSWER.error(format!(
+            "the start is stored, but the run has not closed within {limit}"
+        ));
+        body.remedy = "It goes on without being waited for: see `knarr list` and `knarr show`, or wait longer with \
+                       --timeout, for the same request id waits for the same run."
+            .to_owned();
+        let error = Self {
+            exit: Exit::Environment,
+            body: Some(body),
+        };
+        error.in_doubt(again)
+    }
+
+    /// The end of a run was waited for until a signal came. `look` is the command that shows the run.
+    pub fn left(look: &str, again: &Again) -> Self {
+        let message = "interrupted while waiting; the start is stored, and the run goes on";
+        let mut error = Self::new(Exit::Interrupted, &operator_code::LEFT, message);
+        if let Some(body) = &mut error.body {
+            body.remedy = format!("Look at it with `{look}`.");
+        }
+        error.in_doubt(again)
     }
 
     fn in_doubt(mut self, again: &Again) -> Self {

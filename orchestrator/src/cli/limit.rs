@@ -8,7 +8,7 @@ use crate::cli::again::Again;
 use crate::cli::cancel::OperationArgs;
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
-use crate::cli::start;
+use crate::cli::{bulk, start};
 use crate::config::streams::ByteSize;
 
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub async fn run(args: LimitArgs, globals: &Globals) -> Result<(), CliError> {
         // Three numbers always serialise.
         body: serde_json::to_vec(&limits).unwrap_or_default().into(),
         request_id,
-        by: args.operation.by,
+        by: Some(args.operation.by.unwrap_or_else(bulk::whoami)),
         reason: args.operation.reason,
         ..OperatorCommand::default()
     };

@@ -87,20 +87,29 @@ pub async fn run(args: ListArgs, globals: &Globals) -> Result<(), CliError> {
 }
 
 pub fn render(runs: &[RunSummary], look: &Look) -> String {
-    let mut table = output::table(look, &["WORKFLOW ID", "STATUS", "WORKFLOW", "AGE", "TOOK", "RUN ID"]);
+    let again = runs.iter().any(|run| run.attempt.is_some());
+    let mut heads = vec!["WORKFLOW ID", "STATUS", "WORKFLOW", "AGE", "TOOK", "RUN ID"];
+    heads.extend(again.then_some("ATTEMPT"));
+    let mut table = output::table(look, &heads);
     for run in runs {
         let took = run.closed_at.map_or_else(
             || "-".to_owned(),
             |closed| output::span((closed - run.started_at).num_milliseconds()),
         );
-        table.add_row([
+        let mut row = vec![
             comfy_table::Cell::new(output::cut(&run.workflow_id, 60)),
             output::status_cell(look, &run.status),
             comfy_table::Cell::new(format!("{} v{}", run.workflow, run.version)),
             comfy_table::Cell::new(output::age(look, run.started_at)),
             comfy_table::Cell::new(took),
             comfy_table::Cell::new(run.run_id.to_string()),
-        ]);
+        ];
+        let attempt = run.attempt.as_ref().map(|attempt| match run.closed_at {
+            None => format!("{}{}", attempt.number, output::begins(look, attempt.begins_at)),
+            Some(_) => attempt.number.to_string(),
+        });
+        row.extend(again.then(|| comfy_table::Cell::new(attempt.unwrap_or_default())));
+        table.add_row(row);
     }
     output::table_text(&table, 0)
 }
@@ -108,6 +117,8 @@ pub fn render(runs: &[RunSummary], look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
+
+    use knarr_schemas::body::RunAttempt;
 
     use super::*;
 
@@ -123,6 +134,8 @@ mod tests {
             status: status.into(),
             started_at: now - TimeDelta::seconds(age),
             closed_at: took.map(|ms| now - TimeDelta::seconds(age) + TimeDelta::milliseconds(ms)),
+            attempt: None,
+            retried_by: None,
         };
         let runs = [
             run(3, "order-17", "running", 4, None),
@@ -135,5 +148,46 @@ mod tests {
             now,
         };
         insta::assert_snapshot!("list", render(&runs, &look));
+    }
+
+    #[test]
+    fn attempts_have_a_column_where_there_are_any() {
+        let now = Utc.timestamp_opt(1_795_000_000, 0).unwrap();
+        let run = |n: u128, attempt: Option<(u32, i64)>, closed: bool| RunSummary {
+            namespace: "default".into(),
+            workflow_id: "order-1".into(),
+            run_id: Uuid::from_u128(n),
+            workflow: "order".into(),
+            version: 2,
+            status: if closed { "compensated" } else { "running" }.into(),
+            started_at: now - TimeDelta::seconds(9),
+            closed_at: closed.then_some(now),
+            attempt: attempt.map(|(number, begins_in)| RunAttempt {
+                number,
+                most: None,
+                first: None,
+                begins_at: now + TimeDelta::seconds(begins_in),
+            }),
+            retried_by: None,
+        };
+        let look = Look {
+            color: false,
+            width: None,
+            now,
+        };
+        let list = render(
+            &[
+                run(3, Some((3, 12)), false),
+                run(2, Some((2, -40)), true),
+                run(1, None, true),
+            ],
+            &look,
+        );
+        let lines: Vec<&str> = list.lines().map(str::trim_end).collect();
+        assert!(lines[0].ends_with("ATTEMPT"), "{list}");
+        assert!(lines[1].ends_with("3, begins in 12s"), "{list}");
+        assert!(lines[2].ends_with("  2"), "{list}");
+        assert!(lines[3].ends_with(&Uuid::from_u128(1).to_string()), "{list}");
+        assert!(!render(&[run(1, None, true)], &look).contains("ATTEMPT"));
     }
 }

@@ -50,7 +50,7 @@ pub mod trigger;
 pub mod update;
 pub mod verify;
 
-use error::CliError;
+use error::{CliError, Exit};
 use globals::Globals;
 
 /// A durable saga orchestrator over NATS and PostgreSQL.
@@ -167,9 +167,14 @@ impl Cli {
 
 /// Runs a command and reports how it ended.
 pub async fn run(cli: Cli) -> ExitCode {
-    match execute(cli).await {
-        (_, Ok(())) => ExitCode::SUCCESS,
-        (globals, Err(error)) => report(&error, &globals),
+    let (globals, result) = execute(cli).await;
+    match (result, output::cut_short()) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(why)) => {
+            let message = format!("the output could not be written: {why}");
+            report(&CliError::new(Exit::Environment, &code::OUTPUT_CUT, message), &globals)
+        }
+        (Err(error), _) => report(&error, &globals),
     }
 }
 
@@ -242,6 +247,33 @@ mod parsing {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        fn check(command: &clap::Command, path: &str) {
+            for argument in command.get_arguments().filter(|it| !it.is_hide_set()) {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{path} {}", argument.get_id());
+            }
+            for sub in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        check(&Cli::command(), "knarr");
+    }
+
+    /// Clap breaks longer lines, and the example of a file in them.
+    #[test]
+    fn examples_of_files_are_not_broken() {
+        let mut cli = Cli::command();
+        let test = cli.find_subcommand_mut("test").unwrap();
+        let help = test.get_after_long_help().unwrap().to_string();
+        let long: Vec<_> = help
+            .lines()
+            .filter(|line| line.starts_with(' ') && line.len() > 80)
+            .collect();
+        assert_eq!(long, [""; 0]);
     }
 
     #[test]

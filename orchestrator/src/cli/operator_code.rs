@@ -15,6 +15,9 @@ codes! {
     INTERRUPTED = "KN0403", "interrupted",
         "The command was interrupted before this was asked.",
         "Repeat it with the same --request-id, which changes nothing about what was done.";
+    LEFT = "KN0404", "left",
+        "The command was interrupted while it waited for the end of a run; the run goes on.",
+        "Look at it with `knarr show`, or wait again with the same --request-id, which starts nothing.";
 }
 
 #[cfg(test)]

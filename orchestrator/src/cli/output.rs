@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color, ContentArrangement, Table};
@@ -10,12 +11,27 @@ use serde::Serialize;
 
 use crate::cli::globals::Look;
 
-/// Data goes to stdout; whoever closed it (`| head`) has seen enough.
+/// Why data could not be written, of the first time.
+static CUT: OnceLock<String> = OnceLock::new();
+
+/// Data goes to stdout.
 pub fn print(text: &str) {
-    let mut out = anstream::stdout().lock();
+    if let Err(error) = put(&mut anstream::stdout().lock(), text) {
+        let _ = CUT.set(error.to_string());
+    }
+}
+
+/// Whether something was printed that did not arrive, as on a disk that is full, and why.
+pub fn cut_short() -> Option<&'static str> {
+    CUT.get().map(String::as_str)
+}
+
+/// Whoever closed the other end (`| head`) has seen enough.
+fn put(out: &mut impl std::io::Write, text: &str) -> std::io::Result<()> {
     let newline = if text.ends_with('\n') { "" } else { "\n" };
-    if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
-        // Nobody reads on: nothing is left to tell anyone.
+    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -60,11 +76,33 @@ pub fn table_text(table: &Table, indent: usize) -> String {
     let mut out = String::new();
     let pad = " ".repeat(indent);
     for line in table.to_string().lines() {
-        let line = line.trim_end();
-        // The preset puts one blank before the first column.
-        let _ = writeln!(out, "{pad}{}", line.strip_prefix(' ').unwrap_or(line));
+        let _ = writeln!(out, "{pad}{}", flush(line));
     }
     out
+}
+
+/// Without the one blank that the preset puts before the first column, and those behind the last; both may stand inside of
+/// a colour.
+fn flush(line: &str) -> String {
+    let visible = |c: &str| !c.starts_with('\u{1b}');
+    let mut pieces: Vec<&str> = Vec::new();
+    let mut rest = line;
+    while let Some(at) = rest.find('\u{1b}') {
+        let end = rest[at..].find('m').map_or(rest.len(), |length| at + length + 1);
+        pieces.extend([&rest[..at], &rest[at..end]]);
+        rest = &rest[end..];
+    }
+    pieces.push(rest);
+    if let Some(first) = pieces.iter_mut().find(|piece| visible(piece) && !piece.is_empty()) {
+        *first = first.strip_prefix(' ').unwrap_or(first);
+    }
+    for piece in pieces.iter_mut().rev().filter(|piece| visible(piece)) {
+        *piece = piece.trim_end();
+        if !piece.is_empty() {
+            break;
+        }
+    }
+    pieces.concat()
 }
 
 pub fn status_cell(look: &Look, status: &str) -> Cell {
@@ -159,13 +197,22 @@ pub fn until(look: &Look, at: DateTime<Utc>) -> String {
     }
 }
 
+/// `, begins in 4s`; nothing once the moment has passed.
+pub fn begins(look: &Look, at: DateTime<Utc>) -> String {
+    match at > look.now {
+        true => format!(", begins {}", until(look, at)),
+        false => String::new(),
+    }
+}
+
 /// A time of day in UTC, to the millisecond; where the day matters it is in the heading.
 pub fn clock(at: DateTime<Utc>) -> String {
     at.format("%H:%M:%S%.3f").to_string()
 }
 
+/// To the second, in the form that every command takes a time in.
 pub fn moment(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// One line of JSON, cut at `limit` characters.
@@ -242,6 +289,48 @@ mod tests {
         for (ms, text) in cases {
             assert_eq!(span(ms), text);
         }
+    }
+
+    #[test]
+    fn moments_are_told_as_they_are_taken() {
+        let at = DateTime::from_timestamp_micros(1_795_000_000_250_000).unwrap();
+        assert_eq!(moment(at), "2026-11-18T11:06:40Z");
+        assert_eq!(moment(at).parse::<DateTime<Utc>>().unwrap().timestamp(), at.timestamp());
+    }
+
+    #[test]
+    fn columns_stand_under_their_headings_in_colour_as_well() {
+        let mut look = Look {
+            color: false,
+            width: None,
+            now: DateTime::UNIX_EPOCH,
+        };
+        let text = |look: &Look| {
+            let mut table = table(look, &["ID", "STATUS", "LAST"]);
+            table.add_row([Cell::new("order-17"), status_cell(look, "running"), Cell::new("x")]);
+            table.add_row([Cell::new("o"), status_cell(look, "new"), Cell::new("")]);
+            table_text(&table, 2)
+        };
+        let plain = text(&look);
+        look.color = true;
+        let colored = text(&look);
+        assert!(colored.contains('\u{1b}'), "{colored}");
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_a_closed_pipe_is_not() {
+        struct Out(std::io::ErrorKind);
+        impl std::io::Write for Out {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(put(&mut Out(std::io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(put(&mut Out(std::io::ErrorKind::StorageFull), "text").is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct ReplayArgs {
 }
 
 pub fn run(args: &ReplayArgs, globals: &Globals) -> Result<(), CliError> {
-    let name = args.file.display();
+    let name = called(&args.file);
     let unreadable = |reason: String| {
         CliError::new(
             Exit::Usage,
@@ -67,6 +67,14 @@ pub fn run(args: &ReplayArgs, globals: &Globals) -> Result<(), CliError> {
     }
 }
 
+fn called(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        "<stdin>".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 fn render(report: &Report, definition: Option<&Path>, look: &Look) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -88,7 +96,7 @@ fn render(report: &Report, definition: Option<&Path>, look: &Look) -> String {
         }
         Definition::Same => {}
         Definition::Other => {
-            let name = definition.map(|path| path.display().to_string()).unwrap_or_default();
+            let name = definition.map(called).unwrap_or_default();
             let _ = writeln!(out, "  {name} is not the definition that the run began with");
         }
     }

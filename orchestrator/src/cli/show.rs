@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use comfy_table::Cell;
 use knarr_schemas::api::{LedgerEntry, LimitUsage, RunDescription, RunName, RunTurn, ShowRun, verb};
+use knarr_schemas::body::RunAttempt;
 use uuid::Uuid;
 
 use crate::cli::error::CliError;
@@ -76,6 +77,12 @@ fn summary(out: &mut String, description: &RunDescription, look: &Look) {
     };
     field("run", run.run_id.to_string());
     field("started", output::moment(run.started_at));
+    if let Some(attempt) = &run.attempt {
+        field("attempt", attempt_text(attempt, look));
+    }
+    if let Some(next) = run.retried_by {
+        field("next", format!("tried again as {next}"));
+    }
     if let Some(input) = &description.input {
         field("input", output::short_json(input, 200));
     }
@@ -106,6 +113,12 @@ fn summary(out: &mut String, description: &RunDescription, look: &Look) {
     if let Some(wake_at) = description.wake_at.filter(|_| run.closed_at.is_none()) {
         field("next look", output::until(look, wake_at));
     }
+}
+
+/// `3 of 5, begins in 12 s`
+fn attempt_text(attempt: &RunAttempt, look: &Look) -> String {
+    let of = attempt.most.map_or(String::new(), |most| format!(" of {most}"));
+    format!("{}{of}{}", attempt.number, output::begins(look, attempt.begins_at))
 }
 
 /// What it waits for before it begins, and who else does.
@@ -364,6 +377,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_attempt_says_which_it_is_and_when_it_begins() {
+        let mut description = running();
+        description.run.attempt = Some(RunAttempt {
+            number: 3,
+            most: Some(5),
+            first: None,
+            begins_at: look().now + TimeDelta::seconds(12),
+        });
+        let shown = render(&description, &look());
+        assert!(shown.contains("attempt     3 of 5, begins in 12s\n"), "{shown}");
+        description.run.attempt = Some(RunAttempt {
+            number: 2,
+            most: None,
+            first: None,
+            begins_at: look().now - TimeDelta::seconds(12),
+        });
+        description.run.retried_by = Some(Uuid::from_u128(8));
+        let shown = render(&description, &look());
+        assert!(shown.contains("attempt     2\n"), "{shown}");
+        assert!(
+            shown.contains(&format!("next        tried again as {}\n", Uuid::from_u128(8))),
+            "{shown}"
+        );
+        assert!(
+            !render(&running(), &look()).contains("attempt  "),
+            "nothing is said of the first"
+        );
+    }
+
     fn running() -> RunDescription {
         let now = look().now;
         let timeout = FailureBody {
@@ -383,6 +426,8 @@ mod tests {
                 status: "running".into(),
                 started_at: now - TimeDelta::seconds(45),
                 closed_at: None,
+                attempt: None,
+                retried_by: None,
             },
             definition: "ab".repeat(32),
             seq: 5,

@@ -8,7 +8,7 @@ use crate::cli::again::Again;
 use crate::cli::cancel::OperationArgs;
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
-use crate::cli::start;
+use crate::cli::{bulk, start};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -50,7 +50,7 @@ pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
         name: args.name,
         body: start::read_input(args.body.as_deref())?,
         request_id,
-        by: args.operation.by,
+        by: Some(args.operation.by.unwrap_or_else(bulk::whoami)),
         reason: args.operation.reason,
         start_workflow: args.start,
         start_input,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use knarr_schemas::body::{Answer, AnswerStage};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::client::ApiClient;
 use crate::api::command::{AnswerWanted, StartCommand};
@@ -15,14 +16,15 @@ use crate::cli::code;
 use crate::cli::ending::{self, Asked};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, Look};
-use crate::cli::output;
+use crate::cli::{interrupt, output};
 
 /// Longest wait for a run to close, unless --timeout says otherwise.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 started (with --wait: completed), 1 refused or not completed, 2 wrong usage, 3 NATS or orchestrator missing.
+Exit status: 0 started (with --wait: completed), 1 refused or not completed, 2 wrong usage, 3 NATS or orchestrator missing,
+130 interrupted while waiting for the end of the run, which goes on.
 
 Examples:
   knarr start order --id order-17 --input '{\"items\": [1, 2]}'
@@ -119,6 +121,8 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
     let again = Again::start(&args, globals, &request_id);
     let connection = globals.connect().await?;
     let commander = connection.commander(globals);
+    // From before the start is sent: whoever is interrupted is told that there is a run.
+    let interrupted = (args.wait == Wait::Closed).then(interrupt::token);
     let mut stored = commander
         .start(command.clone())
         .await
@@ -137,11 +141,24 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
                 commander,
                 command,
             };
-            ending::of_run(&mut stored, limit, &asked).await
+            tokio::select! {
+                answer = ending::of_run(&mut stored, limit, &asked) => answer,
+                () = cancelled(interrupted) => return Err(CliError::left(&Again::look(&args, globals), &again)),
+            }
         }
     };
-    let answer = answer.map_err(|error| CliError::unanswered(&error, &again))?;
+    let answer = answer.map_err(|error| match args.wait {
+        Wait::Closed => CliError::not_closed(&error, &again),
+        Wait::Stored | Wait::Started => CliError::unanswered(&error, &again),
+    })?;
     finish(&answer, globals)
+}
+
+async fn cancelled(interrupted: Option<CancellationToken>) {
+    match interrupted {
+        Some(token) => token.cancelled_owned().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Prints an answer and turns it into the status of the process.

@@ -24,7 +24,7 @@ use crate::cli::{check, code, findings, junit, output};
                   what happens meanwhile (signals, a cancellation), and what is expected: status, output, steps, undos, \
                   ledger, emitted events, time taken.",
     after_help = "Examples:\n  knarr test order.test.yaml\n  knarr test *.test.yaml --junit report.xml\n  knarr test order.test.yaml --case 'without stock'\n\n\
-                  Exit status: 0 every case passed, 1 one did not, or a file has errors, 2 a file cannot be read.",
+                  Exit status: 0 every case passed, 1 one did not, or a file has errors, 2 a file cannot be read, or no case is named so.",
     after_long_help = LONG_HELP
 )]
 pub struct TestArgs {
@@ -47,41 +47,51 @@ pub struct TestArgs {
 
 const LONG_HELP: &str = "\
 A test file:
-  definition: order.yaml          # beside it; by default the one it is named like
-  input: { customer: c-1 }        # of every case that gives none; so are mocks and children
-  mocks:                          # by activity, or by step: its id, path, lines[0].reserve, undo payment
+  definition: order.yaml          # beside it; else the one it is named like
+  input: { customer: c-1 }        # of every case that gives none;
+                                  # so are mocks and children
+  mocks:                          # by activity, or by step: its id, its path,
+                                  # lines[0].reserve, undo payment
     create-order: { result: { order_id: o-1 }, after: 2s }
-    process-payment: [{ fail: busy }, { result: null }]     # attempt by attempt, the last one goes on
-    reserve-inventory: { fail: { type: sold_out, message: gone, retryable: false, not_done: true, retry_after: 1s } }
+    # attempt by attempt, the last one goes on:
+    process-payment: [{ fail: busy }, { result: null }]
+    reserve-inventory:
+      fail: { type: sold_out, message: gone, retryable: false, not_done: true }
+    # of a failure also retry_after: 1s
     send-mail: timeout            # or { unknown: crashed }, { retry_later: 5s }
-    pack: { result: \"${ input.sku }\", when_cancelled: stops }   # sees its input, and task.attempt
-  children: { travel: { result: null, undo: { refuse: too late } } }     # or { fail: x }, { refuse: why }
+    # sees its input, and task.attempt:
+    pack: { result: \"${ input.sku }\", when_cancelled: stops }
+  children:                       # or { fail: x }, { refuse: why }
+    travel: { result: null, undo: { refuse: too late } }
   cases:
     - name: without stock, the payment is given back
       start: 2026-01-31T09:00:00Z
       events:                     # at times from the start
         - { at: 10s, signal: approve, body: { by: eve } }
-        - { at: 1h, cancel: why } # or terminate; for what is parked: retry (with input), skip, mark_done
+        - { at: 1h, cancel: why } # or terminate; for what is parked:
+                                  # retry (with input), skip, mark_done
       expect:                     # what is not named may be anything
         status: compensated
         output: null
-        error: { step: stock, type: sold_out, message: gone }       # message: a part of it
-        steps: [create_order, payment, stock]                       # begun, in order; also skipped, parked
+        error: { step: stock, type: sold_out, message: gone }  # a part of it
+        steps: [create_order, payment, stock]   # begun, in order
+        # also skipped, parked
         undos: [payment, create_order]
         attempts: { payment: 2 }
         inputs: { payment: { order_id: o-1 }, undo payment: { order_id: o-1 } }
         ledger: { create_order: done, payment: done, stock: dormant }
         vars: { seen: true }
         emitted: [{ subject: shop.done, body: null }]
-        took: { at_least: 1s, at_most: 2s }                         # or 1s; virtual time
-        # next_input: of continue_as_new; rejected: part of why the input was refused
+        took: { at_least: 1s, at_most: 2s }     # or 1s; virtual time
+        # next_input: of continue_as_new
+        # rejected: part of why the input was refused
 
 Examples:
   knarr test order.test.yaml
   knarr test *.test.yaml --junit report.xml
   knarr test order.test.yaml --case 'without stock'
 
-Exit status: 0 every case passed, 1 one did not, or a file has errors, 2 a file cannot be read.";
+Exit status: 0 every case passed, 1 one did not, or a file has errors, 2 a file cannot be read, or no case is named so.";
 
 /// What became of one file.
 #[derive(Debug, Serialize)]
@@ -102,6 +112,12 @@ pub fn run(args: &TestArgs, globals: &Globals) -> Result<(), CliError> {
             Some(report) => reports.push(report),
             None => broken = true,
         }
+    }
+    if let Some(text) = &args.case
+        && !broken
+        && reports.iter().all(|report| report.cases.is_empty())
+    {
+        return Err(CliError::usage(format!("no case has `{text}` in its name")));
     }
     if let Some(path) = &args.junit {
         std::fs::write(path, junit::report(&reports)).map_err(|error| {
@@ -299,6 +315,31 @@ mod tests {
             cases: file.cases.iter().map(|case| play(&plan, case)).collect(),
             text,
         }]
+    }
+
+    /// As in a pipeline whose case was renamed.
+    #[test]
+    fn a_filter_that_fits_no_case_is_no_success() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = "workflow: w\nversion: 1\ndefaults: { queue: q, start_to_close: 5s }\n";
+        std::fs::write(
+            dir.path().join("w.yaml"),
+            format!("{head}steps: [ {{ a: {{ set: {{ x: 1 }} }} }} ]\n"),
+        )
+        .unwrap();
+        let file = dir.path().join("w.test.yaml");
+        std::fs::write(&file, "cases: [ { name: it works, expect: { status: completed } } ]\n").unwrap();
+        let test = |case: &str| {
+            use clap::Parser as _;
+            let line = ["knarr", "test", file.to_str().unwrap(), "--case", case];
+            let cli = crate::cli::Cli::try_parse_from(line).unwrap();
+            match &cli.command {
+                crate::cli::Command::Test(args) => run(args, &cli.globals),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(test("works"), Ok(()));
+        assert_eq!(test("wroks").unwrap_err().exit, Exit::Usage);
     }
 
     const CASES: &str = r#"

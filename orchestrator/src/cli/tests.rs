@@ -114,6 +114,95 @@ async fn the_status_of_a_start_is_that_of_its_run() {
     // Un-keyed starts are not answered by this stand-in.
     let unanswered = knarr(&url, &["--timeout", "50ms", "start", "order"]).await;
     assert_eq!(end(unanswered), ("KN0347".to_owned(), 3));
+    // Whose end was waited for, it has been started and goes on.
+    let waiting = ["--timeout", "1s", "start", "order", "--wait", "--request-id", "r-9"];
+    let body = knarr(&url, &waiting).await.unwrap_err().body.unwrap();
+    assert_eq!(body.code, "KN0347");
+    assert_eq!(
+        body.message,
+        "the start is stored, but the run has not closed within 1s (request id r-9)"
+    );
+    assert!(
+        body.remedy.starts_with("It goes on without being waited for"),
+        "{body:?}"
+    );
+}
+
+/// The environment variable that makes the test below wait for a run, as the process that is interrupted.
+const WAITS_AT: &str = "KNARR_TEST_WAITS_AT";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_interrupted_while_waiting_is_told_that_the_run_goes_on() {
+    let start = ["start", "order", "--id", "o-1", "--wait", "--request-id", "r-1"];
+    if let Ok(url) = std::env::var(WAITS_AT) {
+        let line = [&["knarr", "--nats-url", &url], &start[..]].concat();
+        let (globals, result) = execute(Cli::try_parse_from(line).unwrap()).await;
+        let error = result.unwrap_err();
+        report(&error, &globals);
+        std::process::exit(error.exit as i32);
+    }
+    let server = TestServer::start();
+    let url = server.url();
+    let nats = async_nats::connect(&url).await.unwrap();
+    let config = jetstream::stream::Config {
+        name: "KNARR_IN".to_owned(),
+        subjects: vec!["knarr.run.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream::new(nats.clone()).create_stream(config).await.unwrap();
+    let mut starts = nats.subscribe("knarr.run.>").await.unwrap();
+    nats.flush().await.unwrap();
+    let name = "cli::tests::who_is_interrupted_while_waiting_is_told_that_the_run_goes_on";
+    let waiting = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(WAITS_AT, &url)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    starts.next().await.unwrap();
+    let pid = nix::unistd::Pid::from_raw(waiting.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let ended = waiting.wait_with_output().await.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    for part in [
+        "error[KN0404]: interrupted while waiting; the start is stored, and the run goes on (request id r-1)",
+        "show o-1`.",
+        "--request-id=r-1",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_says_who_asks_for_it() {
+    let server = TestServer::start();
+    let url = server.url();
+    let nats = async_nats::connect(&url).await.unwrap();
+    // Whoever listens is no log: nothing is acknowledged.
+    let mut messages = nats.subscribe("knarr.>").await.unwrap();
+    nats.flush().await.unwrap();
+    let who = bulk::whoami();
+    for line in [
+        &["cancel", "o-1"][..],
+        &["terminate", "o-1", "--yes"],
+        &["signal", "o-1", "paid"],
+        &["limit", "raise", "o-1", "--events", "100000"],
+        &["schedule", "create", "nightly", "--workflow", "order", "--every", "1h"],
+        &["schedule", "pause", "nightly"],
+        &["schedule", "delete", "nightly", "--yes"],
+        &["trigger", "pause", "order/paid"],
+    ] {
+        for (by, expected) in [(&[][..], who.as_str()), (&["--by", "ann"], "ann")] {
+            let line = [&["--timeout", "50ms"], line, by].concat();
+            assert_eq!(end(knarr(&url, &line).await).0, "KN0346", "{line:?}");
+            let headers = messages.next().await.unwrap().headers.unwrap();
+            assert_eq!(headers.get(header::BY).unwrap().as_str(), expected, "{line:?}");
+        }
+    }
 }
 
 /// A message whose acknowledgement is lost may be stored: what is printed must lead back to the same request.

@@ -110,6 +110,15 @@ impl Timeline {
         output::table_text(&table, 0)
     }
 
+    /// Moments in events are microseconds since 1970.
+    fn moment(&self, body: &Value, name: &str, before: &str) -> String {
+        body.get(name)
+            .and_then(Value::as_i64)
+            .and_then(DateTime::<Utc>::from_timestamp_micros)
+            .map(|at| format!("{before}{}", self.time(at)))
+            .unwrap_or_default()
+    }
+
     /// The day where it is not that of the start.
     fn time(&self, at: DateTime<Utc>) -> String {
         match self.started {
@@ -206,25 +215,26 @@ impl Timeline {
                 Tone::Plain,
                 "its outcome comes later".into(),
             ),
-            "withdrawal_requested" => line(
-                "taken back".into(),
-                Tone::Attention,
-                format!("no worker took it in time ({})", text("timeout")),
-            ),
+            "withdrawal_requested" => {
+                let why = match text("timeout").as_str() {
+                    "not_needed" => "not needed any more, unless a worker has it".to_owned(),
+                    timeout => format!("no worker took it in time ({timeout})"),
+                };
+                line("taken back".into(), Tone::Attention, why)
+            }
             "task_withdrawn" => line(format!("{noun} not begun{nth}"), Tone::Bad, failure(body)),
             "schedule_to_close_passed" => line("out of time".into(), Tone::Bad, failure(body)),
             "timeout_voided" => line("timeout void".into(), Tone::Plain, "the run only goes forward".into()),
             "task_abandoned" => line("abandoned".into(), Tone::Attention, "its worker is left alone".into()),
             "task_lost" => line(format!("{noun} lost{nth}"), Tone::Bad, failure(body)),
             "task_cancelled" => line(format!("{noun} stopped by worker"), Tone::Attention, String::new()),
-            "task_deferred" => line(
-                "still running".into(),
-                Tone::Plain,
-                moment(body, "until", "asked again at "),
-            ),
+            "task_deferred" => {
+                let detail = self.moment(body, "until", "asked again at ");
+                line("still running".into(), Tone::Plain, detail)
+            }
             "retry_scheduled" => {
                 let attempt = number("attempt").unwrap_or_default();
-                let at = moment(body, "at", " at ");
+                let at = self.moment(body, "at", " at ");
                 line("retry waits".into(), Tone::Plain, format!("attempt {attempt}{at}"))
             }
             "step_failed" => {
@@ -303,12 +313,54 @@ impl Timeline {
                 let status = text("status");
                 line(format!("run {status}"), Tone::Attention, String::new())
             }
+            "run_retried" => {
+                let attempt = body.get("attempt").unwrap_or(&Value::Null);
+                let number = attempt.get("number").and_then(Value::as_u64).unwrap_or_default();
+                let most = attempt.get("most").and_then(Value::as_u64);
+                let of = most.map_or(String::new(), |most| format!(" of {most}"));
+                let at = self.moment(attempt, "begins_at", ", begins at ");
+                line(
+                    "run tried again".into(),
+                    Tone::Attention,
+                    format!("attempt {number}{of}{at}"),
+                )
+            }
+            "run_admitted" if text("to") == "pause" => line("attempt begins".into(), Tone::Plain, String::new()),
+            "retry_waived" => line("not tried again".into(), Tone::Attention, operation),
             "run_terminated" => line("run terminated".into(), Tone::Bad, operation),
-            other => line(
-                output::cut(&other.replace('_', " "), 40),
-                Tone::Plain,
-                output::short_json(body, DETAIL),
-            ),
+            "signal_received" => {
+                let detail = [text("name"), value("body"), operation];
+                let detail = detail.into_iter().filter(|part| !part.is_empty());
+                line(
+                    "signal received".into(),
+                    Tone::Plain,
+                    detail.collect::<Vec<_>>().join("  "),
+                )
+            }
+            "signal_awaited" => {
+                let until = self.moment(body, "due", ", until ");
+                line(
+                    "signal awaited".into(),
+                    Tone::Plain,
+                    format!("{}{until}", text("signal")),
+                )
+            }
+            "signal_taken" => line("signal taken".into(), Tone::Plain, String::new()),
+            "signal_timed_out" => line("no signal in time".into(), Tone::Attention, String::new()),
+            "timer_set" => line("waits".into(), Tone::Plain, self.moment(body, "due", "until ")),
+            "step_passed" => line("passed".into(), Tone::Plain, String::new()),
+            "step_completed" => line("completed".into(), Tone::Good, value("output")),
+            "emitted" => {
+                let detail = format!("{}  {}", text("subject"), value("body"));
+                line("emitted".into(), Tone::Plain, detail.trim_end().to_owned())
+            }
+            "error_caught" => line("caught".into(), Tone::Attention, failure(body)),
+            "scope_failed" => line("scope failed".into(), Tone::Bad, failure(body)),
+            "iteration_started" => {
+                let index = number("index").unwrap_or_default();
+                line("iteration started".into(), Tone::Plain, format!("[{index}]"))
+            }
+            other => line(output::cut(&other.replace('_', " "), 40), Tone::Plain, rest(body)),
         }
     }
 
@@ -375,13 +427,24 @@ fn operation(body: &Value) -> String {
     output::cut(&parts.join(": "), DETAIL)
 }
 
-/// Moments in events are microseconds since 1970.
-fn moment(body: &Value, name: &str, before: &str) -> String {
-    body.get(name)
-        .and_then(Value::as_i64)
-        .and_then(DateTime::<Utc>::from_timestamp_micros)
-        .map(|at| format!("{before}{}", output::clock(at)))
-        .unwrap_or_default()
+/// What there is no line of its own for, without what stands in another column.
+fn rest(body: &Value) -> String {
+    match body {
+        Value::Null => String::new(),
+        Value::Object(fields) => {
+            let fields: serde_json::Map<_, _> = fields
+                .iter()
+                .filter(|(name, _)| *name != "step")
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            if fields.is_empty() {
+                String::new()
+            } else {
+                output::short_json(&Value::Object(fields), DETAIL)
+            }
+        }
+        other => output::short_json(other, DETAIL),
+    }
 }
 
 #[cfg(test)]
@@ -467,6 +530,69 @@ mod tests {
         }
         insta::assert_snapshot!("timeline", timeline.render(&look(false)));
         assert!(timeline.render(&look(true)).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn that_a_run_is_tried_again_is_told() {
+        let attempt = json!({"number": 2, "most": 3, "first": "a", "begins_at": 1_795_000_012_000_000_i64});
+        let mut timeline = Timeline::default();
+        for (seq, event) in [
+            json!({"run_closed": {"status": "compensated"}}),
+            json!({"run_retried": {"successor": "b", "attempt": attempt}}),
+            json!({"run_admitted": {"to": "pause"}}),
+            json!({"retry_waived": {"operation": {"by": "ann", "reason": "enough"}}}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            timeline.add(&transition(u32::try_from(seq).unwrap(), 0, &[event]));
+        }
+        let told = timeline.render(&look(false));
+        for words in [
+            "run compensated",
+            "run tried again",
+            "attempt 2 of 3, begins at 11:06:52.000",
+            "attempt begins",
+            "not tried again",
+            "by ann: enough",
+        ] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_waits_says_for_what_and_until_when() {
+        let mut timeline = Timeline::default();
+        let due = 1_795_000_000_000_000_i64 + 86_400_000_000;
+        timeline.add(&transition(
+            1,
+            0,
+            &[
+                json!({"run_started": {"workflow": "order", "version": 3}}),
+                json!({"signal_awaited": {"step": "approval", "signal": "approve", "due": due}}),
+            ],
+        ));
+        let operation = json!({"request_id": "r-1", "by": "eve"});
+        timeline.add(&transition(
+            2,
+            50,
+            &[
+                json!({"signal_received": {"name": "approve", "body": {"ok": true}, "operation": operation}}),
+                json!({"signal_taken": {"step": "approval", "signal": 1}}),
+                json!({"iteration_started": {"step": "poll", "index": 2}}),
+                json!({"timer_set": {"step": "pause", "due": 1_795_000_002_050_000_i64}}),
+            ],
+        ));
+        timeline.add(&transition(
+            3,
+            2_050,
+            &[
+                json!({"step_passed": {"step": "pause"}}),
+                json!({"emitted": {"step": "tell", "subject": "shop.done", "body": 1}}),
+                json!({"scope_undone": {"step": "try_it"}}),
+            ],
+        ));
+        insta::assert_snapshot!("timeline_of_waiting", timeline.render(&look(false)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use knarr_core::ids::RunId;
 use knarr_core::json;
 use knarr_core::run::input::Input;
-use knarr_core::run::{self, Event, State, Transition};
+use knarr_core::run::{self, Event, State, Transition, error_type};
 use knarr_core::schedule::state::ScheduleEvent;
 use knarr_core::time::Timestamp;
 
@@ -163,6 +163,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let closes = row.closed_at.is_none() && state.closed_at().is_some();
         if closes {
             row.closed_at = state.closed_at();
+            row.retried_by = state.retried_by().map(|(run, _)| run);
             live.closed_in = self.building.number;
             let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
             if self.in_line.is_for(row.partition, &key) {
@@ -189,7 +190,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             row.wake_at = wake;
         }
         changed |= closes || write;
-        if let Some(wake) = wake
+        if let Some(wake) = live.wakes_at()
             && live.alarm.is_none_or(|alarm| wake < alarm)
             && self.alarms.set(wake, run_id, now)
         {
@@ -267,12 +268,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
 fn count_events(state: &State, events: &[Event]) {
     for event in events {
         match event {
-            Event::TaskTimedOut { .. }
-            | Event::TaskWithdrawn { .. }
-            | Event::ScheduleToClosePassed { .. }
-            | Event::RunTimedOut { .. } => metrics::counter!(metric::TIMEOUTS).increment(1),
+            Event::TaskTimedOut { .. } | Event::ScheduleToClosePassed { .. } | Event::RunTimedOut { .. } => {
+                metrics::counter!(metric::TIMEOUTS).increment(1)
+            }
+            Event::TaskWithdrawn { error, .. } if *error.error_type == *error_type::TIMEOUT => {
+                metrics::counter!(metric::TIMEOUTS).increment(1);
+            }
             Event::Schedule(event) => count_schedule(event),
             Event::Trigger(event) => triggers::count(event),
+            Event::RunRetried { .. } => metrics::counter!(metric::RUNS_RETRIED).increment(1),
             Event::UndoParked { .. } => metrics::counter!(metric::UNDO_PARKED).increment(1),
             Event::RunParked { .. } | Event::StepParked { .. } => warnings::count_parked(state, event),
             _ => {}

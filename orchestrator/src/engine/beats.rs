@@ -5,19 +5,20 @@
 //! this replica could hear, and nobody is silent before the bus has answered a question that was asked after the last beat was
 //! due: while it cannot be reached, no beat can be heard.
 //!
-//! **Invariant:** beats are no events by themselves. Core is handed the last of them before a deadline, and before an outcome
-//! that another attempt may follow, and records what decides something.
+//! **Invariant:** beats are no events by themselves. Core is handed the last of a task before an outcome that another attempt may
+//! follow, and where it says that the task has begun; those of tasks at work go along with a wake-up, and move a deadline in
+//! memory alone. Core records what decides something.
 //! **Invariant:** the last beats of a run outlive its stay in memory; where too many were left behind to be kept, nobody counts
 //! as silent from before that.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use knarr_core::ids::{RunId, TaskNo};
 use knarr_core::json;
-use knarr_core::run::State;
 use knarr_core::run::input::{self, Input, TaskOutcome, WorkerError};
+use knarr_core::run::{Known, OpenTask, State};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
 use knarr_schemas::code;
@@ -69,8 +70,20 @@ impl Beat {
         }
     }
 
+    fn said(&self, detailed: bool) -> input::Beat {
+        input::Beat {
+            began: self.began,
+            at: self.at,
+            details: self.details.clone().filter(|_| detailed),
+        }
+    }
+
     pub(super) fn task(&self) -> TaskNo {
         self.task
+    }
+
+    pub(super) fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// An upper estimate of its memory, in bytes.
@@ -194,8 +207,37 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// Tells core what was last heard of the run's workers.
-    pub(super) fn hand_in_beats(&mut self, run_id: RunId) -> Applied {
+    /// The last beats of workers that are known to be at work, and not known to be silent.
+    pub(super) fn heard(&self, run_id: RunId) -> BTreeMap<TaskNo, input::Beat> {
+        let detailed = self.may_store(format::SECOND);
+        let Some(live) = self.live.get(run_id).filter(|live| !live.beats.is_empty()) else {
+            return BTreeMap::new();
+        };
+        let of_task: HashMap<TaskNo, &Beat> = live.beats.iter().map(|beat| (beat.task, beat)).collect();
+        let at_work = live.state.open_tasks().filter(|view| is_at_work(view.open));
+        let heard = at_work.filter_map(|view| {
+            let beat = of_task.get(&view.open.task)?;
+            Some((view.open.task, beat.said(detailed)))
+        });
+        heard.collect()
+    }
+
+    /// Tells core of workers that have begun, or speak again.
+    pub(super) fn hand_in_news(&mut self, run_id: RunId) -> Applied {
+        let Some(live) = self.live.get(run_id).filter(|live| !live.beats.is_empty()) else {
+            return Applied::Nothing;
+        };
+        let news = live.state.open_tasks().filter(|view| !is_at_work(view.open));
+        let news: HashSet<TaskNo> = news.map(|view| view.open.task).collect();
+        self.hand_in_beats(run_id, |task| news.contains(&task))
+    }
+
+    /// Tells core what was last heard of a task's worker.
+    pub(super) fn hand_in_beat(&mut self, run_id: RunId, task: TaskNo) -> Applied {
+        self.hand_in_beats(run_id, |of| of == task)
+    }
+
+    fn hand_in_beats(&mut self, run_id: RunId, which: impl Fn(TaskNo) -> bool) -> Applied {
         // Of workers an older replica knows that they have begun.
         let detailed = self.may_store(format::SECOND);
         let Some(live) = self.live.get_mut(run_id) else {
@@ -206,13 +248,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let state = &live.state;
         live.beats.retain(|beat| state.is_open(beat.task));
-        let beats = live.beats.iter().map(|beat| Input::Heartbeat {
+        let beats = live.beats.iter().filter(|beat| which(beat.task));
+        let beats = beats.map(|beat| Input::Heartbeat {
             task: beat.task,
-            beat: input::Beat {
-                began: beat.began,
-                at: beat.at,
-                details: beat.details.clone().filter(|_| detailed),
-            },
+            beat: beat.said(detailed),
         });
         for input in beats.collect::<Vec<_>>() {
             if matches!(self.apply(run_id, input), Applied::Panicked) {
@@ -224,7 +263,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// The task's message is let go of; its worker promises nothing any more.
     pub(super) fn left(&mut self, run_id: RunId, task: TaskNo) -> Applied {
-        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+        if matches!(self.hand_in_beat(run_id, task), Applied::Panicked) {
             return Applied::Panicked;
         }
         if !self.may_store(format::SECOND) {
@@ -294,7 +333,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             Some(_) => {}
         }
-        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+        if matches!(self.hand_in_beat(run_id, task), Applied::Panicked) {
             return Applied::Panicked;
         }
         self.forget_beat(run_id, task);
@@ -325,6 +364,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let since = partition.map(|partition| Timestamp(partition.grace_until.0.saturating_sub(grace)));
         since.map_or(Timestamp::MAX, |since| since.max(self.pulses.forgot_at))
     }
+}
+
+fn is_at_work(open: &OpenTask) -> bool {
+    open.known == Known::Started && open.silent_at.is_none()
 }
 
 /// *later*, as a replica that does not know the word counts it.

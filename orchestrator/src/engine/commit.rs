@@ -199,18 +199,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn publication_ended(&mut self, published: Published) {
         failpoint::pass(Stage::Acknowledged);
         self.restore_queues(published.missing);
-        if !self.recovering {
-            // If the word is lost with the memory, the run asks again.
-            let words = published.withdrawn.into_iter();
-            let words = words.map(|(run_id, task, withdrawn)| JobKind::Withdrawn {
-                run_id,
-                task,
-                withdrawn,
-            });
-            self.direct.extend(words.map(Job::internal));
+        if let Some(commit) = published.commit {
+            self.offers.was_published(commit);
         }
+        self.withdraw_soon(published.withdrawals);
         let Some(commit) = published.commit else { return };
-        self.offers.was_published(commit);
         if published.held.is_empty() && published.unpublishable.is_empty() && published.continues.is_empty() {
             match published.left {
                 Left::Nothing => self.published.push(commit),

@@ -1,4 +1,5 @@
-//! Continuing as new: the successor of a run that has closed so is started before anything else for its workflow id.
+//! Continuing as new, and trying again: the successor of a run that has closed so is started before anything else for its
+//! workflow id.
 //!
 //! It is a function of the closed state, with a fixed run id, so that it may be tried again. In the ordinary course it opens
 //! in the batch after the one in which its predecessor closes, before any other input: one statement must not close and
@@ -36,7 +37,7 @@ enum Successor {
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
-    /// The run has closed as continued as new in the batch that is being built.
+    /// The run has closed as continued as new, or is tried again, in the batch that is being built.
     pub(super) fn continues(&mut self, run_id: RunId) {
         self.continuing.insert(run_id, 0);
     }

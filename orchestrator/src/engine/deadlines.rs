@@ -146,7 +146,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     continue;
                 }
                 live.alarm = None;
-                match live.state.wake_at() {
+                match live.wakes_at() {
                     Some(wake) if wake > now && live.row.wake_at.is_none_or(|stored| stored > now) => {
                         if self.alarms.set(wake, run_id, now) {
                             live.alarm = Some(wake);
@@ -166,7 +166,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// What is due in a run happens, as far as the log has been read.
     pub(super) fn wake(&mut self, run_id: RunId) -> Applied {
         let now = self.clock.now();
-        if matches!(self.hand_in_beats(run_id), Applied::Panicked) {
+        if matches!(self.hand_in_news(run_id), Applied::Panicked) {
             return Applied::Panicked;
         }
         // What its queues have delivered is asked first: a task that may lie in its queue is not late.
@@ -181,7 +181,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let still_due = self
             .live
             .get(run_id)
-            .is_some_and(|live| live.state.wake_at().is_some_and(|wake| wake <= now));
+            .is_some_and(|live| live.wakes_at().is_some_and(|wake| wake <= now));
         if still_due {
             self.wait_at_gate(run_id, now);
         } else {

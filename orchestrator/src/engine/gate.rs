@@ -136,7 +136,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             _ => Timestamp(i64::MIN),
         };
-        let due = live.state.wake_at().unwrap_or(now);
+        // With what was heard of workers: what is stored of their beats lies in the past, and any answer would be young enough.
+        let due = live.wakes_at().unwrap_or(now);
         let known = self.gate.delivered.get(&live.row.namespace);
         let mut delivered_to = BTreeMap::new();
         for queue in live.state.overdue_queues(now) {
@@ -155,6 +156,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             log_read_to,
             delivered_to,
             listening_since: self.listening_since(live.row.partition),
+            heard: self.heard(run_id),
         })
     }
 

@@ -169,6 +169,7 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         refuse_control_characters(headers)?;
+        refuse_start_delay(headers)?;
         let workflow = subject
             .name
             .and_then(|name| knarr_schemas::subject::decode_token(name).ok())
@@ -371,6 +372,14 @@ pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal
             &code::BAD_HEADER,
             format!("`{name}` contains a control character"),
         )),
+    }
+}
+
+/// A run that was meant to begin later must not begin at once.
+pub(super) fn refuse_start_delay(headers: &Headers) -> Result<(), Refusal> {
+    match bus::header(headers, header::START_DELAY) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(&code::START_DELAY, code::START_DELAY.cause)),
     }
 }
 

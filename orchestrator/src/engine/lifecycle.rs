@@ -27,12 +27,12 @@ pub(super) fn tell(state: &State, run: &RunRef, transition: &Transition, into: &
     }
     let before = into.len();
     let turns = run::turns(state, transition);
-    let told = turns.iter().filter_map(|turn| message(run, turn));
+    let told = turns.iter().filter_map(|turn| message(run, turn, state.attempt()));
     into.extend(told.map(|message| Publication::OfRun(run.run_id, message)));
     into.len() > before
 }
 
-fn message(run: &RunRef, turn: &Turn) -> Option<Outgoing> {
+fn message(run: &RunRef, turn: &Turn, attempt: u32) -> Option<Outgoing> {
     let kind = if turn.started { "started" } else { turn.status.as_str() };
     let workflow = run.workflow.as_str();
     let subject = subject::event(run.namespace.as_str(), workflow, &run.workflow_id_token, kind).ok()?;
@@ -57,6 +57,7 @@ fn message(run: &RunRef, turn: &Turn) -> Option<Outgoing> {
         output,
         output_bytes,
         continued_by: turn.successor.map(|run| run.0),
+        attempt: (attempt > 1).then_some(attempt),
     };
     let headers: Headers = [
         (header::NATS_MSG_ID, id.clone()),

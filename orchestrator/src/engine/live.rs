@@ -1,6 +1,7 @@
 //! Runs in memory, and what is known of workflow ids: bounded, least recently used out, never one that an uncommitted
 //! batch has touched.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -67,6 +68,19 @@ impl Live {
             used: 0,
         }
     }
+
+    /// Its earliest deadline, with what was heard of its workers since it was stored. Most of them beat without a timeout that
+    /// depends on it.
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        if self.beats.is_empty() {
+            return self.state.wake_at();
+        }
+        let heard: OnceCell<HashMap<TaskNo, Timestamp>> = OnceCell::new();
+        self.state.wake_if(|task| {
+            let heard = heard.get_or_init(|| self.beats.iter().map(|beat| (beat.task(), beat.at())).collect());
+            heard.get(&task).copied()
+        })
+    }
 }
 
 /// A workflow id within its namespace.
@@ -113,10 +127,11 @@ impl IdInfo {
         self.open().or_else(|| self.newest_closed())
     }
 
-    /// Its newest run, if that has closed as continued as new and no successor is known.
+    /// Its newest run, if that has closed as continued as new or is tried again, and no successor is known.
     pub(super) fn continued(&self) -> Option<RunId> {
         let closed = self.newest_closed().filter(|_| self.open().is_none())?;
-        (closed.row.status == "continued_as_new").then_some(closed.row.run_id)
+        let goes_on = closed.row.status == "continued_as_new" || closed.row.retried_by.is_some();
+        goes_on.then_some(closed.row.run_id)
     }
 
     /// The run that has closed since this was first sent, and may have taken it, where another is open.

@@ -12,6 +12,7 @@ use super::job::{Job, JobKind, Verb};
 use super::live::{IdKey, Live};
 use super::message::receiver_of;
 use super::outgoing::RunRef;
+use super::places::GrantedPlace;
 use super::refusal::Refusal;
 use super::report::Done;
 use super::run_loop::Loop;
@@ -75,6 +76,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 .is_none()
         {
             wanted.version(&verb.namespace, workflow, *version);
+            job.asked_in = next;
+        }
+        if let JobKind::Schedule(schedule) = &job.kind
+            && let Some((workflow, version)) = schedule.command.starts()
+            && job.asked_in.is_none_or(|fetch| fetch > done)
+            && self
+                .definitions
+                .resolve(&schedule.namespace, workflow, version)
+                .is_none()
+        {
+            wanted.definitions();
+            if let Some(version) = version {
+                wanted.version(&schedule.namespace, workflow, version);
+            }
             job.asked_in = next;
         }
         match &job.kind {
@@ -230,6 +245,25 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !live.contains(lacked) && !self.absent.contains_key(&lacked) && !deferral.holds(lacked) {
                     wanted.run(lacked);
                     job.asked_run = next;
+                }
+            }
+            // Nobody is there who asked for a place: whoever has the id may have it.
+            JobKind::Answered { run_id, .. }
+                if self.absent.get(run_id) == Some(&Absent::Missing) && GrantedPlace::of(job).is_some() =>
+            {
+                let Some(key) = GrantedPlace::of(job).map(|place| place.key()) else {
+                    return;
+                };
+                match open_run(&key) {
+                    None => {
+                        wanted.open_run(&key);
+                        (job.asked_in, job.asked_run) = (next, next);
+                    }
+                    Some(Some(run)) if !self.absent.contains_key(&run) && !deferral.holds(run) => {
+                        wanted.run(run);
+                        job.asked_run = next;
+                    }
+                    Some(_) => {}
                 }
             }
             JobKind::Answered { run_id, .. }

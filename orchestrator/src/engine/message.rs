@@ -1,6 +1,6 @@
 //! Messages between runs: to whom they go, and what is answered where nobody is there.
 //!
-//! What a run that has closed as continued as new has not answered is for its successor.
+//! What a run that has closed as continued as new, or is tried again, has not answered is for its successor.
 //!
 //! **Invariant:** the answer to a message is a function of the receiver's committed state, or, where there is no receiver, of
 //! there being none; a repeat of the message is answered the same, or decided anew.
@@ -178,8 +178,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .resolve(&request.namespace, &start.workflow, start.version);
         let class = self.definitions.namespace(&request.namespace);
         let (Some(plan), Some(class)) = (plan, class) else {
-            let message = format!("`{}` is not registered in `{}`", start.workflow, request.namespace);
-            self.answer_message(request, &Answer::refused(Reason::UnknownWorkflow, &message));
+            let missing = self.not_there(&request.namespace, &start.workflow, start.version);
+            self.answer_message(request, &Answer::refused(Reason::UnknownWorkflow, &missing.message));
             return self.message_taken(&job);
         };
         let child = message::child_start(&request.from, request.number, &request.workflow_id, start);

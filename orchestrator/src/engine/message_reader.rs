@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
 use super::job_reader::{
-    JobReader, operation, priority, refuse_control_characters, refuse_task_headers, request_id, traceparent,
+    JobReader, operation, priority, refuse_control_characters, refuse_start_delay, refuse_task_headers, request_id,
+    traceparent,
 };
 use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
@@ -24,6 +25,7 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         refuse_control_characters(headers)?;
+        refuse_start_delay(headers)?;
         let name = subject
             .name
             .and_then(|name| decode_token(name).ok())

@@ -42,6 +42,7 @@ mod operator_reader;
 mod outgoing;
 mod partitions;
 mod perform;
+mod places;
 mod poison;
 mod publication;
 mod queue_limits;
@@ -69,6 +70,7 @@ mod verb;
 mod warnings;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod wire;
+mod withdrawals;
 
 #[cfg(test)]
 mod tests;

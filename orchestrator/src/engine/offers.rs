@@ -252,6 +252,8 @@ struct Lane {
     /// What is being offered, and which runs of it could not be read before.
     trying: Vec<(Owing, BTreeSet<RunId>)>,
     under_way: bool,
+    /// The number of what is being offered.
+    number: u64,
     width: usize,
     pause: Duration,
     pauses: (Duration, Duration),
@@ -272,6 +274,7 @@ impl Lane {
             order: VecDeque::new(),
             trying: Vec::new(),
             under_way: false,
+            number: 0,
             width: WIDEST,
             pause: pauses.0,
             pauses,
@@ -311,6 +314,8 @@ pub(super) struct Offers {
     /// ones.
     late: HashMap<Option<Namespace>, Timestamp>,
     runs: usize,
+    /// How often something was offered again.
+    begun: u64,
     /// Runs that could not be read, and of how many commits that waits.
     unreadable: HashMap<RunId, usize>,
 }
@@ -364,6 +369,16 @@ impl Offers {
     pub(super) fn published_to(&self) -> Timestamp {
         let first = self.publishing.values().min();
         first.map_or(Timestamp::MAX, |began| Timestamp(began.0.saturating_sub(1)))
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// The first of those that are being offered again now.
+    pub(super) fn oldest_under_way(&self) -> Option<u64> {
+        let lanes = self.lanes.values().filter(|lane| lane.under_way);
+        lanes.map(|lane| lane.number).min()
     }
 
     fn went_out_late(&mut self, owing: Owing, now: Timestamp) {
@@ -435,7 +450,8 @@ impl Offers {
         let Some(lane) = self.lanes.get_mut(name) else {
             return Vec::new();
         };
-        lane.under_way = true;
+        self.begun += 1;
+        (lane.under_way, lane.number) = (true, self.begun);
         let count = lane.width.min(lane.order.len());
         let mut taken = Vec::with_capacity(count);
         for commit in lane.order.drain(..count) {

@@ -13,6 +13,7 @@ use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
 use knarr_core::run::message::{self, Recipient, Sender};
 use knarr_core::run::{State, Update};
+use knarr_core::time::Timestamp;
 use knarr_schemas::body::{
     Answer, AnswerStage, CancelTasks, Confirmation, FailureBody, RunMessage, RunMessageAnswer, SendingRun,
 };
@@ -106,13 +107,15 @@ impl Publication {
     }
 }
 
-/// A task that nobody took in time.
-#[derive(Debug)]
+/// A task that nobody took in time, or that is not needed any more.
+#[derive(Debug, Clone)]
 pub(super) struct Withdrawal {
     pub(super) run: Arc<RunRef>,
     pub(super) task: TaskNo,
     pub(super) queue: QueueName,
     pub(super) subject: String,
+    /// When it was offered.
+    pub(super) since: Timestamp,
 }
 
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
@@ -133,13 +136,19 @@ pub(super) fn publications(
                     dispatch: Box::new(dispatch),
                 });
             }
-            Effect::Withdraw { queue, activity, task } => {
+            Effect::Withdraw {
+                queue,
+                activity,
+                task,
+                since,
+            } => {
                 let subject = task_subject(run, (&queue, &activity), task, true);
                 into.push(Publication::Withdraw(Withdrawal {
                     run: Arc::clone(run),
                     task,
                     queue,
                     subject,
+                    since,
                 }));
             }
             Effect::CancelTask { queue, task } => {
@@ -504,7 +513,11 @@ pub(super) fn dead_letter(message: &LogMessage, refusal: &Refusal) -> Outgoing {
             header::NATS_MSG_ID.into(),
             format!("{}#{sequence}", message.cursor.stream),
         ),
-        (header::ORIGINAL_SUBJECT.into(), message.subject.clone()),
+        // Where it was sent to, and may be sent to again.
+        (
+            header::ORIGINAL_SUBJECT.into(),
+            subject::published(&message.subject).into_owned(),
+        ),
         (header::ORIGINAL_SEQUENCE.into(), sequence.to_string()),
     ];
     let original = (&message.headers, &message.payload);

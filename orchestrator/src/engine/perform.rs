@@ -11,6 +11,7 @@ use super::apply::Applied;
 use super::job::{HandedIn, Job, JobKind, Origin};
 use super::look_up::Absent;
 use super::outgoing;
+use super::places::GrantedPlace;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
@@ -109,6 +110,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     match self.absent.get(&run_id) {
                         None => return Step::Lacks(Box::new(job)),
                         Some(Absent::Missing) => {
+                            if let Some(place) = GrantedPlace::of(&job) {
+                                return self.place_of_absent(job, place);
+                            }
                             let refusal = Refusal::new(&code::UNKNOWN_RUN, format!("there is no run {run_id}"));
                             self.run_is_absent(&job, run_id, &refusal);
                         }
@@ -158,7 +162,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         count_result(&origin, &outcome);
                         // What its heartbeats said is the next attempt's.
                         if !matches!(outcome, TaskOutcome::Completed { .. })
-                            && matches!(self.hand_in_beats(run_id), Applied::Panicked)
+                            && matches!(self.hand_in_beat(run_id, task), Applied::Panicked)
                         {
                             return self.poison(poison);
                         }
@@ -188,7 +192,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             JobKind::Wake { .. } => self.wake(run_id),
             JobKind::Read { read, .. } => self.read(run_id, read),
             JobKind::Answered { number, answer, .. } => self.apply(run_id, Input::MessageAnswered { number, answer }),
-            JobKind::TaskLost { task, .. } => match self.hand_in_beats(run_id) {
+            JobKind::TaskLost { task, .. } => match self.hand_in_beat(run_id, task) {
                 Applied::Panicked => Applied::Panicked,
                 _ => self.apply(run_id, Input::TaskLost { task }),
             },
@@ -272,7 +276,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 }
 
 /// The run that an answer was sent to.
-fn sender(run: RunId, answer: &LogMessage) -> Option<Sender> {
+pub(super) fn sender(run: RunId, answer: &LogMessage) -> Option<Sender> {
     match parse_log_subject(&answer.subject).ok()? {
         LogSubject::Run(subject) => Some(Sender {
             run,

@@ -11,7 +11,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use knarr_core::ids::{Namespace, RunId, TaskNo};
 use knarr_core::run::{self, Transition};
 use knarr_schemas::body::{Confirmation, ConfirmedResult};
@@ -36,8 +35,6 @@ use crate::telemetry::span::SpanSink;
 /// Offers of a message before its commit waits with the others: with the pauses between them, a second and a half.
 const ROUNDS: u32 = 6;
 
-/// Tasks of a commit that are taken out of their queues at a time.
-const WITHDRAWN_ABREAST: usize = 16;
 /// What is loaded to be offered again at any moment, over all commits, in bytes; a run that is larger is loaded by itself.
 pub(super) const LOADED_TO_OFFER: usize = 16 << 20;
 /// What is loaded and offered in one go.
@@ -57,8 +54,8 @@ pub(super) struct Published {
     pub(super) missing: HashSet<Namespace>,
     /// Runs whose successors are owed.
     pub(super) continues: Vec<RunId>,
-    /// Tasks that were to be taken out of their queues, and whether they were.
-    pub(super) withdrawn: Vec<(RunId, TaskNo, bool)>,
+    /// Tasks that are to be taken out of their queues.
+    pub(super) withdrawals: Vec<Withdrawal>,
     /// Runs that could not be read before, and whose they are: what they owe has gone out late.
     pub(super) readable: Vec<(RunId, Namespace)>,
 }
@@ -82,7 +79,7 @@ impl Published {
             left,
             missing,
             continues,
-            withdrawn,
+            withdrawals,
             readable,
         } = more;
         self.held.extend(held);
@@ -90,7 +87,7 @@ impl Published {
         self.left.add(left);
         self.missing.extend(missing);
         self.continues.extend(continues);
-        self.withdrawn.extend(withdrawn);
+        self.withdrawals.extend(withdrawals);
         self.readable.extend(readable);
     }
 
@@ -103,7 +100,7 @@ impl Published {
             left,
             missing: HashSet::new(),
             continues: Vec::new(),
-            withdrawn: Vec::new(),
+            withdrawals: Vec::new(),
             readable: Vec::new(),
         }
     }
@@ -177,7 +174,7 @@ impl<B: Bus> Publisher<B> {
             left: Left::Nothing,
             missing: HashSet::new(),
             continues,
-            withdrawn: Vec::new(),
+            withdrawals,
             readable: Vec::new(),
         };
         let mut pause = Duration::from_millis(50);
@@ -259,31 +256,8 @@ impl<B: Bus> Publisher<B> {
                 pause *= 2;
             }
         }
-        self.withdraw(withdrawals, &mut published).await;
         failpoint::pass(Stage::Published);
         Some(published)
-    }
-
-    /// Takes tasks out of their queues. Where a queue does not answer, it is asked again with the commit.
-    async fn withdraw(&self, withdrawals: Vec<Withdrawal>, published: &mut Published) {
-        let asked = withdrawals.into_iter().map(async |withdrawal| {
-            let Withdrawal {
-                run, queue, subject, ..
-            } = &withdrawal;
-            let withdrawn = self.bus.withdraw(&run.namespace, queue, subject).await;
-            (withdrawal, withdrawn)
-        });
-        let mut answers = futures_util::stream::iter(asked).buffer_unordered(WITHDRAWN_ABREAST);
-        while let Some((withdrawal, withdrawn)) = answers.next().await {
-            let (run_id, task) = (withdrawal.run.run_id, withdrawal.task);
-            match withdrawn {
-                Ok(withdrawn) => published.withdrawn.push((run_id, task, withdrawn)),
-                Err(error) => {
-                    tracing::debug!(%error, "a task is taken out of its queue later");
-                    published.left.add_runs([run_id]);
-                }
-            }
-        }
     }
 
     /// `None` for what is no message; none of these is among the offers.

@@ -33,6 +33,7 @@ use super::run_loop::Loop;
 use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
 use super::triggers::Triggers;
+use super::withdrawals::Withdrawals;
 use crate::bus::Bus;
 use crate::bus::inlet::Room;
 use crate::store::{Store, StoreError};
@@ -190,6 +191,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             published: Vec::new(),
             held: HashMap::new(),
             offers: Offers::default(),
+            withdrawals: Withdrawals::default(),
             continuing: HashMap::new(),
             owing_successors: HashMap::new(),
             given_up: HashSet::new(),

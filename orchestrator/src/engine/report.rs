@@ -10,6 +10,7 @@ use super::fetch::{Fetched, Loaded};
 use super::gate::HorizonAnswer;
 use super::look_up::Absent;
 use super::offers::{LaneName, Left};
+use super::outgoing::Withdrawal;
 use super::publication::Published;
 use super::run_loop::Loop;
 use super::triggers::Reading;
@@ -39,6 +40,8 @@ pub(super) enum Done {
         published: Option<Published>,
     },
     Offered(LaneName, Vec<Published>),
+    /// What became of tasks that were to be taken out of their queues; nothing where one did not answer.
+    Withdrawn(Vec<(Withdrawal, Option<bool>)>),
     QueuesRestored(Namespace),
     Kept {
         life: u64,
@@ -124,6 +127,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.publication_ended(published);
                 }
             }
+            Done::Withdrawn(answers) => self.withdrawn(answers),
             Done::Offered(lane, ended) => self.offered(&lane, ended),
             Done::QueuesRestored(namespace) => {
                 self.restoring.remove(&namespace);

@@ -41,6 +41,7 @@ use super::report::Done;
 use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
 use super::triggers::Triggers;
+use super::withdrawals::Withdrawals;
 use crate::bus::Bus;
 use crate::bus::inlet::{Admitted, Room};
 use crate::store::{Cluster, CommitId, Session, Store, StoreError};
@@ -111,6 +112,7 @@ pub(super) struct Loop<S, B> {
     pub(super) held: HashMap<CommitId, HeldCommit>,
     /// Commits of which something was not acknowledged.
     pub(super) offers: Offers,
+    pub(super) withdrawals: Withdrawals,
     /// Runs that have closed as continued as new, and the batch that starts their successor; 0 = none yet. They stay until
     /// that is committed.
     pub(super) continuing: HashMap<RunId, u64>,
@@ -235,6 +237,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.look_up();
             self.scan();
             self.offer_again();
+            self.withdraw();
         }
         if !self.recovering {
             self.commit();
@@ -275,6 +278,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         sooner(self.gate.next().filter(|at| *at > now));
         sooner(self.offers.next().filter(|at| *at > now));
+        sooner(self.withdrawals.next().filter(|at| *at > now));
         sooner(self.deferral.next().filter(|at| *at > now));
         if self.fetching.is_some() {
             sooner(Some(self.fetching_since + self.config.slow_look_up).filter(|at| *at > now));

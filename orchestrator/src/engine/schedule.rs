@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use knarr_core::ids::WorkflowName;
 use knarr_core::run::State;
 use knarr_core::run::input::{AnswerOn, Input, Operation, Start};
 use knarr_core::run::schedule::{self, schedule_of};
@@ -59,6 +60,16 @@ impl ActorCommand {
         .unwrap_or_default()
     }
 
+    /// What it says that occurrences are to start, where somebody says it by hand: the definition may follow.
+    pub(super) fn starts(&self) -> Option<(&WorkflowName, Option<u32>)> {
+        match self {
+            Self::Schedule(Command::Create(spec) | Command::Update(spec)) => {
+                Some((&spec.action.workflow, spec.action.version))
+            }
+            _ => None,
+        }
+    }
+
     /// The format level from which on every replica knows it.
     fn format(&self) -> i32 {
         match self {
@@ -88,6 +99,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn schedule(&mut self, job: Job, request: &ScheduleRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         if !self.live.ids.contains_key(&key) {
+            return Step::Lacks(Box::new(job));
+        }
+        // Before somebody is told that it is not registered, it has been looked for.
+        if self.starts_nothing(request).is_some() && !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
         let Some(info) = self.live.ids.get(&key) else {
@@ -146,6 +161,15 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
+    /// Why none of its occurrences could be started now.
+    fn starts_nothing(&self, request: &ScheduleRequest) -> Option<Refusal> {
+        let (workflow, version) = request.command.starts()?;
+        match self.definitions.resolve(&request.namespace, workflow, version) {
+            Some(_) => None,
+            None => Some(self.not_there(&request.namespace, workflow, version)),
+        }
+    }
+
     /// `Ok(None)` = core panicked.
     fn make_schedule(
         &mut self,
@@ -192,6 +216,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 let mut said = told(name, schedule, live.state.is_closed());
                 if let ActorCommand::Schedule(Command::Trigger { .. }) = request.command {
                     said["skipped"] = json!(skipped(schedule));
+                }
+                if let Some(missing) = self.starts_nothing(request) {
+                    let message = format!("{}; until it is, no occurrence is started", missing.message);
+                    said["warnings"] = json!([missing.code.error(message)]);
                 }
                 answer.output = Some(said);
             }

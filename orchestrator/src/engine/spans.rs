@@ -107,20 +107,25 @@ fn ended(attempt: Attempt, trace: RunTrace, to: Timestamp, outcome: &'static str
 }
 
 fn run(state: &State, trace: RunTrace, to: Timestamp) -> Ended {
+    // Each attempt of a run that is tried again is a run of its own, in the same trace.
+    let attempt = state
+        .attempt_made()
+        .map(|attempt| ("knarr.run_attempt", attempt.number.to_string()));
+    let attributes = [
+        ("knarr.namespace", state.namespace().to_string()),
+        ("knarr.workflow_id", state.workflow_id().to_string()),
+        ("knarr.run_id", state.run_id().to_string()),
+        ("knarr.workflow", state.workflow().to_string()),
+        ("knarr.version", state.version().to_string()),
+        ("knarr.status", state.status().as_str().to_owned()),
+    ];
     Ended {
         trace,
         whose: Whose::Run,
         name: state.workflow().to_string().into(),
         from: state.started_at(),
         to,
-        attributes: vec![
-            ("knarr.namespace", state.namespace().to_string()),
-            ("knarr.workflow_id", state.workflow_id().to_string()),
-            ("knarr.run_id", state.run_id().to_string()),
-            ("knarr.workflow", state.workflow().to_string()),
-            ("knarr.version", state.version().to_string()),
-            ("knarr.status", state.status().as_str().to_owned()),
-        ],
+        attributes: attributes.into_iter().chain(attempt).collect(),
         error: state.failure().map(said),
     }
 }

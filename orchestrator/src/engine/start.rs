@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
-use knarr_core::ids::{RunId, WorkflowId};
+use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::limit::PRIORITY;
-use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start};
+use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, Operation, Start, Terms};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{self};
 use knarr_core::time::Timestamp;
@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::apply::Applied;
 use super::job::{Conflict, Job, JobKind, Reuse, StartRequest, UnkeyedStart};
-use super::live::{IdKey, Live};
+use super::live::{IdInfo, IdKey, Live};
 use super::outgoing::{self, RunRef};
 use super::perform::{Step, unreadable};
 use super::poison::PoisonKey;
@@ -70,6 +70,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Verdict::ClosingNow => return Step::Blocked(Box::new(job)),
             Verdict::Refuse(refusal) => self.refuse(&job.origin, &refusal),
             Verdict::Repeat(row) | Verdict::UseExisting(row) => {
+                let Some(row) = self.last_attempt(&key, row) else {
+                    return Step::Lacks(Box::new(job));
+                };
                 let open = row.closed_at.is_none();
                 match &request.answer {
                     Some(AnswerRequest {
@@ -166,6 +169,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
         Step::Done
     }
 
+    /// The run whose end is that of this one, as far as it is open: who repeats a start waits for the last attempt. `None` = the
+    /// open run has to be loaded, which knows of which it is an attempt.
+    fn last_attempt(&self, key: &IdKey, row: RunRow) -> Option<RunRow> {
+        let open = self.live.ids.get(key).and_then(IdInfo::open);
+        let (Some(_), Some(open)) = (row.retried_by, open) else {
+            return Some(row);
+        };
+        match self.live.get(open.row.run_id) {
+            Some(live) if live.state.first_attempt() == row.run_id => Some(open.row.clone()),
+            None if !self.absent.contains_key(&open.row.run_id) => None,
+            _ => Some(row),
+        }
+    }
+
     fn verdict(&self, key: &IdKey, request: &StartRequest) -> Verdict {
         let Some(info) = self.live.ids.get(key) else {
             return Verdict::Fresh;
@@ -231,45 +248,51 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let start = start_of(request, RunId(uuid::Uuid::nil()));
         let now = self.clock.now();
         let queues = self.queue_limits.of(&request.namespace);
-        let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
-            run::start_within(self.config.run_limits, &plan, start, now, queues)
-        })) else {
+        let terms = self.terms();
+        let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start_within(terms, &plan, start, now, queues))) else {
             return Ok(false);
         };
         started?;
         Ok(true)
     }
 
+    /// What runs are begun under from now on.
+    fn terms(&self) -> Terms {
+        Terms {
+            limits: match self.may_store(format::SECOND) {
+                true => self.config.run_limits,
+                false => RunLimits::default(),
+            },
+            own_subjects: self.may_store(format::FOURTH),
+        }
+    }
+
     /// The definition that a start names, and the retention of its namespace.
     fn asked_for(&self, request: &StartRequest) -> Result<(Arc<Plan>, i16), Refusal> {
-        let Some(retention_class) = self.definitions.namespace(&request.namespace) else {
-            return Err(Refusal::new(
-                &code::UNKNOWN_NAMESPACE,
-                format!("there is no namespace `{}`", request.namespace),
-            ));
-        };
-        let Some(plan) = self
+        let plan = self
             .definitions
-            .resolve(&request.namespace, &request.workflow, request.version)
-        else {
-            return Err(match request.version {
-                Some(version) => Refusal::new(
-                    &code::UNKNOWN_VERSION,
-                    format!(
-                        "`{}` is not registered in version {version} in `{}`",
-                        request.workflow, request.namespace
-                    ),
-                ),
-                None => Refusal::new(
-                    &code::UNKNOWN_WORKFLOW,
-                    format!(
-                        "no definition `{}` is registered in `{}`",
-                        request.workflow, request.namespace
-                    ),
-                ),
-            });
-        };
-        Ok((plan, retention_class))
+            .resolve(&request.namespace, &request.workflow, request.version);
+        match (plan, self.definitions.namespace(&request.namespace)) {
+            (Some(plan), Some(retention_class)) => Ok((plan, retention_class)),
+            _ => Err(self.not_there(&request.namespace, &request.workflow, request.version)),
+        }
+    }
+
+    /// Which of them it is that is missing: the namespace, the definition, or the version of it.
+    pub(super) fn not_there(&self, namespace: &Namespace, workflow: &WorkflowName, version: Option<u32>) -> Refusal {
+        match version {
+            _ if self.definitions.namespace(namespace).is_none() => {
+                Refusal::new(&code::UNKNOWN_NAMESPACE, format!("there is no namespace `{namespace}`"))
+            }
+            Some(version) => Refusal::new(
+                &code::UNKNOWN_VERSION,
+                format!("`{workflow}` is not registered in version {version} in `{namespace}`"),
+            ),
+            None => Refusal::new(
+                &code::UNKNOWN_WORKFLOW,
+                format!("no definition `{workflow}` is registered in `{namespace}`"),
+            ),
+        }
     }
 
     /// Opens a run, whoever has asked for it. `Ok(false)` = core panicked.
@@ -289,14 +312,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let queued = start.queued;
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
-        let limits = match self.may_store(format::SECOND) {
-            true => self.config.run_limits,
-            false => RunLimits::default(),
-        };
+        let terms = self.terms();
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::tests::perhaps_panic_at_birth(&start);
-            run::start_within(limits, plan, start, now, queues)
+            run::start_within(terms, plan, start, now, queues)
         })) else {
             return Ok(false);
         };
@@ -322,6 +342,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
             request_id,
             search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
+            attempt: i32::try_from(state.attempt()).unwrap_or(i32::MAX),
+            begins_at: state.attempt_made().map(|attempt| attempt.begins_at),
+            retried_by: None,
         };
         if queued {
             self.in_line.add(partition, key.clone());
@@ -371,19 +394,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let plan = self
             .definitions
             .resolve(&request.namespace, &request.workflow, request.version)
-            .ok_or_else(|| {
-                let code = if self.definitions.namespace(&request.namespace).is_none() {
-                    &code::UNKNOWN_NAMESPACE
-                } else if request.version.is_some() {
-                    &code::UNKNOWN_VERSION
-                } else {
-                    &code::UNKNOWN_WORKFLOW
-                };
-                Refusal::new(
-                    code,
-                    format!("`{}` is not registered in `{}`", request.workflow, request.namespace),
-                )
-            })?;
+            .ok_or_else(|| self.not_there(&request.namespace, &request.workflow, request.version))?;
         let workflow_id = match (&request.workflow_id, &plan.id, &request.message_id) {
             (Some(id), ..) => id.clone(),
             (None, Some(expression), _) => workflow_id_of(expression, &request.input)

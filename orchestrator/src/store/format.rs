@@ -2,14 +2,14 @@
 //!
 //! | level | what it brought |
 //! |---|---|
-//! | 4 | queries of definitions, and handlers of signals and of updates |
+//! | 4 | retry of runs, and the attempts that come of it; what an undo that is parked means for the others, where its step says so; tasks with subjects of their own, which are taken out of their queue when they are not needed any more; queries of definitions, and handlers of signals and of updates |
 //! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!
 //! What a definition asks for is refused where it is registered, what somebody says of a run or a queue where it is taken: so
 //! nothing that comes of it is met later. Whoever adds to a stored format adds a level, and a row here.
 
-use knarr_core::definition::plan::{Activity, Call, Cancellation, NodeKind, Plan, Timeouts, Undo};
+use knarr_core::definition::plan::{Activity, Call, Cancellation, Node, NodeKind, Plan, Timeouts, Undo};
 
 /// The newest storage format that this binary can read. What it writes is of the cluster's level, which is raised once
 /// every session's binary can read more, and never falls.
@@ -19,12 +19,19 @@ pub const FORMAT_LEVEL: i32 = 4;
 pub const SECOND: i32 = 2;
 /// The same of the third.
 pub const THIRD: i32 = 3;
-/// The same of the fourth.
+/// And of the fourth.
 pub const FOURTH: i32 = 4;
 
 /// The level that definitions like this one, and what their runs store, belong to.
 pub fn of_plan(plan: &Plan) -> i32 {
-    if !plan.queries.is_empty() || !plan.handlers.is_empty() {
+    let halts = |node: &Node| match &node.kind {
+        NodeKind::Activity(activity) => match &activity.undo {
+            Undo::Compensate(call) => call.on_exhausted.is_some(),
+            Undo::ReadOnly | Undo::None { .. } => false,
+        },
+        _ => false,
+    };
+    if plan.retry.is_some() || !plan.queries.is_empty() || !plan.handlers.is_empty() || plan.nodes.iter().any(halts) {
         return FOURTH;
     }
     if plan.concurrency.is_some() || plan.priority.is_some() || !plan.triggers.is_empty() {
@@ -93,6 +100,14 @@ mod tests {
         assert_eq!(
             level("queries: { paid: steps.pay is defined }\n", "read_only: true"),
             FOURTH
+        );
+        assert_eq!(level("retry: { maximum_attempts: 2 }\n", "read_only: true"), FOURTH);
+        let halting = "compensate: { activity: refund, on_exhausted: halt }";
+        assert_eq!(level("", halting), FOURTH);
+        assert_eq!(
+            level("compensation: { on_exhausted: halt }\n", halting),
+            1,
+            "as it is anyway"
         );
         assert_eq!(level("schedule: { cron: '0 0 * * *' }\n", "read_only: true"), SECOND);
     }

@@ -36,6 +36,12 @@ pub struct RunRow {
     pub search_attributes: Option<String>,
     /// The output (JSON) of a completed run, or the failure (JSON) of any other closed one.
     pub outcome: Option<String>,
+    /// Counted from 1: each attempt of a run that is tried again is a run of its own.
+    pub attempt: i32,
+    /// Of an attempt that is not the first: not before.
+    pub begins_at: Option<Timestamp>,
+    /// The next attempt, of a run that has closed without success and is tried again.
+    pub retried_by: Option<RunId>,
 }
 
 impl RunRow {
@@ -53,7 +59,7 @@ impl RunRow {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunWrite {
     Insert(RunRow),
-    /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome.
+    /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome, retried_by.
     Update(RunRow),
     /// The same, and version and definition: the run has moved to another one.
     Migrate(RunRow),
@@ -91,6 +97,9 @@ impl RunWrite {
 
 /// The statuses of open runs (SEMANTICS §2.13); a store refuses others.
 pub const OPEN_STATUSES: [&str; 6] = ["queued", "waiting", "running", "compensating", "paused", "parked"];
+
+/// The statuses of runs that may be tried again.
+pub const RETRIED_STATUSES: [&str; 3] = ["failed", "compensated", "timed_out"];
 
 /// The statuses of a run that has closed and that its parent has undone later; its workflow id is free.
 pub const UNDONE_LATER_STATUSES: [&str; 2] = ["compensating", "parked"];

@@ -43,6 +43,7 @@ metrics_table! {
     TRANSITIONS = "knarr_transitions_total", Kind::Counter, Count, [], "Inputs applied to runs and committed.";
     RUNS_STARTED = "knarr_runs_started_total", Kind::Counter, Count, [], "Runs started.";
     RUNS_CLOSED = "knarr_runs_closed_total", Kind::Counter, Count, ["status"], "Runs closed, by `status`.";
+    RUNS_RETRIED = "knarr_runs_retried_total", Kind::Counter, Count, [], "Runs closed without success that are followed by another attempt; each attempt counts as started and closed.";
     COMMIT_SECONDS = "knarr_commit_seconds", Kind::Histogram(SECONDS), Seconds, [], "Time of one commit, as its caller sees it.";
     BATCH_TRANSITIONS = "knarr_batch_transitions", Kind::Histogram(COUNTS), Count, [], "Transitions in one commit.";
     COMMIT_ERRORS = "knarr_commit_errors_total", Kind::Counter, Count, ["kind"], "Commits that failed, by `kind`: bad_data, unknown or fenced.";

@@ -38,19 +38,21 @@ pub(crate) struct Progress {
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Details, as JSON, that no beat has carried yet.
-    unsent: Option<Bytes>,
+    /// The last details, as JSON.
+    details: Option<Bytes>,
+    /// No beat has carried them yet.
+    unsent: bool,
     /// Everything that was said, where a test wants to know.
     recorded: Option<Vec<Option<Bytes>>>,
 }
 
 impl Progress {
     pub(crate) fn recording() -> Self {
-        let recorded = Some(Vec::new());
-        let unsent = None;
-        Self {
-            said: Mutex::new(Said { unsent, recorded }),
-        }
+        let said = Said {
+            recorded: Some(Vec::new()),
+            ..Said::default()
+        };
+        Self { said: Mutex::new(said) }
     }
 
     /// A poisoned lock is as good as any: nothing in here can panic halfway.
@@ -64,17 +66,20 @@ impl Progress {
             recorded.push(details.clone());
         }
         if details.is_some() {
-            said.unsent = details;
+            (said.details, said.unsent) = (details, true);
         }
     }
 
     pub(crate) fn is_unsent(&self) -> bool {
-        self.said().unsent.is_some()
+        self.said().unsent
     }
 
-    /// What the next beat carries.
-    pub(crate) fn take(&self) -> Option<Bytes> {
-        self.said().unsent.take()
+    /// What the next beat carries: what was said before as well, for a beat may be lost, and a replica that takes over has heard
+    /// none.
+    pub(crate) fn to_send(&self) -> Option<Bytes> {
+        let mut said = self.said();
+        said.unsent = false;
+        said.details.clone()
     }
 
     pub(crate) fn recorded(&self) -> Vec<Option<Bytes>> {
@@ -252,4 +257,25 @@ pub(crate) fn millis(text: &str) -> Option<Duration> {
 
 pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_beat_carries_the_last_details() {
+        let progress = Progress::default();
+        assert_eq!((progress.is_unsent(), progress.to_send()), (false, None));
+        let details = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        progress.say(details("1"));
+        progress.say(details("2"));
+        // A beat without any takes nothing back.
+        progress.say(None);
+        assert!(progress.is_unsent());
+        for _ in 0..2 {
+            assert_eq!(progress.to_send(), details("2"));
+            assert!(!progress.is_unsent(), "it need not be hurried again");
+        }
+    }
 }

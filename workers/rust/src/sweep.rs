@@ -183,7 +183,7 @@ pub(crate) async fn beat(flight: &Flight, task: &TaskInfo, running: Duration, ev
         format!("{direct}.beat"),
         format!("{}.b.{}", flight.inbox, task.token),
         headers,
-        task.progress.take().unwrap_or_default(),
+        task.progress.to_send().unwrap_or_default(),
     );
     if let Some(Err(error)) = flight.offer(beat).await {
         tracing::debug!("a beat was not sent: {error}");

@@ -33,7 +33,6 @@ codes! {
     TOO_LARGE = "KN0102", "The document is too large, too deep, or expands to too much.", "Shorten it; a definition may have 256 KiB and 20,000 values after aliases.";
     SHAPE = "KN0103", "A value has the wrong type.", "Write a value of the type that is named.";
     UNKNOWN_KEY = "KN0104", "A key is not part of the language.", "Use the suggested key, or remove it.";
-    NOT_SUPPORTED = "KN0105", "The key is part of the language but not supported by this version.", "Remove it, or use a version of Knarr that supports it.";
     MISSING_KEY = "KN0106", "A required key is missing.", "Add it.";
     DUPLICATE_STEP = "KN0107", "Two steps have the same id.", "Rename one; step ids are unique in a definition.";
     DUPLICATE_KEY = "KN0108", "A key appears twice.", "Remove one of the two.";

@@ -16,6 +16,7 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "output",
         "search_attributes",
         "timeout",
+        "retry",
         "schedule",
         "concurrency",
         "priority",
@@ -25,8 +26,7 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "updates",
         "expr_version",
     ],
-)
-.later(&["retry"]);
+);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -38,10 +38,11 @@ pub(super) const DEFAULTS: Keys = Keys::new(
         "heartbeat",
         "cancellation",
         "retry",
+        "concurrency",
+        "priority",
         "compensate",
     ],
-)
-.later(&["priority", "concurrency"]);
+);
 
 pub(super) const DEFAULT_UNDO: Keys = Keys::new(
     "`defaults.compensate`",
@@ -52,9 +53,9 @@ pub(super) const DEFAULT_UNDO: Keys = Keys::new(
         "schedule_to_close",
         "heartbeat",
         "retry",
+        "on_exhausted",
     ],
-)
-.later(&["on_exhausted"]);
+);
 
 pub(super) const COMPENSATION: Keys = Keys::new("`compensation`", &["order", "on_exhausted"]);
 
@@ -169,9 +170,9 @@ pub(super) const COMPENSATE: Keys = Keys::new(
         "schedule_to_start",
         "schedule_to_close",
         "heartbeat",
+        "on_exhausted",
     ],
-)
-.later(&["on_exhausted"]);
+);
 
 pub(super) const RETRY: Keys = Keys::new(
     "`retry`",

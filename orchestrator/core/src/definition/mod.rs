@@ -102,16 +102,19 @@ pub fn read_schedule(text: &str) -> Result<(Option<String>, Spec), Vec<Diagnosti
 
 /// Rebuilds a schedule from its canonical form, or reads one that came over the wire.
 pub fn from_schedule_json(json: &serde_json::Value) -> Result<Spec, String> {
+    schedule_of(json).map_err(|found| match found {
+        Some(finding) => format!("{}: {}", finding.code.code, finding.message),
+        None => "it is no schedule".to_owned(),
+    })
+}
+
+/// As [`from_schedule_json`], with the first finding as it is; it stands nowhere in a document.
+pub fn schedule_of(json: &serde_json::Value) -> Result<Spec, Option<Box<Diagnostic>>> {
     let tree = tree::Node::from_json(json);
     let mut findings = Vec::new();
     match read::schedule(&tree, &mut findings) {
         Some((_, Some(spec))) if findings.is_empty() => Ok(spec),
-        _ => {
-            let first = findings
-                .first()
-                .map(|finding| format!("{}: {}", finding.code.code, finding.message));
-            Err(first.unwrap_or_else(|| "it is no schedule".to_owned()))
-        }
+        _ => Err(findings.into_iter().next().map(Box::new)),
     }
 }
 

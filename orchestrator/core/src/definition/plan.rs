@@ -33,6 +33,8 @@ pub struct Plan {
     pub search_attributes: BTreeMap<String, Template>,
     /// Of the whole run, from its start.
     pub timeout: Option<Span>,
+    /// When a run that has ended without success is followed by another attempt.
+    pub retry: Option<Box<RetryPolicy>>,
     pub compensation: CompensationPolicy,
     /// When it is started by itself.
     pub schedule: Option<Spec>,
@@ -79,6 +81,15 @@ pub enum OnExhausted {
     #[default]
     Continue,
     Halt,
+}
+
+impl OnExhausted {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Continue => "continue",
+            Self::Halt => "halt",
+        }
+    }
 }
 
 /// A JSON Schema, compiled once.
@@ -358,6 +369,8 @@ pub struct Call {
     pub start_to_close: Span,
     pub timeouts: Timeouts,
     pub retry: RetryPolicy,
+    /// Of an undo, what it means for the others when this one is parked; `None` = as the policy of the plan has it.
+    pub on_exhausted: Option<OnExhausted>,
 }
 
 /// What becomes of a step when the run fails after it.
@@ -384,7 +397,7 @@ pub enum OnFailure {
     Continue,
 }
 
-/// Defaults are Temporal's for activities (1 s, 2.0, 100 × initial, unlimited); an undo defaults to 10 attempts, up to 5 m apart.
+/// Defaults are Temporal's for activities and workflows (1 s, 2.0, 100 × initial, unlimited); an undo defaults to 10 attempts, up to 5 m apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     pub initial_interval: Span,

@@ -25,6 +25,8 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
         Some(defaults) => (&defaults.call, &defaults.undo, defaults.cancellation),
         None => (&none, &none, None),
     };
+    let limits = definition.defaults.as_ref();
+    let policy = definition.compensation.on_exhausted;
     let has_defaults = definition.defaults.is_some();
     let mut assumed: Option<(Place, Vec<String>)> = None;
     let mut each = |step: &mut Step| {
@@ -61,12 +63,14 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
             start_to_close: start_to_close.unwrap_or(START_TO_CLOSE),
             timeouts,
             retry: retry([&call.fields.retry, &call_defaults.retry], None),
+            on_exhausted: None,
         };
         let mut contradicts = |message: String| {
             found.push(Diagnostic::error(code::TIMEOUT_IDLE, step.id.place.clone(), message));
         };
         if let Undo::Compensate(undo) = &mut activity.undo {
             let mut of_undo = undo_settings(undo, undo_defaults, &settings);
+            of_undo.on_exhausted = of_undo.on_exhausted.filter(|said| *said != policy);
             let what = format!("the undo of `{}`", step.id.text);
             agree(&undo.fields, &mut of_undo, &what, &mut contradicts);
             undo.settings = Some(of_undo);
@@ -77,6 +81,13 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
             &format!("`{}`", step.id.text),
             &mut contradicts,
         );
+        let limiting = &mut activity.limiting;
+        if let Some(defaults) = limits {
+            limiting.priority = limiting.priority.or(defaults.priority);
+            if limiting.concurrency.is_none() {
+                limiting.concurrency.clone_from(&defaults.concurrency);
+            }
+        }
         let said = activity.cancellation;
         // What cannot be said of a pivot is not meant for it where it stands under `defaults`.
         let general = cancellation.filter(|it| !(activity.pivot && *it == Cancellation::Abandon));
@@ -164,6 +175,7 @@ fn undo_settings(undo: &Call, defaults: &CallFields, step: &Settings) -> Setting
             [&undo.fields.retry, &defaults.retry],
             Some((UNDO_MAXIMUM_INTERVAL, UNDO_MAXIMUM_ATTEMPTS)),
         ),
+        on_exhausted: first(sources, |f| f.on_exhausted.as_ref()).copied(),
     }
 }
 
@@ -195,6 +207,11 @@ fn retry(sources: [&RetryFields; 2], undo: Option<(Span, u32)>) -> RetryPolicy {
             .map(|types| types.iter().map(|t| Arc::from(t.as_str())).collect())
             .unwrap_or_default(),
     }
+}
+
+/// Of runs: as of activities.
+pub(super) fn retry_of_run(said: &RetryFields) -> RetryPolicy {
+    retry([said, &RetryFields::default()], None)
 }
 
 fn first<'a, S, T>(sources: [&'a S; 2], field: impl Fn(&'a S) -> Option<&'a T>) -> Option<&'a T> {

@@ -15,6 +15,8 @@ mod handlers;
 mod json_schema;
 mod kinds;
 mod queries;
+mod remedies;
+mod retry;
 mod saga;
 mod schedule;
 pub(crate) mod soundness;
@@ -463,10 +465,6 @@ fn one_finding_each() {
         (
             &(step("{ activity: y }") + "search_attributes: { x: \"${ vars.y }\" }\n"),
             "KN0121 there is no `vars` here | vars.y",
-        ),
-        (
-            &(step("{ activity: y }") + "retry: {}\n"),
-            "KN0105 `retry` is not supported by this version | retry",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),

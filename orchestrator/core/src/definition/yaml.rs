@@ -90,15 +90,26 @@ fn refuse(text: &str, error: &serde_saphyr::Error) -> Diagnostic {
     let message = error.without_snippet().to_string();
     // Its own position and advice are for readers of its documentation; ours are beside the message.
     let message = message.lines().next().unwrap_or_default();
+    let rest = message;
     let message = message.rfind(" at line ").map_or(message, |at| &message[..at]);
     // An alias over its budget arrives as text: its variant is wrapped where it is used.
     let breach = matches!(error.without_snippet(), serde_saphyr::Error::Budget { .. })
         || ["limit exceeded", "budget"].iter().any(|sign| message.contains(sign));
     if breach {
+        // Of an alias both places are told, its own and the one that it stands for.
+        let message = rest.find(" at line ").map_or(message, |at| &rest[..at]);
         let message = format!("the document is too deep, or has too many values ({message})");
         return Diagnostic::error(code::TOO_LARGE, span, message);
     }
-    Diagnostic::error(code::SYNTAX, span, message)
+    if message.starts_with("multiple YAML documents") {
+        return Diagnostic::error(code::SYNTAX, span, "a second document begins before this")
+            .help("A file holds one definition: put what follows `---` into a file of its own.");
+    }
+    let finding = Diagnostic::error(code::SYNTAX, span, message);
+    if message.contains("tabs disallowed") {
+        return finding.help("Indent with blanks: YAML takes no tabs there.");
+    }
+    finding
 }
 
 fn span(location: &Location) -> Place {
@@ -299,6 +310,23 @@ mod tests {
             parse(&"- 1\n".repeat(MAX_DOCUMENT_NODES)).unwrap_err().code,
             code::TOO_LARGE
         );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_for_authors_and_not_for_programmers() {
+        let several = parse("a: 1\n---\nb: 2\n").unwrap_err();
+        assert_eq!(several.message, "a second document begins before this");
+        assert!(several.help.contains("a file of its own"), "{several:?}");
+        let tabs = parse("a:\n\t- b\n").unwrap_err();
+        assert!(tabs.help.contains("blanks"), "{tabs:?}");
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let references = vec![format!("*a{}", level - 1); 9].join(",");
+            bomb.push_str(&format!("a{level}: &a{level} [{references}]\n"));
+        }
+        let bomb = parse(&bomb).unwrap_err().message;
+        assert_eq!(bomb.matches('(').count(), bomb.matches(')').count(), "{bomb}");
+        assert!(!bomb.contains(" at line "), "{bomb}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use minijinja::value::ValueKind;
 use serde_json::Value;
 
 use super::convert::{Budget, to_json};
+use super::foreign;
 use super::{ExpressionError, FILTERS, FUNCTIONS, MAX_TOKENS, MAX_VALUE_BYTES, Path, Reference, Segment, TESTS};
 use crate::definition::near::nearest;
 
@@ -35,11 +36,14 @@ pub(super) fn from_engine(source: &str, error: &minijinja::Error) -> ExpressionE
 
 pub(super) fn analyse(source: &str) -> Result<Analysis, ExpressionError> {
     // The engine bounds how deep parentheses nest, but not how deep a chain of operators makes its tree.
-    if tokenize(source, true, Default::default()).take(MAX_TOKENS + 1).count() > MAX_TOKENS {
+    // Behind what is no token there is only the same error, without end.
+    let tokens = tokenize(source, true, Default::default()).take_while(Result::is_ok);
+    if tokens.take(MAX_TOKENS + 1).count() > MAX_TOKENS {
         let message = format!("has more than {MAX_TOKENS} names, values and operators");
         return Err(ExpressionError::new(source, message));
     }
-    let tree = parse_expr(source).map_err(|error| from_engine(source, &error))?;
+    let tree =
+        parse_expr(source).map_err(|error| foreign::operator(source).unwrap_or_else(|| from_engine(source, &error)))?;
     let mut walk = Walk::of(source);
     walk.visit(&tree)?;
     let shape = shape(&tree);
@@ -245,6 +249,12 @@ impl<'a> Walk<'a> {
         let mut error =
             ExpressionError::new(self.source, format!("there is no {what} `{name}`")).at(range(self.source, span));
         error.suggestion = nearest(name, names.iter().copied());
+        let filter = nearest(name, FILTERS.iter().copied()).filter(|_| what == "function");
+        error.remedy = match (error.suggestion, filter) {
+            (Some(_), _) => None,
+            (None, Some(filter)) => Some(format!("`{filter}` is a filter: `value | {filter}`")),
+            (None, None) => Some(format!("`knarr explain KN0121` lists every {what}")),
+        };
         Err(error)
     }
 }

@@ -12,6 +12,7 @@ mod analysis;
 mod convert;
 mod environment;
 mod filters;
+mod foreign;
 mod path;
 mod presence;
 mod projection;
@@ -65,6 +66,8 @@ pub struct ExpressionError {
     pub range: Option<Range<usize>>,
     /// The nearest right name, where a name is wrong.
     pub suggestion: Option<&'static str>,
+    /// What to write instead, where that can be told.
+    pub remedy: Option<String>,
 }
 
 impl ExpressionError {
@@ -79,6 +82,7 @@ impl ExpressionError {
             message: message.into(),
             range: None,
             suggestion: None,
+            remedy: None,
         }
     }
 

@@ -217,11 +217,11 @@ impl Limiter {
         changes
     }
 
-    /// Permits of tasks that are out, behind that row, to be said again. Places are not among them: whoever asked for one may be gone
-    /// while the run that continues it has the place.
+    /// Permits that are out, behind that row, to be said again. Whoever asked for a place may be gone while the run that continues
+    /// it has the place; then that run is asked ([`State::has_place`](crate::run::State::has_place)).
     pub fn granted_behind(&self, no: i64) -> impl Iterator<Item = (i64, Grant)> {
         let behind = self.permits.range(no.saturating_add(1)..);
-        let granted = behind.filter(|(_, permit)| permit.granted_at.is_some() && !permit.ask.is_of_run());
+        let granted = behind.filter(|(_, permit)| permit.granted_at.is_some());
         granted.map(|(no, permit)| (*no, Grant::of(permit, None)))
     }
 

@@ -43,6 +43,12 @@ pub(super) fn deviations(
             );
         }
     }
+    if let Some(expected) = &expect.run_attempts
+        && expected.value != u64::from(state.attempt())
+    {
+        let actual = state.attempt().to_string();
+        all.differs("run_attempts", expected, &expected.value.to_string(), &actual);
+    }
     for (name, expected) in &expect.inputs {
         all.value(
             &format!("input of {name}"),

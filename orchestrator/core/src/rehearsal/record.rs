@@ -11,7 +11,7 @@ use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::{Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{End, Event, Failure, Transition};
+use crate::run::{Admission, End, Event, Failure, Transition, error_type};
 use crate::time::{Span, Timestamp};
 
 #[derive(Default)]
@@ -77,13 +77,30 @@ impl Record {
         }
     }
 
+    /// Another attempt of the run: what is told of one is told of the last. What was emitted is.
+    pub(super) fn again(&mut self) {
+        *self = Self {
+            start: self.start,
+            emitted: std::mem::take(&mut self.emitted),
+            happened: std::mem::take(&mut self.happened),
+            ..Self::default()
+        };
+    }
+
     fn name(&self, task: TaskNo) -> &str {
         self.tasks.get(&task).map_or("?", String::as_str)
     }
 
     fn event(&mut self, at: Timestamp, event: &Event) -> Option<String> {
         Some(match event {
+            Event::RunStarted(birth) if birth.attempt().is_some() => return None,
             Event::RunStarted(_) => "the run starts".to_owned(),
+            Event::RunAdmitted { to: Admission::Pause } => "the next attempt begins".to_owned(),
+            Event::RunRetried { attempt, .. } => {
+                let (number, pause) = (attempt.number, span(at, attempt.begins_at));
+                format!("attempt {number} of the run begins in {pause}")
+            }
+            Event::RetryWaived { .. } => "the run is cancelled: no other attempt follows".to_owned(),
             Event::StepSkipped { step } => {
                 self.skipped.push(step.to_string());
                 format!("{step} is skipped")
@@ -137,6 +154,9 @@ impl Record {
             Event::TaskUnknown { task, error } => format!("{} ended unknown: {}", self.name(*task), words(error)),
             Event::TaskTimedOut { task, .. } => format!("{} timed out", self.name(*task)),
             Event::TaskLost { task, .. } => format!("{} was lost", self.name(*task)),
+            Event::TaskWithdrawn { task, error } if *error.error_type == *error_type::CANCELLED => {
+                format!("{} is taken out of its queue", self.name(*task))
+            }
             Event::TaskWithdrawn { task, .. } => format!("nobody took {} in time", self.name(*task)),
             Event::TaskAbandoned { task } => format!("{} is not waited for", self.name(*task)),
             Event::ScheduleToClosePassed { step, direction, .. } => {

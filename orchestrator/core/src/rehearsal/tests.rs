@@ -208,3 +208,121 @@ updates:
         "{refused}"
     );
 }
+const AGAIN: &str = r#"
+workflow: again
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 10s, maximum_attempts: 3, non_retryable: [refused] }
+steps:
+  - hold: { activity: hold, compensate: unhold }
+  - book: { activity: book, input: "${ run.attempt }", compensate: unbook }
+  - tell: { emit: { subject: shop.done, body: "${ run.attempt }" } }
+"#;
+
+fn again(case: &str) -> CaseReport {
+    let plan = read(AGAIN, &|_| Err("no files".to_owned())).unwrap().plan;
+    let file = match test_file::read(&format!("mocks: {{ hold: {{ result: null }} }}\ncases:\n{case}"), &plan) {
+        Ok(file) => file,
+        Err(findings) => panic!("{}", crate::definition::diagnostic::render("test", case, &findings)),
+    };
+    play(&plan, &file.cases[0])
+}
+
+#[test]
+fn a_case_goes_on_through_the_attempts_of_its_run() {
+    let report = again(
+        r#"
+  - name: third time lucky
+    mocks: { book: [ { fail: busy, after: 1s }, { unknown: crash }, { result: 7 } ] }
+    expect:
+      status: completed
+      run_attempts: 3
+      steps: [hold, book]
+      undos: []
+      inputs: { book: 3 }
+      attempts: { book: 1 }
+      emitted: [ { subject: shop.done, body: 3 } ]
+      ledger: { hold: ready, book: ready }
+      took: { at_least: 28s, at_most: 34s }
+"#,
+    );
+    assert!(report.passed, "{}", text(&report));
+    let said = text(&report);
+    for words in [
+        "undo hold completed",
+        "attempt 2 of the run begins in ",
+        "the next attempt begins",
+        "the run has completed",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn what_is_on_its_way_to_one_attempt_does_not_reach_the_next() {
+    // Late for the first one, whose task has the number that the second's has.
+    let report = again(
+        r#"
+  - name: late
+    mocks: { book: [ { result: 7, after: 25s }, { result: 8, after: 9s } ] }
+    expect: { status: completed, run_attempts: 2, took: { at_least: 28s, at_most: 30s } }
+"#,
+    );
+    assert!(report.passed, "{}", text(&report));
+}
+
+#[test]
+fn a_case_ends_with_the_last_attempt_there_is() {
+    for (case, status) in [
+        (
+            "mocks: { book: { fail: busy } }\n    expect: { status: compensated, run_attempts: 3, undos: [hold] }",
+            "compensated",
+        ),
+        (
+            "mocks: { book: { fail: refused } }\n    expect: { status: compensated, run_attempts: 1 }",
+            "compensated",
+        ),
+        // While the second one waits to begin.
+        (
+            "mocks: { book: { fail: busy } }\n    events: [ { at: 3s, cancel: true } ]\n    \
+             expect: { status: cancelled, run_attempts: 2, steps: [] }",
+            "cancelled",
+        ),
+    ] {
+        let report = again(&format!("  - name: x\n    {case}\n"));
+        assert!(report.passed, "{status}: {}", text(&report));
+    }
+    let wrong = again("  - name: x\n    mocks: { book: { fail: busy } }\n    expect: { run_attempts: 2 }\n");
+    assert!(
+        text(&wrong).contains("run_attempts\n  expected \"2\"\n  actual   \"3\""),
+        "{}",
+        text(&wrong)
+    );
+}
+
+#[test]
+fn a_later_attempt_is_played_as_the_first_is() {
+    let definition = r#"
+workflow: again
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 10s, maximum_attempts: 2 }
+steps:
+  - book: { activity: book, compensate: unbook, schedule_to_start: 1h }
+"#;
+    let plan = read(definition, &|_| Err("no files".to_owned())).unwrap().plan;
+    // Its task is taken out of a queue where nobody has it.
+    let case = r#"
+cases:
+  - name: nobody is there
+    mocks: { book: [ { fail: busy }, { timeout: schedule_to_start } ] }
+    events: [ { at: 20s, cancel: true } ]
+    expect: { status: cancelled, run_attempts: 2, took: { at_most: 25s } }
+"#;
+    let file = match test_file::read(case, &plan) {
+        Ok(file) => file,
+        Err(findings) => panic!("{findings:?}"),
+    };
+    let report = play(&plan, &file.cases[0]);
+    assert!(report.passed, "{}", text(&report));
+}

@@ -13,16 +13,16 @@ use crate::definition::plan::Plan;
 use crate::definition::test_file::{Case, External, ExternalKind, Outcome, code};
 use crate::ids::{MessageNo, RunId, StepPath, TaskNo, WorkflowId};
 use crate::run::effect::{Dispatch, Effect};
-use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome};
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms};
 use crate::run::message::{Answer, Body, ChildClosed, Sender, StartChild};
-use crate::run::{self, State, Transition};
+use crate::run::{self, QueueLimits, State, Transition};
 use crate::time::{Span, Timestamp};
 
 /// Things that happen in one case.
 const MAX_HAPPENINGS: usize = 20_000;
 const RUN: RunId = RunId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
 
-/// The history of a case; empty where the run was never started.
+/// The history of a case, of the last attempt of its run; empty where the run was never started.
 pub fn history(plan: &Plan, case: &Case) -> Vec<Transition> {
     World::begin(plan, case).map_or_else(
         |_| Vec::new(),
@@ -72,7 +72,7 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
 /// On its way to the run.
 pub(super) enum Delivery<'c> {
     Outcome(TaskNo, TaskOutcome),
-    /// Its queue gives a task back.
+    /// Its queue gives a task back, unless a worker has it.
     Withdrawn(TaskNo),
     Answer(MessageNo, Answer),
     Child(Sender, ChildClosed),
@@ -90,11 +90,22 @@ pub(super) struct World<'c> {
     /// How often something was called, by name.
     calls: BTreeMap<String, usize>,
     pub(super) children: BTreeMap<RunId, StartChild>,
+    /// As they were given out.
+    dispatched: BTreeMap<TaskNo, Dispatch>,
     /// Tasks that lie in their queue for good.
     not_taken: BTreeSet<TaskNo>,
     record: Record,
     history: Vec<Transition>,
     problems: Vec<Deviation>,
+}
+
+/// As in a cluster of this version.
+fn started(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), String> {
+    let terms = Terms {
+        own_subjects: true,
+        ..Terms::default()
+    };
+    run::start_within(terms, plan, start, at, &QueueLimits::new()).map_err(|rejected| rejected.to_string())
 }
 
 impl<'c> World<'c> {
@@ -113,7 +124,7 @@ impl<'c> World<'c> {
             queued: false,
             continues: None,
         };
-        let (state, transition) = run::start(plan, start, case.start).map_err(|rejected| rejected.to_string())?;
+        let (state, transition) = started(plan, start, case.start)?;
         let mut world = Self {
             plan,
             case,
@@ -122,6 +133,7 @@ impl<'c> World<'c> {
             sent: 0,
             calls: BTreeMap::new(),
             children: BTreeMap::new(),
+            dispatched: BTreeMap::new(),
             not_taken: BTreeSet::new(),
             record: Record::from(case.start),
             history: Vec::new(),
@@ -137,6 +149,11 @@ impl<'c> World<'c> {
 
     fn run(&mut self) {
         for _ in 0..MAX_HAPPENINGS {
+            let again = self.state.retried_by().and_then(|_| self.state.successor());
+            if let Some(start) = again {
+                self.begin_again(start);
+                continue;
+            }
             if self.state.is_closed() || self.problems.iter().any(|problem| problem.code == code::NO_MOCK.code) {
                 return;
             }
@@ -163,6 +180,24 @@ impl<'c> World<'c> {
         self.problem(code::ENDLESS, what);
     }
 
+    /// The run is tried again. What is on its way to the attempt before comes to nothing, but for what comes from outside.
+    fn begin_again(&mut self, start: Start) {
+        match started(self.plan, start, self.now) {
+            Ok((state, transition)) => {
+                self.state = state;
+                self.history.clear();
+                self.dispatched.clear();
+                self.coming
+                    .retain(|_, delivery| matches!(delivery, Delivery::External(_)));
+                self.children.clear();
+                self.not_taken.clear();
+                self.record.again();
+                self.took(&transition);
+            }
+            Err(rejected) => self.problem(code::NOT_AS_EXPECTED, format!("an attempt is refused: {rejected}")),
+        }
+    }
+
     pub(super) fn send(&mut self, after: Span, delivery: Delivery<'c>) {
         self.sent += 1;
         self.coming.insert((self.now.plus(after), self.sent), delivery);
@@ -182,7 +217,10 @@ impl<'c> World<'c> {
     fn deliver(&mut self, delivery: Delivery<'c>) {
         match delivery {
             Delivery::Outcome(task, outcome) => self.apply(Input::TaskEnded { task, outcome }),
-            Delivery::Withdrawn(task) => self.apply(Input::Withdrawn { task, withdrawn: true }),
+            Delivery::Withdrawn(task) => {
+                let withdrawn = self.not_taken.contains(&task);
+                self.apply(Input::Withdrawn { task, withdrawn });
+            }
             Delivery::Answer(number, answer) => self.apply(Input::MessageAnswered { number, answer }),
             Delivery::Child(from, closed) => {
                 let number = self.call(format!("messages of {}", from.run));
@@ -243,6 +281,7 @@ impl<'c> World<'c> {
                 .map(|view| (view.execution.queue.clone(), Timestamp(i64::MIN)))
                 .collect(),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         }));
         self.state.seq() > before
     }
@@ -267,6 +306,7 @@ impl<'c> World<'c> {
     }
 
     fn dispatched(&mut self, dispatch: &Dispatch) {
+        self.dispatched.insert(dispatch.task, dispatch.clone());
         let name = task_name(dispatch.direction, &dispatch.step);
         let call = self.call(name.clone());
         let Some(mock) = workers::mock(self.case, dispatch, call) else {
@@ -280,7 +320,7 @@ impl<'c> World<'c> {
         };
         match workers::outcome(mock, dispatch) {
             Ok(Some(outcome)) => self.send(mock.after, Delivery::Outcome(dispatch.task, outcome)),
-            Ok(None) if matches!(mock.outcome, Outcome::NotTaken) && !dispatch.withdrawable => {
+            Ok(None) if matches!(mock.outcome, Outcome::NotTaken) && !self.may_end_in_its_queue(dispatch.task) => {
                 let what = format!("`{name}` is not taken, and nothing says how long it may wait");
                 self.problem(code::NO_MOCK, what);
             }
@@ -293,20 +333,21 @@ impl<'c> World<'c> {
         }
     }
 
+    /// Whether something says how long nobody may take it.
+    fn may_end_in_its_queue(&self, task: TaskNo) -> bool {
+        let mut open = self.state.open_tasks().filter(|view| view.open.task == task);
+        open.any(|view| view.open.start_by.is_some() || view.execution.close_by.is_some())
+    }
+
     fn asked_to_stop(&mut self, task: TaskNo) {
         let Some(view) = self.state.open_tasks().find(|view| view.open.task == task) else {
             return;
         };
         let name = task_name(view.direction, view.step);
-        let dispatch = run::effects_still_wanted(&self.state, 1, u32::MAX)
-            .into_iter()
-            .find_map(|effect| match effect {
-                Effect::Dispatch(dispatch) if dispatch.task == task => Some(dispatch),
-                _ => None,
-            });
+        let dispatch = self.dispatched.get(&task);
         let calls = self.calls.get(&name).copied().unwrap_or(1);
         let stops = dispatch
-            .and_then(|dispatch| workers::mock(self.case, &dispatch, calls - 1))
+            .and_then(|dispatch| workers::mock(self.case, dispatch, calls - 1))
             .is_some_and(|mock| mock.stops);
         if stops {
             self.coming

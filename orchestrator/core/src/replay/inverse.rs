@@ -16,9 +16,10 @@ use crate::ids::{QueueName, StepPath, TaskNo};
 use crate::limit::PRIORITY;
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
-use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, WorkerError};
+
+use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
-use crate::run::{Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Waiting};
+use crate::run::{Admission, Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Unstarted, Waiting};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -35,6 +36,13 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         priority: Some(birth.priority.unwrap_or(PRIORITY)),
         queued: birth.queued,
         continues: birth.continues.clone(),
+    }
+}
+
+pub(super) fn terms(birth: &RunStarted) -> Terms {
+    Terms {
+        limits: birth.limits,
+        own_subjects: birth.own_subjects,
     }
 }
 
@@ -186,7 +194,9 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             // Another attempt asks for its permit.
             _ => wakes(before, transition),
         },
+        Event::RunAdmitted { to: Admission::Pause } => wakes(before, transition),
         Event::RunAdmitted { .. } => vec![Input::IdFree],
+        Event::RetryWaived { operation } => vec![Input::Cancel(operation.clone())],
         Event::LimitsRaised { limits, operation } => vec![Input::RaiseLimits {
             limits: *limits,
             operation: operation.clone(),
@@ -325,6 +335,11 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
     for event in &transition.events {
         let (task, delivered) = match event {
             Event::TaskDelivered { task } => (task, true),
+            // Of a step that was halted nothing was asked of its queue before.
+            Event::WithdrawalRequested {
+                timeout: Unstarted::NotNeeded,
+                ..
+            } => continue,
             Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, false),
             _ => continue,
         };
@@ -335,18 +350,61 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
             }
         }
     }
-    let wake = |log_read_to| {
+    let wake = |log_read_to, heard: &BTreeMap<TaskNo, Beat>| {
         Input::Wake(Horizon {
             log_read_to,
             delivered_to: delivered_to.clone(),
             listening_since: listening_since(transition),
+            heard: heard.clone(),
         })
     };
+    // Nothing is stored of beats that came in time.
+    let unheard = BTreeMap::new();
+    let heard = heard(before, transition);
     let mut read_to = vec![transition.at];
     read_to.extend(fired(before, &transition.events));
     read_to.push(Timestamp(0));
     read_to.dedup();
-    read_to.into_iter().map(wake).collect()
+    let plainly = read_to.iter().map(|to| wake(*to, &unheard));
+    let beside = read_to.iter().filter(|_| !heard.is_empty()).map(|to| wake(*to, &heard));
+    plainly.chain(beside).collect()
+}
+
+/// The last beats of workers: of those whose deadline passed without a word, and what was kept of those that ended.
+fn heard(before: &State, transition: &Transition) -> BTreeMap<TaskNo, Beat> {
+    let at = transition.at;
+    let in_time = before
+        .open_tasks()
+        .filter(|view| view.open.beat_by.is_some_and(|by| by <= at));
+    let in_time = in_time.map(|view| {
+        let (began, details) = (view.open.opened_at, None);
+        (view.open.task, Beat { began, at, details })
+    });
+    let mut heard: BTreeMap<TaskNo, Beat> = in_time.collect();
+    for event in &transition.events {
+        match event {
+            Event::HeartbeatTaken { task, at, details } if details.is_some() => {
+                let (began, at, details) = (*at, *at, details.clone());
+                heard.insert(*task, Beat { began, at, details });
+            }
+            Event::TaskTimedOut { task, error } if *error.message == *silence(before, *task) => {
+                if let Some(beat) = heard.get_mut(task).filter(|beat| beat.details.is_none()) {
+                    beat.at = Timestamp(i64::MIN / 2);
+                }
+            }
+            _ => {}
+        }
+    }
+    heard
+}
+
+/// What is said of a worker that was silent for too long.
+fn silence(before: &State, task: TaskNo) -> String {
+    let mut views = before.open_tasks();
+    let heartbeat = views
+        .find(|view| view.open.task == task)
+        .and_then(|view| view.execution.timeouts.heartbeat);
+    format!("no heartbeat for {} ms", heartbeat.unwrap_or_default().as_millis())
 }
 
 /// When the last of the deadlines that fired was due. The log had been read that far; what was due later, and did not fire, had to
@@ -402,7 +460,9 @@ fn message(before: &State, taken: &MessageTaken, events: &[Event]) -> Option<Inp
             error: None,
         })),
         Event::RunReopened { error } => Some(Body::Undo { error: error.clone() }),
-        Event::CancelRequested { operation, .. } | Event::StopDeferred { operation, .. } => Some(Body::Cancel {
+        Event::CancelRequested { operation, .. }
+        | Event::StopDeferred { operation, .. }
+        | Event::RetryWaived { operation } => Some(Body::Cancel {
             operation: operation.clone(),
         }),
         Event::RunTerminated { operation, .. } => Some(Body::Terminate {

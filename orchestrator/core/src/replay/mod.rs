@@ -48,7 +48,7 @@ pub fn replay(history: &History, plan: Option<&Plan>) -> Result<Report, BadHisto
         let again = match first.events.first() {
             Some(Event::RunStarted(birth)) => {
                 let queues = inverse::queues(first);
-                let decided = run::start_within(birth.limits, plan, inverse::start(birth), first.at, &queues);
+                let decided = run::start_within(inverse::terms(birth), plan, inverse::start(birth), first.at, &queues);
                 vec![decided.map(|(state, transition)| (state, Some(born_alike(transition, birth))))]
             }
             _ => Vec::new(),

@@ -80,9 +80,18 @@ fn transition(value: &Value) -> Result<Transition, BadHistory> {
         serde_json::from_value(event.clone()).map_err(|error| BadHistory::Event {
             seq,
             event: index,
-            problem: error.to_string(),
+            problem: problem(&error),
         })
     });
     let events = events.collect::<Result<_, _>>()?;
     Ok(Transition::new(seq, Timestamp(at.timestamp_micros()), events))
+}
+
+/// Of an event that a newer version has written, its name, and not those of all that there are.
+fn problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(", expected one of ") {
+        Some((what, _)) => what.to_owned(),
+        None => text,
+    }
 }

@@ -183,6 +183,7 @@ steps:
             log_read_to: at(read_to),
             delivered_to: [("q".into(), at(delivered_to))].into(),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         });
         transitions.push(run::apply(&plan, &mut state, wake, at(now)).unwrap().unwrap());
     }
@@ -210,4 +211,14 @@ steps:
     let report = replay(&history, Some(&plan)).unwrap();
     assert!(report.is_good(), "{report:#?}");
     assert_eq!((report.same, report.folded_only), (report.transitions, 0));
+}
+
+#[test]
+fn an_event_of_a_newer_version_is_named_and_not_all_that_there_are() {
+    let text = r#"[{"seq": 1, "at": "2026-01-01T00:00:00Z", "events": [{"run_teleported": {}}]}]"#;
+    let refused = super::read(text).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "event 0 of transition 1 cannot be read: unknown variant `run_teleported`"
+    );
 }

@@ -3,6 +3,8 @@
 //! | what | then |
 //! |---|---|
 //! | started, to be queued behind the open run of its id | waits; its status is `queued` |
+//! | the next attempt of a run that is tried again ([`super::again`]) | waits until its pause has passed; its status is `running` |
+//! | the pause has passed | it begins, or asks for a place like any other, where it has none |
 //! | the id is free | it asks for a place, where its definition limits how many are open, else it begins |
 //! | started, and its definition limits how many are open | it asks the limiter ([`crate::limit`]); its status is `waiting` |
 //! | granted | it begins: the first steps are entered |
@@ -11,10 +13,10 @@
 //! | occupied: `cancel_running` | the run that was named is told to cancel, once; it waits |
 //! | cancelled, timed out, terminated while it waits | closes at once: there is nothing to undo |
 //! | closed, however | the place is given back |
-//! | continued as new | the successor has the place, if it is of the same limit; else it gives it back and asks for its own |
+//! | continued as new, or tried again | the successor has the place, if it is of the same limit; else it gives it back and asks for its own |
 //!
-//! A run that waits is a run: it takes signals, which are buffered, its timeout counts from its start, operators may do with
-//! it what they may do with any. It dispatches nothing.
+//! A run that waits is a run: it takes signals, which are buffered, its timeout counts from its start (of an attempt: from when
+//! its pause has passed), operators may do with it what they may do with any. It dispatches nothing.
 //!
 //! A place is a permit of the limiter that is kept for life. It is given back by the transition that closes the run, which
 //! looks at what is held and not at how it came to its end, by a message that is owed until it is answered. A child that is told to
@@ -80,6 +82,8 @@ pub enum Admission {
     Id,
     /// A place among the open runs of its workflow.
     Place,
+    /// The end of the pause before it, of an attempt that is not the first.
+    Pause,
 }
 
 /// What a run of this definition has to have before it begins.
@@ -129,6 +133,14 @@ pub(super) fn id_is_free(d: &mut Decider<'_>) {
     if d.state.parked.is_none() {
         seek_place(d);
         d.settle();
+    }
+}
+
+/// An attempt begins.
+pub(super) fn pause_is_over(d: &mut Decider<'_>) {
+    if d.state.begins_at().is_some_and(|at| at <= d.at) {
+        d.emit(Event::RunAdmitted { to: Admission::Pause });
+        seek_place(d);
     }
 }
 
@@ -231,11 +243,11 @@ pub(super) fn decided(d: &mut Decider<'_>, answer: &Answer) {
     }
 }
 
-/// A run that has closed needs no place; one that another continues has handed it on.
+/// A run that has closed needs no place; one that another goes on for has handed it on.
 pub(super) fn give_back(d: &mut Decider<'_>) {
     let Some(place) = d.state.place.clone() else { return };
     let closed = d.state.closed();
-    if closed.is_some_and(|closed| closed.status != Status::ContinuedAsNew) {
+    if closed.is_some_and(|closed| closed.successor.is_none()) {
         give_back_place(d, &place);
     }
 }
@@ -255,6 +267,13 @@ impl State {
     /// The place that it asks for or has, among the open runs of its workflow.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_deref()
+    }
+
+    /// Whether that place, as it was granted then, is this run's: its own, or that of a run which it continues.
+    pub fn has_place(&self, asked_by: RunId, ask: MessageNo, granted_at: Option<Timestamp>) -> bool {
+        self.place
+            .as_ref()
+            .is_some_and(|place| place.asked_by == asked_by && place.ask == ask && !place.was_granted_anew(granted_at))
     }
 
     /// From 1, the most important, to 5.
@@ -326,9 +345,12 @@ impl State {
         }
     }
 
-    pub(super) fn admitted(&mut self, to: Admission, seq: u32) {
+    pub(super) fn admitted(&mut self, to: Admission, seq: u32, at: Timestamp) {
         self.admission = None;
-        if to == Admission::Place || self.birth.place.is_none() {
+        if to == Admission::Pause {
+            self.began_at = Some(at);
+        }
+        if to == Admission::Place || self.birth.place.is_none() || self.place.is_some() {
             self.began_in = Some(seq);
         }
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::decider::Decider;
 use super::event::{Event, RunStarted, Transition};
 use super::failure::Failure;
-use super::input::{Input, Rejected, Start, TaskOutcome};
+use super::input::{Input, Rejected, Start, TaskOutcome, Terms};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::permit::QueueLimits;
 use super::scope::RunScope;
@@ -26,12 +26,12 @@ use crate::time::Timestamp;
 
 /// Begins a run where no queue is limited.
 pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), Rejected> {
-    start_within(RunLimits::default(), plan, start, at, &permit::UNLIMITED)
+    start_within(Terms::default(), plan, start, at, &permit::UNLIMITED)
 }
 
-/// Begins a run with limits of its own: validates, and takes the first steps.
+/// Begins a run under terms of its own: validates, and takes the first steps.
 pub fn start_within(
-    limits: RunLimits,
+    terms: Terms,
     plan: &Plan,
     start: Start,
     at: Timestamp,
@@ -46,7 +46,8 @@ pub fn start_within(
         false => None,
     };
     let birth = Arc::new(RunStarted {
-        limits,
+        limits: terms.limits,
+        own_subjects: terms.own_subjects,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
@@ -78,6 +79,12 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         Some(_) => plan.priority.or(start.priority),
         None => start.priority.or(plan.priority),
     };
+    // An attempt has its time from when it begins.
+    let attempt = start
+        .continues
+        .as_ref()
+        .and_then(|continues| continues.attempt.as_ref());
+    let begins_at = attempt.map_or(at, |attempt| attempt.begins_at);
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -90,13 +97,14 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         search_attributes: given,
         answer: start.answer,
         traceparent: start.traceparent,
-        timeout_at: plan.timeout.map(|timeout| at.plus(timeout)),
+        timeout_at: plan.timeout.map(|timeout| begins_at.plus(timeout)),
         parent: start.parent,
         continues: start.continues,
         limits: RunLimits::default(),
         priority: priority.filter(|priority| *priority != PRIORITY),
         place: None,
         queued: start.queued,
+        own_subjects: false,
     };
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
         let root = StepPath::new("");

@@ -7,6 +7,7 @@
 //! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
 //! | cancelled | kept | like failed |
 //! | schedule-to-start, schedule-to-close before a worker had the task | kept | no retry |
+//! | halted before a worker had the task | kept | no retry; the step is cancelled |
 //! | schedule-to-close after that | set | no retry |
 //! | unknown, because the answer is too large | set | no retry: the step, also a pivot, or the undo is parked |
 //! | retry later | kept | asked again as the same attempt; what was halted takes it as unknown, because it still runs somewhere |
@@ -115,14 +116,9 @@ pub(super) fn expired(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
 }
 
 /// The same of one that no worker has had.
-pub(super) fn withdrawn(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
-    silent(
-        d,
-        task,
-        Event::TaskWithdrawn { task, error },
-        Ended::FINAL,
-        StepOutcome::Failed,
-    );
+pub(super) fn withdrawn(d: &mut Decider<'_>, task: TaskNo, error: Failure, outcome: StepOutcome) {
+    let event = Event::TaskWithdrawn { task, error };
+    silent(d, task, event, Ended::FINAL, outcome);
 }
 
 fn silent(d: &mut Decider<'_>, task: TaskNo, event: Event, ended: Ended<'_>, otherwise: StepOutcome) {

@@ -9,7 +9,7 @@
 //! | running, also parked | halted, then undone | closed |
 //! | running, its pivot under way | waits for what becomes of the pivot ([`super::pivot`]) | closed |
 //! | running, past its pivot | refused | closed |
-//! | stopping | nothing | closed |
+//! | stopping | nothing, but that no other attempt follows it ([`super::again`]) | closed |
 //! | closed | refused | refused |
 
 use super::decider::Decider;
@@ -18,13 +18,14 @@ use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
 use super::request::{Verb, was_taken};
 use super::state::{State, Why};
-use super::{pivot, stop};
+use super::{again, pivot, stop};
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
 pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
     if was_taken(d.state, Verb::Cancel, &operation) || refused(d.state)? {
         return Ok(());
     }
+    again::waive(d, &operation);
     if d.state.is_running() {
         if d.state.past_pivot {
             return Err(Rejected::PastPivot);

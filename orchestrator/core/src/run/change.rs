@@ -162,18 +162,16 @@ impl State {
             Body::Ask(ask) => return self.permit_granted(number, ask),
             _ => return,
         };
-        if self.trigger.is_some() {
+        if self.is_actor() {
             if let Answer::Refused { .. } = answer {
                 let (to, started) = (pending.to, false);
                 self.mail.refused.insert(number, RefusedStart { to, started });
                 if self.mail.refused.len() > MAX_REFUSED_STARTS {
                     self.mail.refused.pop_first();
                 }
-            }
-            return;
-        }
-        if let Some(schedule) = &mut self.schedule {
-            if *answer == Answer::Accepted {
+            } else if let Some(schedule) = &mut self.schedule
+                && *answer == Answer::Accepted
+            {
                 schedule.accepted(start.run_id);
             }
             return;
@@ -213,9 +211,8 @@ impl State {
             if let Some(child) = &mut entry.child {
                 child.run = ended.run;
             }
-            if ended.status == Status::Skipped {
-                entry.state = UndoState::Done;
-            } else if ended.error.is_none() {
+            // One for which there was no room has done nothing: there is nothing to undo.
+            if ended.error.is_none() && ended.status != Status::Skipped {
                 entry.state = UndoState::Ready;
             }
         }
@@ -351,6 +348,7 @@ impl State {
             output: Arc::default(),
             error,
             successor: None,
+            attempt: None,
         });
     }
 

@@ -22,9 +22,11 @@ use super::status::Status;
 
 /// Why this run cannot be told to undo, if it cannot.
 pub(super) fn undo_refused(state: &State) -> Option<Answer> {
+    if state.successor_id().is_some() {
+        return Some(Answer::refused(Refusal::Closed, "the child goes on in another run"));
+    }
     let (reason, message) = match state.status() {
         Status::Terminated => (Refusal::Closed, "the child was terminated"),
-        Status::ContinuedAsNew => (Refusal::Closed, "the child goes on in another run"),
         Status::Queued | Status::Waiting | Status::Running | Status::Paused => {
             (Refusal::Open, "the child has not closed")
         }
@@ -48,7 +50,8 @@ pub(super) fn tell_parent(d: &mut Decider<'_>) {
     let Some((parent, closed)) = d.state.birth.parent.clone().zip(d.state.closed().cloned()) else {
         return;
     };
-    if parent.detached || closed.status == Status::ContinuedAsNew {
+    // The end of a run that another goes on for is the end of that.
+    if parent.detached || closed.successor.is_some() {
         return;
     }
     let to = Recipient {

@@ -18,7 +18,7 @@
 //! not depend on each other; everything else does, also what handlers did at any time. `order: sequential` lets everything depend on everything. A parked
 //! undo holds up nothing (`on_exhausted: continue`): every other entry counts as independent of it and goes on in order,
 //! since leaving more undone helps nobody; what really depends on it fails, is retried and is parked as well. With
-//! `on_exhausted: halt` it holds up everything.
+//! `on_exhausted: halt`, of its step or else of the definition, it holds up everything.
 //!
 //! **The end:** a run with a parked undo stays open. Else it is `compensation_failed` if an operator skipped an undo,
 //! whatever the run was stopped for; `cancelled` or `timed_out`; `compensated` if something was
@@ -40,7 +40,7 @@ use super::path::{is_within, name_of};
 use super::state::{Phase, State, Why};
 use super::status::Status;
 use super::{parallel, permit, savepoint, tree, workflow};
-use crate::definition::plan::{Call, NodeKind, OnExhausted, Plan, UndoOrder};
+use crate::definition::plan::{Call, NodeKind, OnExhausted, Plan, Undo, UndoOrder};
 use crate::expression::Template;
 use crate::ids::StepPath;
 
@@ -218,7 +218,8 @@ fn concerned(d: &Decider<'_>, due: fn(&LedgerEntry) -> bool) -> StepPath {
 /// Undos in a region that can be dispatched now, the last step first.
 fn next(plan: &Plan, state: &State, due: fn(&LedgerEntry) -> bool, region: &str) -> Vec<StepPath> {
     let parked = |entry: &LedgerEntry| due(entry) && matches!(entry.state, UndoState::Parked { .. });
-    if plan.compensation.on_exhausted == OnExhausted::Halt && state.ledger.iter().any(parked) {
+    let halts = |entry: &LedgerEntry| parked(entry) && on_exhausted(plan, entry) == OnExhausted::Halt;
+    if state.ledger.iter().any(halts) {
         return vec![];
     }
     let mut claims = Claims::default();
@@ -254,6 +255,18 @@ fn next(plan: &Plan, state: &State, due: fn(&LedgerEntry) -> bool, region: &str)
         }
     }
     next
+}
+
+/// What it means for the others that this one is parked.
+fn on_exhausted(plan: &Plan, entry: &LedgerEntry) -> OnExhausted {
+    let said = tree::find(plan, entry.step.as_str()).and_then(|node| match &plan.node(node).kind {
+        NodeKind::Activity(activity) => match &activity.undo {
+            Undo::Compensate(call) => call.on_exhausted,
+            Undo::ReadOnly | Undo::None { .. } => None,
+        },
+        _ => None,
+    });
+    said.unwrap_or(plan.compensation.on_exhausted)
 }
 
 /// For places whose children ran one after the other: the child that is undone first. `None`: one that was dispatched

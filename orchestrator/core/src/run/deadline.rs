@@ -3,11 +3,12 @@
 //! | what | due | fires only if |
 //! |---|---|---|
 //! | pause between attempts | its end | – ; what is limited asks for a permit then |
+//! | pause before an attempt of the run | its end | – |
 //! | held dispatch | the end of its pause | – |
 //! | task, nobody known to have it | start-to-close, or `heartbeat`, after it was offered | never: once it is known how far its queue has delivered, both count from now, or it is looked at again later |
 //! | the same task, past `schedule_to_start` or `schedule_to_close` | from its first offer, from the step's first task | its queue is known not to have delivered it: it is taken out ([`super::withdrawal`]) |
 //! | task, delivered or begun | start-to-close after that; not while `wait_cancelled` waits, except for a pivot that may have been done | the log has been read that far |
-//! | the same task, no heartbeat | after the last one | the log has been read that far, and beats have been listened to for as long |
+//! | the same task, no heartbeat | after the last one, stored or not ([`Horizon::heard`]) | the log has been read that far, and beats have been listened to for as long |
 //! | the same task, past `schedule_to_close` | from the step's first task | the log has been read that far |
 //! | step between attempts, past `schedule_to_close` | from its first task | – |
 //! | `wait` | its moment | – |
@@ -27,7 +28,7 @@ use super::input::{Horizon, Operation};
 use super::limits::{HELD_PAUSE_FIRST, UNDELIVERED_PAUSE_LONGEST};
 use super::open::Open;
 use super::state::Why;
-use super::{attempt, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
+use super::{admission, attempt, heartbeat, outbox, permit, pivot, retry, stop, timer, tree, wait_for, withdrawal};
 use crate::definition::plan::Cancellation;
 use crate::ids::{MessageNo, StepPath};
 use crate::time::{Span, Timestamp};
@@ -37,16 +38,19 @@ use crate::time::{Span, Timestamp};
 enum Item {
     Execution(Direction, StepPath),
     Wait(StepPath),
+    /// An attempt of the run.
+    Beginning,
     Run,
     Message(MessageNo),
 }
 
 pub(super) fn wake(d: &mut Decider<'_>, horizon: &Horizon) {
-    for (due, item) in due_items(d) {
+    for (due, item) in due_items(d, horizon) {
         match item {
             Item::Message(number) => outbox::offer_again(d, number),
             // An earlier item may have parked the run.
             _ if d.state.parked.is_some() => {}
+            Item::Beginning => admission::pause_is_over(d),
             Item::Run => run_timeout(d, due, horizon),
             Item::Wait(step) => wait_due(d, step, horizon),
             Item::Execution(direction, step) => execution_due(d, &step, direction, horizon),
@@ -61,10 +65,16 @@ pub(super) fn messages_due(d: &Decider<'_>) -> Vec<MessageNo> {
     pending.map(|(number, _)| *number).collect()
 }
 
-fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
+/// What is stored of workers lies in the past while they are heard of in time, and there may be many of them: nothing is to be
+/// looked at for that.
+fn due_items(d: &Decider<'_>, horizon: &Horizon) -> Vec<(Timestamp, Item)> {
     let stands = d.state.is_closed() || d.state.parked.is_some();
+    let (now, heard) = (d.at, &horizon.heard);
     let of = |direction| {
-        let executions = d.state.executions(direction).iter().filter(move |_| !stands);
+        let executions = d.state.executions(direction).iter().filter(move |(_, execution)| {
+            let beat = execution.open_task().and_then(|open| heard.get(&open.task));
+            !stands && execution.due_if(beat.map(|beat| beat.at.min(now))) <= now
+        });
         executions.map(move |(step, execution)| (execution.due(), Item::Execution(direction, step.clone())))
     };
     let waits = d.state.open.iter().filter(move |_| !stands);
@@ -78,10 +88,12 @@ fn due_items(d: &Decider<'_>) -> Vec<(Timestamp, Item)> {
     });
     let messages = d.state.mail.outbox.iter();
     let messages = messages.map(|(number, pending)| (pending.due, Item::Message(*number)));
-    let run = d.state.birth.timeout_at.filter(|_| d.state.can_time_out() && !stands);
+    let run = d.state.timeout_at().filter(|_| d.state.can_time_out() && !stands);
+    let beginning = d.state.begins_at().filter(|_| !stands);
     let mut items: Vec<_> = of(Direction::Do)
         .chain(of(Direction::Undo))
         .chain(waits)
+        .chain(beginning.map(|at| (at, Item::Beginning)))
         .chain(run.map(|at| (at, Item::Run)))
         .chain(messages)
         .filter(|(due, _)| *due <= d.at)
@@ -183,9 +195,13 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
     };
     let task = open.task;
     let (timeouts, start_to_close) = (execution.timeouts, execution.start_to_close);
+    let heard = horizon.heard.get(&task);
+    let beat_by = open
+        .beat_by
+        .max(execution.beat_after(open, heard.map(|beat| beat.at.min(d.at))));
     let dues = [
         (execution.close_by, Due::Close),
-        (open.beat_by, Due::Beat),
+        (beat_by, Due::Beat),
         (open.silent_at, Due::Lost),
         (Some(open.due), Due::Start),
     ];
@@ -196,8 +212,17 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
     if due > d.at || horizon.log_read_to < due {
         return;
     }
+    let void_or_word = match what {
+        Due::Close => is_void(d, step, direction),
+        Due::Start => waits_for_word(d, step, direction),
+        Due::Beat | Due::Lost => false,
+    };
+    // How far it had come is for the next attempt.
+    if let Some(beat) = heard.filter(|_| !void_or_word) {
+        heartbeat::last_words(d, task, beat);
+    }
     match what {
-        Due::Close if is_void(d, step, direction) => void(d, step),
+        Due::Close if void_or_word => void(d, step),
         Due::Close => {
             let limit = timeouts.schedule_to_close.unwrap_or_default();
             attempt::expired(d, task, Failure::schedule_to_close(limit));
@@ -217,7 +242,7 @@ fn taken_due(d: &mut Decider<'_>, step: &StepPath, direction: Direction, horizon
             }
         }
         Due::Lost => attempt::lost(d, task, Failure::silent()),
-        Due::Start if waits_for_word(d, step, direction) => d.emit(Event::DeadlineDeferred {
+        Due::Start if void_or_word => d.emit(Event::DeadlineDeferred {
             task,
             until: d.at.plus(start_to_close.max(HELD_PAUSE_FIRST)),
         }),

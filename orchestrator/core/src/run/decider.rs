@@ -16,7 +16,8 @@ use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
 use super::{
-    admission, blocked, child, compensation, ending, event, evolve, handler, permit, pivot, tree, update, workflow,
+    admission, again, blocked, child, compensation, ending, event, evolve, handler, permit, pivot, tree, update,
+    workflow,
 };
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
@@ -32,7 +33,7 @@ pub(super) struct Decider<'a> {
     pub(super) at: Timestamp,
     /// Of the run's namespace.
     pub(super) queues: &'a QueueLimits,
-    seq: u32,
+    pub(super) seq: u32,
     events: Vec<Event>,
     /// How many of them have been measured, and what they come to.
     measured: (usize, u64),
@@ -178,6 +179,7 @@ impl<'a> Decider<'a> {
 
     pub(super) fn conclude(mut self) -> Transition {
         if self.state.closed().is_some_and(|closed| closed.seq == self.seq) {
+            again::decide(&mut self);
             workflow::parent_closed(&mut self);
             child::tell_parent(&mut self);
         }

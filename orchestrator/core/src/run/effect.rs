@@ -11,7 +11,6 @@ use super::execution::Known;
 use super::keys::idempotency_key;
 use super::message::{Answer, Body, Recipient, Sender};
 use super::state::{OpenTaskView, State};
-use super::status::Status;
 use crate::definition::plan::Cancellation;
 use crate::ids::{ActivityName, MessageNo, QueueName, RequestId, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
@@ -25,6 +24,8 @@ pub enum Effect {
         queue: QueueName,
         activity: ActivityName,
         task: TaskNo,
+        /// When it was offered: what was published before is there, or was.
+        since: Timestamp,
     },
     /// Tell workers of a queue that a task is no longer wanted.
     CancelTask {
@@ -62,7 +63,7 @@ pub enum Effect {
         subject: Arc<str>,
         body: Arc<Value>,
     },
-    /// The run continues as new: its successor is to be started, see [`State::successor`].
+    /// The run continues as new, or is tried again: its successor is to be started, see [`State::successor`].
     Continue,
 }
 
@@ -147,7 +148,7 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
                 number: taken.number,
                 answer: taken.answer.clone(),
             }),
-            Event::RunContinued { .. } => effects.push(Effect::Continue),
+            Event::RunContinued { .. } | Event::RunRetried { .. } => effects.push(Effect::Continue),
             _ => {}
         }
     }
@@ -203,7 +204,7 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     }
     answers_to_messages(state, &span, &mut effects);
     if let Some(closed) = state.closed()
-        && closed.status == Status::ContinuedAsNew
+        && closed.successor.is_some()
         && span.contains(&closed.seq)
     {
         effects.push(Effect::Continue);
@@ -276,6 +277,7 @@ fn withdraw(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
             queue: view.execution.queue.clone(),
             activity: view.execution.activity.clone(),
             task,
+            since: view.open.opened_at,
         });
     }
 }
@@ -300,15 +302,14 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
         start_to_close: execution.start_to_close,
         // Neither an undo, nor what only goes forward, nor a `finally` of a run that stops is cut by the run's timeout.
         deadline: state
-            .birth
-            .timeout_at
+            .timeout_at()
             .filter(|_| direction == Direction::Do && state.can_time_out())
             .into_iter()
             .chain(execution.close_by)
             .min(),
         heartbeat: execution.timeouts.heartbeat,
         last_details: execution.details.clone(),
-        withdrawable: open.start_by.is_some() || execution.close_by.is_some(),
+        withdrawable: state.is_withdrawable(view),
         waits_cancelled: execution.cancellation == Cancellation::WaitCancelled,
         offer: open.offer,
     }
@@ -329,8 +330,8 @@ fn cancel_unwanted(state: &State, effects: &mut Vec<Effect>) {
 /// Somebody who waits for the start is answered by the transition that asked, the run having started; somebody who waits
 /// for the end by the later one of the two.
 fn answers(state: &State, span: RangeInclusive<u32>, effects: &mut Vec<Effect>) {
-    // The end of a run that continues as new is the end of its successor.
-    let continued = state.closed().filter(|closed| closed.status == Status::ContinuedAsNew);
+    // The end of a run that continues as new, or is tried again, is the end of its successor.
+    let continued = state.closed().filter(|closed| closed.successor.is_some());
     let closed_at = state.closed().map(|closed| closed.seq);
     // Who was answered when the run closed for the first time is not answered again when it was undone.
     let closed_first = state.reopened.as_ref().map(|closed| closed.seq);

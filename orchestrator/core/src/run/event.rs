@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::admission::{Admission, Place, PlaceWanted};
+use super::again::Attempt;
 use super::decider::End;
 use super::effect::Direction;
 use super::execution::Unstarted;
@@ -304,9 +305,10 @@ pub enum Event {
     TaskLeft {
         task: TaskNo,
     },
-    /// Nobody has taken the task in time: it is to be taken out of its queue.
+    /// Nobody has taken the task in time, or it is not needed any more: it is to be taken out of its queue.
     WithdrawalRequested {
         task: TaskNo,
+        /// Why: a timeout, most of the time.
         timeout: Unstarted,
         /// Asked again then.
         until: Timestamp,
@@ -542,6 +544,16 @@ pub enum Event {
     Schedule(Box<ScheduleEvent>),
     /// Of a run that is a trigger.
     Trigger(Box<TriggerEvent>),
+    /// The run has closed without success, and this attempt follows.
+    RunRetried {
+        successor: RunId,
+        attempt: Attempt,
+    },
+    /// A run that is stopping was asked to cancel: no other attempt follows it.
+    RetryWaived {
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
+    },
     /// Closed as continued as new; the successor starts with this.
     RunContinued {
         successor: RunId,
@@ -588,9 +600,12 @@ pub struct RunStarted {
     /// It waits until the open run of its workflow id has closed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queued: bool,
+    /// Each of its tasks has a subject of its own, so that it can be found in its queue and taken out of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_subjects: bool,
 }
 
-/// What a run that continues another one as new takes over from it.
+/// What a run that continues another one as new, or is its next attempt, takes over from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Continues {
     pub run: RunId,
@@ -612,6 +627,16 @@ pub struct Continues {
     /// Its place among the open runs of the workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Box<Place>>,
+    /// Of an attempt that is not the first: it begins anew, and not at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+impl RunStarted {
+    /// Of one that is not the first.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.continues.as_ref()?.attempt.as_ref()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

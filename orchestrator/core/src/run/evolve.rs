@@ -82,7 +82,10 @@ impl State {
             updates: Default::default(),
             mail: Default::default(),
             permits: Default::default(),
-            admission: birth.queued.then_some(Admission::Id),
+            admission: match birth.attempt() {
+                Some(_) => Some(Admission::Pause),
+                None => birth.queued.then_some(Admission::Id),
+            },
             place: admission::inherited(birth),
             began_in: None,
             open: Default::default(),
@@ -102,6 +105,8 @@ impl State {
             parked_at: None,
             schedule: None,
             trigger: None,
+            began_at: None,
+            retry_waived: false,
             migrated: None,
         };
         if let Some(answer) = &birth.answer {
@@ -508,7 +513,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             state.parked = None;
             state.stop(Why::Cancelled, error, seq);
         }
-        Event::RunAdmitted { to } => state.admitted(*to, seq),
+        Event::RunAdmitted { to } => state.admitted(*to, seq, at),
         Event::RunParked { reason } => {
             state.parked = Some(reason.clone());
             state.parked_at = Some(at);
@@ -644,7 +649,18 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 output: input.clone(),
                 error: None,
                 successor: Some(*successor),
+                attempt: None,
             });
+        }
+        Event::RunRetried { successor, attempt } => {
+            if let Phase::Closed(closed) = &mut state.phase {
+                closed.successor = Some(*successor);
+                closed.attempt = Some(attempt.clone());
+            }
+        }
+        Event::RetryWaived { operation } => {
+            state.taken.remember(Verb::Cancel, operation);
+            state.retry_waived = true;
         }
         Event::RunCompleted { output } => {
             state.parked = None;
@@ -655,6 +671,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 output: output.clone(),
                 error: None,
                 successor: None,
+                attempt: None,
             });
         }
         Event::RunClosed { status } => {

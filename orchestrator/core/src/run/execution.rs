@@ -87,17 +87,18 @@ pub struct OpenTask {
     /// Who has claimed it, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Arc<str>>,
-    /// It is being taken out of its queue, for this timeout.
+    /// It is being taken out of its queue, for this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn_for: Option<Unstarted>,
 }
 
-/// A timeout that a task may meet in its queue.
+/// Why a task is taken out of its queue: the timeout that it has met there, or that its step was halted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unstarted {
     ScheduleToStart,
     ScheduleToClose,
+    NotNeeded,
 }
 
 /// What is known about a task's whereabouts.
@@ -115,10 +116,10 @@ pub enum Known {
 }
 
 impl OpenTask {
-    fn due(&self) -> Timestamp {
+    fn due(&self, heard: Option<Timestamp>) -> Timestamp {
         let by = match self.known {
             Known::Offered | Known::Held => self.start_by,
-            Known::Delivered | Known::Started => self.beat_by,
+            Known::Delivered | Known::Started => self.beat_by.max(heard),
         };
         let dues = by.into_iter().chain(self.silent_at);
         dues.fold(self.due, Timestamp::min)
@@ -142,15 +143,26 @@ impl Execution {
 
     /// When this execution has to be looked at.
     pub fn due(&self) -> Timestamp {
+        self.due_if(None)
+    }
+
+    /// The same if its worker was heard of last at that time.
+    pub(super) fn due_if(&self, heard: Option<Timestamp>) -> Timestamp {
         let due = match &self.wait {
             Wait::Task(open) if open.withdrawn_for.is_some() => return open.due,
-            Wait::Task(open) => open.due(),
+            Wait::Task(open) => open.due(self.beat_after(open, heard)),
             Wait::Until(at) => *at,
             // Something else than time is waited for.
             Wait::Permit(_) => Timestamp::MAX,
             Wait::Decision => return Timestamp::MAX,
         };
         self.close_by.map_or(due, |by| by.min(due))
+    }
+
+    /// When the next beat has to come after one that is not stored.
+    pub(super) fn beat_after(&self, open: &OpenTask, heard: Option<Timestamp>) -> Option<Timestamp> {
+        let silence = self.timeouts.heartbeat.filter(|_| open.beat_by.is_some())?;
+        Some(heard?.plus(silence))
     }
 
     /// How soon a task is looked at of which nothing is known.

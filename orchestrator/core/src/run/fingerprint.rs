@@ -23,6 +23,7 @@ const SKIPPED: &[&str] = &[
     "number",
     "workflow_id",
     "turns",
+    "successor",
 ];
 /// Whole numbers that decide something.
 const COUNTED: &[&str] = &["begun", "ended", "last"];

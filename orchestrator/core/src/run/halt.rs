@@ -3,8 +3,9 @@
 //! | what is under way in the region | then |
 //! |---|---|
 //! | an activity whose task a worker may hold | asked to cancel, and waited for within its own timeouts; with `cancellation: wait_cancelled` until it answers or is lost |
+//! | the same where no worker is known to have it | its task is taken out of its queue first ([`super::withdrawal`]): if nobody had it the step ends then, as cancelled. Not with `abandon` |
 //! | the same with `cancellation: abandon` | ends at once, as unknown |
-//! | an activity between attempts, waiting for a permit, or whose task its stream refused | ends at once; a pivot that may have been done goes on until that is known |
+//! | an activity between attempts, waiting for a permit, or whose task its stream refused or has not been sent | ends at once; a pivot that may have been done goes on until that is known |
 //! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |
 //! | a child | as its `parent_close` says: told to cancel or to terminate and waited for, or left alone |
 //! | a scope or losers being undone | goes on to its end |
@@ -22,11 +23,14 @@ use super::failure::Failure;
 use super::open::Open;
 use super::path::{around, is_within};
 use super::state::State;
-use super::{attempt, handler, pivot, tree, workflow};
+use super::{attempt, handler, pivot, tree, withdrawal, workflow};
 use crate::definition::plan::Cancellation;
 use crate::ids::{StepPath, TaskNo};
 
 pub(super) fn halt(d: &mut Decider<'_>, region: &StepPath) {
+    withdrawal::of_halted(d, |state, view| {
+        is_within(view.step.as_str(), region.as_str()) && state.is_halted(view.step)
+    });
     let within = |path: &&StepPath| is_within(path.as_str(), region.as_str()) && d.state.is_halted(path);
     let at_rest: Vec<_> = d
         .state

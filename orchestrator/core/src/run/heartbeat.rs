@@ -2,7 +2,7 @@
 //!
 //! | word | then |
 //! |---|---|
-//! | beat | recorded only where it decides something: a deadline that was provisional has come, the last heartbeat is too long ago, its details are new and somebody is about to need them, or the worker counted as silent |
+//! | beat | recorded only where it decides something: a deadline that was provisional has come, its details are new and somebody is about to need them, or the worker counted as silent. One that comes in time is an argument of the wake-up, and no event: a run may have so many of them, and beats alone must not use them up |
 //! | silence, longer than the worker had promised | the task is lost, once the log has been read that far and no result was in it |
 //! | claim | granted to the first who asks, and to nobody else: the handler of a task that has one attempt runs at most once |
 //! | *later* | the message is gone, and the task is not lost for that; start-to-close and `heartbeat` go on counting |
@@ -49,6 +49,16 @@ pub(super) fn beat(d: &mut Decider<'_>, task: TaskNo, beat: Beat) {
     if overdue || open.silent_at.is_some() || details.is_some() {
         d.emit(Event::HeartbeatTaken { task, at, details });
     }
+}
+
+/// The details of the last beat of a task that is about to end without an answer.
+pub(super) fn last_words(d: &mut Decider<'_>, task: TaskNo, beat: &Beat) {
+    let details = beat.details.clone().filter(|details| is_news(d, task, details));
+    let Some(open) = open(d, task).filter(|_| details.is_some()) else {
+        return;
+    };
+    let at = plausible(open, beat.at, d.at);
+    d.emit(Event::HeartbeatTaken { task, at, details });
 }
 
 pub(super) fn silent(d: &mut Decider<'_>, task: TaskNo) {

@@ -8,6 +8,7 @@ use super::effect::Direction;
 use super::event::{Event, StepOutcome};
 use super::execution::Known;
 use super::limits::{HELD_PAUSE_FIRST, HELD_PAUSE_LONGEST};
+use super::retry::Regardless;
 use super::{attempt, pivot};
 use crate::ids::TaskNo;
 use crate::time::Span;
@@ -28,7 +29,7 @@ pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo, in_doubt: bool) {
     d.emit(Event::DispatchHeld { task, until, in_doubt });
     let execution = d.state.executions(direction).get(&step);
     let undecided = execution.is_some_and(|execution| pivot::is_undecided(d.plan, &step, execution));
-    if direction == Direction::Do && d.state.is_halted(&step) && !undecided {
+    if direction == Direction::Do && !undecided && !pivot::may_go_on(d, &step, Regardless::No) {
         attempt::give_up(d, step, direction, StepOutcome::Cancelled);
     }
     d.settle();

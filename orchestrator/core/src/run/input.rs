@@ -40,6 +40,14 @@ pub struct Start {
     pub continues: Option<Box<Continues>>,
 }
 
+/// What a run is begun under, for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    pub limits: RunLimits,
+    /// Each of its tasks has a subject of its own, and is taken out of its queue when its step is halted.
+    pub own_subjects: bool,
+}
+
 /// Somebody waits for the run to start or to close.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerRequest {
@@ -171,7 +179,7 @@ pub enum Input {
 }
 
 /// What a worker says of itself while it works.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// When its handler began.
     pub began: Timestamp,
@@ -191,6 +199,8 @@ pub struct Horizon {
     pub delivered_to: BTreeMap<QueueName, Timestamp>,
     /// Beats have been heard since then without a break.
     pub listening_since: Timestamp,
+    /// The last beats of workers that are known to be at work: no event as long as they come in time.
+    pub heard: BTreeMap<TaskNo, Beat>,
 }
 
 /// Who asked for something, and why; recorded.

@@ -20,6 +20,8 @@ pub const HELD_PAUSE_FIRST: Span = Span::from_millis(250);
 pub const HELD_PAUSE_LONGEST: Span = Span::from_secs(5);
 /// After so long a queue that has not said what became of a task to be taken out of it is asked again.
 pub const WITHDRAWAL_PAUSE: Span = Span::from_secs(30);
+/// And after so long at the latest, if it goes on saying nothing.
+pub const WITHDRAWAL_PAUSE_LONGEST: Span = Span::from_secs(600);
 /// Largest details of a heartbeat, as JSON, in bytes: they travel in a header.
 pub const MAX_DETAILS_BYTES: usize = 2 * 1024;
 /// Longest pause between two looks at a task that nobody has taken yet (a longer start-to-close is its own limit), unless it has

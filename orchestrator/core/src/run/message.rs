@@ -21,7 +21,7 @@
 //! [`Input::MessageAnswered`], like an open one.
 //!
 //! **To deliver.** The receiver is the run that the recipient names, or, where it names none, the newest run of the
-//! workflow id. A receiver that is closed as *continued as new*, and has not answered this message
+//! workflow id. A receiver that is closed, but has continued as new or is tried again, and has not answered this message
 //! ([`State::answer_to`] is `None`), is replaced by its successor ([`State::successor`]), and so on. Then:
 //! 1. there is a receiver: `apply(Input::Message)`. A transition carries the answer among its effects
 //!    ([`Effect::AnswerMessage`]). Without a transition the shell asks [`State::answer_to`] and publishes that answer; if
@@ -39,7 +39,8 @@
 //! to the sender's *run* as [`Input::MessageAnswered`]. A repeat changes nothing. A sender that does not exist any more
 //! needs no answer.
 //!
-//! **Continue as new.** [`Effect::Continue`] says that the run has closed as continued as new. The shell starts the successor
+//! **Continue as new.** [`Effect::Continue`] says that the run has closed as continued as new, or without success and that
+//! another attempt follows it ([`super::again`]), of which all of this holds likewise. The shell starts the successor
 //! from [`State::successor`], with the definition of the closed run, in the same batch or as the very next thing it does
 //! for that workflow id; that start cannot be rejected. It is a function of the closed state and its run id is fixed, so
 //! it may be repeated: whoever finds the newest run of a workflow id closed as continued as new starts the successor
@@ -332,7 +333,9 @@ impl State {
             return self.parked.is_none().then_some(Answer::Accepted);
         }
         let closed = self.closed()?;
-        (closed.status != Status::ContinuedAsNew)
+        closed
+            .successor
+            .is_none()
             .then(|| Answer::refused(Refusal::Closed, &format!("the run is closed ({})", closed.status)))
     }
 

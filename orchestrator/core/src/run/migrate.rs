@@ -444,6 +444,7 @@ fn call_difference(was: &Call, is: &Call) -> Option<&'static str> {
             "timeout",
         ))
         .or(unless(was.retry == is.retry, "retry policy"))
+        .or(unless(was.on_exhausted == is.on_exhausted, "`on_exhausted`"))
 }
 
 fn parallel_difference(was: &Parallel, is: &Parallel) -> Option<&'static str> {

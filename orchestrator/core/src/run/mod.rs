@@ -10,7 +10,8 @@
 //! [`pivot`] where there is no way back; [`halt`] ends a region from outside, [`stop`] the forward part of the run;
 //! [`compensation`] undoes, [`deadline`] fires what is due, [`heartbeat`] hears of workers, [`withdrawal`]
 //! takes back what nobody took, [`blocked`] holds limits that pause, and [`raise`] lifts them,
-//! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]), and [`admission`] has runs wait before they begin. [`message`] and [`outbox`] are
+//! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]), and [`admission`] has runs wait before they begin;
+//! [`again`] has one that failed followed by another attempt. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
 //! [`late`] and [`answer`] are the other inputs; [`handler`] takes signals beside the main body, and [`update`] decides
 //! about those that are answered; [`request`] knows which of them are repeats, [`turn`] says how the status has
@@ -24,6 +25,7 @@
 
 mod activity;
 mod admission;
+mod again;
 mod answer;
 mod apply;
 mod attempt;
@@ -94,6 +96,7 @@ mod workflow;
 mod tests;
 
 pub use admission::{Admission, Place, PlaceWanted};
+pub use again::Attempt;
 pub use apply::{apply, apply_within, start, start_within};
 pub use decider::End;
 pub use effect::{effects, effects_still_wanted, emissions};

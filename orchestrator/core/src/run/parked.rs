@@ -104,7 +104,8 @@ fn resume_run(d: &mut Decider<'_>, action: &ParkedAction, operation: Operation) 
     blocked::resumed(d, operation);
     let is_blocked = !blocked.is_empty();
     blocked::resume(d, blocked);
-    if !is_blocked {
+    // A schedule or a trigger has nothing to enter: it goes on from where it is.
+    if !is_blocked && !d.state.is_actor() {
         admission::resumed(d);
     }
     Ok(())

@@ -9,17 +9,18 @@
 //! | a step of a handler would fail the run, while the pivot is under way | parked for an operator, likewise: whether the run may fail is not known | – |
 //! | a later step fails for good | it fails | parked for an operator, unless a `try` within reach catches it or the step may fail (`on_failure: continue`) |
 //!
-//! Deferred: the pivot's worker is asked to cancel. When the pivot turns out not to have been done, the run stops as it was
-//! asked to; when it has completed, the request is void.
+//! Deferred: the pivot's worker is asked to cancel, and a task that nobody has is taken out of its queue, or not offered again
+//! where its stream refused it. When the pivot turns out not to have been done, the run stops as it was asked to; when it has
+//! completed, the request is void.
 
 use super::decider::Decider;
 use super::event::Event;
-use super::execution::{Execution, Wait};
+use super::execution::{Execution, Known};
 use super::failure::Failure;
 use super::input::Operation;
 use super::retry::Regardless;
 use super::state::Why;
-use super::{handler, stop, try_catch};
+use super::{handler, stop, try_catch, withdrawal};
 use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Plan};
 use crate::ids::StepPath;
 
@@ -93,9 +94,10 @@ fn is_caught(plan: &Plan, mut node: NodeId, error: Option<&Failure>) -> bool {
     false
 }
 
-/// The pivot that may have been done, or may be being done, if there is one.
+/// The pivot that may have been done, or may be being done, if there is one. What its stream refused is nowhere.
 fn under_way<'d>(d: &'d Decider<'_>) -> Option<&'d StepPath> {
-    let may_be = |execution: &Execution| matches!(execution.wait, Wait::Task(_)) || execution.may_be_done();
+    let is_out = |execution: &Execution| execution.open_task().is_some_and(|open| open.known != Known::Held);
+    let may_be = |execution: &Execution| is_out(execution) || execution.may_be_done();
     let mut doing = d.state.doing.iter();
     doing
         .find(|(step, execution)| may_be(execution) && is_pivot(d.plan, step))
@@ -116,6 +118,9 @@ pub(super) fn defer(d: &mut Decider<'_>, why: Why, error: &Failure, operation: &
         error: error.clone(),
         operation: operation.clone(),
     });
+    if let Some(step) = d.state.deferred.as_ref().map(|deferred| deferred.pivot.clone()) {
+        withdrawal::of_halted(d, |_, view| *view.step == step);
+    }
     true
 }
 

@@ -111,7 +111,7 @@ impl<'a> RunScope<'a> {
         json!({
             "id": self.state.run_id().to_string(),
             "workflow_id": self.state.workflow_id().as_str(),
-            "attempt": 1,
+            "attempt": self.state.attempt(),
             "started_at": self.state.started_at().to_utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             "scheduled_at": schedule::scheduled_at(self.state),
         })

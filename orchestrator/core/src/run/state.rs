@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::admission::{Admission, Place};
+use super::again::Attempt;
 use super::effect::Direction;
 use super::event::{Continues, RunStarted, StepOutcome};
 use super::execution::{Execution, Known, OpenTask, Wait};
@@ -124,6 +125,12 @@ pub struct State {
     /// Of a run that is a trigger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) trigger: Option<Box<Trigger>>,
+    /// When it began, of an attempt that had a pause before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) began_at: Option<Timestamp>,
+    /// Somebody has asked to cancel it while it was stopping: no other attempt follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) retry_waived: bool,
     /// The version it goes by, where that is not the one it began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) migrated: Option<Box<Migrated>>,
@@ -180,9 +187,12 @@ pub(super) struct Closed {
     #[serde(default)]
     pub(super) output: Arc<Value>,
     pub(super) error: Option<Failure>,
-    /// The run that goes on, with its input in place of an output.
+    /// The run that goes on in its place; of one that continues as new, with its input in place of an output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) successor: Option<RunId>,
+    /// Which attempt that is, of one that is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) attempt: Option<Attempt>,
 }
 
 /// How a step ended.
@@ -365,8 +375,9 @@ impl State {
             // Also while it is parked: the workflow id is another run's.
             Phase::Running if self.admission == Some(Admission::Id) => Status::Queued,
             _ if self.parked.is_some() || self.is_step_parked() || self.is_undo_parked() => Status::Parked,
+            // An attempt before its pause has passed is one of a run that goes on.
             Phase::Running => match self.admission {
-                None => Status::Running,
+                None | Some(Admission::Pause) => Status::Running,
                 Some(Admission::Id) => Status::Queued,
                 Some(Admission::Place) => Status::Waiting,
             },
@@ -439,9 +450,11 @@ impl State {
         })
     }
 
-    /// When its timeout is due, whatever became of that.
+    /// When its timeout is due, whatever became of that. It counts from when the run begins, which an attempt may do late.
     pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
-        self.birth.timeout_at
+        let due = self.birth.timeout_at?;
+        let late = self.birth.attempt().zip(self.began_at);
+        Some(late.map_or(due, |(attempt, began)| due.plus(began.since(attempt.begins_at))))
     }
 
     /// Forward steps that wait for an operator, and why.
@@ -516,6 +529,11 @@ impl State {
         })
     }
 
+    /// Whether a task can be found in its queue: by a subject of its own.
+    pub(super) fn is_withdrawable(&self, view: &OpenTaskView<'_>) -> bool {
+        self.birth.own_subjects || view.open.start_by.is_some() || view.execution.close_by.is_some()
+    }
+
     /// Whether cancellations of tasks were asked for in these transitions.
     pub(super) fn halted_within(&self, span: &RangeInclusive<u32>) -> bool {
         let open = self.open.values().any(|open| {
@@ -549,8 +567,17 @@ impl State {
         self.wake_after(Timestamp(i64::MIN))
     }
 
+    /// The same if workers were heard of last at those times.
+    pub fn wake_if(&self, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
+        self.wake_after_if(Timestamp(i64::MIN), heard)
+    }
+
     /// The earliest deadline later than `at`, whatever is due before.
     pub fn wake_after(&self, at: Timestamp) -> Option<Timestamp> {
+        self.wake_after_if(at, |_| None)
+    }
+
+    fn wake_after_if(&self, at: Timestamp, heard: impl Fn(TaskNo) -> Option<Timestamp>) -> Option<Timestamp> {
         let messages = self
             .mail
             .outbox
@@ -561,17 +588,28 @@ impl State {
         if self.is_closed() || self.parked.is_some() {
             return messages;
         }
-        let timeout = self.birth.timeout_at.filter(|_| self.can_time_out());
+        let timeout = self.timeout_at().filter(|_| self.can_time_out());
         let waits = self.open.values().filter_map(|open| match open {
             Open::Timer { due } => Some(*due),
             Open::Signal { due, .. } => *due,
             _ => None,
         });
-        let executions = self.doing.values().chain(self.undoing.values()).map(Execution::due);
+        let executions = self.doing.values().chain(self.undoing.values());
+        let executions = executions.map(|execution| {
+            let beating = execution.open_task().filter(|open| open.beat_by.is_some());
+            let heard = beating.and_then(|open| heard(open.task));
+            execution.due_if(heard)
+        });
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.due());
         let trigger = self.trigger.as_ref().and_then(|trigger| trigger.due());
         let actor = schedule.into_iter().chain(trigger);
-        let deadlines = timeout.into_iter().chain(executions).chain(waits).chain(actor);
+        let begins = self.begins_at();
+        let deadlines = timeout
+            .into_iter()
+            .chain(executions)
+            .chain(waits)
+            .chain(actor)
+            .chain(begins);
         let ahead = |due: &Timestamp| *due > at && *due < Timestamp::MAX;
         deadlines.filter(ahead).chain(messages).min()
     }
@@ -581,13 +619,31 @@ impl State {
         &self.signals.buffer
     }
 
-    /// The start of the run that continues this one, if it has closed as continued as new. Nothing can reject it.
+    /// The start of the run that goes on in the place of this one, if it has closed as continued as new or is tried again.
+    /// Nothing can reject it.
     pub fn successor(&self) -> Option<Start> {
         let closed = self.closed()?;
-        Some(self.succeeding(closed.successor?, &closed.output))
+        let run_id = closed.successor?;
+        Some(match &closed.attempt {
+            Some(attempt) => self.attempted(run_id, attempt.clone()),
+            None => self.succeeding(run_id, &closed.output),
+        })
     }
 
-    /// The start of a successor, were it to be now.
+    pub(super) fn successor_id(&self) -> Option<RunId> {
+        self.closed()?.successor
+    }
+
+    /// The start of its next attempt.
+    pub(super) fn attempted(&self, run_id: RunId, attempt: Attempt) -> Start {
+        let mut start = self.succeeding(run_id, &self.birth.input);
+        if let Some(continues) = &mut start.continues {
+            continues.attempt = Some(attempt);
+        }
+        start
+    }
+
+    /// The start of a run that continues this one as new, were it to be now.
     pub(super) fn succeeding(&self, run_id: RunId, input: &Arc<Value>) -> Start {
         let waits = |waiter: &&Waiter| waiter.on == AnswerOn::Closed;
         Start {
@@ -615,6 +671,7 @@ impl State {
                 requests: self.requests.clone(),
                 taken: self.taken.clone(),
                 place: self.place.clone(),
+                attempt: None,
             })),
         }
     }
@@ -644,7 +701,8 @@ impl State {
 
     /// The run's timeout does not cut what only goes forward, or waits to know whether it does.
     pub(super) fn can_time_out(&self) -> bool {
-        self.is_running() && !self.past_pivot && self.deferred.is_none()
+        let begun = self.admission != Some(Admission::Pause);
+        self.is_running() && begun && !self.past_pivot && self.deferred.is_none()
     }
 
     pub(super) fn is_running(&self) -> bool {

@@ -2,8 +2,7 @@
 //!
 //! A run that stops dispatches nothing forwards, except in a `finally`. Tasks that workers may hold are asked to cancel (an
 //! effect of the event that stops the run) and waited for, within their own timeouts; what is not with a worker ends at once
-//! ([`super::halt`]). A task still in its queue counts as one that a worker may hold: it is not late until it is delivered,
-//! and may then be refused or done.
+//! ([`super::halt`]). A task still in its queue counts as one that a worker may hold until it has been taken out of there.
 //!
 //! | what | then |
 //! |---|---|

@@ -115,7 +115,11 @@ pub(super) fn apply(d: &mut Decider<'_>, input: Input) -> Result<(), Rejected> {
             direction,
             action,
             operation,
-        } => return parked::act(d, step, direction, action, operation),
+        } => {
+            parked::act(d, step, direction, action, operation)?;
+            // What waits for an event that was settled meanwhile is sent now.
+            advance(d);
+        }
         // Nothing of this is said to a trigger.
         _ => {}
     }

@@ -44,6 +44,7 @@ impl State {
         let closed = self.closed().into_iter().chain(self.reopened.as_deref());
         span.contains(&1)
             || closed.into_iter().any(|closed| span.contains(&closed.seq))
+            || self.began_in.is_some_and(|began| span.contains(&began))
             || self.turns.iter().rev().any(|(seq, _)| span.contains(seq))
     }
 
@@ -73,9 +74,11 @@ pub fn turns(state: &State, transition: &Transition) -> Vec<Turn> {
         .filter(|(changed, _)| *changed == seq)
         .map(|(_, status)| *status)
         .collect();
-    let waits = between
-        .iter()
-        .any(|status| matches!(status, Status::Queued | Status::Waiting));
+    let pauses = seq == 1 && state.attempt_made().is_some();
+    let waits = pauses
+        || between
+            .iter()
+            .any(|status| matches!(status, Status::Queued | Status::Waiting));
     let begins = state.began_in == Some(seq);
     if seq == 1 && !waits || begins {
         turns.push(Turn {

@@ -240,9 +240,9 @@ impl State {
             Some(Ended { error: Some(error), .. }) => Some(Update::Failed(error)),
             Some(ended) => Some(Update::Completed(&ended.output)),
             None => match (self.failure().filter(|_| self.is_closed()), known.accepted_in) {
-                (Some(error), None) => Some(Update::Refused(error)),
+                (Some(error), None) if self.successor_id().is_none() => Some(Update::Refused(error)),
                 (Some(error), Some(_)) => Some(Update::Failed(error)),
-                (None, accepted_in) => accepted_in.map(|_| Update::Accepted),
+                (_, accepted_in) => accepted_in.map(|_| Update::Accepted),
             },
         }
     }
@@ -348,7 +348,7 @@ impl State {
         for known in &self.updates.known {
             let ended = known.ended.as_ref().map(|ended| ended.seq).or(closed);
             // Of one that was put off, the run that goes on in this one's place tells.
-            let moved = known.accepted_in.is_none() && known.ended.is_none() && self.failure().is_none();
+            let moved = known.accepted_in.is_none() && known.ended.is_none() && self.successor_id().is_some();
             for waiter in known.waiters.iter().filter(|_| !moved) {
                 let decided = match waiter.on {
                     UpdateStage::Accepted => known.accepted_in.or(ended),

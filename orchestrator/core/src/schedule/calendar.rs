@@ -125,7 +125,7 @@ impl Calendar {
         })
     }
 
-    /// Whether it is meant for every hour, so that an hour that comes twice is meant twice.
+    /// Whether it is meant for every hour: one that comes twice is meant twice, and one that does not come is not made up for.
     pub(super) fn is_hourly(&self) -> bool {
         self.fields[2].star
     }

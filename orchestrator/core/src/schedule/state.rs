@@ -33,6 +33,13 @@ pub struct Due {
     pub counted: bool,
 }
 
+impl Due {
+    /// Of the same workflow id: whoever names it, it is started once.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.nominal, self.trigger) == (other.nominal, other.trigger)
+    }
+}
+
 /// The nominal time that comes next, and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Next {
@@ -287,6 +294,11 @@ impl Schedule {
             // They start when nothing is open.
             _ => self.buffer.len() < MAX_BUFFERED,
         }
+    }
+
+    /// A pause holds back what is due by the calendar, not what somebody asks for.
+    pub(crate) fn may_start(&self, due: &Due) -> bool {
+        self.paused.is_none() || !due.counted
     }
 
     pub(crate) fn has_taken(&self, operation: &Operation) -> bool {

@@ -2,7 +2,9 @@
 //!
 //! A moment is a whole second, the *nominal time* of an occurrence. Where a zone skips local times, those of a calendar move to
 //! the moment at which the clocks are put forward (`gap: shift`) or do not exist (`skip`). Where local times come twice, a
-//! calendar means the first (`overlap: first`) or `both`; one that is meant for every hour means both unless it is told.
+//! calendar means the first (`overlap: first`) or `both`; one that is meant for every hour means both unless it is told. Such a one
+//! is never shifted: it goes by the clock, and would occur once too often (Vixie cron, cron(8): jobs at certain times are made up for,
+//! those that run more often than that are scheduled normally; it tells them by a star, as here).
 
 use super::calendar::Calendar;
 use super::zone::Zone;
@@ -203,7 +205,8 @@ impl Times {
             }
             let stretch = self.zone.stretch(at);
             let (start, offset, before) = (stretch.start, stretch.offset, stretch.offset_before);
-            if self.gap == Gap::Shift && before < offset && at <= start {
+            let shifts = self.gap == Gap::Shift && !calendar.is_hourly();
+            if shifts && before < offset && at <= start {
                 let skipped = calendar.at_or_after(start + before);
                 if skipped.is_some_and(|local| local < start + offset) {
                     return Some(start);

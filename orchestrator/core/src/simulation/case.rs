@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::draft::Draft;
 use super::draw;
-use super::family::{World, played};
 use super::watched::Played;
 use super::words::Words;
+use super::world::World;
 use crate::definition;
 use crate::run::Status;
 
@@ -18,11 +18,44 @@ pub const FATES: u64 = 24;
 #[serde(transparent)]
 pub struct Op(pub [u32; 4]);
 
+/// What takes part beside the runs of a family; each can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Parts(pub u32);
+
+impl Parts {
+    pub const ALL: [&str; 4] = ["schedules", "triggers", "starts", "queues"];
+
+    pub fn schedules(self) -> bool {
+        self.0 & 1 > 0
+    }
+
+    pub fn triggers(self) -> bool {
+        self.0 & 2 > 0
+    }
+
+    /// Of workflow ids that others have.
+    pub fn starts(self) -> bool {
+        self.0 & 4 > 0
+    }
+
+    /// What operators allow queues.
+    pub fn queues(self) -> bool {
+        self.0 & 8 > 0
+    }
+
+    pub fn without(self, part: usize) -> Self {
+        Self(self.0 & !(1 << part))
+    }
+}
+
 /// What happens to the runs of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fate {
     pub temper: u32,
     pub input: u32,
+    #[serde(default)]
+    pub parts: Parts,
     pub ops: Vec<Op>,
 }
 
@@ -47,7 +80,7 @@ pub struct Case {
 pub struct Ended {
     pub inputs: u64,
     pub transitions: u64,
-    /// How each run ended, and its transitions as they are stored.
+    /// How each run, schedule and trigger ended, and its transitions as they are stored.
     pub runs: Vec<(Status, Vec<String>)>,
 }
 
@@ -64,7 +97,7 @@ impl Family {
         Self {
             texts: drafts.iter().map(Draft::text).collect(),
             drafts,
-            plans: played(plans),
+            plans: plans.into_iter().map(Played::new).collect(),
         }
     }
 
@@ -94,18 +127,24 @@ impl Fate {
     pub fn draw(words: &mut Words) -> Self {
         let temper = words.below(256);
         let input = words.below(0x1000);
+        let parts = Parts(if words.one_in(2) { words.below(16) } else { 0 });
         let mut left = 10 + words.below(246);
         let mut ops = Vec::with_capacity(left as usize);
         while left > 0 && !words.is_over() {
             left -= 1;
             ops.push(Op([
-                words.below(64),
+                words.below(if parts.0 == 0 { 64 } else { 96 }),
                 words.below(256),
                 words.below(0x1_0000),
                 words.below(0x1_0000),
             ]));
         }
-        Self { temper, input, ops }
+        Self {
+            temper,
+            input,
+            parts,
+            ops,
+        }
     }
 }
 
@@ -118,12 +157,12 @@ impl Case {
             Ok(checked) => checked.plan,
             Err(found) => panic!("{}", definition::diagnostic::render("the case", text, &found)),
         });
-        run(&played(plans.collect()), &self.fate)
+        run(&plans.map(Played::new).collect::<Vec<_>>(), &self.fate)
     }
 }
 
 fn run(plans: &[Played], fate: &Fate) -> Ended {
-    let mut world = World::new(plans, fate.temper);
+    let mut world = World::new(plans, fate.temper, fate.parts);
     if !plans.is_empty() {
         world.begin(fate.input);
     }
@@ -134,13 +173,12 @@ fn run(plans: &[Played], fate: &Fate) -> Ended {
         world.step(*op);
     }
     world.finish();
+    let (inputs, transitions) = (world.inputs, world.transitions());
+    let actors = world.actors.into_iter().map(super::actor::Actor::into_history);
+    let runs = world.runs.into_iter().map(super::watched::Watched::into_history);
     Ended {
-        inputs: world.inputs,
-        transitions: world.transitions(),
-        runs: world
-            .runs
-            .into_iter()
-            .map(super::watched::Watched::into_history)
-            .collect(),
+        inputs,
+        transitions,
+        runs: runs.chain(actors).collect(),
     }
 }

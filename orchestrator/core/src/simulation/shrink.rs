@@ -1,6 +1,6 @@
 //! Makes a failing case smaller: fewer things that happen, fewer steps that they happen to.
 
-use super::case::{Family, Fate};
+use super::case::{Family, Fate, Parts};
 use super::draft::Draft;
 
 /// The smallest that `fails`, as long as it `goes_on`.
@@ -15,10 +15,22 @@ pub fn shrink(
     loop {
         let before = (drafts.clone(), fate.clone());
         let family = Family::of_drafts(drafts.clone());
+        fewer_parts(&family, &mut fate, fails);
         fewer_ops(&family, &mut fate, &mut goes_on, fails);
         fewer_steps(&mut drafts, &fate, &mut goes_on, fails);
         if before == (drafts.clone(), fate.clone()) || !goes_on() {
             return (Family::of_drafts(drafts), fate);
+        }
+    }
+}
+
+/// Without what takes no part in it.
+fn fewer_parts(family: &Family, fate: &mut Fate, fails: &dyn Fn(&Family, &Fate) -> bool) {
+    for part in 0..Parts::ALL.len() {
+        let parts = fate.parts.without(part);
+        let smaller = Fate { parts, ..fate.clone() };
+        if parts != fate.parts && fails(family, &smaller) {
+            *fate = smaller;
         }
     }
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use crate::definition::plan::{NodeKind, Plan, UndoOrder};
 use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::Direction;
-use crate::run::event::{LateOutcome, Resolution, StepOutcome};
+use crate::run::event::{LateOutcome, Resolution, RunStarted, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Event, Status, Transition};
+use crate::run::{Admission, Event, PlaceWanted, Status, Transition};
 use crate::time::{Span, Timestamp};
 
 /// When something may happen at the earliest.
 #[derive(Debug, Default)]
 struct Clock {
     run: Option<Timestamp>,
+    /// Of an attempt that is not the first.
+    begins: Option<Timestamp>,
     waits: BTreeMap<StepPath, Timestamp>,
     pauses: BTreeMap<(StepPath, Direction), Timestamp>,
     /// Of every task, how long its worker has.
@@ -56,6 +58,8 @@ pub struct Told {
     past_pivot: bool,
     /// An operator had a step tried again: steps are dispatched that were before.
     again: bool,
+    /// What it waits for before it begins.
+    waits_for: Vec<Admission>,
 }
 
 fn within(step: &StepPath, region: &StepPath) -> bool {
@@ -89,6 +93,7 @@ fn depend(order: UndoOrder, a: &StepPath, b: &StepPath) -> bool {
 
 impl Told {
     fn forward(&mut self, step: &StepPath) {
+        assert!(self.waits_for.is_empty(), "{step} before the run had begun");
         self.may_go_out(step);
         self.under_way.insert(step.clone());
     }
@@ -154,6 +159,15 @@ impl Told {
         self.discarded.extend(within.cloned());
     }
 
+    fn began(&mut self, started: &RunStarted) {
+        let before = started.continues.as_ref().and_then(|before| before.place.as_ref());
+        let needs = |wanted: &&PlaceWanted| before.is_none_or(|before| before.limit != wanted.limit);
+        let place = started.place.as_deref().filter(needs).map(|_| Admission::Place);
+        let pause = started.attempt().map(|_| Admission::Pause);
+        let id = started.queued.then_some(Admission::Id);
+        self.waits_for = id.into_iter().chain(pause).chain(place).collect();
+    }
+
     fn ended(&mut self, step: &StepPath) {
         self.waiting.remove(step);
         self.regions.remove(step);
@@ -214,6 +228,11 @@ impl Told {
     fn event(&mut self, event: &Event) {
         let told = self;
         match event {
+            Event::RunStarted(started) => told.began(started),
+            Event::RunAdmitted { to } => {
+                assert!(told.waits_for.contains(to), "it did not wait for {to:?}");
+                told.waits_for.retain(|what| what != to);
+            }
             Event::ActivityScheduled(scheduled) => {
                 told.forward(&scheduled.step);
                 if scheduled.task == TaskNo::NONE {
@@ -275,7 +294,8 @@ impl Told {
             | Event::TaskLost { task, .. } => told.task_ended(*task),
             Event::ChildEnded(ended) => {
                 told.ended(&ended.step);
-                if ended.error.is_none() {
+                // One for which there was no room has done nothing.
+                if ended.error.is_none() && ended.status != Status::Skipped {
                     told.to_undo.insert(ended.step.clone());
                 }
             }
@@ -357,6 +377,7 @@ impl Told {
         let settled: BTreeSet<_> = told.settled.iter().collect();
         match status {
             Status::Terminated => return,
+            Status::Skipped => assert!(told.dispatched.is_empty() && !told.waits_for.is_empty()),
             Status::Completed | Status::ContinuedAsNew => {
                 assert!(!told.stopped);
                 let left = to_undo.difference(&settled);
@@ -385,7 +406,16 @@ impl Told {
 impl Clock {
     fn check(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::RunStarted(started) => self.run = started.timeout_at,
+            Event::RunStarted(started) => {
+                self.run = started.timeout_at;
+                self.begins = started.attempt().map(|attempt| attempt.begins_at);
+            }
+            Event::RunAdmitted { to: Admission::Pause } => {
+                let due = self.begins.expect("an attempt");
+                assert!(due <= at, "an attempt began early");
+                // It has all of its time.
+                self.run = self.run.map(|timeout| timeout.plus(at.since(due)));
+            }
             Event::RunTimedOut { .. } => {
                 assert!(self.run.is_some_and(|due| due <= at), "the run timed out early");
             }

@@ -7,8 +7,7 @@ use super::told::Told;
 use crate::definition::plan::{NodeKind, Plan, Undo};
 use crate::ids::{ActivityName, RunId, StepPath};
 use crate::run::effect::{Direction, Dispatch, Effect};
-use crate::run::input::{Horizon, Input, Rejected, Start};
-use crate::run::limits::RunLimits;
+use crate::run::input::{Horizon, Input, Rejected, Start, Terms};
 use crate::run::message::{Body, Sender};
 use crate::run::{
     self, Event, Known, QueueLimits, State, Status, Transition, UndoState, effects, effects_still_wanted,
@@ -61,7 +60,7 @@ pub(super) struct Watched<'p> {
 }
 
 /// As it comes back from storage.
-fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
+pub(super) fn stored(seq: u32, at: Timestamp, body: &str) -> Transition {
     Transition::read(seq, at, body.to_owned()).unwrap()
 }
 
@@ -69,11 +68,19 @@ impl<'p> Watched<'p> {
     pub(super) fn start(
         (played, all): (&'p Played, &'p [Played]),
         start: Start,
-        limits: RunLimits,
+        terms: Terms,
         queues: &QueueLimits,
         now: Timestamp,
     ) -> Result<(Self, Vec<Effect>), Rejected> {
-        let (state, transition) = run::start_within(limits, &played.plan, start, now, queues)?;
+        let (state, transition) = run::start_within(terms, &played.plan, start, now, queues)?;
+        if let Some(attempt) = state.attempt_made() {
+            let most = attempt.most.expect("what is drawn is bounded");
+            assert!(attempt.number <= most, "attempt {} of {most}", attempt.number);
+            assert!(
+                state.tasks_given() == 0,
+                "an attempt begins before its pause has passed"
+            );
+        }
         let body = serde_json::to_string(&transition.events).unwrap();
         let birth = stored(transition.seq, transition.at, &body);
         let mut watched = Self {
@@ -111,8 +118,8 @@ impl<'p> Watched<'p> {
         }
         let applied = run::apply_within(&self.played.plan, &mut self.state, input, now, queues);
         if let Some((from, number)) = asked {
-            // A parked run is asked again, and the shell asks the successor of one that has continued.
-            let later = self.state.parked_reason().is_some() || self.state.status() == Status::ContinuedAsNew;
+            // A parked run is asked again, and the shell asks the successor of one that goes on as another.
+            let later = self.state.parked_reason().is_some() || self.state.successor().is_some();
             assert!(
                 later || self.state.answer_to(from, number).is_some(),
                 "a message has no answer"
@@ -321,5 +328,6 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
         log_read_to: now,
         delivered_to: ["main", "other"].into_iter().map(|queue| (queue.into(), now)).collect(),
         listening_since: Timestamp::default(),
+        heard: Default::default(),
     })
 }

@@ -141,7 +141,7 @@ impl Spec {
     pub fn read(&self, event: &mut SourceEvent) -> Result<Option<Meant>, (Flaw, String)> {
         let data = match &mut event.data {
             Ok(data) => data.take(),
-            Err(why) => return Err((Flaw::Unreadable, why.to_string())),
+            Err(why) => return Err((Flaw::Unreadable, format!("the event cannot be read as JSON: {why}"))),
         };
         let failed = |error: ExpressionError| (Flaw::Expression, error.to_string());
         let scope = EventScope(self.seen(event, data));

@@ -8,7 +8,7 @@
 //! | a `set` | its constant, else an opaque value, after the same reading |
 //! | `wait`, timeouts | kept, and never due before they are chosen to be |
 //! | start-to-close, and the other timeouts of activities | so long that no task is ever late: how they end an attempt is explored as its outcome |
-//! | `match` of a signal, ids, search attributes, schemas, the run's timeout | left out |
+//! | `match` of a signal, ids, search attributes, schemas, the run's timeout and its retry | left out |
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::definition::plan::{
     Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Handler, Node, NodeId, NodeKind, Parallel, Plan,
     RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
-use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Template};
+use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Segment, Template};
 use crate::time::Span;
 
 pub(super) struct Model {
@@ -53,6 +53,7 @@ impl Model {
             // A run that waits for its turn has done nothing; what is explored is a run that has begun.
             concurrency: None,
             priority: None,
+            retry: None,
             triggers: Vec::new(),
             handlers: original.handlers.clone(),
             // Whoever asks changes nothing.
@@ -132,7 +133,7 @@ impl Maker<'_> {
                     .collect::<Result<_, ExpressionError>>()?,
             ),
             NodeKind::While(repeat) => NodeKind::While(Box::new(While {
-                when: self.condition(id, Place::While, &repeat.when)?,
+                when: self.while_condition(id, repeat)?,
                 max_iterations: repeat.max_iterations.min(MAX_ITERATIONS),
                 body: repeat.body,
             })),
@@ -221,6 +222,52 @@ impl Maker<'_> {
         stand_in()
     }
 
+    fn while_condition(&mut self, node: NodeId, repeat: &While) -> Result<Expression, ExpressionError> {
+        let kept = self.open.len();
+        let when = self.condition(node, Place::While, &repeat.when)?;
+        // In one transition a choice goes one way. A loop that nothing interrupts is asked again in the same one, so the
+        // constants that it begins with do not say how it ends, where it computes others: it may do nothing as well.
+        if self.turns_by_itself(repeat) {
+            self.open[kept..].iter_mut().for_each(|open| open.of_vars = None);
+        }
+        Ok(when)
+    }
+
+    /// Whether the body, without waiting for anything, computes a variable that the condition reads.
+    fn turns_by_itself(&self, repeat: &While) -> bool {
+        let references = repeat.when.references();
+        let read: BTreeSet<&str> = references
+            .iter()
+            .filter_map(|reference| match reference.path.segments.first() {
+                Some(Segment::Key(name)) => Some(&**name),
+                _ => None,
+            })
+            .collect();
+        let mut computes = false;
+        for (at, node) in self.original.nodes.iter().enumerate() {
+            if !self.is_within(NodeId(at), repeat.body) {
+                continue;
+            }
+            match &node.kind {
+                NodeKind::Activity(_) | NodeKind::Wait(_) | NodeKind::WaitFor(_) | NodeKind::Workflow(_) => {
+                    return false;
+                }
+                NodeKind::Set(entries) => {
+                    computes |= entries
+                        .iter()
+                        .any(|(name, value)| read.contains(&**name) && value.constant().is_none());
+                }
+                _ => {}
+            }
+        }
+        computes
+    }
+
+    fn is_within(&self, node: NodeId, body: NodeId) -> bool {
+        let parents = std::iter::successors(Some(node), |id| self.original.node(*id).parent);
+        parents.into_iter().any(|id| id == body)
+    }
+
     /// Whether what is read never changes in a run, as far as it decides anything.
     fn is_stable(&self, reference: &Reference, presence: Option<&Presence>) -> bool {
         let path = &reference.path;
@@ -292,6 +339,7 @@ fn call(call: &Call) -> Result<Call, ExpressionError> {
             non_retryable: Vec::new(),
             ..call.retry.clone()
         },
+        on_exhausted: call.on_exhausted,
     })
 }
 

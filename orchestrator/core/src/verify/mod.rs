@@ -6,7 +6,9 @@
 //!
 //! **Covered, without end:** each step and undo completes, fails for good (with each error type that a `try` around it names,
 //! and one that none does), or ends unknown for good; attempts in between change nothing but time. Each timer and timeout in
-//! any order with everything else; a run's timeout stops a run exactly as a cancellation does and is explored as one.
+//! any order with everything else; a run's timeout stops a run exactly as a cancellation does and is explored as one. Of a run
+//! that is tried again (`retry:`) one attempt is: each has undone itself before the next begins with nothing but the input, and
+//! what reads the attempt's number is taken both ways, so that what holds of one holds of any number of them.
 //!
 //! **Covered, up to a bound:** lists have 0, 1 and [`MAX_ITEMS`] items, and `while` loops fail after [`MAX_ITERATIONS`]
 //! iterations where they may have more; a handler takes up to

@@ -55,6 +55,7 @@ impl Move {
                     log_read_to: at,
                     delivered_to: BTreeMap::new(),
                     listening_since: Timestamp::default(),
+                    heard: Default::default(),
                 })
             }
         };

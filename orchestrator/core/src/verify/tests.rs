@@ -188,6 +188,36 @@ steps:
     assert_eq!(report.coverage.forced, ["input.a", "vars.online"]);
 }
 
+#[test]
+fn a_loop_that_only_counts_comes_to_its_end() {
+    let counting = |count: &str| {
+        let text = format!(
+            "steps: [ {{ first: {{ set: {{ n: 0 }} }} }}, \
+             {{ again: {{ while: {{ when: vars.n < 3, max_iterations: 5, steps: [ {{ inc: {{ set: {{ n: {count} }} }} }} ] }} }} }}, \
+             {{ a: {CHARGE} }} ]"
+        );
+        explore(&plan(&text))
+    };
+    let report = counting("\"${ vars.n + 1 }\"");
+    assert_eq!(text(&report), "");
+    assert!(report.coverage.ends.contains_key("completed"), "{:?}", report.coverage);
+    // What it sets is a constant that never ends it.
+    assert_eq!(codes(&counting("1")), ["KN0179"]);
+}
+
+#[test]
+fn one_attempt_of_a_run_that_is_tried_again_stands_for_all() {
+    let steps = format!(
+        "steps: [ {{ a: {CHARGE} }}, {{ more: {{ if: run.attempt > 1, activity: m, compensate: l }} }}, {{ b: {CHARGE} }} ]"
+    );
+    let once = explore(&plan(&steps));
+    let again = explore(&plan(&format!("retry: {{}}\n{steps}")));
+    assert_eq!(text(&again), "");
+    assert!(again.coverage.exhaustive);
+    assert_eq!(again.coverage.ends, once.coverage.ends);
+    assert_eq!(again.coverage.forced, ["run.attempt > 1"], "with more and without");
+}
+
 const COUPON: &str = "{ coupon: { if: input.code is defined, activity: coupon, read_only: true } }";
 
 /// After a step that may be skipped; `knarr check` has nothing against it.

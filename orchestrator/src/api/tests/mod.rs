@@ -224,6 +224,9 @@ impl TestRun {
             request_id: None,
             search_attributes: None,
             outcome: self.state.outcome().map(|outcome| outcome.to_json()),
+            attempt: i32::try_from(self.state.attempt()).unwrap(),
+            begins_at: self.state.attempt_made().map(|attempt| attempt.begins_at),
+            retried_by: self.state.retried_by().map(|(run, _)| run),
         }
     }
 }

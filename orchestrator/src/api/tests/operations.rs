@@ -502,6 +502,21 @@ async fn what_older_replicas_could_not_read_waits_for_the_end_of_an_upgrade() {
 }
 
 #[tokio::test]
+async fn definitions_whose_runs_are_tried_again_wait_for_the_end_of_an_upgrade() {
+    let newer = [
+        ORDER.replace("version: 1", "version: 1\nretry: { maximum_attempts: 3 }"),
+        ORDER.replace("activity: cancel-order", "activity: cancel-order, on_exhausted: halt"),
+    ];
+    for text in newer {
+        assert_ne!(text, ORDER);
+        let older = World::of_level(FORMAT_LEVEL - 1).await;
+        assert_eq!(older.register(&text).await.error.unwrap().code, "KN0258");
+        let registered = World::new().await.register(&text).await;
+        assert_eq!(registered.outcome, RegistrationOutcome::Registered);
+    }
+}
+
+#[tokio::test]
 async fn the_highest_version_of_a_workflow_speaks_for_its_triggers() {
     let world = World::new().await;
     let text = |version, triggers: &str| {
@@ -524,4 +539,38 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_triggers() {
     assert_eq!(told(&world).len(), 2);
     world.register(&text(2, two)).await;
     assert_eq!(told(&world), []);
+}
+
+#[tokio::test]
+async fn a_step_that_took_a_signal_from_before_is_told_of() {
+    let world = World::new().await;
+    let text = "workflow: order\nversion: 1\ndefaults: { queue: q, start_to_close: 5s, retry: { maximum_attempts: 2 } }\n\
+        steps:\n  - pack: { activity: pack, compensate: unpack }\n  - approval: { wait_for: { signal: approve, timeout: 1h } }\n  \
+        - pause: { wait: 1h }\n";
+    world.register(text).await;
+    let mut run = TestRun::start_of(text, 7, "o-7", json!(null));
+    let signal = Input::Signal {
+        name: "approve".into(),
+        body: Arc::new(json!({ "ok": true })),
+        operation: knarr_core::run::input::Operation::default(),
+    };
+    let at = Timestamp(run.state.at().0 + 1_000);
+    let taken = apply(&run.definition.plan, &mut run.state, signal, at).unwrap();
+    run.transitions.extend(taken);
+    run.complete(1, json!(1));
+    world.add(&run).await;
+    let shown = world
+        .operations
+        .show_run(&"default".into(), &by_id("o-7"), BUDGET)
+        .await
+        .unwrap();
+    let steps: Vec<_> = shown
+        .steps
+        .iter()
+        .map(|step| (step.path.as_str(), step.status.as_str()))
+        .collect();
+    assert_eq!(
+        steps,
+        [("pack", "completed"), ("approval", "completed"), ("pause", "waiting")]
+    );
 }

@@ -68,6 +68,7 @@ async fn bad_requests_are_refused_with_a_code() {
     for (subject, body, status, code) in [
         ("knarr.api.default.run.list", "{", "400", "KN0203"),
         ("knarr.api.default.run.list", r#"{"staus": "x"}"#, "400", "KN0228"),
+        ("knarr.api.default.run.show", r#"{"run": 3}"#, "400", "KN0228"),
         (
             "knarr.api.default.run.show",
             r#"{"run": {"workflow_id": "o-9"}}"#,

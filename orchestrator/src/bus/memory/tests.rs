@@ -128,6 +128,33 @@ async fn purging_and_idle_reports_are_those_of_nats() {
 }
 
 #[tokio::test]
+async fn every_copy_of_a_task_is_taken_out_if_none_was_delivered() {
+    let bus = prepared().await;
+    let (namespace, queue) = (Namespace::new("a"), QueueName::new("q"));
+    let settings = QueueSettings {
+        queue: queue.clone(),
+        ack_wait: Duration::from_secs(30),
+    };
+    bus.ensure_queues(&namespace, &[settings]).await.unwrap();
+    let place = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
+    let copy = |number: &str, id: &str| Outgoing {
+        subject: place(number),
+        ..task(id)
+    };
+    let messages = vec![copy("r-1", "1"), task("b"), copy("r-1", "2"), copy("r-2", "3")];
+    assert!(bus.publish(messages).await.iter().all(Result::is_ok));
+    assert!(bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap());
+    assert!(
+        !bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap(),
+        "it is gone"
+    );
+    assert_eq!(bus.task_count("a"), 2);
+    assert_eq!(bus.pull_tasks("a", "q", 2).len(), 2);
+    assert!(bus.publish(vec![copy("r-2", "4")]).await.iter().all(Result::is_ok));
+    assert!(!bus.withdraw(&namespace, &queue, &place("r-2")).await.unwrap());
+}
+
+#[tokio::test]
 async fn tasks_are_pulled_acknowledged_and_given_up() {
     let bus = prepared().await;
     let (namespace, queue) = (Namespace::new("a"), QueueName::new("q"));

@@ -89,13 +89,18 @@ fn render(schedule: &ScheduleDescription, look: &Look) -> String {
     for range in &schedule.backfills {
         field(
             "backfill",
-            &format!("{} to {} ({})", range.after, range.until, range.overlap),
+            &format!(
+                "{} to {} ({})",
+                output::moment(range.after),
+                output::moment(range.until),
+                range.overlap
+            ),
         );
     }
     section(&mut out, look, "NEXT", schedule.upcoming.is_empty());
     let zone = text("zone").unwrap_or("UTC");
     for next in &schedule.upcoming {
-        let nominal = next.nominal_time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let nominal = output::moment(next.nominal_time);
         let late = (next.fires_at - next.nominal_time).num_milliseconds();
         let late = if late > 0 {
             format!("  + {}", output::span(late))
@@ -118,7 +123,7 @@ fn render(schedule: &ScheduleDescription, look: &Look) -> String {
     if !schedule.waiting.is_empty() {
         section(&mut out, look, "WAITING", false);
         for at in schedule.waiting.iter().take(10) {
-            let _ = writeln!(out, "  {}", at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+            let _ = writeln!(out, "  {}", output::moment(*at));
         }
         if schedule.waiting.len() > 10 {
             let _ = writeln!(out, "  and {} more", schedule.waiting.len() - 10);
@@ -126,7 +131,7 @@ fn render(schedule: &ScheduleDescription, look: &Look) -> String {
     }
     section(&mut out, look, "PAST", schedule.past.is_empty());
     for past in schedule.past.iter().rev() {
-        let nominal = past.nominal_time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let nominal = output::moment(past.nominal_time);
         let trigger = past.trigger.map(|n| format!(" (trigger {n})")).unwrap_or_default();
         let why = past
             .message

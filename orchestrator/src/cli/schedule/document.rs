@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use knarr_core::definition::{from_schedule_json, read_schedule};
-use knarr_schemas::body::{ScheduleRequest, ScheduleVerb};
+use knarr_core::definition::{read_schedule, schedule_of};
+use knarr_schemas::body::{ErrorBody, ScheduleRequest, ScheduleVerb};
 use serde_json::{Map, Value, json};
 
 use super::{OVERLAPS, OneArgs, RecordArgs, ask, request};
 use crate::api::source;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::Globals;
-use crate::cli::{check, code, findings, output, start};
+use crate::cli::{check, findings, output, start};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -205,9 +205,16 @@ fn from_flags(args: &PutArgs) -> Result<Value, CliError> {
             serde_json::from_slice(&input).map_err(|error| CliError::usage(format!("--input is not JSON: {error}")))?;
         put("input", input);
     }
-    let spec = from_schedule_json(&Value::Object(document)).map_err(|problem| {
-        // It begins with a code that has a page of its own.
-        CliError::new(Exit::Usage, &code::BAD_ARGUMENT, problem)
+    let spec = schedule_of(&Value::Object(document)).map_err(|found| match found {
+        Some(finding) => CliError {
+            exit: Exit::Usage,
+            body: Some(ErrorBody {
+                code: finding.code.code.to_owned(),
+                message: finding.message,
+                remedy: finding.help,
+            }),
+        },
+        None => CliError::usage("these options make no schedule"),
     })?;
     Ok((**spec.json()).clone())
 }
@@ -304,7 +311,16 @@ mod tests {
     #[test]
     fn a_flag_that_makes_no_sense_is_named_by_its_code() {
         let refused = from_flags(&args(&["nightly", "-w", "report", "--cron", "0 25 * * *"])).unwrap_err();
-        assert!(refused.to_string().contains("KN0190: `25` is no hour"), "{refused}");
+        assert!(
+            refused.to_string().starts_with("error[KN0190]: `25` is no hour"),
+            "{refused}"
+        );
+        let zone = args(&["nightly", "-w", "report", "--cron", "@daily", "--zone", "Europe/Berln"]);
+        let refused = from_flags(&zone).unwrap_err().to_string();
+        assert!(
+            refused.contains("KN0194") && refused.contains("did you mean `Europe/Berlin`?"),
+            "{refused}"
+        );
         let beside = ["knarr", "schedule", "create", "--file", "x.yaml", "--cron", "@daily"];
         assert!(Cli::try_parse_from(beside).is_err());
         assert!(Cli::try_parse_from(["knarr", "schedule", "create", "nightly", "--cron", "@daily"]).is_err());

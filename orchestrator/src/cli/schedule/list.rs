@@ -58,9 +58,7 @@ pub(super) async fn run(args: &ListArgs, globals: &Globals) -> Result<(), CliErr
 fn render(schedules: &[ScheduleSummary], look: &Look) -> String {
     let mut table = output::table(look, &["NAME", "STATUS", "WORKFLOW", "WHEN", "OVERLAP", "NEXT"]);
     for schedule in schedules {
-        let next = schedule
-            .next
-            .map_or_else(|| "-".to_owned(), |next| next.format("%Y-%m-%d %H:%M:%SZ").to_string());
+        let next = schedule.next.map_or_else(|| "-".to_owned(), output::moment);
         table.add_row([
             comfy_table::Cell::new(output::cut(&schedule.name, 60)),
             output::status_cell(look, status(schedule)),

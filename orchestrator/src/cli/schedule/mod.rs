@@ -14,7 +14,7 @@ use crate::cli::again::Again;
 use crate::cli::cancel::confirm;
 use crate::cli::error::CliError;
 use crate::cli::globals::{Globals, Look};
-use crate::cli::{output, start};
+use crate::cli::{bulk, output, start};
 
 #[derive(Debug, Args)]
 pub struct ScheduleArgs {
@@ -67,7 +67,7 @@ pub struct RecordArgs {
     pub reason: Option<String>,
 
     /// Who, for the record
-    #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 
     /// Makes repeating this command harmless [default: generated]
@@ -192,7 +192,7 @@ async fn ask(
         name: name.clone(),
         request,
         request_id,
-        by: record.by,
+        by: Some(record.by.unwrap_or_else(bulk::whoami)),
         reason: record.reason,
     };
     let connection = globals.connect().await?;
@@ -210,7 +210,21 @@ async fn ask(
     }
     let said = answer.output.unwrap_or_default();
     output::print(&told(what, &name, &said, &globals.look()));
+    for warning in warnings(&said) {
+        output::note(&warning);
+    }
     Ok(())
+}
+
+/// What has been taken and will not work as it is.
+fn warnings(said: &Value) -> Vec<String> {
+    let warnings = said["warnings"].as_array().map_or(&[][..], Vec::as_slice).iter();
+    let text = |warning: &Value, key: &str| warning[key].as_str().unwrap_or_default().to_owned();
+    let told = warnings.map(|warning| {
+        let [code, message, remedy] = ["code", "message", "remedy"].map(|key| text(warning, key));
+        format!("warning[{code}]: {message}\n  = help: {remedy}")
+    });
+    told.collect()
 }
 
 /// What has been done, and what comes.
@@ -295,7 +309,14 @@ mod tests {
             told("trigger", "nightly", &skipped, &PLAIN),
             "nightly starts nothing\n  skipped: an earlier run was open"
         );
+        let missing =
+            json!({ "warnings": [{ "code": "KN0206", "message": "there is none", "remedy": "Register it." }] });
+        assert_eq!(
+            warnings(&missing),
+            ["warning[KN0206]: there is none\n  = help: Register it."]
+        );
         let over = json!({ "next": [], "zone": "UTC", "paused": null });
+        assert_eq!(warnings(&over), [""; 0]);
         assert_eq!(
             told("update", "n", &over, &PLAIN),
             "n is updated\n  nothing comes due any more"

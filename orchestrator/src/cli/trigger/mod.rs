@@ -14,7 +14,7 @@ use crate::cli::cancel::confirm;
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::schedule::RecordArgs;
-use crate::cli::{output, start};
+use crate::cli::{bulk, output, start};
 
 #[derive(Debug, Args)]
 pub struct TriggerArgs {
@@ -143,7 +143,7 @@ async fn ask(one: OneArgs, verb: TriggerVerb, to: Option<TriggerPosition>, globa
             to,
         },
         request_id,
-        by: record.by,
+        by: Some(record.by.unwrap_or_else(bulk::whoami)),
         reason: record.reason,
     };
     let connection = globals.connect().await?;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Utc};
 use clap::Args;
 use knarr_schemas::api::{ShowTrigger, TriggerDescription, TriggerName, verb};
 
@@ -82,7 +81,7 @@ fn render(trigger: &TriggerDescription, look: &Look) -> String {
         &format!("the definition {} v{}", summary.workflow, summary.version),
     );
     match &trigger.place {
-        Some(place) => field("read to", &format!("{} ({})", place.sequence, moment(place.at))),
+        Some(place) => field("read to", &format!("{} ({})", place.sequence, output::moment(place.at))),
         None if text("stream").is_some() => field("read to", "nothing yet"),
         None => {}
     }
@@ -99,7 +98,7 @@ fn render(trigger: &TriggerDescription, look: &Look) -> String {
     if !trigger.lost.is_empty() {
         let _ = writeln!(out, "\n{}", output::dim(look, "LOST"));
         for gap in trigger.lost.iter().rev() {
-            let (at, why) = (moment(gap.at), &gap.why);
+            let (at, why) = (output::moment(gap.at), &gap.why);
             let _ = writeln!(
                 out,
                 "  {at}  {why}: after {}, goes on behind {}",
@@ -115,19 +114,17 @@ fn render(trigger: &TriggerDescription, look: &Look) -> String {
                 .as_ref()
                 .map(|id| format!("  {id}"))
                 .unwrap_or_default();
-            let (at, sequence) = (moment(past.at), past.sequence);
+            let (at, sequence) = (output::moment(past.at), past.sequence);
             let _ = writeln!(out, "  {at}  {sequence}{id}  {}", past.message);
         }
     }
     out
 }
 
-fn moment(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
+
     use super::*;
 
     #[test]

@@ -10,9 +10,11 @@ use knarr_core::run::Event;
 use knarr_schemas::{header as names, subject};
 use serde_json::{Value, json};
 
+use super::scripts::honest;
 use super::world::{Replica, World, done, headers_of};
 use crate::bus::header;
 use crate::bus::memory::PulledTask;
+use crate::store::format;
 
 /// One step of an hour, its fields and its policy as they are given.
 fn job(fields: &str, attempts: u32) -> String {
@@ -296,6 +298,83 @@ async fn a_missed_heartbeat_ends_the_attempt_and_its_details_reach_the_next() {
     job.end().await;
 }
 
+/// However long a worker beats, also over a takeover, its run has no event for that; when it falls silent it is found out all the same.
+#[tokio::test(start_paused = true)]
+async fn beats_alone_are_no_events() {
+    let mut job = at_work(145, "heartbeat: 6s", 2).await;
+    let count = async |job: &Job| job.events().await.len();
+    let mut counts = Vec::new();
+    for n in 0..90 {
+        if n == 45 {
+            job.replica.kill();
+            job.replica = job.world.replica("r1");
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        assert_eq!(beat(&job.world, &job.task, &n.to_string()).await, json!("ok"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if n % 15 == 14 {
+            counts.push(count(&job).await);
+        }
+    }
+    assert_eq!(counts[0], counts[2], "within a minute: {counts:?}");
+    assert!(counts[5] <= counts[2] + 2, "a takeover counts anew: {counts:?}");
+    let heard = tokio::time::Instant::now();
+    let next = pulled(&job.world).await;
+    let silent = heard.elapsed().as_millis();
+    assert!((3_000..8_000).contains(&silent), "{silent} ms");
+    assert_eq!(text(&next, names::LAST_DETAILS), "89");
+    job.world.bus.acknowledge(&job.task);
+    job.finish(&next).await;
+    job.end().await;
+}
+
+/// Nothing is stored of beats that come in time. What is asked about the queue of another step is asked anew all the same.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_beats_hides_no_other_that_is_late() {
+    let mut world = World::new(146).await;
+    world
+        .register(
+            r#"
+workflow: pair
+version: 1
+defaults:
+  queue: orders
+  start_to_close: 1h
+  retry: { initial_interval: 100ms, maximum_attempts: 3 }
+steps:
+  - both:
+      parallel:
+        branches:
+          long: { steps: [ { watch: { activity: watch, read_only: true, heartbeat: 6s } } ] }
+          short: { steps: [ { work: { activity: work, read_only: true, queue: others, start_to_close: 30s } } ] }
+"#,
+        )
+        .await;
+    let replica = world.replica("r0");
+    let start = subject::start("default", "j-1", "pair").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 2)
+        .await;
+    let run = world.rows()[0].run_id;
+    let watching = pulled(&world).await;
+    let beats = async |world: &World, times: u32| {
+        for _ in 0..times {
+            assert_eq!(beat(world, &watching, "").await, json!("ok"));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    // Looked at while it lies in its queue, and taken later by a worker that dies.
+    beats(&world, 50).await;
+    let taken = world.bus.pull_tasks("default", "others", 1);
+    assert_eq!(taken.len(), 1);
+    beats(&world, 100).await;
+    let events = world.events(run).await;
+    let late = |event: &Event| matches!(event, Event::TaskTimedOut { .. });
+    assert!(events.iter().any(late), "{events:#?}");
+    replica.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn details_come_before_the_failure_they_belong_to() {
     let job = at_work(95, "", 3).await;
@@ -332,6 +411,109 @@ async fn a_task_that_nobody_takes_is_taken_out_of_its_queue() {
     assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
     world.quiet().await;
     replica.stop().await;
+}
+
+/// However long its queue is without workers, with nothing said about how long a task may lie there.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_whose_task_nobody_has_takes_it_out_of_the_queue() {
+    for cancellation in [
+        "",
+        "cancellation: try_cancel",
+        "cancellation: wait_cancelled\n      heartbeat: 5s",
+    ] {
+        let (world, replica, run) = scheduled(140, cancellation, 3).await;
+        world.verb("j-1", "cancel", &[]).await;
+        world
+            .within(Duration::from_secs(5), "cancelled", |world| world.closed() == 1)
+            .await;
+        assert_eq!(world.statuses()["j-1"], "cancelled");
+        assert_eq!(world.bus.task_count("default"), 0);
+        let events = world.events(run).await;
+        assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+        assert!(!events.iter().any(|event| matches!(event, Event::UndoScheduled { .. })));
+        world.quiet().await;
+        replica.stop().await;
+    }
+}
+
+/// While a replica is there that could not read it, a run is begun as it was before, and stays so.
+#[tokio::test(start_paused = true)]
+async fn a_run_of_an_earlier_version_waits_for_its_queue_as_before() {
+    let (world, replica, _) = scheduled_in(World::of_level(141, format::THIRD).await, "", 3).await;
+    world.verb("j-1", "cancel", &[]).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(world.statuses()["j-1"], "compensating");
+    assert_eq!(world.bus.task_count("default"), 1);
+    world.work(honest());
+    world.until("closed", |world| world.closed() == 1).await;
+    replica.stop().await;
+}
+
+/// It was delivered and nobody answers: its worker is waited for within its timeouts, and then it is undone.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_delivered_is_not_taken_from_its_worker() {
+    let job = at_work(142, "start_to_close: 60s", 1).await;
+    job.world.verb("j-1", "cancel", &[]).await;
+    job.world
+        .until("asked", |world| world.statuses()["j-1"] == "compensating")
+        .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(job.status(), "compensating", "its worker may be at work");
+    assert!(!job.has(|event| matches!(event, Event::TaskWithdrawn { .. })).await);
+    let undo = pulled(&job.world).await;
+    assert_eq!(text(&undo, names::DIRECTION), "undo");
+    job.world.bus.acknowledge(&job.task);
+    job.finish(&undo).await;
+    job.world.until("cancelled", |world| world.closed() == 1).await;
+    job.end().await;
+}
+
+/// Its publication is under way when the run is cancelled: it is not looked for before it can be there.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_being_published_is_taken_out_once_it_is_there() {
+    let mut world = World::new(143).await;
+    world.register(&job("", 3)).await;
+    let replica = world.replica("r0");
+    let start = subject::start("default", "j-1", "job").unwrap();
+    for slow in [false, true] {
+        world.publish(&start, &[], Value::Null).await;
+        // The stream keeps it without saying so, or not before the next try.
+        world.bus.lose_acknowledgements(1, !slow);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.verb("j-1", "cancel", &[]).await;
+        world
+            .within(Duration::from_secs(20), "cancelled", |world| {
+                let rows = world.rows();
+                !rows.is_empty() && rows.iter().all(|row| row.closed_at.is_some())
+            })
+            .await;
+        assert_eq!(world.statuses()["j-1"], "cancelled");
+        assert_eq!(world.bus.task_count("default"), 0);
+    }
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// Whoever takes over asks for what the dead has not heard of.
+#[tokio::test(start_paused = true)]
+async fn a_new_owner_takes_out_what_the_old_one_was_asked_to() {
+    let (mut world, replica, run) = scheduled(144, "", 3).await;
+    world.weather.fail_withdrawals.store(u64::MAX, Ordering::SeqCst);
+    world.verb("j-1", "cancel", &[]).await;
+    world
+        .until("asked", |world| world.statuses()["j-1"] == "compensating")
+        .await;
+    replica.kill();
+    world.weather.fail_withdrawals.store(0, Ordering::SeqCst);
+    let next = world.replica("r1");
+    world
+        .within(Duration::from_secs(60), "cancelled", |world| world.closed() == 1)
+        .await;
+    let events = world.events(run).await;
+    assert!(events.iter().any(|event| matches!(event, Event::TaskWithdrawn { .. })));
+    assert_eq!(world.bus.task_count("default"), 0);
+    world.quiet().await;
+    next.stop().await;
 }
 
 /// A run that is cancelled meanwhile waits no longer for it than anybody would have: it ends with nothing to undo.

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use super::world::{Act, Script, World, done};
 use crate::store::memory::CommitFault;
 
-fn gated(version: u32, said: &str) -> String {
+pub(super) fn gated(version: u32, said: &str) -> String {
     format!(
         r#"
 workflow: gated
@@ -41,10 +41,14 @@ steps:
 
 /// From when to when each run was worked on, as the workers saw it.
 #[derive(Debug, Default, Clone)]
-struct Seen(Arc<Mutex<BTreeMap<String, (Instant, Instant)>>>);
+pub(super) struct Seen(Arc<Mutex<BTreeMap<String, (Instant, Instant)>>>);
 
 impl Seen {
-    fn by(&self, ms: u64, act: impl Fn(&super::world::Delivery<'_>) -> Act + Send + Sync + 'static) -> Script {
+    pub(super) fn by(
+        &self,
+        ms: u64,
+        act: impl Fn(&super::world::Delivery<'_>) -> Act + Send + Sync + 'static,
+    ) -> Script {
         let seen = self.clone();
         Arc::new(move |task| {
             let mut act = act(task);
@@ -58,7 +62,7 @@ impl Seen {
     }
 
     /// Most runs of an id that begins so at a time, from the beginning of the first task to the end of the last.
-    fn most(&self, prefix: &str) -> usize {
+    pub(super) fn most(&self, prefix: &str) -> usize {
         let seen = self.0.lock().unwrap();
         let spans: Vec<_> = seen
             .iter()
@@ -78,7 +82,7 @@ impl Seen {
     }
 }
 
-async fn start(world: &World, id: &str, customer: &str, headers: &[(&str, &str)]) {
+pub(super) async fn start(world: &World, id: &str, customer: &str, headers: &[(&str, &str)]) {
     let to = subject::start("default", id, "gated").unwrap();
     world
         .publish(&to, headers, json!({ "customer": customer, "again": true }))
@@ -95,7 +99,7 @@ async fn ask(world: &World, id: &str, on: &str, headers: &[(&str, &str)]) -> Ans
     world.answer(&mut answers).await
 }
 
-async fn settled(world: &World) {
+pub(super) async fn settled(world: &World) {
     world
         .until("every place is given back", |world| {
             world.store.dump(|_| 0).permits.is_empty()
@@ -109,7 +113,7 @@ async fn settled(world: &World) {
         .await;
 }
 
-fn count(world: &World, status: &str) -> usize {
+pub(super) fn count(world: &World, status: &str) -> usize {
     world.rows().iter().filter(|row| row.status == status).count()
 }
 

@@ -7,6 +7,7 @@
 
 mod activities;
 mod admission;
+mod again;
 mod bounds;
 mod deadlines;
 mod deferral;
@@ -20,6 +21,7 @@ mod memory;
 mod messages;
 mod operators;
 mod permits;
+mod places;
 mod random;
 mod refusals;
 mod robustness;

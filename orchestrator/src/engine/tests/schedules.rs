@@ -612,3 +612,38 @@ async fn occurrences_are_told_and_schedules_are_not() {
     assert_eq!(events.len(), 6);
     heir.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_of_what_is_not_registered_is_taken_with_a_warning() {
+    let mut world = World::new(981).await;
+    world.work(honest());
+    let replica = world.replica("r0");
+    let warnings = |answer: Answer| {
+        assert_eq!(answer.stage, AnswerStage::Accepted);
+        let warnings = answer.output.unwrap()["warnings"].clone();
+        let warnings = warnings.as_array().cloned().unwrap_or_default().into_iter();
+        let told = warnings.map(|it| (it["code"].as_str().unwrap().to_owned(), it["message"].to_string()));
+        told.collect::<Vec<_>>()
+    };
+    let document = json!({ "workflow": "tick", "every": "1h" });
+    let told = warnings(ask(&world, "every", "1", create(document.clone())).await);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, "KN0206");
+    assert!(
+        told[0]
+            .1
+            .contains("no definition `tick` is registered in `default`; until it is"),
+        "{told:?}"
+    );
+    // It follows, and whoever asks hears of it at once.
+    world.register(TICK).await;
+    let update = |document: &Value| json!({ "ask": "update", "schedule": document });
+    assert_eq!(warnings(ask(&world, "every", "2", update(&document)).await), []);
+    let pinned = json!({ "workflow": "tick", "version": 9, "every": "1h" });
+    let told = warnings(ask(&world, "every", "3", update(&pinned)).await);
+    assert_eq!(told[0].0, "KN0207");
+    let pinned = json!({ "workflow": "tick", "version": 1, "every": "1h" });
+    assert_eq!(warnings(ask(&world, "every", "4", update(&pinned)).await), []);
+    assert_eq!(warnings(ask(&world, "every", "5", json!({ "ask": "pause" })).await), []);
+    replica.stop().await;
+}

@@ -147,11 +147,9 @@ steps:
 async fn a_request_id_of_another_verb_holds_up_nobody() {
     let mut world = World::new(25).await;
     let replica = world.replica("r0");
-    // The payment is in nobody's hands: the run is being stopped for as long as it lies in its queue.
+    // The payment is in somebody's hands who says nothing: the run is being stopped for as long.
     world.start("o-1", &[]).await;
-    world
-        .until("dispatched", |world| world.bus.task_count("default") == 1)
-        .await;
+    let _held = world.bus.next_tasks("default", "orders", 1).await;
     let request = (names::REQUEST_ID, "x");
     world.verb("o-1", "cancel", &[request]).await;
     world
@@ -174,5 +172,67 @@ async fn a_request_id_of_another_verb_holds_up_nobody() {
     assert_eq!(world.rows_of("o-1")[0].status, "terminated");
     world.work(honest());
     world.until("closed", |world| world.closed() == 3).await;
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unkeyed_start_is_told_what_of_it_is_missing() {
+    let mut world = World::new(30).await;
+    let replica = world.replica("r0");
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    let reply = (names::REPLY_TO, "_INBOX.caller");
+    for (namespace, workflow, version, code, message) in [
+        (
+            "default",
+            "order",
+            Some("9"),
+            "KN0207",
+            "`order` is not registered in version 9 in `default`",
+        ),
+        (
+            "default",
+            "nothing",
+            None,
+            "KN0206",
+            "no definition `nothing` is registered in `default`",
+        ),
+        (
+            "nowhere",
+            "order",
+            Some("9"),
+            "KN0205",
+            "there is no namespace `nowhere`",
+        ),
+    ] {
+        let to = subject::unkeyed_start(namespace, workflow).unwrap();
+        let headers: Vec<_> = std::iter::once(reply)
+            .chain(version.map(|version| (names::VERSION, version)))
+            .collect();
+        world.publish(&to, &headers, json!({ "order": "o-1" })).await;
+        let refused = world.answer(&mut inbox).await.error.unwrap();
+        assert_eq!((&*refused.code, &*refused.message), (code, message));
+    }
+    replica.stop().await;
+}
+
+/// What nobody heeds is not taken in silence: the run would begin at once.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_asks_for_a_delay_is_refused() {
+    let mut world = World::new(32).await;
+    let replica = world.replica("r0");
+    let mut inbox = world.bus.subscribe("_INBOX.caller");
+    let headers = [(names::REPLY_TO, "_INBOX.caller"), (names::START_DELAY, "10m")];
+    let unkeyed = subject::unkeyed_start("default", "order").unwrap();
+    let keyed = subject::start("default", "o-1", "order").unwrap();
+    for to in [unkeyed, keyed] {
+        world.publish(&to, &headers, json!({ "order": "o-1" })).await;
+        assert_eq!(world.answer(&mut inbox).await.error.unwrap().code, "KN0292", "{to}");
+    }
+    let signal = subject::signal("default", "o-1", "go").unwrap();
+    let starts = [headers[0], headers[1], (names::START_WORKFLOW, "order")];
+    world.publish(&signal, &starts, json!(1)).await;
+    assert_eq!(world.answer(&mut inbox).await.error.unwrap().code, "KN0292");
+    world.quiet().await;
+    assert!(world.rows().is_empty());
     replica.stop().await;
 }

@@ -412,6 +412,11 @@ impl World {
         self.committed.of(run, |folded| folded.state.clone()).unwrap()
     }
 
+    /// The same, without a copy.
+    pub(super) fn look<T>(&self, run: RunId, look: impl FnOnce(&State) -> T) -> T {
+        self.committed.of(run, |folded| look(&folded.state)).unwrap()
+    }
+
     pub(super) async fn events(&self, run: RunId) -> Vec<Event> {
         events_of(&self.store, run).await
     }

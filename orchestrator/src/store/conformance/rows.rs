@@ -23,6 +23,9 @@ pub(crate) fn run(n: u64, workflow_id: &str) -> RunRow {
         request_id: None,
         search_attributes: None,
         outcome: None,
+        attempt: 1,
+        begins_at: None,
+        retried_by: None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::lease::LEASE;
 use super::state::{CommitRow, State};
 use crate::store::{
     Batch, CLOSED_STATUSES, CommitError, CommitId, DeferredId, DeferredInput, Forgotten, OPEN_STATUSES, PermitWrite,
-    RunRow, RunWrite, Session, UNDONE_LATER_STATUSES,
+    RETRIED_STATUSES, RunRow, RunWrite, Session, UNDONE_LATER_STATUSES,
 };
 
 /// What a `timestamptz` can hold begins 4714-11-24 before Christ and ends beyond what a [`Timestamp`] can express.
@@ -79,6 +79,9 @@ impl State {
             if row.retention_class < 0 || row.partition < 0 {
                 return refuse("a retention class or partition is negative");
             }
+            if row.attempt < 1 {
+                return refuse("attempts count from 1");
+            }
         }
         let mut occurrences: BTreeSet<&RequestId> = self.runs.values().filter_map(occurrence).collect();
         for row in batch.runs.iter().filter_map(RunWrite::as_insert) {
@@ -102,6 +105,10 @@ impl State {
             };
             if !status_fits {
                 return refuse("the status does not fit");
+            }
+            let may_be_retried = row.closed_at.is_some() && RETRIED_STATUSES.contains(&row.status.as_str());
+            if row.retried_by.is_some() && !may_be_retried {
+                return refuse("a run that is tried again has closed without success");
             }
             if let Some(attributes) = &row.search_attributes {
                 match serde_json::from_str::<Value>(attributes) {
@@ -154,6 +161,7 @@ impl State {
                         there.wake_at = row.wake_at;
                         there.search_attributes.clone_from(&row.search_attributes);
                         there.outcome.clone_from(&row.outcome);
+                        there.retried_by = row.retried_by;
                         if let Some(to) = migration {
                             there.version = to.version;
                             there.definition = to.definition.clone();
@@ -286,8 +294,10 @@ fn check_values(batch: &Batch) -> Result<(), CommitError> {
         .chain(batch.cursors.iter().map(|write| write.cursor.at))
         .chain(batch.runs.iter().flat_map(|write| {
             let row = write.row();
-            let started_at = matches!(write, RunWrite::Insert(_)).then_some(row.started_at);
-            started_at.into_iter().chain(row.closed_at).chain(row.wake_at)
+            let is_new = matches!(write, RunWrite::Insert(_));
+            let of_birth = is_new.then_some(row.started_at).into_iter();
+            let of_birth = of_birth.chain(row.begins_at.filter(|_| is_new));
+            of_birth.chain(row.closed_at).chain(row.wake_at)
         }));
     if times.any(|Timestamp(micros)| !TIMES.contains(&micros)) {
         return refuse("a time is out of range");

@@ -113,6 +113,14 @@ impl MemoryStore {
         self.lock().faults.push_back(fault);
     }
 
+    /// As its retention does, be it closed or not.
+    pub fn forget_run(&self, run: RunId) {
+        let mut state = self.lock();
+        state.runs.remove(&run);
+        state.events.retain(|(_, of, _), _| *of != run);
+        state.snapshots.remove(&run);
+    }
+
     /// While it is not available commits have an unknown outcome (none) and everything else says so.
     pub fn set_available(&self, available: bool) {
         self.lock().unavailable = !available;

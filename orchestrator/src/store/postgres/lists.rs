@@ -33,7 +33,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from runs r
             where r.namespace collate "POSIX" = $1
                 and ($2::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $2)
@@ -69,7 +70,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from (
                 select o.* from runs o
                 where o.namespace = $1 and o.workflow_id = $2
@@ -136,7 +138,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from runs r
             where r.namespace = $1 and r.status = $2 and r.status not in ('running', 'completed')
                 and ($3::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $3)
@@ -170,7 +173,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from runs r
             where r.namespace = $1 and r.workflow = '$schedule' and r.closed_at is null
                 and ($2::text is null or r.workflow_id > $2)
@@ -200,7 +204,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from runs r
             where r.namespace = $1 and r.workflow = '$trigger' and r.closed_at is null
                 and ($2::text is null or r.workflow_id > $2)

@@ -40,6 +40,9 @@ macro_rules! run_row {
             request_id: $record.request_id.as_deref().map(RequestId::new),
             search_attributes: $record.search_attributes,
             outcome: $record.outcome,
+            attempt: $record.attempt.unwrap_or(1),
+            begins_at: $record.begins_at.map(|At(at)| at),
+            retried_by: $record.retried_by.map(RunId),
         }
     };
 }
@@ -59,7 +62,8 @@ impl PostgresStore {
                    r.status as "status?", r.started_at as "started_at?: At", r.closed_at as "closed_at?: At",
                    r.wake_at as "wake_at?: At", r.request_id as "request_id?",
                    r.search_attributes::text as "search_attributes?",
-                   case when octet_length(r.outcome) <= $4 then r.outcome end as "outcome?"
+                   case when octet_length(r.outcome) <= $4 then r.outcome end as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from cluster c
             left join (
                 unnest($1::text[], $2::text[], $3::text[]) as w (namespace, workflow_id, request_id)
@@ -151,6 +155,9 @@ impl PostgresStore {
                     request_id: record.request_id.as_deref().map(RequestId::new),
                     search_attributes: record.search_attributes,
                     outcome: record.outcome,
+                    attempt: record.attempt.unwrap_or(1),
+                    begins_at: record.begins_at.map(|At(at)| at),
+                    retried_by: record.retried_by.map(RunId),
                 },
             });
         }
@@ -186,7 +193,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?",
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?",
                    s.seq as "snapshot_seq?", s.body as "snapshot_body?"
             from runs r left join snapshots s on s.run_id = r.run_id
             where r.run_id = any($1)
@@ -257,7 +265,8 @@ impl PostgresStore {
                    r.workflow as "workflow!", r.definition as "definition!", r.status as "status!",
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
-                   r.outcome as "outcome?"
+                   r.outcome as "outcome?", r.attempt as "attempt?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
             from runs r where r.run_id = $1
             "#,
             run.0,

@@ -270,6 +270,9 @@ pub(crate) async fn dump(url: &str, name: impl Fn(Uuid) -> usize) -> Dump {
                 request_id: row.get::<Option<&str>, _>("request_id").map(RequestId::new),
                 search_attributes: row.get("attributes"),
                 outcome: row.get("outcome"),
+                attempt: row.get::<Option<i32>, _>("attempt").unwrap_or(1),
+                begins_at: row.get::<Option<At>, _>("begins_at").map(|At(at)| at),
+                retried_by: row.get::<Option<Uuid>, _>("retried_by").map(RunId),
             })
             .collect(),
         events: all("select * from events order by retention_class, run_id, seq")

@@ -85,10 +85,13 @@ fn call(call: &Call, body: &mut Map<String, Value>) {
             }
         }
         body.insert("retry".to_owned(), retry(&settings.retry));
+        if let Some(on_exhausted) = settings.on_exhausted {
+            body.insert("on_exhausted".to_owned(), json!(on_exhausted.as_str()));
+        }
     }
 }
 
-fn retry(policy: &RetryPolicy) -> Value {
+pub(super) fn retry(policy: &RetryPolicy) -> Value {
     let attempts = policy.maximum_attempts.map_or(json!("unlimited"), |n| json!(n));
     let mut retry = json!({
         "initial_interval": duration::format(policy.initial_interval),

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::activity::retry;
 use super::steps::{assignments, steps};
 use crate::definition::duration;
 use crate::definition::model::{Definition, Handler};
@@ -31,6 +32,9 @@ pub(crate) fn json(definition: &Definition) -> Value {
     }
     if let Some(timeout) = definition.timeout {
         put("timeout", json!(duration::format(timeout)));
+    }
+    if let Some(policy) = &definition.retry {
+        put("retry", retry(policy));
     }
     if definition.compensation != CompensationPolicy::default() {
         put("compensation", compensation(definition.compensation));

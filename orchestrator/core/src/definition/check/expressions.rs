@@ -78,11 +78,11 @@ impl<'a> Walk<'a, '_> {
         let place = self.place_of(source, place, offset, error.range.as_ref());
         let unknown = error.message.starts_with("there is no ");
         let code = if unknown { code::UNKNOWN_NAME } else { code::EXPRESSION };
-        let mut finding = Diagnostic::error(code, place, error.message);
-        if unknown {
-            finding = finding.suggest(error.suggestion);
-        }
-        self.found.push(finding);
+        let finding = Diagnostic::error(code, place, error.message).suggest(error.suggestion);
+        self.found.push(match error.remedy {
+            Some(remedy) => finding.help(remedy),
+            None => finding,
+        });
     }
 
     /// The path a value is, if it is one and nothing else, and where it stands.

@@ -62,5 +62,6 @@ fn call(call: &model::Call, step: &model::Step) -> Result<Call, Diagnostic> {
         start_to_close: settings.start_to_close,
         timeouts: settings.timeouts,
         retry: settings.retry,
+        on_exhausted: settings.on_exhausted,
     })
 }

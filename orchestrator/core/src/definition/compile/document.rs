@@ -42,6 +42,7 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         output: definition.output.as_ref().map(template).transpose()?,
         search_attributes,
         timeout: definition.timeout,
+        retry: definition.retry.clone().map(Box::new),
         compensation: definition.compensation,
         schedule: definition.schedule.clone(),
         concurrency: concurrency.transpose()?,

@@ -1,4 +1,5 @@
-//! What a definition says beside its steps of when its runs begin: its schedule, its triggers, and how many may be open. Each is
+//! What a definition says beside its steps of when its runs begin: its schedule, its triggers, how many may be open, and when one
+//! that failed begins anew. Each is
 //! there or not, as a step is, and is told like one.
 
 use std::borrow::Cow;
@@ -9,7 +10,7 @@ use super::model::Field;
 use super::{differences, steps};
 
 /// Keys of a definition that are told as parts.
-pub(super) const KEYS: [&str; 5] = ["schedule", "concurrency", "triggers", "signals", "updates"];
+pub(super) const KEYS: [&str; 6] = ["schedule", "concurrency", "retry", "triggers", "signals", "updates"];
 
 /// In front of the name of a trigger.
 pub(super) const TRIGGER: &str = "triggers.";
@@ -19,7 +20,7 @@ pub(super) const SIGNAL: &str = "signals.";
 pub(super) const UPDATE: &str = "updates.";
 
 pub(super) struct Part<'a> {
-    /// `schedule`, `concurrency`, or `triggers.`, `signals.` or `updates.` and a name.
+    /// `schedule`, `concurrency`, `retry`, or `triggers.`, `signals.` or `updates.` and a name.
     pub(super) name: String,
     said: Cow<'a, Value>,
 }
@@ -28,7 +29,8 @@ pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
     let one = |key: &str| Some((key.to_owned(), definition.get(key)?));
     let of = definition["triggers"].as_object().into_iter().flatten();
     let triggers = of.map(|(name, said)| (format!("{TRIGGER}{name}"), said));
-    let all = one("schedule").into_iter().chain(one("concurrency")).chain(triggers);
+    let once = ["schedule", "concurrency", "retry"].into_iter().filter_map(one);
+    let all = once.chain(triggers);
     let all = all.map(|(name, said)| (name, Cow::Borrowed(said)));
     // Their steps are told like all others.
     let handlers = [("signals", SIGNAL), ("updates", UPDATE)]
@@ -55,6 +57,7 @@ impl Part<'_> {
             "schedule" => self.schedule(),
             "concurrency" => self.concurrency(),
             name if name.starts_with(SIGNAL) || name.starts_with(UPDATE) => "each is taken as it comes".to_owned(),
+            "retry" => self.retry(),
             _ => self.trigger(),
         }
     }
@@ -97,6 +100,16 @@ impl Part<'_> {
             what.push_str(then);
         }
         what
+    }
+
+    fn retry(&self) -> String {
+        let attempts = match self.said["maximum_attempts"].as_u64() {
+            Some(attempts) => format!("at most {attempts} attempts of a run"),
+            None => "any number of attempts of a run".to_owned(),
+        };
+        let first = self.text("initial_interval").unwrap_or_default();
+        let longest = self.text("maximum_interval").unwrap_or_default();
+        format!("{attempts}, {first} to {longest} apart")
     }
 
     fn trigger(&self) -> String {

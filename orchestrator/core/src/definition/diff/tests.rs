@@ -119,3 +119,30 @@ triggers:
     insta::assert_snapshot!("parts_json", serde_json::to_string_pretty(&diff.changes).unwrap());
     assert_eq!(words(&all, &all), [""; 0]);
 }
+
+#[test]
+fn that_runs_are_tried_again() {
+    let with = |retry: &str| format!("version: 1\n{retry}steps: [ {{ a: {{ wait: 1s }} }} ]\n");
+    let (none, few, many) = (
+        with(""),
+        with("retry: { maximum_attempts: 3 }\n"),
+        with("retry: { initial_interval: 5s, non_retryable: [broken] }\n"),
+    );
+    assert_eq!(
+        words(&none, &few),
+        ["retry is new: at most 3 attempts of a run, 1s to 1m40s apart"]
+    );
+    assert_eq!(
+        words(&many, &none),
+        ["retry is gone: any number of attempts of a run, 5s to 8m20s apart"]
+    );
+    assert_eq!(
+        words(&few, &many),
+        [
+            "retry: initial_interval from 1s to 5s",
+            "retry: maximum_interval from 1m40s to 8m20s",
+            "retry: maximum_attempts from 3 to unlimited",
+            r#"retry: non_retryable is set, to ["broken"]"#,
+        ]
+    );
+}

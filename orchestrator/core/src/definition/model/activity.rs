@@ -1,7 +1,7 @@
 //! Activities, their undo, and how their tasks are given out.
 
 use super::{JsonSchema, Text};
-use crate::definition::plan::{Cancellation, OnFailure, RetryPolicy, Timeouts};
+use crate::definition::plan::{Cancellation, OnExhausted, OnFailure, RetryPolicy, Timeouts};
 use crate::definition::tree::Node;
 use crate::ids::QueueName;
 use crate::limit::Rate;
@@ -30,7 +30,7 @@ pub(crate) struct Limiting {
     pub(crate) fairness_key: Option<Node>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limited<T> {
     pub(crate) to: T,
     /// One limit for each of its values.
@@ -74,6 +74,8 @@ pub(crate) struct CallFields {
     pub(crate) start_to_close: Option<Span>,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryFields,
+    /// Of undos.
+    pub(crate) on_exhausted: Option<OnExhausted>,
 }
 
 #[derive(Debug, Default)]
@@ -98,4 +100,6 @@ pub(crate) struct Settings {
     pub(crate) start_to_close: Span,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    /// Of undos, where it is not as the policy of the definition has it.
+    pub(crate) on_exhausted: Option<OnExhausted>,
 }

@@ -1,7 +1,7 @@
 //! The document around the steps.
 
-use super::{CallFields, Handler, Steps};
-use crate::definition::plan::{Cancellation, CompensationPolicy};
+use super::{CallFields, Handler, Limited, Steps};
+use crate::definition::plan::{Cancellation, CompensationPolicy, RetryPolicy};
 use crate::definition::tree::{Node, Place};
 use crate::limit::OnConflict;
 use crate::schedule::Spec;
@@ -22,6 +22,8 @@ pub(crate) struct Definition {
     pub(crate) output: Option<Node>,
     pub(crate) search_attributes: Vec<(Text, Node)>,
     pub(crate) timeout: Option<Span>,
+    /// Of runs, every default filled in.
+    pub(crate) retry: Option<RetryPolicy>,
     pub(crate) schedule: Option<Spec>,
     pub(crate) concurrency: Option<RunConcurrency>,
     pub(crate) priority: Option<u8>,
@@ -66,4 +68,7 @@ pub(crate) struct Defaults {
     pub(crate) call: CallFields,
     pub(crate) undo: CallFields,
     pub(crate) cancellation: Option<Cancellation>,
+    /// Of each activity that names no limit of its own.
+    pub(crate) concurrency: Option<Limited<u32>>,
+    pub(crate) priority: Option<u8>,
 }

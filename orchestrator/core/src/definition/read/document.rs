@@ -1,7 +1,7 @@
 //! The document around the steps.
 
 use super::activity::cancellation;
-use super::retry::call_fields;
+use super::retry::{call_fields, of_run, on_exhausted};
 use super::steps::Reader;
 use super::value::{computed_text, whole, word};
 use super::{Files, Found, limiting};
@@ -11,7 +11,7 @@ use crate::definition::fields::Fields;
 use crate::definition::keys::{COMPENSATION, DEFAULT_UNDO, DEFAULTS, DOCUMENT};
 use crate::definition::model::{Defaults, Definition, Handled, JsonSchema, Text};
 use crate::definition::names::{assignments, name};
-use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
+use crate::definition::plan::{CompensationPolicy, UndoOrder};
 use crate::definition::tree::Node;
 use crate::definition::{schema, yaml};
 use crate::expression;
@@ -63,6 +63,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .map(|node| assignments(node, "`search_attributes`", "search attribute", found))
             .unwrap_or_default(),
         timeout: fields.duration("timeout", found),
+        retry: fields.get("retry").map(|node| of_run(node, found)),
         schedule,
         concurrency: limiting::of_runs(&fields, found),
         priority: limiting::priority(&fields, found),
@@ -132,6 +133,8 @@ fn defaults(node: &Node, found: &mut Found) -> Defaults {
         call: call_fields(&fields, found),
         undo: undo.unwrap_or_default(),
         cancellation: cancellation(&fields, found),
+        concurrency: limiting::concurrency(&fields, found),
+        priority: limiting::priority(&fields, found),
     }
 }
 
@@ -143,9 +146,8 @@ fn compensation(node: &Node, found: &mut Found) -> CompensationPolicy {
         ("sequential", UndoOrder::Sequential),
         ("dependencies", UndoOrder::Dependencies),
     ];
-    let exhausted = [("continue", OnExhausted::Continue), ("halt", OnExhausted::Halt)];
     CompensationPolicy {
         order: word(&fields, "order", &orders, found).unwrap_or_default(),
-        on_exhausted: word(&fields, "on_exhausted", &exhausted, found).unwrap_or_default(),
+        on_exhausted: on_exhausted(&fields, found).unwrap_or_default(),
     }
 }

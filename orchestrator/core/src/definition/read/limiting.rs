@@ -48,7 +48,7 @@ pub(super) fn of_runs(fields: &Fields<'_>, found: &mut Found) -> Option<RunConcu
     })
 }
 
-fn concurrency(fields: &Fields<'_>, found: &mut Found) -> Option<Limited<u32>> {
+pub(super) fn concurrency(fields: &Fields<'_>, found: &mut Found) -> Option<Limited<u32>> {
     let fields =
         Fields::open(fields.get("concurrency")?, &CONCURRENCY, found).map(|inner| (inner, "concurrency", fields))?;
     let to = limit(&fields, found)?;

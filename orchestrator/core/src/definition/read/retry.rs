@@ -1,14 +1,15 @@
 //! How tasks are given out: queue, timeout and retries.
 
 use super::Found;
-use super::value::{error_types, whole};
+use super::value::{error_types, whole, word};
 use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::fields::Fields;
 use crate::definition::keys::RETRY;
 use crate::definition::model::{Attempts, CallFields, RetryFields, Text};
 use crate::definition::names::name;
-use crate::definition::plan::Timeouts;
+use crate::definition::plan::{OnExhausted, RetryPolicy, Timeouts};
+use crate::definition::resolve;
 use crate::definition::tree::{Kind, Node};
 
 const MAX_ATTEMPTS: u32 = 1_000_000;
@@ -29,7 +30,19 @@ pub(super) fn call_fields(fields: &Fields<'_>, found: &mut Found) -> CallFields 
             heartbeat: fields.duration("heartbeat", found),
         },
         retry: fields.get("retry").map(|node| retry(node, found)).unwrap_or_default(),
+        on_exhausted: on_exhausted(fields, found),
     }
+}
+
+/// What an undo that is parked means for the others.
+pub(super) fn on_exhausted(fields: &Fields<'_>, found: &mut Found) -> Option<OnExhausted> {
+    let words = [("continue", OnExhausted::Continue), ("halt", OnExhausted::Halt)];
+    word(fields, "on_exhausted", &words, found)
+}
+
+/// Of a definition: when a run that has ended without success begins anew.
+pub(super) fn of_run(node: &Node, found: &mut Found) -> RetryPolicy {
+    resolve::retry_of_run(&retry(node, found))
 }
 
 fn retry(node: &Node, found: &mut Found) -> RetryFields {

@@ -52,6 +52,9 @@ impl Reader<'_> {
             undos: self.paths(fields.get("undos"), "`undos`", Self::check_task),
             parked: self.paths(fields.get("parked"), "`parked`", Self::check_step),
             attempts: self.attempts(fields.get("attempts")),
+            run_attempts: fields
+                .get("run_attempts")
+                .and_then(|node| self.count(node, "`run_attempts`")),
             inputs,
             ledger: self.ledger(fields.get("ledger")),
             vars,
@@ -153,19 +156,23 @@ impl Reader<'_> {
         let mut attempts = Vec::new();
         for (key, node) in self.entries(node, "`attempts`") {
             self.check_task(&key.text, &key.span);
-            let count = match &node.kind {
-                Kind::Number(number) => number.as_u64(),
-                _ => None,
-            };
-            match count {
-                Some(value) => {
-                    let place = node.span.clone();
-                    attempts.push((key.text.clone(), Expected { value, place }));
-                }
-                None => expected(node, &format!("`{}`", key.text), "a whole number", self.found),
+            if let Some(count) = self.count(node, &format!("`{}`", key.text)) {
+                attempts.push((key.text.clone(), count));
             }
         }
         attempts
+    }
+
+    fn count(&mut self, node: &Node, what: &str) -> Option<Expected<u64>> {
+        let count = match &node.kind {
+            Kind::Number(number) => number.as_u64(),
+            _ => None,
+        };
+        if count.is_none() {
+            expected(node, what, "a whole number", self.found);
+        }
+        let place = node.span.clone();
+        count.map(|value| Expected { value, place })
     }
 
     fn ledger(&mut self, node: Option<&Node>) -> Option<Expected<Vec<(String, String)>>> {

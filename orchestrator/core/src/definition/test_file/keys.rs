@@ -60,6 +60,7 @@ pub(super) const EXPECT: Keys = Keys::new(
         "undos",
         "parked",
         "attempts",
+        "run_attempts",
         "inputs",
         "ledger",
         "vars",

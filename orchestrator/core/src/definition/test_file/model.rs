@@ -124,6 +124,8 @@ pub struct Expectation {
     pub parked: Option<Expected<Vec<String>>>,
     /// How many attempts an activity had; `undo <path>` for an undo.
     pub attempts: Vec<(String, Expected<u64>)>,
+    /// How many attempts the run had. What else is expected is of the last one, but for what was emitted and how long it took.
+    pub run_attempts: Option<Expected<u64>>,
     /// Of the first task; `undo <path>` for an undo.
     pub inputs: Vec<(String, Expected<Value>)>,
     /// Of each entry, what became of it.

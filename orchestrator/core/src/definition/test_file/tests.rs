@@ -65,6 +65,7 @@ cases:
       undos: [payment]
       parked: []
       attempts: { undo payment: 2 }
+      run_attempts: 2
       inputs: { "lines[0].reserve": null }
       ledger: { payment: done }
       vars: { seen: true }

@@ -8,6 +8,7 @@
 //! | wake, a message without an answer | sent again |
 //! | its run has closed | what became of it is noted; the schedule is paused, if it failed and that is asked for; the next that waits is started |
 //! | its start was refused | noted likewise |
+//! | its start was refused and then accepted: it was offered twice | the run is told to cancel |
 //! | create, update, define | what the calendar has named up to now is decided; it counts from now |
 //! | pause, resume | what comes due in between is not made up for |
 //! | trigger, backfill | occurrences beside the calendar |
@@ -33,7 +34,7 @@ mod occurrence;
 use std::sync::Arc;
 
 use self::command::{ask, set};
-use self::due::wake;
+use self::due::{advance, wake};
 use self::occurrence::{answered, receive};
 use super::decider::Decider;
 use super::event::{Event, RunStarted, Transition};
@@ -95,6 +96,7 @@ pub fn plan() -> Plan {
         schedule: None,
         concurrency: None,
         priority: None,
+        retry: None,
         triggers: Vec::new(),
         queries: Default::default(),
         handlers: Vec::new(),
@@ -159,7 +161,11 @@ pub(super) fn apply(d: &mut Decider<'_>, input: Input) -> Result<(), Rejected> {
             direction,
             action,
             operation,
-        } => return parked::act(d, step, direction, action, operation),
+        } => {
+            parked::act(d, step, direction, action, operation)?;
+            // Who waits for nobody but a person is started now.
+            advance(d);
+        }
         // Nothing of this is said to a schedule.
         _ => {}
     }

@@ -19,8 +19,15 @@ use crate::schedule::state::{Became, Due, ScheduleEvent, Skip};
 /// An occurrence is due: what becomes of it.
 pub(super) fn occur(d: &mut Decider<'_>, due: Due) {
     let Some(schedule) = schedule(d) else { return };
+    // Two backfills name the same time, or a backfill and the calendar: it is under way already.
+    let running = schedule.running.values().map(|running| &running.due);
+    if schedule.buffer.iter().chain(running).any(|other| other.is_same(&due)) {
+        return;
+    }
     let skip = |d: &mut Decider<'_>, why| emit(d, ScheduleEvent::Skipped { due, why });
-    let free = schedule.running.is_empty() && schedule.buffer.is_empty();
+    // What a pause holds back is in nobody's way.
+    let waits = schedule.buffer.iter().any(|waiting| schedule.may_start(waiting));
+    let free = schedule.running.is_empty() && !waits;
     if !schedule.has_room(due.overlap) {
         return skip(d, Skip::Full);
     }
@@ -121,9 +128,7 @@ pub(super) fn start_waiting(d: &mut Decider<'_>) {
         if !schedule.running.is_empty() || d.state.parked.is_some() {
             return;
         }
-        // A pause holds back what is due by the calendar, not what somebody asks for.
-        let may_start = |due: &&Due| schedule.paused.is_none() || !due.counted;
-        let Some(due) = schedule.buffer.iter().find(may_start).copied() else {
+        let Some(due) = schedule.buffer.iter().find(|due| schedule.may_start(due)).copied() else {
             return;
         };
         if due.counted && schedule.remaining == Some(0) {
@@ -178,6 +183,10 @@ pub(super) fn receive(d: &mut Decider<'_>, from: Sender, number: MessageNo, body
 
 pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: &Answer) {
     let Some(pending) = d.state.mail.outbox.get(&number) else {
+        // Offered twice, a start that was refused has started a run all the same: that is told to cancel.
+        if *answer == Answer::Accepted {
+            outbox::contradicted(d, number, Answer::Accepted);
+        }
         return;
     };
     let (to, body) = (pending.to.clone(), Arc::clone(&pending.body));

@@ -20,11 +20,14 @@
 //! | asynchronous completion | [`a_task_that_is_finished_later_is_not_lost`] |
 //! | at most once | [`a_claim_is_granted_once`], [`a_claim_that_is_never_resolved_ends_unknown`] |
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::dsl::*;
 use crate::definition::plan::{Cancellation, Timeouts};
-use crate::run::effect::Effect;
+use crate::ids::TaskNo;
+use crate::run::effect::{Direction, Effect};
 use crate::run::event::StepOutcome;
 use crate::run::input::{Beat, Horizon, Input, TaskOutcome};
 use crate::run::{Event, Status, Step, Unstarted};
@@ -68,11 +71,12 @@ impl Run {
             log_read_to: self.now,
             delivered_to: [("main".into(), to)].into(),
             listening_since: Timestamp(0),
+            heard: Default::default(),
         }
     }
 
     /// Wakes, with every task still in its queue.
-    fn wake_in_backlog(&mut self) -> Vec<Effect> {
+    pub(super) fn wake_in_backlog(&mut self) -> Vec<Effect> {
         let horizon = self.horizon(false);
         self.take(Input::Wake(horizon))
     }
@@ -85,14 +89,14 @@ impl Run {
         self.apply(Input::Heartbeat { task, beat }).unwrap().is_some()
     }
 
-    fn outcome(&self, step: &str) -> StepOutcome {
+    pub(super) fn outcome(&self, step: &str) -> StepOutcome {
         match &self.state.steps()[step] {
             Step::Failed { outcome, .. } => *outcome,
             other => panic!("{other:?}"),
         }
     }
 
-    fn message(&self) -> &str {
+    pub(super) fn message(&self) -> &str {
         &self.state.failure().unwrap().message
     }
 }
@@ -209,6 +213,63 @@ fn silence_that_nobody_could_hear_is_none() {
     assert_eq!(run.state.wake_at(), Some(since.plus(Span::from_secs(3))));
     run.wake_next();
     assert!(matches!(run.last_events()[0], Event::TaskTimedOut { .. }));
+}
+
+/// 500 tasks that beat for twenty minutes would have used up the 50,000 events of their run; what they said last is kept where an
+/// attempt ends without an answer.
+#[test]
+fn beats_that_come_in_time_are_no_events() {
+    let names: Vec<String> = (0..500).map(|n| format!("b{n}")).collect();
+    let long = || act("a").timeouts(heartbeat(10)).start_to_close(Span::from_secs(7_200));
+    let branches = names.iter().map(|name| (name.as_str(), vec![long()])).collect();
+    let mut run = run(vec![parallel("all", branches)]);
+    let tasks: Vec<_> = run.state.open_tasks().map(|view| view.open.task).collect();
+    for task in &tasks {
+        let (task, by) = (*task, "one".into());
+        run.take(Input::TaskClaimed { task, by });
+    }
+    let before = run.events().len();
+    let beats = |at: Timestamp, details: u64| {
+        let of = |task: &TaskNo| {
+            let details = Some(Arc::new(json!(details)));
+            (*task, Beat { began: at, at, details })
+        };
+        tasks.iter().map(of).collect()
+    };
+    let mut last = run.now;
+    for n in 0..240 {
+        run.later(5);
+        last = run.now;
+        let heard = Horizon {
+            heard: beats(last, n),
+            ..run.horizon(true)
+        };
+        run.ignores(Input::Wake(heard));
+        let next = run.state.wake_if(|_| Some(last));
+        assert_eq!(next, Some(last.plus(Span::from_secs(10))));
+    }
+    assert_eq!(run.events().len(), before, "events of 20 minutes");
+    assert!(
+        run.state.wake_at().unwrap() < run.now,
+        "whoever takes over looks at once"
+    );
+    run.later(10);
+    let heard = Horizon {
+        heard: beats(last, 239),
+        ..run.horizon(true)
+    };
+    run.take(Input::Wake(heard));
+    let ended = run
+        .last_events()
+        .iter()
+        .filter(|event| matches!(event, Event::TaskTimedOut { .. }));
+    assert_eq!(ended.count(), 500);
+    let kept = run
+        .state
+        .executions(Direction::Do)
+        .values()
+        .map(|it| it.details.as_deref().cloned());
+    assert!(kept.into_iter().all(|details| details == Some(json!(239))));
 }
 
 #[test]

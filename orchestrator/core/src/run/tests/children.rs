@@ -103,6 +103,17 @@ fn a_refused_start_and_a_failed_child_fail_the_step_and_leave_nothing_to_undo() 
     assert_eq!(run.status(), Status::Compensated);
 }
 
+/// There was no room for it, and it has done nothing; the run said that it was compensated.
+#[test]
+fn a_child_that_was_skipped_leaves_nothing_to_undo() {
+    let mut run = run(vec![workflow("ship"), act("z")]);
+    run.answered(Answer::Accepted);
+    run.child_closed("ship", Status::Skipped);
+    run.fail("do z");
+    assert_eq!(bodies(&run), Vec::<&str>::new());
+    assert_eq!(run.status(), Status::Failed);
+}
+
 #[test]
 fn a_start_that_succeeds_after_its_refusal_is_cancelled() {
     let mut run = run(vec![workflow("ship")]);

@@ -19,6 +19,7 @@ fn horizon(log_read_to: Timestamp, delivered_to: Option<Timestamp>) -> Input {
             .into_iter()
             .collect::<BTreeMap<_, _>>(),
         listening_since: Timestamp::default(),
+        heard: Default::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod activities;
 mod admission;
+mod again;
 mod attempts;
 mod behaviours;
 mod blocks;
@@ -33,3 +34,4 @@ mod turns;
 mod undo;
 mod updates;
 mod waits;
+mod withdrawals;

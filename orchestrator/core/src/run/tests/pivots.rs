@@ -60,6 +60,33 @@ fn a_pivot_that_is_unknown_is_asked_again_until_it_is_known() {
     assert_eq!(run.undone(), ["undo a"], "surely not done");
 }
 
+/// It would be offered again until a worker comes.
+#[test]
+fn a_pivot_that_its_stream_refuses_keeps_no_run_from_stopping() {
+    for held_first in [true, false] {
+        let mut run = at_pivot();
+        let held = Input::DispatchHeld {
+            task: run.task("do pay"),
+            in_doubt: false,
+        };
+        let cancel = Input::Cancel(by("ann"));
+        let inputs = if held_first { [held, cancel] } else { [cancel, held] };
+        for input in inputs {
+            run.take(input);
+        }
+        assert_eq!(run.undone(), ["undo a"], "surely not done");
+    }
+    // What may have been done all the same is asked for until that is known.
+    let mut run = at_pivot();
+    let task = run.task("do pay");
+    run.take(Input::DispatchHeld { task, in_doubt: true });
+    run.take(Input::Cancel(by("ann")));
+    assert_eq!(run.status(), Status::Running);
+    run.wake_next();
+    run.complete("do pay");
+    assert_eq!(run.undone(), Vec::<String>::new());
+}
+
 #[test]
 fn past_the_pivot_steps_are_tried_again_without_limit_and_nothing_cuts_them() {
     let mut run = Run::of(with_timeout(plan(steps()), 60));

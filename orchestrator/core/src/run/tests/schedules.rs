@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::definition::read_schedule;
 use crate::ids::{MessageNo, RequestId, RunId};
 use crate::run::effect::Effect;
-use crate::run::input::{Horizon, Input, Operation, Rejected, Start};
+use crate::run::input::{Horizon, Input, Operation, ParkedAction, Rejected, Start};
 use crate::run::message::{Answer, Body, ChildClosed, Refusal, Sender};
 use crate::run::schedule::{definition, plan, workflow_id};
 use crate::run::{self, State, Status, Transition, effects, evolve};
@@ -510,6 +510,32 @@ fn a_trigger_is_an_occurrence_of_its_own() {
     assert_eq!(nightly.started().len(), 2);
 }
 
+/// One that waited and was named again was told as skipped, and was gone.
+#[test]
+fn what_two_backfills_name_is_started_once_and_not_lost() {
+    for (overlap, times) in [(Overlap::BufferAll, 3), (Overlap::BufferOne, 2)] {
+        let mut nightly = Actor::new("every: 10s\npaused: true");
+        let backfill = |until| Command::Backfill {
+            from: second(-30),
+            until: second(until),
+            overlap: Some(overlap),
+        };
+        nightly.ask(backfill(-20), "one", second(5)).unwrap();
+        nightly.ask(backfill(-10), "another", second(5)).unwrap();
+        let mut at = 0;
+        while at < nightly.started().len() {
+            nightly.close(at, Status::Completed, second(6));
+            at += 1;
+        }
+        let expected = [
+            "nightly-20270115T075930Z",
+            "nightly-20270115T075940Z",
+            "nightly-20270115T075950Z",
+        ];
+        assert_eq!(nightly.started(), expected[..times], "{overlap:?}");
+    }
+}
+
 #[test]
 fn a_backfill_takes_both_ends_and_one_after_the_other() {
     let mut nightly = Actor::new("every: 10s\npaused: true");
@@ -747,4 +773,65 @@ proptest! {
             prop_assert!(schedule.running.len() <= 1);
         }
     }
+}
+
+/// Found by simulation, like the two that follow: whoever had a parked schedule tried again had it end like a run without steps.
+#[test]
+fn a_parked_schedule_that_is_retried_goes_on() {
+    let mut actor = Actor::new("every: 10s\noverlap: buffer_all");
+    actor.wake(second(10));
+    actor.wake(second(20));
+    let reason = "broken".into();
+    actor.take(Input::Park { reason }, second(21));
+    actor.answer(0, Answer::refused(Refusal::NotStarted, "no"), second(22));
+    assert_eq!(actor.started().len(), 1, "parked, it starts nothing");
+    let retried = Input::Parked {
+        step: "".into(),
+        direction: None,
+        action: ParkedAction::Retry,
+        operation: Operation::default(),
+    };
+    assert!(actor.take(retried, second(23)));
+    assert!(!actor.state.is_closed(), "it is there still");
+    assert_eq!(actor.started().len(), 2, "who waited is started");
+}
+
+#[test]
+fn what_a_pause_holds_back_is_in_nobodys_way() {
+    for overlap in [Overlap::Skip, Overlap::BufferOne, Overlap::CancelOther] {
+        let mut actor = Actor::new("every: 10s\noverlap: buffer_all");
+        actor.wake(second(10));
+        actor.wake(second(20));
+        actor.ask(Command::Pause, "p", second(21)).unwrap();
+        actor.close(0, Status::Completed, second(22));
+        assert_eq!((actor.started().len(), actor.schedule().buffer.len()), (1, 1));
+        let overlap = Some(overlap);
+        actor.ask(Command::Trigger { overlap }, "now", second(23)).unwrap();
+        assert_eq!(
+            (actor.started().len(), actor.schedule().buffer.len()),
+            (2, 1),
+            "{overlap:?}"
+        );
+    }
+}
+
+#[test]
+fn a_start_that_was_refused_and_is_accepted_all_the_same_is_cancelled_once() {
+    let mut actor = Actor::new("every: 10s");
+    actor.wake(second(10));
+    actor.answer(
+        0,
+        Answer::refused(Refusal::UnknownWorkflow, "there is none"),
+        second(11),
+    );
+    assert_eq!(actor.schedule().counts.failed, 1);
+    let (_, run) = actor.run(0);
+    for _ in 0..2 {
+        actor.answer(0, Answer::Accepted, second(12));
+    }
+    let cancelled = actor
+        .sent
+        .iter()
+        .filter(|(_, to, body)| matches!(**body, Body::Cancel { .. }) && to.run == Some(run));
+    assert_eq!(cancelled.count(), 1);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::definition;
 use crate::ids::{MessageNo, RunId};
 use crate::run::effect::Effect;
-use crate::run::input::{Horizon, Input, Operation, Rejected, Start};
+use crate::run::input::{Horizon, Input, Operation, ParkedAction, Rejected, Start};
 use crate::run::message::{Answer, Body, Recipient, Refusal};
 use crate::run::trigger::{definition as hash, plan, trigger_of, workflow_id};
 use crate::run::{self, State, Transition, effects, evolve};
@@ -310,7 +310,7 @@ fn what_means_nothing_is_refused_and_passed() {
     let Item::Event(mut unreadable) = event(6, json!(1)) else {
         panic!()
     };
-    unreadable.data = Err(Arc::from("it is no JSON"));
+    unreadable.data = Err(Arc::from("expected ident at line 1, column 2"));
     items.push(Item::Event(unreadable));
     items.push(event(7, json!({ "id": "x".repeat(200) })));
     actor.read(items, second(1));
@@ -318,6 +318,11 @@ fn what_means_nothing_is_refused_and_passed() {
     assert_eq!((actor.trigger().counts.refused, actor.sent.len()), (6, 1));
     let flaws: Vec<Flaw> = actor.trigger().past.iter().map(|past| past.flaw).collect();
     assert_eq!(flaws[4..], [Flaw::Expression, Flaw::Unreadable]);
+    let told = actor.trigger().past.last().map(|past| past.message.to_string());
+    assert_eq!(
+        told.as_deref(),
+        Some("the event cannot be read as JSON: expected ident at line 1, column 2")
+    );
 }
 
 #[test]
@@ -501,4 +506,27 @@ fn one_that_is_parked_reads_nothing_and_goes_on_where_it_is_told() {
     assert!(actor.ask(Command::Resume, second(5)).unwrap());
     assert!(actor.read(vec![event(3, json!("c"))], second(6)));
     assert_eq!((actor.sequence(), actor.sent.len()), (Some(3), 2));
+}
+
+/// Found by simulation: whoever had a parked trigger tried again had it end like a run without steps.
+#[test]
+fn a_parked_trigger_that_is_retried_goes_on_with_what_waits() {
+    let mut actor = Actor::new("{ stream: S, id: '${ event.data.n }' }");
+    let same = |sequence| event(sequence, json!({ "n": 1 }));
+    actor.read(vec![same(1), same(2)], second(1));
+    assert_eq!(actor.sent.len(), 1);
+    let reason = "broken".into();
+    actor.try_apply(Input::Park { reason }, second(2)).unwrap();
+    let number = actor.sent[0].0;
+    actor.answer(number, Answer::Accepted, second(3));
+    assert_eq!(actor.sent.len(), 1, "parked, it sends nothing");
+    let retried = Input::Parked {
+        step: "".into(),
+        direction: None,
+        action: ParkedAction::Retry,
+        operation: Operation::default(),
+    };
+    assert!(actor.try_apply(retried, second(4)).unwrap());
+    assert!(!actor.state.is_closed(), "it is there still");
+    assert_eq!((actor.sent.len(), actor.trigger().held.len()), (2, 0));
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::dsl::*;
+use crate::definition::plan::{NodeKind, OnExhausted, Plan, Undo, UndoOrder};
 use crate::run::effect::Direction;
 use crate::run::input::{ParkedAction, TaskOutcome};
 use crate::run::{Event, Status, UndoState};
@@ -167,4 +168,54 @@ fn a_failed_undo_never_counts_as_done_and_unknown_ones_are_retried() {
     assert_eq!(run.undone(), ["undo a", "undo a#2", "undo a#2", "undo a#3"]);
     run.complete("undo a");
     assert_eq!(run.status(), Status::Compensated);
+}
+
+/// What the undo of each of these says about the others.
+fn saying(mut plan: Plan, entries: &[(&str, OnExhausted)]) -> Plan {
+    for node in &mut plan.nodes {
+        if let NodeKind::Activity(activity) = &mut node.kind
+            && let Undo::Compensate(call) = &mut activity.undo
+        {
+            let said = entries.iter().find(|(step, _)| **step == *node.name);
+            call.on_exhausted = said.map(|(_, said)| *said);
+        }
+    }
+    plan
+}
+
+#[test]
+fn an_undo_holds_up_the_others_where_its_own_step_says_so() {
+    let (halt, go_on) = (OnExhausted::Halt, OnExhausted::Continue);
+    type Row<'a> = (OnExhausted, &'a [(&'a str, OnExhausted)], &'a [&'a str]);
+    // Policy, what entries say, undos once that of `c` is parked.
+    let table: [Row<'_>; 6] = [
+        (go_on, &[], &["undo c", "undo b"]),
+        (go_on, &[("c", halt)], &["undo c"]),
+        (go_on, &[("b", halt)], &["undo c", "undo b"]),
+        (halt, &[], &["undo c"]),
+        (halt, &[("c", go_on)], &["undo c", "undo b"]),
+        (halt, &[("b", go_on)], &["undo c"]),
+    ];
+    for (policy, entries, undone) in table {
+        let steps = vec![
+            act("a"),
+            act("b"),
+            act("c").undo_attempts(1),
+            act("d").undo(UndoDef::ReadOnly),
+        ];
+        let plan = with_compensation(plan(steps), UndoOrder::Dependencies, policy);
+        let mut run = Run::of(saying(plan, entries));
+        for step in ["do a", "do b", "do c"] {
+            run.complete(step);
+        }
+        run.fail("do d");
+        run.fail("undo c");
+        assert_eq!(run.status(), Status::Parked);
+        assert_eq!(run.undone(), undone, "{policy:?} {entries:?}");
+        // Once an operator has decided, what was held up goes on.
+        run.operate("c", ParkedAction::MarkDone);
+        run.complete("undo b");
+        run.complete("undo a");
+        assert_eq!(run.status(), Status::Compensated);
+    }
 }

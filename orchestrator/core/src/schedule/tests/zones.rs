@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::spec;
+use super::{at, spec};
 use crate::schedule::zone::{Zone, names};
 use crate::time::Timestamp;
 
@@ -94,5 +94,64 @@ fn a_daily_time_occurs_once_a_day_in_every_zone() {
         for pair in seen.windows(2) {
             assert!((pair[1] - pair[0] - 86_400).abs() <= 3 * 3_600, "{zone}: {pair:?}");
         }
+    }
+}
+
+/// As Vixie cron's manual says of jobs that run at certain times (they are made up for at once) and of those that run whenever the
+/// minute comes (they go by the clock): a wildcard hour is never one occurrence too many, and no instant counts twice.
+#[test]
+fn a_gap_is_made_up_for_where_hours_are_named_and_nowhere_else() {
+    // Berlin, 2026: 02:00 to 03:00 is left out at 01:00Z. Lord Howe: 02:00 to 02:30, at 15:30Z. Sao Paulo, 2018: 00:00 to 01:00, at 03:00Z.
+    let (berlin, howe, paulo) = ("2026-03-29", "2026-10-03", "2018-11-04");
+    for (zone, day, rule, times) in [
+        ("Europe/Berlin", berlin, "30 2 * * *", &["01:00"][..]),
+        ("Europe/Berlin", berlin, "15,45 2 * * *", &["01:00"]),
+        ("Europe/Berlin", berlin, "30 2,3 * * *", &["01:00", "01:30"]),
+        ("Europe/Berlin", berlin, "0 2,3 * * *", &["01:00"]),
+        (
+            "Europe/Berlin",
+            berlin,
+            "30 0-23 * * *",
+            &["00:30", "01:00", "01:30", "02:30"],
+        ),
+        ("Europe/Berlin", berlin, "30 * * * *", &["00:30", "01:30", "02:30"]),
+        ("Europe/Berlin", berlin, "0 * * * *", &["00:00", "01:00", "02:00"]),
+        (
+            "Europe/Berlin",
+            berlin,
+            "20,40 * * * *",
+            &["00:20", "00:40", "01:20", "01:40", "02:20", "02:40"],
+        ),
+        ("Europe/Berlin", berlin, "30 */2 * * *", &["02:30"]),
+        ("Australia/Lord_Howe", howe, "15 2 * * *", &["15:30"]),
+        ("Australia/Lord_Howe", howe, "45 2 * * *", &["15:45"]),
+        ("Australia/Lord_Howe", howe, "15,30 2 * * *", &["15:30"]),
+        ("Australia/Lord_Howe", howe, "15,45 2 * * *", &["15:30", "15:45"]),
+        ("Australia/Lord_Howe", howe, "15 * * * *", &["14:45", "16:15"]),
+        (
+            "Australia/Lord_Howe",
+            howe,
+            "30 * * * *",
+            &["14:00", "15:00", "15:30", "16:30"],
+        ),
+        ("America/Sao_Paulo", paulo, "0 0 * * *", &["03:00"]),
+        ("America/Sao_Paulo", paulo, "@daily", &["03:00"]),
+        ("America/Sao_Paulo", paulo, "30 0 * * *", &["03:00"]),
+        ("America/Sao_Paulo", paulo, "30 0,1 * * *", &["03:00", "03:30"]),
+        ("America/Sao_Paulo", paulo, "30 * * * *", &["02:30", "03:30", "04:30"]),
+        ("America/Sao_Paulo", paulo, "0 * * * *", &["02:00", "03:00", "04:00"]),
+    ] {
+        let (from, until) = match day {
+            day if day == berlin => ("00:00", "03:00"),
+            day if day == howe => ("14:00", "17:00"),
+            _ => ("02:00", "05:00"),
+        };
+        let instant = |time: &str| format!("{day}T{time}:00Z");
+        let until = at(&instant(until));
+        let after = Timestamp(at(&instant(from)).0 - 1);
+        let times_of = spec(&format!("cron: '{rule}'\nzone: {zone}")).times;
+        let found: Vec<_> = times_of.between(after, Timestamp(until.0 - 1)).collect();
+        let expected: Vec<_> = times.iter().map(|time| at(&instant(time))).collect();
+        assert_eq!(found, expected, "{zone} {rule}");
     }
 }

@@ -117,6 +117,35 @@ async fn a_task_is_taken_out_of_its_queue_if_nobody_has_had_it() {
     );
 }
 
+/// Whoever has taken over may have published it once more: all of it goes, and none that was delivered counts as withdrawn.
+#[tokio::test]
+async fn every_copy_of_a_task_is_taken_out() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let place = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
+    let copy = |number: &str| Outgoing {
+        subject: place(number),
+        ..a_task(number, 0)
+    };
+    let messages = async || {
+        let all = json!({});
+        let info = bus.shared.js.call::<Value>("STREAM.INFO.KNARR_TASKS_a", &all).await;
+        info.unwrap()["state"]["messages"].as_u64().unwrap()
+    };
+    assert!(all_ok(
+        &bus.publish(vec![copy("r-1"), a_task("b", 0), copy("r-1"), copy("r-2")])
+            .await
+    ));
+    assert!(bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap());
+    assert_eq!(messages().await, 2);
+    // The first copy of it is in somebody's hands.
+    assert_eq!(pull_tasks(&bus.client(), 2, false).await, 2);
+    assert!(all_ok(&bus.publish(vec![copy("r-2")]).await));
+    assert!(!bus.withdraw(&namespace, &queue, &place("r-2")).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
     let server = TestServer::start();

@@ -1,7 +1,8 @@
 //! The real engine under random definitions, by seed: every kind of step, children on other partitions, signals, successors;
 //! workers that misbehave, replicas that die at any call, stall and come back, a database whose clock leaps, a store that
-//! loses commits, a bus that loses, repeats and refuses. [`scenario`] is what a seed makes of all that, [`witness`] what must
-//! hold of what is committed, and [`fates`] what workers do.
+//! loses commits, a bus that loses, repeats, refuses and falls silent. Beside the sagas ([`beside`]) there are schedules, triggers, starts of
+//! workflow ids that others have, and limits of queues. [`scenario`] is what a seed makes of all that, [`witness`] what must
+//! hold of what is committed, [`account`] what became of every occurrence, event and start, and [`fates`] what workers do.
 //!
 //! `.ci/simulate engine FIRST..END` runs a range of seeds and says where to resume; a seed that fails is run again with ever
 //! fewer sagas and without one kind of fault after the other, and the command that repeats the smallest is printed. That
@@ -9,6 +10,8 @@
 //! the same seed is the same run. What tokio counts in a process it cannot fix: a seed that fails among others and not by
 //! itself is tried many times, with the system's randomness, by `KNARR_SIM_TIMES`.
 
+mod account;
+mod beside;
 mod fates;
 mod scenario;
 mod witness;

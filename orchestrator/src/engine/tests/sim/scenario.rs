@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use knarr_core::ids::RunId;
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{State, Status, Waiting};
 use knarr_core::simulation::Family;
@@ -13,12 +14,14 @@ use serde_json::{Value, json};
 
 use super::super::line::Random;
 use super::super::world::{Replica, World};
+use super::account;
+use super::beside::Beside;
 use super::fates::anybody;
 use super::witness::Witness;
 use crate::store::RunRow;
 
 /// What can be left out, each by itself.
-pub(super) const FAULTS: [&str; 12] = [
+pub(super) const FAULTS: [&str; 17] = [
     "workers",
     "deaths",
     "stalls",
@@ -31,6 +34,12 @@ pub(super) const FAULTS: [&str; 12] = [
     "clock",
     "latency",
     "operators",
+    "silence",
+    // And what goes on beside the sagas.
+    "schedules",
+    "triggers",
+    "starts",
+    "limits",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +59,10 @@ pub(super) struct Steps {
     pub(super) transitions: u64,
     /// Calls of store and bus.
     pub(super) calls: u64,
+    /// Occurrences of schedules that were started, events of triggers that counted, starts of ids that others had.
+    pub(super) occurrences: u64,
+    pub(super) events: u64,
+    pub(super) starts: u64,
 }
 
 impl Steps {
@@ -58,6 +71,9 @@ impl Steps {
         self.runs += other.runs;
         self.transitions += other.transitions;
         self.calls += other.calls;
+        self.occurrences += other.occurrences;
+        self.events += other.events;
+        self.starts += other.starts;
     }
 }
 
@@ -105,7 +121,7 @@ impl Scenario {
         )
     }
 
-    fn has(self, fault: &str) -> bool {
+    pub(super) fn has(self, fault: &str) -> bool {
         let at = FAULTS.iter().position(|name| *name == fault);
         at.is_some_and(|at| self.faults & (1 << at) > 0)
     }
@@ -131,6 +147,7 @@ impl Scenario {
         for queue in ["main", "other"] {
             world.work_at(queue, anybody(seed, misfortune));
         }
+        let mut beside = Beside::new(self, &world);
         let luck = Luck {
             random: Random::new(seed ^ 0x77),
             faults: self.faults,
@@ -139,20 +156,29 @@ impl Scenario {
         let mut running = vec![("r0".to_owned(), world.replica("r0"))];
         for n in 0..self.sagas {
             start(&world, &inputs, n).await;
+            beside.step(&world, n).await;
             self.strike(&mut world, &luck, &mut running, n).await;
             if n % 8 == 7 {
                 world.check().await;
                 witness.check(&world).await;
             }
-            tokio::time::sleep(Duration::from_millis(luck.random.below(600))).await;
+            for _ in 0..luck.random.below(4) {
+                tokio::time::sleep(Duration::from_millis(luck.random.below(300))).await;
+                witness.moment(&world);
+                beside.check_lines(&world);
+            }
         }
-        self.end(&mut world, running).await;
+        let actors = self.end(&mut world, &mut beside, &witness, running).await;
         let transitions = witness.check(&world).await;
+        let (occurrences, events, starts) = account::check(&world, &beside, &actors).await;
         Steps {
             seeds: 1,
             runs: world.rows().len() as u64,
             transitions,
             calls: world.calls(),
+            occurrences,
+            events,
+            starts,
         }
     }
 
@@ -225,6 +251,12 @@ impl Scenario {
             let to = json!({ "events": 40 + luck.random.below(400), "pending": 2 + luck.random.below(20) });
             world.verb_with(&who, "limit", &[], to).await;
         }
+        if luck.strikes("silence", 10) {
+            // Nobody answers questions about queues.
+            *world.weather.mute.lock().unwrap() = Some("default");
+        } else if luck.random.one_in(3) {
+            *world.weather.mute.lock().unwrap() = None;
+        }
         if luck.strikes("full", 12) {
             world.bus.set_full(&stream, true);
         } else if luck.random.one_in(4) {
@@ -269,7 +301,13 @@ impl Scenario {
     }
 
     /// The weather clears, and everything comes to its end.
-    async fn end(self, world: &mut World, mut running: Vec<(String, Replica)>) {
+    async fn end(
+        self,
+        world: &mut World,
+        beside: &mut Beside,
+        witness: &Witness,
+        mut running: Vec<(String, Replica)>,
+    ) -> Vec<RunId> {
         world.bus.set_full(&subject::task_stream("default").unwrap(), false);
         let weather = &world.weather;
         for unlucky in [&weather.lose_commit, &weather.fail_read, &weather.lose_publication] {
@@ -281,24 +319,34 @@ impl Scenario {
             running.push(("last".to_owned(), world.replica("last")));
         }
         running.push(("r9".to_owned(), world.replica("r9")));
-        for round in 0..400 {
+        *world.weather.mute.lock().unwrap() = None;
+        for round in 0..1_500 {
+            // Whoever was started meanwhile by an old copy of what was asked is told as well.
+            if round % 20 == 0 {
+                beside.calm(world).await;
+            }
             tokio::time::sleep(Duration::from_secs(2)).await;
+            witness.moment(world);
+            beside.check_lines(world);
             // A closed run may still owe a message to another one.
             let rests = world.rows().iter().all(|row| is_closed(row) && row.wake_at.is_none());
-            if rests && world.is_quiet() {
+            if rests && world.is_quiet() && beside.rests(world).await {
                 break;
             }
-            if round == 399 {
+            if round == 1_499 {
                 let (open, dump) = (open_states(world).await, world.store.dump(|_| 0));
                 let woken: Vec<_> = world.rows().into_iter().filter(|row| row.wake_at.is_some()).collect();
                 panic!(
-                    "never closed: {open:#?}\nto be woken: {woken:#?}\ndeferred: {:?}\ncommits: {:?}",
-                    dump.deferred, dump.commits
+                    "never closed: actors {:#?}, runs {open:#?}\nto be woken: {woken:#?}\ndeferred: {:?}\ncommits: {:?}",
+                    beside.states(world).await,
+                    dump.deferred,
+                    dump.commits
                 );
             }
             self.help(world, round).await;
         }
         world.quiet().await;
+        let actors = beside.dismiss(world).await;
         for n in 0..self.sagas {
             let request = format!("request-{n}");
             let mut rows = world.rows_of(&format!("o-{n}"));
@@ -313,6 +361,9 @@ impl Scenario {
         world
             .until("nothing owed", |world| world.store.dump(|_| 0).commits.is_empty())
             .await;
+        let permits = world.store.dump(|_| 0).permits;
+        assert!(permits.is_empty(), "nobody needs these: {permits:#?}");
+        actors
     }
 
     /// Signals for who waits, and an end for who waits for an operator.
@@ -432,7 +483,7 @@ async fn signal(world: &World, id: &str, body: u64, request: u64) {
 }
 
 /// As the simulation of core has it.
-fn input(which: u64) -> Value {
+pub(super) fn input(which: u64) -> Value {
     let mut input = json!({
         "id": format!("x-{which}"),
         "n": which % 5,

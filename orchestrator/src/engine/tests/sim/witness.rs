@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use knarr_core::definition;
 use knarr_core::definition::plan::{NodeKind, Plan, Undo};
-use knarr_core::ids::DefinitionHash;
+use knarr_core::ids::{DefinitionHash, RunId, WorkflowId};
+use knarr_core::limit::{LimitKind, LimitName};
 use knarr_core::run::event::Resolution;
 use knarr_core::run::{Event, Transition, UndoState};
 use knarr_core::simulation::told::Told;
@@ -15,6 +16,11 @@ use crate::store::{RunRow, Store as _};
 #[derive(Debug)]
 pub(super) struct Witness {
     plans: BTreeMap<DefinitionHash, Plan>,
+    /// The most that any definition allows of tasks, by activity.
+    tasks: BTreeMap<String, usize>,
+    /// The most that any version of a workflow allows of runs, where each says something: the one that starts take counts, and
+    /// one that says nothing allows any number.
+    runs: BTreeMap<String, usize>,
 }
 
 impl Witness {
@@ -23,7 +29,65 @@ impl Witness {
             let checked = definition::read(text, &|_| Err("no files".to_owned())).unwrap();
             (checked.hash, checked.plan)
         });
-        Self { plans: plans.collect() }
+        let plans: BTreeMap<_, _> = plans.collect();
+        let (mut tasks, mut runs) = (BTreeMap::new(), BTreeMap::new());
+        let allow = |of: &mut BTreeMap<String, usize>, name: &str, limit: u32| {
+            let most = of.entry(name.to_owned()).or_insert(0);
+            *most = (*most).max(limit as usize);
+        };
+        for plan in plans.values() {
+            if let Some(concurrency) = &plan.concurrency {
+                allow(&mut runs, plan.workflow.as_str(), concurrency.limit);
+            }
+            for node in &plan.nodes {
+                if let NodeKind::Activity(activity) = &node.kind
+                    && let Some(concurrency) = activity.limiting.as_ref().and_then(|it| it.concurrency.as_ref())
+                {
+                    allow(&mut tasks, activity.call.activity.as_str(), concurrency.to);
+                }
+            }
+        }
+        for plan in plans.values().filter(|plan| plan.concurrency.is_none()) {
+            runs.remove(plan.workflow.as_str());
+        }
+        Self { plans, tasks, runs }
+    }
+
+    /// What holds of the store at any moment: no more is out, and no more runs are open, than may be, and a
+    /// workflow id has one run.
+    pub(super) fn moment(&self, world: &World) {
+        let mut out: BTreeMap<LimitName, Vec<RunId>> = BTreeMap::new();
+        let mut open: BTreeMap<WorkflowId, RunId> = BTreeMap::new();
+        for row in world.rows().into_iter().filter(|row| row.closed_at.is_none()) {
+            if row.has_id()
+                && let Some(other) = open.insert(row.workflow_id.clone(), row.run_id)
+            {
+                panic!("{other} and {} are open under one workflow id", row.run_id);
+            }
+            world.look(row.run_id, |state| {
+                for view in state.open_tasks().filter(|view| !state.has_heard_of(view.open.task)) {
+                    let limits = view.execution.limits.iter().flat_map(|limits| &limits.of);
+                    for limit in limits.filter(|limit| limit.name.kind == LimitKind::Activity) {
+                        out.entry(limit.name.clone()).or_default().push(row.run_id);
+                    }
+                }
+                if let Some(place) = state.place().filter(|_| state.admission().is_none()) {
+                    out.entry(place.limit.clone()).or_default().push(row.run_id);
+                }
+            });
+        }
+        for (name, runs) in out {
+            let most = match name.kind {
+                LimitKind::Workflow => self.runs.get(&*name.of).copied().unwrap_or(usize::MAX),
+                _ => self.tasks.get(&*name.of).copied().unwrap_or_default(),
+            };
+            assert!(
+                runs.len() <= most,
+                "{} are out by {name}, and {most} may be: {runs:?}; its rows {:#?}",
+                runs.len(),
+                world.store.dump(|_| 0).permits
+            );
+        }
     }
 
     /// Every event of every run may have happened, after those before it. Returns the transitions of all runs.
@@ -53,7 +117,9 @@ impl Witness {
                 told.end(state.status());
                 self.effects(world, &row, plan).await;
             } else {
-                let waits = state.wake_at().is_some() || state.status().as_str() == "parked";
+                // In line for its workflow id, it waits for another run.
+                let waits =
+                    state.wake_at().is_some() || state.admission().is_some() || state.status().as_str() == "parked";
                 assert!(
                     waits || state.waiting().next().is_some() || is_undoing_a_child(&state),
                     "{} waits for nothing: {state:?}",

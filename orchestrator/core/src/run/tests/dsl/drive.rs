@@ -12,7 +12,7 @@ use crate::ids::{MessageNo, RunId, StepPath, TaskNo};
 use crate::run::effect::{Direction, Dispatch, Effect};
 use crate::run::failure::Failure;
 use crate::run::input::{
-    AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, WorkerError,
+    AnswerOn, AnswerRequest, Horizon, Input, Operation, ParkedAction, Rejected, Start, TaskOutcome, Terms, WorkerError,
 };
 use crate::run::limits::{Limit, RunLimits};
 use crate::run::message::{Answer, Body, ChildClosed, Sender};
@@ -63,8 +63,23 @@ impl Run {
     }
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
-        let now = Timestamp(1_000_000_000);
-        let (state, transition) = run::start_within(limits, &plan, start, now, &crate::run::permit::UNLIMITED)?;
+        let own_subjects = false;
+        Self::under(Terms { limits, own_subjects }, plan, start)
+    }
+
+    pub(crate) fn under(terms: Terms, plan: Plan, start: Start) -> Result<Self, Rejected> {
+        Self::began(terms, plan, start, Timestamp(1_000_000_000))
+    }
+
+    /// The run that goes on in the place of this one, a second after it has closed.
+    pub(crate) fn successor(mut self) -> Self {
+        self.later(1);
+        let start = self.state.successor().expect("another run goes on");
+        Self::began(Terms::default(), self.plan, start, self.now).unwrap()
+    }
+
+    fn began(terms: Terms, plan: Plan, start: Start, now: Timestamp) -> Result<Self, Rejected> {
+        let (state, transition) = run::start_within(terms, &plan, start, now, &crate::run::permit::UNLIMITED)?;
         let loaded = State::born(&stored(&transition)).unwrap();
         let mut run = Self {
             plan,
@@ -212,6 +227,7 @@ impl Run {
             log_read_to: self.now,
             delivered_to: BTreeMap::from([("main".into(), self.now)]),
             listening_since: Timestamp::default(),
+            heard: Default::default(),
         };
         self.apply(Input::Wake(horizon)).unwrap()
     }

@@ -173,6 +173,7 @@ fn add(nodes: &mut Vec<Node>, parent: Option<NodeId>, def: &Def) -> NodeId {
                 start_to_close: *start_to_close,
                 timeouts: *timeouts,
                 retry: retry(attempts, non_retryable),
+                on_exhausted: None,
             };
             NodeKind::Activity(Box::new(Activity {
                 call: call(format!("do-{}", def.name), input, *attempts, timeouts),
@@ -233,6 +234,7 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         schedule: None,
         concurrency: None,
         priority: None,
+        retry: None,
         triggers: Vec::new(),
         handlers: Vec::new(),
         queries: BTreeMap::new(),
@@ -251,6 +253,18 @@ pub(crate) fn with_output(mut plan: Plan, output: Value) -> Plan {
 
 pub(crate) fn with_timeout(mut plan: Plan, seconds: u64) -> Plan {
     plan.timeout = Some(Span::from_secs(seconds));
+    plan
+}
+
+/// Every 10 s, doubling; `Broken` is not tried again.
+pub(crate) fn with_retry(mut plan: Plan, attempts: Option<u32>) -> Plan {
+    plan.retry = Some(Box::new(plan::RetryPolicy {
+        initial_interval: Span::from_secs(10),
+        backoff_coefficient: 2.0,
+        maximum_interval: Span::from_secs(1_000),
+        maximum_attempts: attempts,
+        non_retryable: vec!["Broken".into()],
+    }));
     plan
 }
 

@@ -132,6 +132,7 @@ pub(super) fn full_wake(now: Timestamp) -> Input {
         log_read_to: now,
         delivered_to: BTreeMap::from([("main".into(), now)]),
         listening_since: Timestamp::default(),
+        heard: Default::default(),
     })
 }
 
@@ -232,6 +233,7 @@ impl World {
                     log_read_to: Timestamp(run.now.0 - i64::try_from(Span::from_secs(*log_behind).0).unwrap()),
                     delivered_to: BTreeMap::from([("main".into(), if *delivered { run.now } else { Timestamp(0) })]),
                     listening_since: Timestamp(run.now.0 - i64::try_from(Span::from_secs(*log_behind).0).unwrap()),
+                    heard: Default::default(),
                 })
             }
             Op::WakeNext => {

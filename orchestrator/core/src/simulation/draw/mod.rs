@@ -1,6 +1,8 @@
 //! Draws a definition: every kind of step, nested as deep as the language allows, within a budget of steps that may run.
 
-use super::draft::{Activity, Attempts, Body, Draft, Join, Kind, OnTimeout, Options, Step, Undo, Wait};
+mod activity;
+
+use super::draft::{Body, Draft, Join, Kind, OnTimeout, Places, Step, Wait};
 use super::words::Words;
 
 /// Names of the definitions of a family: each calls later ones alone, so that no family is endless.
@@ -33,6 +35,12 @@ fn other_version(words: &mut Words, draft: &Draft, callees: &[&'static str]) -> 
     };
     if words.one_in(6) {
         other.sequential = !other.sequential;
+    }
+    if words.one_in(6) {
+        other.attempts = Some(2);
+    }
+    if words.one_in(4) {
+        other.places = words.one_in(2).then(|| places(words));
     }
     go_another_way(words, &mut other.steps, callees);
     other
@@ -94,6 +102,18 @@ fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
         halts: words.one_in(4),
         search_attribute: words.one_in(4),
         output: words.one_in(2),
+        attempts: words.one_in(4).then(|| 1 + words.below(3)),
+        places: words.one_in(5).then(|| places(words)),
+        priority: words.one_in(10).then(|| 1 + words.below(5)),
+    }
+}
+
+/// A run that others wait for is not held up by those: a family calls later definitions alone.
+fn places(words: &mut Words) -> Places {
+    Places {
+        limit: 1 + words.below(3),
+        keyed: words.one_in(2),
+        on_conflict: words.pick(&["queue", "queue", "reject", "cancel_running", "skip"]),
     }
 }
 
@@ -178,22 +198,6 @@ impl Pen<'_> {
         step
     }
 
-    fn undo(&mut self, id: &str, activity: &mut Activity) {
-        activity.undo = match self.words.below(14) {
-            0 => Undo::ReadOnly,
-            1 => Undo::NoUndo,
-            2 => Undo::Undeclared,
-            3 => Undo::Compensate(None),
-            4 => Undo::Compensate(Some("${ error.message }".to_owned())),
-            5 => Undo::Compensate(Some("${ input.rare.id }".to_owned())),
-            _ => Undo::Compensate(Some(format!("${{ steps.{id}.id | default(none) }}"))),
-        };
-        if activity.pivot && activity.undo == Undo::ReadOnly {
-            activity.undo = Undo::NoUndo;
-        }
-        activity.compensate_on_failure = matches!(activity.undo, Undo::Compensate(_)) && self.words.one_in(8);
-    }
-
     fn leaf(&mut self, weight: i32) -> Kind {
         match self.words.below(40) {
             25 | 26 => Kind::Set(
@@ -243,60 +247,6 @@ impl Pen<'_> {
                 .words
                 .pick(&[None, None, None, Some("kid-${ input.n }"), Some("${ input.rare.id }")]),
         }
-    }
-
-    fn activity(&mut self) -> Kind {
-        let pivot = self.words.one_in(9);
-        let input = match self.words.below(10) {
-            0..=4 => None,
-            5 => Some("${ input.rare.id }".to_owned()),
-            6 => Some("${ vars.v | default(1) }".to_owned()),
-            7 => self.items.last().map(|item| format!("${{ {item} }}-${{ index }}")),
-            _ => Some("${ input.n } of ${ run.attempt | default(1) }".to_owned()),
-        };
-        let mut activity = Activity {
-            input,
-            undo: Undo::Undeclared,
-            on_failure_continues: !pivot && self.words.one_in(8),
-            compensate_on_failure: false,
-            pivot,
-            attempts: self.words.pick(&[
-                None,
-                None,
-                Some(Attempts::AtMost(1)),
-                Some(Attempts::AtMost(3)),
-                Some(Attempts::Unlimited),
-            ]),
-            start_to_close_secs: 1 + self.words.below(20),
-            queue: self.words.one_in(4).then_some("other"),
-            non_retryable: self.words.one_in(8),
-            options: Options::default(),
-        };
-        if self.words.one_in(4) {
-            self.options(&mut activity);
-        }
-        Kind::Activity(activity)
-    }
-
-    /// What makes one timeout idle by another is a finding.
-    fn options(&mut self, activity: &mut Activity) {
-        let words = &mut *self.words;
-        let span = activity.start_to_close_secs;
-        let options = &mut activity.options;
-        options.schedule_to_close_secs = words.one_in(3).then(|| span + 1 + words.below(40));
-        options.schedule_to_start_secs = words.one_in(3).then(|| 1 + words.below(span));
-        options.heartbeat_secs = (words.one_in(3) && span > 1).then(|| 1 + words.below(span - 1));
-        let ends = options.schedule_to_close_secs.or(options.heartbeat_secs).is_some();
-        options.cancellation = match words.below(5) {
-            1 => Some("try_cancel"),
-            2 | 3 if ends => Some("wait_cancelled"),
-            4 if !activity.pivot => Some("abandon"),
-            _ => None,
-        };
-        options.concurrency = words.one_in(3).then(|| (1 + words.below(3), words.one_in(2)));
-        options.rate = words.one_in(6).then(|| (1 + words.below(3), words.one_in(2)));
-        options.priority = words.one_in(4).then(|| 1 + words.below(5));
-        options.fair = words.one_in(6);
     }
 
     fn container(&mut self, depth: u32, weight: i32) -> Kind {
