@@ -16,10 +16,11 @@ use crate::ids::{QueueName, StepPath, TaskNo};
 use crate::limit::PRIORITY;
 use crate::run::effect::Direction;
 use crate::run::event::{LateOutcome, LateResult, MessageTaken, Resolution, RunStarted};
-
 use crate::run::input::{Beat, Horizon, Input, Operation, ParkedAction, Start, TaskOutcome, Terms, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Sender};
-use crate::run::{Admission, Event, Failure, QueueLimits, State, Status, TaskLimit, Transition, Unstarted, Waiting};
+use crate::run::{
+    Admission, Event, Failure, Known, QueueLimits, State, Status, TaskLimit, Transition, Unstarted, Waiting,
+};
 use crate::time::{Span, Timestamp};
 
 pub(super) fn start(birth: &RunStarted) -> Start {
@@ -341,6 +342,15 @@ fn wakes(before: &State, transition: &Transition) -> Vec<Input> {
                 ..
             } => continue,
             Event::DeadlineDeferred { task, .. } | Event::WithdrawalRequested { task, .. } => (task, false),
+            // In its queue, and not to be taken out of it.
+            Event::TimeoutVoided { step } => {
+                let mut views = before.open_tasks();
+                let offered = views.find(|view| view.step == step && view.open.known == Known::Offered);
+                if let Some(view) = offered {
+                    delivered_to.entry(view.execution.queue.clone()).or_insert(Timestamp(0));
+                }
+                continue;
+            }
             _ => continue,
         };
         if let Some(view) = before.open_tasks().find(|view| view.open.task == *task) {

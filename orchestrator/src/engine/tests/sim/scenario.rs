@@ -361,7 +361,9 @@ impl Scenario {
         world
             .until("nothing owed", |world| world.store.dump(|_| 0).commits.is_empty())
             .await;
-        let permits = world.store.dump(|_| 0).permits;
+        let mut permits = world.store.dump(|_| 0).permits;
+        // The pace of a rate is forgotten once it has passed, and that is not waited for here.
+        permits.retain(|row| row.id.no != 0);
         assert!(permits.is_empty(), "nobody needs these: {permits:#?}");
         actors
     }
