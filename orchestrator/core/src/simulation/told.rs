@@ -133,7 +133,9 @@ impl Told {
     fn undo(&mut self, step: &StepPath) {
         // A scope, or losers, whose undo has begun end it before the rest of a run that stops begins.
         let all = self.stopped && self.regions.is_empty() && self.under_way.is_empty();
-        let due = |one: &StepPath| all || self.discarded.contains(one);
+        // What was discarded is undone by itself, also where it is heard of as late as the stop.
+        let belated = self.discarded.contains(step);
+        let due = |one: &StepPath| all && !belated || self.discarded.contains(one);
         assert!(
             due(step),
             "an undo of {step} in a run that goes on, or over {:?}",

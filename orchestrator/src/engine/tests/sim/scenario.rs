@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_core::ids::RunId;
+use knarr_core::limit::Row;
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::{State, Status, Waiting};
 use knarr_core::simulation::Family;
 use knarr_core::simulation::case::Fate;
+use knarr_core::time::Span;
 use knarr_schemas::{header as names, subject};
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ use super::account;
 use super::beside::Beside;
 use super::fates::anybody;
 use super::witness::Witness;
-use crate::store::RunRow;
+use crate::store::{PermitRow, RunRow, Store as _};
 
 /// What can be left out, each by itself.
 pub(super) const FAULTS: [&str; 17] = [
@@ -353,6 +355,7 @@ impl Scenario {
             rows.retain(|row| row.request_id.as_ref().is_some_and(|id| id.as_str() == request));
             assert_eq!(rows.len(), 1, "{request} was taken {} times", rows.len());
         }
+        let stopped_at = world.store.now().await.unwrap();
         for (_, replica) in running {
             if !replica.has_ended() {
                 replica.stop().await;
@@ -363,7 +366,11 @@ impl Scenario {
             .await;
         let mut permits = world.store.dump(|_| 0).permits;
         // The pace of a rate is forgotten once it has passed, and that is not waited for here.
-        permits.retain(|row| row.id.no != 0);
+        let is_ahead = |row: &PermitRow| match serde_json::from_str(&row.body) {
+            Ok(Row::Pace(point)) => point.plus(Span::from_secs(1)) > stopped_at,
+            _ => false,
+        };
+        permits.retain(|row| !is_ahead(row));
         assert!(permits.is_empty(), "nobody needs these: {permits:#?}");
         actors
     }
