@@ -8,6 +8,7 @@ mod definitions;
 mod migration;
 mod namespaces;
 mod parked;
+mod queries;
 mod queues;
 mod runs;
 mod schedules;
@@ -22,6 +23,7 @@ pub use definitions::{
 pub use migration::{CheckMigration, MigrationEntry, MigrationPage};
 pub use namespaces::{CreateNamespace, ListNamespaces, NamespaceInfo, NamespacePage, SetNamespace};
 pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, ParkedPlace};
+pub use queries::{QueryAnswer, QueryRun};
 pub use queues::{LimitInfo, ListQueues, QueueInfo, QueuePage, RateBody, SetQueue};
 pub use runs::{
     HistoryPage, HistoryTransition, LedgerEntry, LimitUsage, ListRuns, OpenTask, OperationState, RunDescription,
@@ -63,6 +65,8 @@ pub mod verb {
     pub const RUN_SHOW: &str = "run.show";
     /// [`super::ShowHistory`] → [`super::HistoryPage`]
     pub const RUN_HISTORY: &str = "run.history";
+    /// [`super::QueryRun`] → [`super::QueryAnswer`]
+    pub const RUN_QUERY: &str = "run.query";
     /// [`super::CompleteActivity`] → [`super::ActivityAnswer`]
     pub const ACTIVITY_COMPLETE: &str = "activity.complete";
     /// [`super::FailActivity`] → [`super::ActivityAnswer`]
@@ -94,7 +98,7 @@ pub mod verb {
     /// [`super::ListQueues`] → [`super::QueuePage`]
     pub const QUEUE_LIST: &str = "queue.list";
 
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         DEFINITION_REGISTER,
         DEFINITION_LIST,
         DEFINITION_SHOW,
@@ -102,6 +106,7 @@ pub mod verb {
         RUN_LIST,
         RUN_SHOW,
         RUN_HISTORY,
+        RUN_QUERY,
         ACTIVITY_COMPLETE,
         ACTIVITY_FAIL,
         ACTIVITY_HEARTBEAT,

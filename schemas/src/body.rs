@@ -24,15 +24,15 @@ pub struct Answer {
     /// Absent when no run was started or found; of one that was refused for want of room it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<Uuid>,
-    /// `started`, `existing`, `closed`, `accepted` or `refused`.
+    /// `started`, `existing`, `closed`, `accepted`, `completed` or `refused`.
     pub stage: AnswerStage,
     /// The run's status, when a run is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The run's output, once completed.
+    /// The run's output, once completed; in the answer to an update the update's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
-    /// Why the run did not complete.
+    /// Why the run, or the update, did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
     /// Why the request was refused, or why the output of a completed run is not here.
@@ -49,8 +49,10 @@ pub enum AnswerStage {
     Existing,
     /// The run has come to its end.
     Closed,
-    /// An operator's verb has been recorded.
+    /// An operator's verb, a signal or an update has been recorded.
     Accepted,
+    /// An update is done: `output` is its own, or `failure` says why there is none.
+    Completed,
     Refused,
 }
 

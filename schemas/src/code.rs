@@ -266,6 +266,33 @@ codes! {
     QUEUE_LIMIT = "KN0280", "queue_limit",
         "The limit or the lease of a queue is out of range, or its queue has no name that a queue can have.",
         "Name a queue, 1 to 1,000,000 tasks at a time, a rate of 1 to 1,000,000 in a stretch of at least a millisecond, and a lease of a second to 30 days.";
+    UNKNOWN_QUERY = "KN0281", "unknown_query",
+        "The version of the definition that the run goes by has no query of this name.",
+        "Use one of its `queries` (`knarr definition show`), or ask with an expression (`--expr`).";
+    QUERY_FAILED = "KN0282", "query_failed",
+        "The query gives no value for the run as it stands.",
+        "Let the expression say what to answer where something is not there yet: `| default(none)`; `knarr show` says how far the run is.";
+    BAD_QUERY = "KN0283", "bad_query",
+        "The expression cannot be read, or names what there is not.",
+        "Correct it as the message says.";
+    SIGNAL_SCHEMA = "KN0284", "signal_schema",
+        "The body of the signal does not match the schema of its handler.",
+        "Correct the body; the definition says under `signals` what a handler takes.";
+    UNKNOWN_UPDATE = "KN0285", "unknown_update",
+        "The version of the definition that the run goes by has no update of this name.",
+        "Use one of its `updates` (`knarr definition show`); `knarr migrate` moves the run to a version that has it.";
+    UPDATE_SCHEMA = "KN0286", "update_schema",
+        "The input of the update does not match the update's schema.",
+        "Correct the input; the definition says under `updates` what each takes. Nothing of this one has been kept.";
+    UPDATE_REFUSED = "KN0287", "update_refused",
+        "The update does not pass its `validate` as the run stands, or the run is being undone.",
+        "Do as the message says; nothing of this update has been kept, and its id may be used again.";
+    UPDATES_FULL = "KN0288", "updates_full",
+        "As many updates wait for their handlers as a run keeps.",
+        "Send it again when some of them are done: `knarr show` says which the run is at.";
+    UPDATE_BEFORE = "KN0289", "update_before",
+        "The run that this one continues has taken the update.",
+        "Ask that run: name it by its run id (`knarr show` lists it), with the same update id.";
     NO_PLACE = "KN0290", "no_place",
         "As many runs of the workflow are open as its `concurrency` allows, and `on_conflict: reject` lets no start wait.",
         "Start it again when one of them has closed, or let starts wait with `on_conflict: queue`.";

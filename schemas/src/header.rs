@@ -67,7 +67,7 @@ pub const START_DELAY: &str = "Knarr-Start-Delay";
 /// From 1, the most important, to 5; where it is absent the definition says. Of those who wait for the same limit 1 comes before 5.
 pub const PRIORITY: &str = "Knarr-Priority";
 pub const SEARCH_ATTRIBUTES: &str = "Knarr-Search-Attributes";
-/// `started` or `closed`.
+/// `started` or `closed`; of an update `accepted` or `completed`.
 pub const REPLY_ON: &str = "Knarr-Reply-On";
 /// Where the answer goes, when the message's own reply subject is taken by JetStream's acknowledgement.
 pub const REPLY_TO: &str = "Knarr-Reply-To";

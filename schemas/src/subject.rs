@@ -239,6 +239,15 @@ pub fn signal(namespace: &str, workflow_id: &str, name: &str) -> Result<String, 
     ))
 }
 
+/// `knarr.run.<ns>.<workflow id>.update.<name>`
+pub fn update(namespace: &str, workflow_id: &str, name: &str) -> Result<String, TokenError> {
+    Ok(format!(
+        "{}.{}",
+        run_verb(namespace, workflow_id, "update")?,
+        encode_token(name)?
+    ))
+}
+
 /// `knarr.direct.<ns>.<partition>`: the prefix a task names; `.result`, `.beat` or `.claim` follows.
 pub fn direct(namespace: &str, partition: u16) -> Result<String, TokenError> {
     Ok(format!("knarr.direct.{}.{partition}", encode_token(namespace)?))

@@ -1,5 +1,6 @@
 //! What activities, limits, timers and schedules do where nobody says otherwise, and at their edges: SEMANTICS §3 and §4, of §1
-//! the retry of runs, and of §5 what decides about starts, sentence by sentence, each with the tests that fail when it does not hold any more. Values
+//! the retry of runs, and of §5 what decides about starts and what is told and asked of runs, sentence by sentence, each with the
+//! tests that fail when it does not hold any more. Values
 //! that users of other systems know are marked (T) and are tested as they are.
 //!
 //! | §1 Retry of a run | tests |
@@ -100,6 +101,19 @@
 //! | id, filter and input are expressions | `what_means_nothing_is_refused_and_passed`, `events_that_match_nothing_are_recorded_by_the_thousand_or_after_a_while` |
 //! | no event is lost or taken twice | `each_event_is_sent_once`, `each_event_counts_once_whenever_a_replica_dies`, `each_event_counts_once_while_whoever_reads_is_killed` |
 //! | debounce and batch, and what they are when little is said | `what_is_gathered_counts_when_it_is_due_full_or_the_trigger_goes`, `what_a_trigger_does_not_say_is_usual` |
+//!
+//! | §5 Signals, updates and queries | tests |
+//! |---|---|
+//! | a handler takes each signal of its name as it comes, one at a time; those of other names run beside | `signals_of_a_name_are_taken_one_after_the_other_and_those_of_others_beside_them`, `each_signal_is_handled_once_though_its_replica_dies` |
+//! | a signal that does not fit is refused and changes nothing | `a_body_that_does_not_fit_is_refused_and_changes_nothing`, `a_signal_that_does_not_fit_is_refused_and_starts_nothing` |
+//! | what handlers did is undone in the reverse order of everything | `what_they_did_is_undone_in_the_reverse_order_of_everything_each_with_its_own_data` |
+//! | a failure of theirs is the run's, and a stop of the run is theirs | `a_failure_in_a_handler_fails_the_run_and_halts_the_rest`, `a_run_that_fails_or_is_cancelled_halts_its_handlers_before_anything_is_undone` |
+//! | a run completes when they have nothing left to do | `a_run_completes_when_nothing_is_left_to_do_beside_it_and_its_output_knows_of_it`, `a_run_completes_when_what_was_accepted_is_done` |
+//! | an update has a schema and a validator; one that is refused leaves no trace | `what_is_refused_leaves_no_trace`, `one_that_is_refused_leaves_no_trace_and_its_caller_hears_why` |
+//! | acceptance and completion can be waited for | `who_waits_for_the_acceptance_is_told_of_it_and_of_nothing_else`, `an_update_is_done_and_answered_with_its_output` |
+//! | the update id makes a repeat harmless | `a_repeat_does_nothing_and_is_told_what_became_of_the_first`, `it_is_done_once_and_answered_though_its_replica_dies` |
+//! | `continue_as_new` keeps what waits | `a_run_that_goes_on_as_another_ends_what_is_under_way_and_hands_over_what_waits`, `a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest` |
+//! | a query is of open and closed runs and changes nothing | `a_query_is_answered_from_what_is_committed_and_changes_nothing`, `a_closed_run_is_asked_like_an_open_one` |
 
 use std::path::{Path, PathBuf};
 

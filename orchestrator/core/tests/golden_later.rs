@@ -1,7 +1,7 @@
 //! Histories of what runs have learned since `golden/v2`: heartbeats, claims, *later*, silence, timeouts beside start-to-close,
 //! permits, limits that an operator raised, and schedules (`golden/v3`); of the rarer ends of everything else, operators' decisions
 //! above all (`golden/v4`); and of runs that are tried again, undos that hold up the others where their steps say so, and tasks that are
-//! taken out of their queue since their run is cancelled (`golden/v5`).
+//! taken out of their queue since their run is cancelled (`golden/v5`); and handlers of signals and updates (`golden/v6`).
 //!
 //! The directories were recorded by playing the scripts below, once, by the version that first knew them; where a directory is
 //! there nothing is written. A directory is never changed: what a later version decides otherwise on purpose gets a new one.
@@ -20,7 +20,7 @@ use knarr_core::run::input::{
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{Answer, Body, ChildClosed, Parent, Sender};
 use knarr_core::run::migrate::Target;
-use knarr_core::run::{self, QueueLimits, State, Status, TaskLimit, Transition, schedule};
+use knarr_core::run::{self, QueueLimits, State, Status, TaskLimit, Transition, UpdateAnswer, UpdateStage, schedule};
 use knarr_core::schedule::Command;
 use knarr_core::time::{Span, Timestamp};
 use serde_json::{Value, json};
@@ -131,6 +131,28 @@ defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
 steps:
   - a: { activity: a, compensate: ua }
   - b: { activity: b, compensate: ub }
+"#;
+
+const BASKET: &str = r#"
+workflow: basket
+version: 1
+defaults: { queue: main, start_to_close: 10s, retry: { maximum_attempts: 2 } }
+steps:
+  - hold: { activity: hold, compensate: unhold }
+  - last: { activity: last, read_only: true }
+signals:
+  add:
+    schema: { type: object, required: [sku] }
+    steps:
+      - reserve: { activity: reserve, input: "${ signal.sku }", compensate: { activity: release, input: "${ signal.sku }" } }
+      - count: { set: { items: "${ vars.items | default(0) + 1 }" } }
+updates:
+  discount:
+    schema: { type: integer }
+    validate: "'too much' if update > 50 else true"
+    steps: [ { check: { activity: check, read_only: true } } ]
+    output: "${ [update, steps.check.id] }"
+output: "${ vars.items | default(0) }"
 "#;
 
 const AGAIN: &str = r#"
@@ -298,6 +320,19 @@ impl Player {
     fn complete(&mut self) -> &mut Self {
         self.end(TaskOutcome::Completed {
             output: Arc::new(json!({ "id": 7 })),
+        })
+    }
+
+    #[track_caller]
+    fn complete_step(&mut self, step: &str) -> &mut Self {
+        let mut open = self.state.open_tasks();
+        let task = open.find(|view| view.step.as_str() == step).expect("a task").open.task;
+        drop(open);
+        self.take(Input::TaskEnded {
+            task,
+            outcome: TaskOutcome::Completed {
+                output: Arc::new(json!({ "id": 7 })),
+            },
         })
     }
 
@@ -658,6 +693,55 @@ fn moved() -> Player {
     run
 }
 
+/// What has come to a basket, and was decided about.
+fn basket() -> Player {
+    let mut run = Player::of(BASKET, json!({}), QueueLimits::default());
+    for sku in ["a", "b"] {
+        run.after(1).take(Input::Signal {
+            name: "add".into(),
+            body: json!({ "sku": sku }).into(),
+            operation: by(sku),
+        });
+    }
+    run.complete_step("$signals.add[0].reserve");
+    let update = |n: u32, id: &str, to: &str, on: UpdateStage| Input::Update {
+        name: "discount".into(),
+        body: json!(n).into(),
+        operation: by(id),
+        answer: Some(UpdateAnswer { to: to.into(), on }),
+    };
+    run.take(update(10, "u-1", "inbox.1", UpdateStage::Accepted));
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.take(update(20, "u-2", "inbox.2", UpdateStage::Completed));
+    run.take(update(60, "u-3", "inbox.3", UpdateStage::Completed));
+    run.take(update(20, "u-2", "inbox.4", UpdateStage::Accepted));
+    run.decide("", ParkedAction::Retry);
+    run.complete_step("hold").complete_step("last");
+    run.complete_step("$updates.discount[0].check");
+    run
+}
+
+/// The run completes when its handlers have nothing left to do.
+fn handled() -> Player {
+    let mut run = basket();
+    run.complete_step("$signals.add[1].reserve");
+    run.complete_step("$updates.discount[1].check");
+    assert_eq!(run.state.status(), Status::Completed);
+    run
+}
+
+/// A handler fails for good, and everything is undone.
+fn unhandled() -> Player {
+    let mut run = basket();
+    run.complete_step("$signals.add[1].reserve");
+    run.give_up();
+    run.complete().complete().complete();
+    assert_eq!(run.state.status(), Status::Compensated);
+    run
+}
+
 /// It fails, undoes itself, and another attempt follows.
 fn again() -> Player {
     let mut run = Player::of(AGAIN, json!({ "n": 1 }), QueueLimits::new());
@@ -725,7 +809,7 @@ fn recalled() -> Player {
 type Script = fn() -> Player;
 
 /// Directory, name, script, and definition.
-const SCRIPTS: [(&str, &str, Script, Option<&str>); 17] = [
+const SCRIPTS: [(&str, &str, Script, Option<&str>); 19] = [
     ("v3", "job", job, Some(JOB)),
     ("v3", "delivered", delivered, Some(JOB)),
     ("v3", "limited", limited, Some(LIMITED)),
@@ -743,6 +827,8 @@ const SCRIPTS: [(&str, &str, Script, Option<&str>); 17] = [
     ("v5", "waived", waived, Some(AGAIN)),
     ("v5", "halts", halts, Some(HALTS)),
     ("v5", "recalled", recalled, Some(RECALLED)),
+    ("v6", "handled", handled, Some(BASKET)),
+    ("v6", "unhandled", unhandled, Some(BASKET)),
 ];
 
 fn told(transition: &Transition) -> Value {
@@ -882,6 +968,14 @@ fn every_event_that_came_since_is_in_one_of_them() {
         "timeout_voided",
         "undo_needed",
         "undo_resumed",
+        "handler_started",
+        "handler_ended",
+        "main_body_passed",
+        "update_accepted",
+        "update_put_off",
+        "update_admitted",
+        "update_refused",
+        "update_awaited",
     ] {
         assert!(seen.contains(kind), "{kind}: {seen:?}");
     }

@@ -92,6 +92,36 @@ pub struct SignalCommand {
     pub start_input: Option<Bytes>,
 }
 
+/// Something to ask of the open run of a workflow id, or of the one that is named.
+#[derive(Debug, Clone)]
+pub struct UpdateCommand {
+    pub workflow_id: String,
+    pub run: Option<Uuid>,
+    pub name: String,
+    /// JSON; empty = null.
+    pub input: Bytes,
+    /// The update's.
+    pub request_id: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+    pub wanted: UpdateWanted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateWanted {
+    Accepted,
+    Completed,
+}
+
+impl UpdateWanted {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Completed => "completed",
+        }
+    }
+}
+
 /// Something to ask of a schedule.
 #[derive(Debug, Clone)]
 pub struct ScheduleCommand {
@@ -255,6 +285,29 @@ impl Commander {
             }
         }
         self.publish(subject, headers, command.body, true).await
+    }
+
+    pub async fn update(&self, command: UpdateCommand) -> Result<Stored, CommandError> {
+        let name = |part| move |error| CommandError::Name { part, error };
+        let namespace = subject::encode_token(&self.namespace).map_err(name("namespace"))?;
+        let update = subject::encode_token(&command.name).map_err(name("update"))?;
+        let subject =
+            subject::update(&self.namespace, &command.workflow_id, &command.name).map_err(name("workflow id"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VERB, format!("update.{update} {namespace}").as_str());
+        headers.insert(header::REQUEST_ID, request_id(&command.request_id)?);
+        headers.insert(header::REPLY_ON, command.wanted.as_str());
+        let run = command.run.map(|run| run.to_string());
+        for (name, value) in [
+            (header::BY, command.by.as_deref()),
+            (header::REASON, command.reason.as_deref()),
+            (header::RUN_ID, run.as_deref()),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, header_text(value).as_str());
+            }
+        }
+        self.publish(subject, headers, command.input, true).await
     }
 
     pub async fn operate(&self, command: OperatorCommand) -> Result<Stored, CommandError> {

@@ -28,6 +28,7 @@ mod namespaces;
 mod operations;
 mod parked;
 mod portions;
+mod queries;
 mod queues;
 mod runs;
 mod schedules;

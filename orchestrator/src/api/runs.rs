@@ -58,20 +58,7 @@ impl<S: Store> Operations<S> {
         budget: usize,
     ) -> Result<RunDescription, Refusal> {
         let row = self.find_run(namespace, run).await?;
-        if let Some(name) = schedule_of(&row.workflow_id) {
-            let message = format!(
-                "`{}` is a schedule; `knarr schedule describe {name}` shows it",
-                row.workflow_id
-            );
-            return Err(Refusal::new(400, &code::RESERVED_ID, message));
-        }
-        if let Some((workflow, name)) = trigger_of(&row.workflow_id) {
-            let message = format!(
-                "`{}` is a trigger; `knarr trigger show {workflow}/{name}` shows it",
-                row.workflow_id
-            );
-            return Err(Refusal::new(400, &code::RESERVED_ID, message));
-        }
+        refuse_actors(&row)?;
         let mut describer = Describer::default();
         let mut after = 0;
         loop {
@@ -189,6 +176,25 @@ impl<S: Store> Operations<S> {
             format!("no run in namespace `{namespace}` has the {name}"),
         ))
     }
+}
+
+/// What is kept like a run, and is none.
+pub(super) fn refuse_actors(row: &RunRow) -> Result<(), Refusal> {
+    if let Some(name) = schedule_of(&row.workflow_id) {
+        let message = format!(
+            "`{}` is a schedule; `knarr schedule describe {name}` shows it",
+            row.workflow_id
+        );
+        return Err(Refusal::new(400, &code::RESERVED_ID, message));
+    }
+    if let Some((workflow, name)) = trigger_of(&row.workflow_id) {
+        let message = format!(
+            "`{}` is a trigger; `knarr trigger show {workflow}/{name}` shows it",
+            row.workflow_id
+        );
+        return Err(Refusal::new(400, &code::RESERVED_ID, message));
+    }
+    Ok(())
 }
 
 pub(super) fn summary(row: &RunRow) -> RunSummary {

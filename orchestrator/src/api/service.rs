@@ -268,6 +268,7 @@ impl<S: Store> Call<S> {
                 self.encode(&operations.show_run(&namespace, &request.run, self.budget()).await?)
             }
             verb::RUN_HISTORY => self.encode(&operations.history(&namespace, &self.body()?, self.budget()).await?),
+            verb::RUN_QUERY => self.encode(&operations.query_run(&namespace, &self.body()?).await?),
             verb::ACTIVITY_COMPLETE => {
                 let asked = self.body()?;
                 self.encode(&operations.complete_activity(&self.nats, &namespace, asked).await?)

@@ -13,6 +13,7 @@ use crate::cli::globals::Globals;
 use crate::cli::limit::RaiseArgs;
 use crate::cli::signal::SignalArgs;
 use crate::cli::start::StartArgs;
+use crate::cli::update::UpdateArgs;
 
 /// Flags of schedules that take no value.
 const SWITCHES: [&str; 2] = ["--pause-on-failure", "--paused"];
@@ -97,6 +98,14 @@ impl Again {
         again.flag("--body", args.body.as_deref());
         again.flag("--start", args.start.as_deref());
         again.flag("--start-input", args.start_input.as_deref());
+        again.words.push(args.name.clone());
+        again
+    }
+
+    pub fn update(args: &UpdateArgs, globals: &Globals, request_id: &str) -> Self {
+        let mut again = Self::operation("update", &args.operation, globals, request_id).of_run(args.run);
+        again.flag("--input", args.input.as_deref());
+        again.flag("--wait", name_of(Some(&args.wait)).as_deref());
         again.words.push(args.name.clone());
         again
     }
@@ -211,6 +220,7 @@ mod tests {
             Command::Start(args) => Again::start(&args, &cli.globals, "cli-1"),
             Command::Cancel(args) => Again::operation("cancel", &args.operation, &cli.globals, "cli-1"),
             Command::Terminate(args) => Again::operation("terminate", &args.operation, &cli.globals, "cli-1"),
+            Command::Update(args) => Again::update(&args, &cli.globals, "cli-1"),
             other => panic!("{other:?}"),
         }
     }
@@ -252,6 +262,17 @@ mod tests {
         };
         assert_eq!(args.id.as_deref(), Some("-o 'brien' $HOME"));
         assert_eq!(args.input.as_deref(), Some(r#"{"name": "O'Brien\n"}"#));
+    }
+
+    #[test]
+    fn an_update_is_repeated_under_its_id() {
+        let again = of(&[
+            "knarr", "update", "o-1", "address", "--by=ann", "--input", "[1]", "--wait", "accepted",
+        ]);
+        let words = read_back(&again);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert!(words.contains(&"--request-id=cli-1"), "{again}");
+        assert_eq!(of(&words), again);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod namespace;
 pub mod operator_code;
 pub mod output;
 pub mod parked;
+pub mod query;
 pub mod queue;
 pub mod replay;
 pub mod schedule;
@@ -46,6 +47,7 @@ pub mod story;
 pub mod test;
 pub mod timeline;
 pub mod trigger;
+pub mod update;
 pub mod verify;
 
 use error::{CliError, Exit};
@@ -98,6 +100,10 @@ pub enum Command {
     Terminate(cancel::TerminateArgs),
     /// Tell a run something it waits for, or will
     Signal(signal::SignalArgs),
+    /// Asks a run to do something that its definition offers, and waits for the answer
+    Update(update::UpdateArgs),
+    /// Asks a run something: a query of its definition, or any expression
+    Query(query::QueryArgs),
     /// Finishes a task that its worker has let go of
     Activity(activity::ActivityArgs),
     /// Lists what waits for an operator, and decides about it
@@ -193,6 +199,8 @@ async fn execute(cli: Cli) -> (Globals, Result<(), CliError>) {
         Command::Terminate(args) => cancel::terminate(args, globals).await,
         Command::Signal(args) => signal::run(args, globals).await,
         Command::Migrate(args) => migrate::run(args, globals).await,
+        Command::Update(args) => update::run(args, globals).await,
+        Command::Query(args) => query::run(args, globals).await,
         Command::Activity(args) => activity::run(args, globals).await,
         Command::Parked(args) => parked::run(args, globals).await,
         Command::Schedule(args) => schedule::run(args, globals).await,

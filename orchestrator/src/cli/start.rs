@@ -196,6 +196,8 @@ pub fn render(answer: &Answer, look: &Look) -> String {
         AnswerStage::Existing => format!("{id} was there already ({})", output::status_text(look, status)),
         AnswerStage::Closed => format!("{id} {}", output::status_text(look, status)),
         AnswerStage::Accepted => format!("{id} accepted"),
+        AnswerStage::Completed if answer.failure.is_some() => format!("{id}: the update failed"),
+        AnswerStage::Completed => format!("{id} updated"),
         AnswerStage::Refused => format!("{id} refused"),
     };
     let mut out = vec![first];

@@ -249,6 +249,35 @@ impl Timeline {
                 let how = text("how");
                 line(format!("undo resolved: {how}"), Tone::Attention, operation)
             }
+            "handler_started" => {
+                let (signal, update) = (number("signal"), number("update"));
+                let what = |what: &str, n: u64| (format!("{what} handled"), format!("{what} {n}"));
+                let said = signal.map(|n| what("signal", n)).or(update.map(|n| what("update", n)));
+                let (said, detail) = said.unwrap_or_default();
+                line(said, Tone::Plain, detail)
+            }
+            "handler_ended" => match body.pointer("/end/failed") {
+                Some(failed) => line(
+                    "handler failed".into(),
+                    Tone::Bad,
+                    failure(&serde_json::json!({ "error": failed })),
+                ),
+                None => line("handler ended".into(), Tone::Plain, value("output")),
+            },
+            "update_accepted" => line(
+                "update accepted".into(),
+                Tone::Plain,
+                format!("{}  {}", text("name"), value("body")),
+            ),
+            "update_put_off" => line(
+                "update waits".into(),
+                Tone::Plain,
+                format!("{}  {}", text("name"), value("body")),
+            ),
+            "update_admitted" => line("update accepted".into(), Tone::Plain, text("id")),
+            "update_refused" => line("update refused".into(), Tone::Attention, failure(body)),
+            "update_awaited" => line("somebody waits".into(), Tone::Plain, text("id")),
+            "main_body_passed" => line("steps passed".into(), Tone::Plain, "handlers are at work".into()),
             "step_parked" => line("step parked".into(), Tone::Bad, failure(body)),
             "step_resumed" => line("step resumed".into(), Tone::Attention, operation),
             "step_resolved" => {

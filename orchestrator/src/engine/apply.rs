@@ -243,14 +243,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn refuse(&mut self, origin: &Origin, refusal: &Refusal) {
         metrics::counter!(metric::REJECTED, "code" => refusal.code.id).increment(1);
         if let Some(message) = origin.message() {
-            metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
+            let subject = match knarr_schemas::subject::parse_log_subject(&message.subject) {
+                Ok(knarr_schemas::subject::LogSubject::Run(run)) => Some(run),
+                _ => None,
+            };
+            let to = job_reader::answer_to(&self.reader, message);
+            // An update that is refused leaves no trace, as long as somebody is told.
+            let told_only = to.is_some() && subject.as_ref().is_some_and(|run| run.verb == "update");
             tracing::info!(code = refusal.code.id, subject = %message.subject, sequence = message.cursor.sequence, "{}", refusal.message);
-            self.building.message(outgoing::dead_letter(message, refusal));
-            if let Some(to) = job_reader::answer_to(&self.reader, message) {
-                let id = match knarr_schemas::subject::parse_log_subject(&message.subject) {
-                    Ok(knarr_schemas::subject::LogSubject::Run(run)) => run.workflow_id.into_owned(),
-                    _ => String::new(),
-                };
+            if !told_only {
+                metrics::counter!(metric::DEAD_LETTERS, "reason" => refusal.code.title).increment(1);
+                self.building.message(outgoing::dead_letter(message, refusal));
+            }
+            if let Some(to) = to {
+                let id = subject.map(|run| run.workflow_id.into_owned()).unwrap_or_default();
                 self.building
                     .answer(outgoing::answer(&to, &outgoing::refused(&id, refusal)));
             }

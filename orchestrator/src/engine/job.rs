@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knarr_core::ids::{MessageNo, Namespace, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::run::UpdateStage;
 use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
@@ -301,6 +302,12 @@ pub(super) enum Verb {
         action: ParkedAction,
     },
     RaiseLimits(RunLimits),
+    /// Its id is the request's.
+    Update {
+        name: Arc<str>,
+        body: Arc<Value>,
+        on: UpdateStage,
+    },
     /// To a version of the workflow, which has to be the run's.
     Migrate {
         workflow: WorkflowName,

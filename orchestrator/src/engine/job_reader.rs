@@ -115,6 +115,7 @@ impl JobReader {
                 }
                 "migrate" => self.migrate(&subject, message),
                 "signal" => self.signal(&subject, message),
+                "update" => self.update(&subject, message),
                 "message" => self.run_message(&subject, message),
                 "answer" => self.run_message_answer(&subject, message),
                 other => Err(Refusal::new(

@@ -1,11 +1,14 @@
 //! From an operator's message to a job.
 
+use std::sync::Arc;
+
 use knarr_core::ids::{Namespace, RunId, StepPath, WorkflowId, WorkflowName};
+use knarr_core::run::UpdateStage;
 use knarr_core::run::effect::Direction;
 use knarr_core::run::input::ParkedAction;
 use knarr_schemas::code;
 use knarr_schemas::header;
-use knarr_schemas::subject::RunSubject;
+use knarr_schemas::subject::{RunSubject, decode_token};
 use uuid::Uuid;
 
 use super::job::{JobKind, Verb, VerbRequest};
@@ -106,6 +109,31 @@ impl JobReader {
             Ok(Verb::Migrate {
                 workflow: WorkflowName::new(workflow),
                 version: version(headers)?.ok_or_else(|| missing(header::VERSION))?,
+            })
+        })
+    }
+
+    /// `update.<name>`
+    pub(super) fn update(&self, subject: &RunSubject<'_>, message: &LogMessage) -> Result<JobKind, Refusal> {
+        let said = format!("update.{}", subject.name.unwrap_or_default());
+        self.command(subject, message, &said, |headers| {
+            let name = subject.name.and_then(|name| decode_token(name).ok());
+            let name =
+                name.ok_or_else(|| Refusal::new(&code::BAD_SUBJECT, "an update's subject ends with `.update.<name>`"))?;
+            let on = match bus::header(headers, header::REPLY_ON) {
+                None | Some("accepted") => UpdateStage::Accepted,
+                Some("completed") => UpdateStage::Completed,
+                Some(other) => {
+                    return Err(Refusal::new(
+                        &code::BAD_HEADER,
+                        format!("`{}: {other}` is neither accepted nor completed", header::REPLY_ON),
+                    ));
+                }
+            };
+            Ok(Verb::Update {
+                name: Arc::from(&*name),
+                body: self.body(headers, &message.payload)?,
+                on,
             })
         })
     }

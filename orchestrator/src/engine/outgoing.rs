@@ -5,12 +5,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use knarr_core::ids::{ActivityName, MessageNo, Namespace, QueueName, RunId, TaskNo, WorkflowId, WorkflowName};
+use knarr_core::ids::{
+    ActivityName, MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName,
+};
 use knarr_core::limit::OnConflict;
-use knarr_core::run::State;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
 use knarr_core::run::message::{self, Recipient, Sender};
+use knarr_core::run::{State, Update};
 use knarr_core::time::Timestamp;
 use knarr_schemas::body::{
     Answer, AnswerStage, CancelTasks, Confirmation, FailureBody, RunMessage, RunMessageAnswer, SendingRun,
@@ -169,6 +171,9 @@ pub(super) fn publications(
                     }
                 };
                 into.push(Publication::Message(core(to.to_string(), body)));
+            }
+            Effect::AnswerUpdate { to, id } => {
+                into.push(Publication::Message(answer(&to, &answer_of_update(state, &id))))
             }
             Effect::Send { number, to, body } => {
                 let message = run_message(state, tokens, number, &to, &body);
@@ -388,6 +393,35 @@ pub(super) fn answer_of(state: &State, on: AnswerOn) -> Answer {
             .and_then(|_| state.failure())
             .map(|failure| Refusal::new(&code::NO_PLACE, &*failure.message).body()),
     }
+}
+
+/// What somebody who waits for an update is told.
+pub(super) fn answer_of_update(state: &State, id: &RequestId) -> Answer {
+    let mut answer = Answer {
+        workflow_id: state.workflow_id().to_string(),
+        run_id: Some(state.run_id().0),
+        stage: AnswerStage::Accepted,
+        status: Some(state.status().as_str().to_owned()),
+        output: None,
+        failure: None,
+        error: None,
+    };
+    match state.update(id) {
+        Some(Update::Completed(output)) => {
+            answer.stage = AnswerStage::Completed;
+            answer.output = Some((**output).clone());
+        }
+        Some(Update::Failed(failure)) => {
+            answer.stage = AnswerStage::Completed;
+            answer.failure = Some(failure_body(failure));
+        }
+        Some(Update::Refused(failure)) => {
+            answer.stage = AnswerStage::Refused;
+            answer.error = Some(Refusal::new(&code::UPDATE_REFUSED, &*failure.message).body());
+        }
+        Some(Update::Accepted) | None => {}
+    }
+    answer
 }
 
 pub(super) fn failure_body(failure: &knarr_core::run::Failure) -> FailureBody {

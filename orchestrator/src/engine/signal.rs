@@ -1,11 +1,12 @@
 //! Signals from outside: to the open run of a workflow id, or to one that they start.
 
 use knarr_core::run::input::{AnswerOn, Input};
+use knarr_core::run::signal_refused;
 use knarr_schemas::body::AnswerStage;
 use knarr_schemas::code;
 
 use super::apply::Applied;
-use super::job::{Job, SignalRequest};
+use super::job::{Job, SignalRequest, StartRequest};
 use super::live::IdKey;
 use super::outgoing;
 use super::perform::{Step, unreadable};
@@ -54,6 +55,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if info.closes_in(self.building.number) {
                     return Step::Blocked(Box::new(job));
                 }
+                if let Err(refusal) = self.would_take(start, request) {
+                    self.refuse(&job.origin, &refusal);
+                    self.building.inputs += 1;
+                    return Step::Done;
+                }
                 match self.begin(&key, start) {
                     Ok(Some(run_id)) => run_id,
                     Ok(None) => return self.poison(PoisonKey::of(&job)),
@@ -87,6 +93,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Applied::Panicked => return self.poison(PoisonKey::of(&job)),
         }
         Step::Done
+    }
+
+    /// A run whose first signal would be refused is not started. What else is wrong with the start is told by it.
+    fn would_take(&self, start: &StartRequest, request: &SignalRequest) -> Result<(), Refusal> {
+        let plan = self
+            .definitions
+            .resolve(&start.namespace, &start.workflow, start.version);
+        match plan {
+            Some(plan) => signal_refused(&plan, &request.name, &request.body).map_err(Refusal::from),
+            None => Ok(()),
+        }
     }
 
     /// What is said to the open run of a workflow id that has none.

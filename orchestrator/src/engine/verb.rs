@@ -9,6 +9,7 @@ use knarr_core::definition::plan::Plan;
 use knarr_core::ids::RunId;
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Input, ParkedAction};
 use knarr_core::run::migrate::Target;
+use knarr_core::run::{UpdateAnswer, UpdateStage};
 use knarr_schemas::body::AnswerStage;
 use knarr_schemas::code;
 
@@ -39,6 +40,7 @@ impl Verb {
                 ParkedAction::Skip => "skip",
             },
             Self::Migrate { .. } => "migrate",
+            Self::Update { .. } => "update",
         }
     }
 
@@ -51,6 +53,7 @@ impl Verb {
                 ..
             }
             | Self::Migrate { .. } => format::SECOND,
+            Self::Update { .. } => format::FOURTH,
             _ => 1,
         }
     }
@@ -74,7 +77,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                 }
             }
-            Verb::Cancel | Verb::Terminate | Verb::RaiseLimits(_) | Verb::Parked { .. } => None,
+            Verb::Cancel | Verb::Terminate | Verb::RaiseLimits(_) | Verb::Parked { .. } | Verb::Update { .. } => None,
         };
         match request.run {
             Some(run_id) => self.verb_to_run(job, request, target, run_id),
@@ -173,6 +176,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 action: action.clone(),
                 operation,
             },
+            Verb::Update { name, body, on } => Input::Update {
+                name: Arc::clone(name),
+                body: Arc::clone(body),
+                operation,
+                answer: request.answer_to.clone().map(|to| UpdateAnswer { to, on: *on }),
+            },
             Verb::Migrate { .. } => match &target {
                 Some(plan) => Input::Migrate {
                     to: Target(Arc::clone(plan)),
@@ -188,6 +197,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         match applied {
             Applied::Changed | Applied::Nothing => {
+                if let Verb::Update { on, .. } = &request.verb {
+                    if matches!(applied, Applied::Nothing) {
+                        self.tell_again(request, *on, run_id);
+                    }
+                    self.taken(&job.origin, None);
+                    return Step::Done;
+                }
                 if matches!(applied, Applied::Changed) {
                     if let (Some(plan), Some(live)) = (target, self.live.get_mut(run_id)) {
                         live.plan = plan;
@@ -209,6 +225,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Applied::Panicked => return self.poison(PoisonKey::of(job)),
         }
         Step::Done
+    }
+
+    /// A repeat of an update is told of the first, if that has come as far as is waited for; else when it has.
+    fn tell_again(&mut self, request: &VerbRequest, on: UpdateStage, run_id: RunId) {
+        let (Some(to), Some(id)) = (&request.answer_to, &request.operation.request_id) else {
+            return;
+        };
+        let Some(live) = self
+            .live
+            .get(run_id)
+            .filter(|live| live.state.is_update_decided(id, on))
+        else {
+            return;
+        };
+        let answer = outgoing::answer_of_update(&live.state, id);
+        self.building.answer(outgoing::answer(to, &answer));
     }
 
     /// Lets somebody else wait for a run's end.

@@ -18,7 +18,7 @@ use knarr_schemas::subject::{LogSubject, parse_log_subject};
 use serde_json::Value;
 
 use super::config::EngineConfig;
-use super::job::{Job, JobKind, StartRequest};
+use super::job::{Job, JobKind, StartRequest, Verb};
 use super::job_reader::{JobReader, MAX_TRACEPARENT};
 use super::token::{Signed, TokenKey};
 use crate::bus::{DirectKind, DirectMessage, Headers, LogMessage};
@@ -117,7 +117,13 @@ fn check(job: &Job) {
             check_value(&start.input);
             check_text(start.request_id.as_str(), 512);
         }
-        JobKind::Verb(verb) => check_operation(&verb.operation),
+        JobKind::Verb(verb) => {
+            check_operation(&verb.operation);
+            if let Verb::Update { name, body, .. } = &verb.verb {
+                check_text(name, 512);
+                check_value(body);
+            }
+        }
         JobKind::Signal(signal) => {
             check_value(&signal.body);
             check_operation(&signal.operation);
@@ -169,7 +175,7 @@ mod tests {
     use super::*;
 
     fn subject() -> impl Strategy<Value = String> {
-        let run = "knarr\\.in\\.[0-9]\\.(default|[a-z%0-9]{1,8})\\.[a-z0-9-]{1,8}\\.(start|signal|cancel|terminate|result|message|answer)(\\.[a-z%0-9]{1,6})?";
+        let run = "knarr\\.in\\.[0-9]\\.(default|[a-z%0-9]{1,8})\\.[a-z0-9-]{1,8}\\.(start|signal|update|cancel|terminate|result|message|answer)(\\.[a-z%0-9]{1,6})?";
         prop_oneof![
             8 => run,
             1 => "direct\\.(result|beat|claim)\\.[a-z]{0,8}",

@@ -2,7 +2,7 @@
 //!
 //! | level | what it brought |
 //! |---|---|
-//! | 4 | retry of runs, and the attempts that come of it; what an undo that is parked means for the others, where its step says so; tasks with subjects of their own, which are taken out of their queue when they are not needed any more |
+//! | 4 | retry of runs, and the attempts that come of it; what an undo that is parked means for the others, where its step says so; tasks with subjects of their own, which are taken out of their queue when they are not needed any more; queries of definitions, and handlers of signals and of updates |
 //! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!
@@ -31,7 +31,7 @@ pub fn of_plan(plan: &Plan) -> i32 {
         },
         _ => false,
     };
-    if plan.retry.is_some() || plan.nodes.iter().any(halts) {
+    if plan.retry.is_some() || !plan.queries.is_empty() || !plan.handlers.is_empty() || plan.nodes.iter().any(halts) {
         return FOURTH;
     }
     if plan.concurrency.is_some() || plan.priority.is_some() || !plan.triggers.is_empty() {
@@ -95,6 +95,12 @@ mod tests {
         for head in ["concurrency: { limit: 2 }\n", "priority: 1\n"] {
             assert_eq!(level(head, "read_only: true"), THIRD, "{head}");
         }
+        let handler = "signals: { paid: { steps: [ { note: { set: { paid: true } } } ] } }\n";
+        assert_eq!(level(handler, "read_only: true"), FOURTH);
+        assert_eq!(
+            level("queries: { paid: steps.pay is defined }\n", "read_only: true"),
+            FOURTH
+        );
         assert_eq!(level("retry: { maximum_attempts: 2 }\n", "read_only: true"), FOURTH);
         let halting = "compensate: { activity: refund, on_exhausted: halt }";
         assert_eq!(level("", halting), FOURTH);

@@ -33,7 +33,6 @@ codes! {
     TOO_LARGE = "KN0102", "The document is too large, too deep, or expands to too much.", "Shorten it; a definition may have 256 KiB and 20,000 values after aliases.";
     SHAPE = "KN0103", "A value has the wrong type.", "Write a value of the type that is named.";
     UNKNOWN_KEY = "KN0104", "A key is not part of the language.", "Use the suggested key, or remove it.";
-    NOT_SUPPORTED = "KN0105", "The key is part of the language but not supported by this version.", "Remove it, or use a version of Knarr that supports it.";
     MISSING_KEY = "KN0106", "A required key is missing.", "Add it.";
     DUPLICATE_STEP = "KN0107", "Two steps have the same id.", "Rename one; step ids are unique in a definition.";
     DUPLICATE_KEY = "KN0108", "A key appears twice.", "Remove one of the two.";
@@ -60,6 +59,8 @@ codes! {
     NO_QUEUE = "KN0140", "An activity has no task queue.", "Set `queue` on the step or under `defaults`.";
     NO_TIMEOUT = "KN0141", "An activity has no start-to-close timeout, and `defaults` gives none.", "Set `start_to_close` on the step or under `defaults`.";
     TIMEOUT_ASSUMED = "KN0142", "An activity has no start-to-close timeout; 10 s is assumed.", "Set `start_to_close` on the step or under `defaults`.";
+    HANDLED_AND_AWAITED = "KN0145", "A signal has a handler, and a step waits for it.", "Keep one of the two: the handler, or the `wait_for`.";
+    ENDS_IN_HANDLER = "KN0146", "A step that ends the run stands in a handler.", "Let the main body end the run: it may wait for a signal of its own.";
     LEFT_BEHIND = "KN0150", "A step's effect stays when a later step fails.", "Give it `compensate`, or say `read_only: true` or `no_undo: <reason>`.";
     NEVER_COMPENSATES = "KN0151", "Steps of a compensable saga retry without limit, so that it may never compensate.", "Set `retry.maximum_attempts` on the steps or under `defaults`.";
     UNBOUNDED = "KN0152", "A loop has nothing that bounds it.", "Say after how many iterations it is to fail: `max_iterations`.";

@@ -13,8 +13,6 @@ pub(super) struct Keys {
     /// What the mapping is, for messages.
     pub(super) of: &'static str,
     pub(super) known: &'static [&'static str],
-    /// Part of the language, refused with a finding of their own.
-    pub(super) later: &'static [&'static str],
     /// Keys that belong elsewhere, with the help that says where.
     misplaced: &'static [(&'static str, &'static str)],
 }
@@ -24,14 +22,8 @@ impl Keys {
         Self {
             of,
             known,
-            later: &[],
             misplaced: &[],
         }
-    }
-
-    pub(super) const fn later(mut self, later: &'static [&'static str]) -> Self {
-        self.later = later;
-        self
     }
 
     pub(super) const fn misplaced(mut self, misplaced: &'static [(&'static str, &'static str)]) -> Self {
@@ -63,12 +55,9 @@ impl<'a> Fields<'a> {
             if entries[..at].iter().any(|(earlier, _)| earlier.text == key.text) {
                 let message = format!("the key `{}` appears twice", key.text);
                 found.push(Diagnostic::error(code::DUPLICATE_KEY, key.span.clone(), message));
-            } else if keys.later.contains(&key.text.as_str()) {
-                let message = format!("`{}` is not supported by this version", key.text);
-                found.push(Diagnostic::error(code::NOT_SUPPORTED, key.span.clone(), message));
             } else if !keys.known.contains(&key.text.as_str()) {
                 let message = format!("{} has no key `{}`", keys.of, key.text);
-                let near = nearest(&key.text, keys.known.iter().chain(keys.later).copied());
+                let near = nearest(&key.text, keys.known.iter().copied());
                 found.push(
                     Diagnostic::error(code::UNKNOWN_KEY, key.span.clone(), message)
                         .help(keys.help(&key.text))

@@ -21,10 +21,12 @@ pub(super) const DOCUMENT: Keys = Keys::new(
         "concurrency",
         "priority",
         "triggers",
+        "queries",
+        "signals",
+        "updates",
         "expr_version",
     ],
-)
-.later(&["signals", "updates", "queries"]);
+);
 
 pub(super) const DEFAULTS: Keys = Keys::new(
     "`defaults`",
@@ -206,6 +208,13 @@ pub(super) const WAIT: Keys = Keys::new("`wait`", &["until"]);
 
 pub(super) const WAIT_FOR: Keys = Keys::new("`wait_for`", &["signal", "match", "timeout"])
     .misplaced(&[("on_timeout", "it stands beside `wait_for`, in the step")]);
+
+/// What takes the signals of one name.
+pub(super) const SIGNAL_HANDLER: Keys = Keys::new("the handler of a signal", &["schema", "steps"]);
+
+/// What is done for each update of one name.
+pub(super) const UPDATE_HANDLER: Keys =
+    Keys::new("the handler of an update", &["schema", "validate", "steps", "output"]);
 
 pub(super) const WORKFLOW: Keys = Keys::new(
     "`workflow`",

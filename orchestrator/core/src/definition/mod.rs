@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::expression::Template;
 use crate::ids::DefinitionHash;
 use crate::schedule::Spec;
 use crate::trigger;
@@ -128,6 +129,28 @@ pub fn from_trigger_json(json: &serde_json::Value) -> Result<trigger::Spec, Stri
         (_, Some(error)) => Err(format!("{}: {}", error.code.code, error.message)),
         (None, None) => Err("it is no trigger".to_owned()),
     }
+}
+
+/// Reads one expression that is asked of a run, with the names that the queries of its stored definition see; or everything
+/// that is wrong with it, by places in `text`.
+///
+/// # Errors
+/// A definition that cannot be read says so like one that is wrong.
+pub fn read_query(canonical: &str, text: &str) -> Result<Template, Vec<Diagnostic>> {
+    let whole = |message: String| vec![Diagnostic::error(code::SYNTAX, 0..text.len(), message)];
+    let value = serde_json::from_str(canonical).map_err(|error| whole(BadCanonical(error.to_string()).to_string()))?;
+    let tree = tree::Node::from_json(&value);
+    let no_files = |_: &str| Err("a stored definition names no files".to_owned());
+    let Some(definition) = read::definition(&tree, &no_files, &mut Vec::new()) else {
+        return Err(whole(BadCanonical("it is no definition".to_owned()).to_string()));
+    };
+    let asked = read::asked(text);
+    let mut findings = Vec::new();
+    check::of_asked(&definition, &asked, text, &mut findings);
+    if has_errors(&findings) {
+        return Err(in_order(findings));
+    }
+    Template::compile(&asked.to_json()).map_err(|error| whole(error.to_string()))
 }
 
 /// Why a stored definition cannot be used.

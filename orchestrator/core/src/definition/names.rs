@@ -17,17 +17,22 @@ pub(super) fn name(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Opti
         expected(node, &format!("`{what}`"), "a name", found);
         return None;
     };
+    token(text, &node.span, what, found)
+}
+
+/// The same, of a key.
+pub(super) fn token(text: &str, place: &Place, what: &str, found: &mut Vec<Diagnostic>) -> Option<Text> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if text.is_empty() || text.len() > MAX_NAME_BYTES || !text.chars().all(fits) {
-        let article = if what.starts_with('a') { "an" } else { "a" };
+        let article = if what.starts_with(['a', 'u']) { "an" } else { "a" };
         let message = format!("`{}` cannot be the name of {article} {what}", shortened(text));
         let help = format!("use letters, digits, `_` and `-`, up to {MAX_NAME_BYTES}");
-        found.push(Diagnostic::error(code::BAD_NAME, node.span.clone(), message).help(help));
+        found.push(Diagnostic::error(code::BAD_NAME, place.clone(), message).help(help));
         return None;
     }
     Some(Text {
         text: text.to_owned(),
-        place: node.span.clone(),
+        place: place.clone(),
     })
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::expression::{Expression, Template};
 use crate::ids::{ActivityName, DefinitionHash, QueueName, WorkflowName};
 use crate::limit::{OnConflict, Rate};
+use crate::run::{SIGNALS, UPDATES};
 use crate::schedule::Spec;
 use crate::time::Span;
 use crate::trigger;
@@ -43,6 +44,10 @@ pub struct Plan {
     pub priority: Option<u8>,
     /// What starts and signals its runs, by name.
     pub triggers: Vec<trigger::Spec>,
+    /// The bodies beside the main one: those of signals, `$signals`, and of updates, `$updates`, where there are any.
+    pub handlers: Vec<NodeId>,
+    /// What may be asked of its runs, by name.
+    pub queries: BTreeMap<Arc<str>, Template>,
 }
 
 /// `concurrency:` of a definition: over all runs of the workflow in a namespace, whatever their version.
@@ -99,7 +104,8 @@ pub struct NodeId(pub usize);
 /// A path is the ids of the steps on the way, joined by dots. The main body of a step adds no segment (its node has an empty
 /// name), other bodies add their fixed name: `split.card.charge` (a branch), `choose.case_2.ship` and `choose.else.ship`,
 /// `guard.catch_1.notify`, `guard.finally.release`, `reserve.otherwise.ask`, `approval.on_timeout.escalate`. An iteration
-/// stands behind its loop's id, counted from 0: `lines[3].reserve`.
+/// stands behind its loop's id, counted from 0: `lines[3].reserve`; so does what is done for one of the signals of a name:
+/// `$signals.paid[3].note`.
 #[derive(Debug)]
 pub struct Node {
     /// `None` at the root alone.
@@ -132,6 +138,11 @@ pub enum NodeKind {
     WaitFor(Box<WaitFor>),
     Workflow(Box<ChildWorkflow>),
     Emit(Box<Emit>),
+    /// Beside the main body: a handler for each name.
+    Handlers {
+        children: Vec<NodeId>,
+    },
+    Handler(Box<Handler>),
     /// Ends the innermost scope, `try` or run with a typed error.
     Fail(Box<Fail>),
     /// Ends the run with this output.
@@ -238,6 +249,19 @@ pub enum OnTimeout {
     Continue,
     /// The last output of this body is the step's.
     Steps(NodeId),
+}
+
+/// Takes every signal, or update, of its name, one after the other.
+#[derive(Debug)]
+pub struct Handler {
+    /// What does not fit is refused.
+    pub schema: Option<InputSchema>,
+    /// Sees what was sent as `signal`, or `update`.
+    pub body: NodeId,
+    /// Of an update: it is refused where this is false, or a text that says why.
+    pub validate: Option<Expression>,
+    /// Of an update: what it is answered with; sees the steps of the body.
+    pub output: Option<Template>,
 }
 
 #[derive(Debug)]
@@ -389,6 +413,36 @@ impl Plan {
     /// Never: node ids come from this plan.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// What takes the signals of a name, and where it is.
+    pub fn handler_of(&self, signal: &str) -> Option<(NodeId, &Handler)> {
+        self.signal_handlers().find(|(id, _)| *self.node(*id).name == *signal)
+    }
+
+    /// The same of an update.
+    pub fn update_of(&self, name: &str) -> Option<(NodeId, &Handler)> {
+        self.update_handlers().find(|(id, _)| *self.node(*id).name == *name)
+    }
+
+    pub fn signal_handlers(&self) -> impl Iterator<Item = (NodeId, &Handler)> {
+        self.handlers_in(SIGNALS)
+    }
+
+    pub fn update_handlers(&self) -> impl Iterator<Item = (NodeId, &Handler)> {
+        self.handlers_in(UPDATES)
+    }
+
+    fn handlers_in(&self, named: &'static str) -> impl Iterator<Item = (NodeId, &Handler)> {
+        let groups = self.handlers.iter().map(|group| self.node(*group));
+        let groups = groups.filter_map(move |group| match &group.kind {
+            NodeKind::Handlers { children } if *group.name == *named => Some(children),
+            _ => None,
+        });
+        groups.flatten().filter_map(move |id| match &self.node(*id).kind {
+            NodeKind::Handler(handler) => Some((*id, &**handler)),
+            _ => None,
+        })
     }
 
     /// Every queue that tasks of this plan go to, each once, in the order of the tree.

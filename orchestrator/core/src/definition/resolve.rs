@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::code;
 use super::diagnostic::{Diagnostic, Severity};
-use super::model::{Attempts, Call, CallFields, Definition, RetryFields, Settings, StepKind, Undo};
+use super::model::{Attempts, Call, CallFields, Definition, RetryFields, Settings, Step, StepKind, Undo};
 use super::plan::{Cancellation, RetryPolicy, Timeouts};
 use super::tree::Place;
 use crate::ids::QueueName;
@@ -29,7 +29,7 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
     let policy = definition.compensation.on_exhausted;
     let has_defaults = definition.defaults.is_some();
     let mut assumed: Option<(Place, Vec<String>)> = None;
-    definition.steps.visit_mut(&mut |step| {
+    let mut each = |step: &mut Step| {
         let StepKind::Activity(activity) = &mut step.kind else {
             return;
         };
@@ -105,7 +105,11 @@ pub(super) fn fill(definition: &mut Definition, found: &mut Vec<Diagnostic>) {
             ));
         }
         call.settings = Some(settings);
-    });
+    };
+    definition.steps.visit_mut(&mut each);
+    for handler in definition.signals.iter_mut().chain(&mut definition.updates) {
+        handler.steps.visit_mut(&mut each);
+    }
     if let Some((place, steps)) = assumed {
         let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
         let message = format!(

@@ -11,14 +11,17 @@ use crate::time::Span;
 mod activities;
 mod concurrency;
 mod flow;
+mod handlers;
 mod json_schema;
 mod kinds;
+mod queries;
 mod remedies;
 mod retry;
 mod saga;
 mod schedule;
 pub(crate) mod soundness;
 mod triggers;
+mod updates;
 
 const ORDER: &str = r#"
 workflow: order
@@ -462,10 +465,6 @@ fn one_finding_each() {
         (
             &(step("{ activity: y }") + "search_attributes: { x: \"${ vars.y }\" }\n"),
             "KN0121 there is no `vars` here | vars.y",
-        ),
-        (
-            &(step("{ activity: y }") + "queries: []\n"),
-            "KN0105 `queries` is not supported by this version | queries",
         ),
         (
             &(step("{ activity: y }") + "expr_version: 2\n"),

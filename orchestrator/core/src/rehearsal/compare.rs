@@ -6,11 +6,17 @@ use serde_json::Value;
 use super::record::Record;
 use super::report::Deviation;
 use crate::definition::duration;
+use crate::definition::plan::Plan;
 use crate::definition::test_file::{Case, Expectation, Expected, Took, code};
-use crate::run::{Outcome, State, UndoState};
+use crate::run::{self, Outcome, State, UndoState};
 use crate::time::Span;
 
-pub(super) fn deviations(expect: &Expectation, state: &State, record: &Record, took: Span) -> Vec<Deviation> {
+pub(super) fn deviations(
+    expect: &Expectation,
+    (plan, state): (&Plan, &State),
+    record: &Record,
+    took: Span,
+) -> Vec<Deviation> {
     let mut all = Comparison { found: Vec::new() };
     if let Some(rejected) = &expect.rejected {
         all.differs("rejected", rejected, &rejected.value, "the input was accepted");
@@ -53,6 +59,19 @@ pub(super) fn deviations(expect: &Expectation, state: &State, record: &Record, t
     for (name, expected) in &expect.vars {
         let actual = state.vars().get(name.as_str()).map(|value| &**value);
         all.value(&format!("vars.{name}"), Some(expected), actual);
+    }
+    for (name, expected) in &expect.queries {
+        // A name that the plan does not have is a finding of the file.
+        let Some(query) = plan.queries.get(name.as_str()) else {
+            continue;
+        };
+        match run::query(plan, state, query) {
+            Ok(answer) => all.value(&format!("query {name}"), Some(expected), Some(&answer)),
+            Err(error) => {
+                let wanted = pretty(&expected.value);
+                all.differs(&format!("query {name}"), expected, &wanted, &error.message);
+            }
+        }
     }
     all.ledger(expect, state);
     all.emitted(expect, record);

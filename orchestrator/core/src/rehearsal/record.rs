@@ -11,7 +11,7 @@ use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::{Direction, Effect};
 use crate::run::event::{Resolution, StepOutcome};
 use crate::run::message::Body;
-use crate::run::{Admission, Event, Failure, Transition, error_type};
+use crate::run::{Admission, End, Event, Failure, Transition, error_type};
 use crate::time::{Span, Timestamp};
 
 #[derive(Default)]
@@ -194,6 +194,24 @@ impl Record {
             Event::SignalAwaited { step, signal, .. } => format!("{step} waits for the signal {signal}"),
             Event::SignalReceived(signal) => format!("the signal {} comes", signal.name),
             Event::SignalTaken { step, .. } => format!("{step} takes the signal"),
+            Event::HandlerStarted {
+                step, index, update, ..
+            } => {
+                format!(
+                    "{step}[{index}] takes the {}",
+                    if *update > 0 { "update" } else { "signal" }
+                )
+            }
+            Event::UpdateAccepted(taken) => format!("the update {} is accepted", taken.name),
+            Event::UpdatePutOff(taken) => format!("the update {} waits to be decided about", taken.name),
+            Event::UpdateAdmitted { id } => format!("the update {id} is accepted"),
+            Event::UpdateRefused { id, error } => format!("the update {id} is refused: {}", error.message),
+            Event::HandlerEnded { step, index, end, .. } => match end {
+                End::Passed => format!("{step}[{index}] has ended"),
+                End::Failed(error) => format!("{step}[{index}] has failed: {}", words(error)),
+                End::Halted => format!("{step}[{index}] was stopped"),
+            },
+            Event::MainBodyPassed {} => "the steps have passed; handlers are at work".to_owned(),
             Event::SignalTimedOut { step } => format!("{step} has waited long enough"),
             Event::Emitted(emitted) => format!("{} emits {}", emitted.step, emitted.subject),
             Event::ChildEnded(ended) => format!("{} ends: the child is {}", ended.step, ended.status),

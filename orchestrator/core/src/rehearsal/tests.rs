@@ -137,6 +137,77 @@ fn who_stops_when_asked_is_not_undone() {
     }
 }
 
+#[test]
+fn signals_are_handled_and_queries_answered_in_a_case() {
+    let definition = r#"
+workflow: basket
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+steps:
+  - open: { wait_for: { signal: order, timeout: 1h } }
+signals:
+  add:
+    steps:
+      - check: { activity: check, input: "${ signal }", read_only: true }
+      - sum: { set: { total: "${ vars.total | default(0) + signal }" } }
+queries:
+  total: vars.total | default(0)
+  checked: steps.open.by
+"#;
+    let plan = read(definition, &|_| Err("no files".to_owned())).unwrap().plan;
+    let file = |expected: &str| {
+        let text = format!(
+            "mocks: {{ check: {{ result: null, after: 2s }} }}\ncases:\n  - name: one\n    events:\n\
+             \x20     - {{ at: 1s, signal: add, body: 3 }}\n      - {{ at: 2s, signal: add, body: 4 }}\n\
+             \x20     - {{ at: 4s, signal: order }}\n    expect: {expected}\n"
+        );
+        test_file::read(&text, &plan).map(|file| play(&plan, &file.cases[0]))
+    };
+    let fine = "{ status: completed, took: 5s, vars: { total: 7 }, queries: { total: 7 }, \
+                inputs: { \"$signals.add[1].check\": 4 }, steps: [ \"$signals.add[0].check\", \"$signals.add[1].check\" ] }";
+    let report = file(fine).unwrap();
+    assert!(report.passed, "{}", text(&report));
+    let wrong = text(&file("{ queries: { total: 8, checked: 1 } }").unwrap());
+    assert!(wrong.contains("query total"), "{wrong}");
+    assert!(wrong.contains("leads to nothing"), "{wrong}");
+    let unknown = file("{ queries: { totl: 8 } }").unwrap_err();
+    assert_eq!(unknown[0].message, "the definition has no query `totl`");
+}
+
+#[test]
+fn updates_are_done_in_a_case_and_one_that_is_refused_is_told() {
+    let definition = r#"
+workflow: basket
+version: 1
+defaults: { queue: q, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+steps:
+  - open: { wait_for: { signal: order, timeout: 1h } }
+updates:
+  add:
+    validate: "'too many' if update > 3 else true"
+    steps:
+      - check: { activity: check, input: "${ update }", read_only: true }
+      - sum: { set: { total: "${ vars.total | default(0) + update }" } }
+"#;
+    let plan = read(definition, &|_| Err("no files".to_owned())).unwrap().plan;
+    let file = |n: u32| {
+        let text = format!(
+            "mocks: {{ check: {{ result: null, after: 2s }} }}\ncases:\n  - name: one\n    events:\n\
+             \x20     - {{ at: 1s, update: add, body: {n} }}\n      - {{ at: 2s, update: add, body: 2 }}\n\
+             \x20     - {{ at: 4s, signal: order }}\n    expect: {{ status: completed, took: 5s, vars: {{ total: 5 }} }}\n"
+        );
+        test_file::read(&text, &plan)
+            .map(|file| play(&plan, &file.cases[0]))
+            .unwrap()
+    };
+    let report = file(3);
+    assert!(report.passed, "{}", text(&report));
+    let refused = text(&file(4));
+    assert!(
+        refused.contains("what comes after 1s is refused: the update is refused: too many"),
+        "{refused}"
+    );
+}
 const AGAIN: &str = r#"
 workflow: again
 version: 1

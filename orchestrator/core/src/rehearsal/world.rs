@@ -40,7 +40,12 @@ pub fn play(plan: &Plan, case: &Case) -> CaseReport {
             world.run();
             let took = world.now.since(case.start);
             let mut deviations = world.problems;
-            deviations.extend(compare::deviations(&case.expect, &world.state, &world.record, took));
+            deviations.extend(compare::deviations(
+                &case.expect,
+                (plan, &world.state),
+                &world.record,
+                took,
+            ));
             CaseReport {
                 name: case.name.clone(),
                 passed: deviations.is_empty(),
@@ -225,7 +230,10 @@ impl<'c> World<'c> {
                     body: Body::ChildClosed(closed),
                 });
             }
-            Delivery::External(event) => self.apply(external(&event.kind)),
+            Delivery::External(event) => {
+                let number = self.call("from outside".to_owned());
+                self.apply(external(&event.kind, number));
+            }
         }
     }
 
@@ -288,7 +296,11 @@ impl<'c> World<'c> {
                 Effect::CancelTask { task, .. } => self.asked_to_stop(task),
                 Effect::Withdraw { task, .. } => self.send(Span::ZERO, Delivery::Withdrawn(task)),
                 Effect::Send { number, to, body } => self.message(number, to, &body),
-                Effect::Emit { .. } | Effect::Answer { .. } | Effect::AnswerMessage { .. } | Effect::Continue => {}
+                Effect::Emit { .. }
+                | Effect::Answer { .. }
+                | Effect::AnswerUpdate { .. }
+                | Effect::AnswerMessage { .. }
+                | Effect::Continue => {}
             }
         }
     }
@@ -345,7 +357,7 @@ impl<'c> World<'c> {
     }
 }
 
-fn external(kind: &ExternalKind) -> Input {
+fn external(kind: &ExternalKind, number: usize) -> Input {
     let because = |reason: &Option<String>| Operation {
         reason: reason.as_deref().map(Arc::from),
         ..Operation::default()
@@ -361,6 +373,15 @@ fn external(kind: &ExternalKind) -> Input {
             name: Arc::from(name.as_str()),
             body: Arc::clone(body),
             operation: Operation::default(),
+        },
+        ExternalKind::Update { name, body } => Input::Update {
+            name: Arc::from(name.as_str()),
+            body: Arc::clone(body),
+            operation: Operation {
+                request_id: Some(format!("update-{number}").as_str().into()),
+                ..Operation::default()
+            },
+            answer: None,
         },
         ExternalKind::Cancel { reason } => Input::Cancel(because(reason)),
         ExternalKind::Terminate { reason } => Input::Terminate(because(reason)),

@@ -156,6 +156,22 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             body: signal.body.clone(),
             operation: signal.operation.clone(),
         }],
+        Event::UpdateAccepted(taken) | Event::UpdatePutOff(taken) => vec![Input::Update {
+            name: taken.name.clone(),
+            body: taken.body.clone(),
+            operation: taken.operation.clone(),
+            answer: taken.answer.clone(),
+        }],
+        Event::UpdateAwaited { id, answer } => vec![Input::Update {
+            // It is known by its id alone.
+            name: Arc::from(""),
+            body: Arc::default(),
+            operation: Operation {
+                request_id: Some(id.clone()),
+                ..Operation::default()
+            },
+            answer: Some(answer.clone()),
+        }],
         Event::Awaited(request) => vec![Input::Await(request.clone())],
         Event::MessageAnswered { number, answer } => vec![Input::MessageAnswered {
             number: *number,

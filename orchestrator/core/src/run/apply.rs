@@ -17,7 +17,7 @@ use super::scope::RunScope;
 use super::state::State;
 use super::{
     admission, answer, attempt, cancel, deadline, heartbeat, held, late, message, migrate, outbox, parked, permit,
-    raise, schedule, search_attribute, signal, trigger, withdrawal,
+    raise, schedule, search_attribute, signal, trigger, update, withdrawal,
 };
 use crate::definition::plan::Plan;
 use crate::ids::{StepPath, TaskNo};
@@ -187,6 +187,15 @@ pub fn apply_within(
         Input::MessageAnswered { number, answer } => outbox::answered(&mut d, number, answer),
         Input::Signal { name, body, operation } => {
             signal::receive(&mut d, name, body, operation)?;
+            d.settle();
+        }
+        Input::Update {
+            name,
+            body,
+            operation,
+            answer,
+        } => {
+            update::receive(&mut d, name, body, operation, answer)?;
             d.settle();
         }
         Input::IdFree => admission::id_is_free(&mut d),

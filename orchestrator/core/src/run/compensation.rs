@@ -15,7 +15,7 @@
 //!
 //! **Order:** an entry waits until every entry that was dispatched after it and may depend on it is done or parked. Those of
 //! different branches of a `parallel`, and of different iterations of a `for_each` that is not limited to one at a time, do
-//! not depend on each other; everything else does. `order: sequential` lets everything depend on everything. A parked
+//! not depend on each other; everything else does, also what handlers did at any time. `order: sequential` lets everything depend on everything. A parked
 //! undo holds up nothing (`on_exhausted: continue`): every other entry counts as independent of it and goes on in order,
 //! since leaving more undone helps nobody; what really depends on it fails, is retried and is parked as well. With
 //! `on_exhausted: halt`, of its step or else of the definition, it holds up everything.
@@ -186,8 +186,8 @@ fn concerned(d: &Decider<'_>, due: fn(&LedgerEntry) -> bool) -> StepPath {
     let [Event::TaskCompleted { task, .. }] = d.events_so_far() else {
         return everywhere;
     };
-    // At the limit anything may have waited for room.
-    if d.state.undoing.len() + 1 >= MAX_PENDING {
+    // At the limit anything may have waited for room; and what handlers did may come before anything.
+    if d.state.undoing.len() + 1 >= MAX_PENDING || !d.plan.handlers.is_empty() {
         return everywhere;
     }
     let mut way = vec![];

@@ -15,7 +15,10 @@ use super::failure::Failure;
 use super::permit::QueueLimits;
 use super::scope::RunScope;
 use super::state::State;
-use super::{admission, again, blocked, child, compensation, ending, event, evolve, permit, pivot, tree, workflow};
+use super::{
+    admission, again, blocked, child, compensation, ending, event, evolve, handler, permit, pivot, tree, update,
+    workflow,
+};
 use crate::definition::plan::{Activity, Call, NodeId, NodeKind, Plan, Undo};
 use crate::ids::StepPath;
 use crate::time::Timestamp;
@@ -155,6 +158,8 @@ impl<'a> Decider<'a> {
                     Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
                 }
             }
+            update::decide(self);
+            handler::offer(self);
             compensation::advance(self);
             blocked::go_on(self);
             if self.work.is_empty() {

@@ -12,7 +12,7 @@ use super::keys::idempotency_key;
 use super::message::{Answer, Body, Recipient, Sender};
 use super::state::{OpenTaskView, State};
 use crate::definition::plan::Cancellation;
-use crate::ids::{ActivityName, MessageNo, QueueName, StepPath, TaskNo};
+use crate::ids::{ActivityName, MessageNo, QueueName, RequestId, StepPath, TaskNo};
 use crate::run::input::AnswerOn;
 use crate::time::{Span, Timestamp};
 
@@ -36,6 +36,11 @@ pub enum Effect {
     Answer {
         to: Arc<str>,
         on: AnswerOn,
+    },
+    /// Answer somebody who waits for an update; the body is built from the state ([`State::update`]).
+    AnswerUpdate {
+        to: Arc<str>,
+        id: RequestId,
     },
     /// A message to another run. Namespace, run and workflow id of the sender are the shell's to add.
     Send {
@@ -147,6 +152,9 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             _ => {}
         }
     }
+    if !state.updates.known.is_empty() {
+        update_answers(state, &(transition.seq..=transition.seq), &mut effects);
+    }
     effects.extend(emissions(transition));
     dedup(&mut effects);
     effects
@@ -201,8 +209,14 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     {
         effects.push(Effect::Continue);
     }
+    update_answers(state, &span, &mut effects);
     answers(state, span, &mut effects);
     effects
+}
+
+fn update_answers(state: &State, span: &RangeInclusive<u32>, effects: &mut Vec<Effect>) {
+    let answers = state.update_answers(span).into_iter();
+    effects.extend(answers.map(|(id, waiter)| Effect::AnswerUpdate { to: waiter.to, id }));
 }
 
 fn send(state: &State, number: MessageNo, effects: &mut Vec<Effect>) {

@@ -17,7 +17,7 @@ use super::event::{Event, StepOutcome};
 use super::failure::{Failure, error_type};
 use super::keys::successor_run_id;
 use super::open::Exit;
-use super::{compensation, halt, tree};
+use super::{compensation, halt, handler, tree};
 use crate::definition::plan::{Fail, NodeId};
 use crate::expression::Template;
 use crate::ids::StepPath;
@@ -91,6 +91,7 @@ pub(super) fn leave(d: &mut Decider<'_>) {
     }
     match d.state.exit.clone().map(|(exit, _)| exit) {
         None => {}
+        Some(_) if handler::has_more_to_do(d.plan, d.state) => {}
         Some(Exit::Completed { output }) => d.emit(Event::RunCompleted { output }),
         Some(Exit::ContinuedAsNew { input }) => d.emit(Event::RunContinued {
             successor: successor_run_id(d.state.run_id(), d.at),

@@ -25,6 +25,7 @@ use super::request::Requests;
 use super::signal::Signal;
 use super::state::Why;
 use super::status::Status;
+use super::update::{PutOff, UpdateAnswer};
 use crate::definition::plan::{Cancellation, Timeouts};
 use crate::ids::{
     ActivityName, DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId,
@@ -485,6 +486,43 @@ pub enum Event {
     MessageTaken(Box<MessageTaken>),
     /// Buffered until a step takes it; numbered in the order of these events.
     SignalReceived(Box<SignalReceived>),
+    /// A handler takes a signal or an update, by number; `step` is the handler's path, and its executions are counted from 0.
+    HandlerStarted {
+        step: StepPath,
+        index: u32,
+        #[serde(default, skip_serializing_if = "is_default")]
+        signal: u32,
+        #[serde(default, skip_serializing_if = "is_default")]
+        update: u32,
+    },
+    HandlerEnded {
+        step: StepPath,
+        index: u32,
+        /// Of an update.
+        #[serde(default, skip_serializing_if = "is_null")]
+        output: Arc<Value>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        end: End,
+    },
+    /// Its handler is to take it, in its turn; numbered in the order of these events and of `update_admitted`.
+    UpdateAccepted(Box<UpdateTaken>),
+    /// Decided about once the run goes on.
+    UpdatePutOff(Box<UpdateTaken>),
+    /// One that was put off is accepted, or is not.
+    UpdateAdmitted {
+        id: RequestId,
+    },
+    UpdateRefused {
+        id: RequestId,
+        error: Failure,
+    },
+    /// Somebody asks for what becomes of an update that was taken before.
+    UpdateAwaited {
+        id: RequestId,
+        answer: UpdateAnswer,
+    },
+    /// The run completes once its handlers have nothing left to do.
+    MainBodyPassed {},
     /// A completed child undoes itself because its parent failed.
     RunReopened {
         error: Failure,
@@ -574,6 +612,9 @@ pub struct Continues {
     /// Signals that no step had taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<Signal>,
+    /// Updates that it had not decided about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub updates: Vec<PutOff>,
     /// Those who wait for the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiters: Vec<Arc<str>>,
@@ -622,6 +663,18 @@ pub struct SignalReceived {
     pub body: Arc<Value>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub operation: Operation,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpdateTaken {
+    pub name: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub body: Arc<Value>,
+    /// Its request id is the update's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub operation: Operation,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<UpdateAnswer>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

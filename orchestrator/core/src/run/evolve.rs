@@ -78,6 +78,8 @@ impl State {
             requests: Default::default(),
             taken: Default::default(),
             signals: Default::default(),
+            handling: Default::default(),
+            updates: Default::default(),
             mail: Default::default(),
             permits: Default::default(),
             admission: match birth.attempt() {
@@ -114,6 +116,7 @@ impl State {
             state.signals.buffer.clone_from(&continues.signals);
             // Numbers stay ahead of those that moved along.
             state.signals.received = continues.signals.last().map_or(0, |signal| signal.number);
+            state.inherit_updates(&continues.updates);
             for to in &continues.waiters {
                 let request = AnswerRequest {
                     to: to.clone(),
@@ -603,6 +606,24 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 body: signal.body.clone(),
             });
         }
+        Event::HandlerStarted {
+            step,
+            index,
+            signal,
+            update,
+        } => state.handler_started(step, *index, (*signal, *update)),
+        Event::HandlerEnded {
+            step,
+            index,
+            output,
+            end,
+        } => state.handler_ended(step, *index, (output, end), seq),
+        Event::UpdateAccepted(taken) => state.update_taken(taken, seq, true),
+        Event::UpdatePutOff(taken) => state.update_taken(taken, seq, false),
+        Event::UpdateAdmitted { id } => state.update_admitted(id, seq),
+        Event::UpdateRefused { id, error } => state.update_refused(id, error, seq),
+        Event::UpdateAwaited { id, answer } => state.update_awaited(id, answer),
+        Event::MainBodyPassed {} => state.handling.passed = true,
         Event::RunReopened { error } => {
             if let Phase::Closed(closed) = &state.phase {
                 state.reopened = Some(Box::new(closed.clone()));

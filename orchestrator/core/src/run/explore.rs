@@ -99,6 +99,13 @@ impl State {
         names
     }
 
+    /// How often the handler of a signal or an update has begun, and whether it is at it.
+    pub(crate) fn handled(&self, group: &str, name: &str) -> (u32, bool) {
+        let path = format!("{group}.{name}");
+        let of = self.handling.executions.get(path.as_str());
+        of.map_or((0, false), |of| (of.begun, of.open))
+    }
+
     pub(crate) fn open_children(&self) -> Vec<OpenChild> {
         let open = self.open.iter().filter(|_| !self.is_closed());
         open.filter_map(|(step, open)| match open {
@@ -169,6 +176,11 @@ impl State {
         self.is_stopping()
     }
 
+    /// Whether it is neither stopped nor about to go on as another.
+    pub(crate) fn is_running_on(&self) -> bool {
+        self.is_running() && self.exit.is_none()
+    }
+
     pub(crate) fn is_past_pivot(&self) -> bool {
         self.past_pivot
     }
@@ -199,6 +211,8 @@ impl State {
             &self.exit,
             self.past_pivot,
             &self.deferred,
+            &self.handling,
+            &self.updates.waiting,
         );
         let pending: Vec<_> = self.mail.outbox.values().map(|pending| &pending.body).collect();
         // Hashing cannot fail: every part serialises.

@@ -29,6 +29,8 @@ pub mod error_type {
     pub const CHILD_NOT_UNDONE: &str = "child_not_undone";
     /// As many runs are open as `concurrency` allows, and the start was not to wait.
     pub const CONCURRENCY: &str = "concurrency";
+    /// By its `validate`, its schema, or because there is none of the name.
+    pub const UPDATE_REFUSED: &str = "update_refused";
     /// The successor would refuse its input.
     pub const CONTINUE_AS_NEW: &str = "continue_as_new";
 }

@@ -13,7 +13,7 @@
 //!
 //! Nothing is entered in a halted region ([`super::tree::enter`]), and whatever ends there ends as halted for its container.
 //! Which regions are halted follows from the state: a run that stops or is to end, a `parallel` or `for_each` that has been
-//! decided ([`State::is_halted`]).
+//! decided ([`State::is_halted`]). Handlers are halted by a run that stops, and not by one that is to end.
 
 use super::decider::{Decider, Work};
 use super::effect::Direction;
@@ -23,7 +23,7 @@ use super::failure::Failure;
 use super::open::Open;
 use super::path::{around, is_within};
 use super::state::State;
-use super::{attempt, pivot, tree, withdrawal, workflow};
+use super::{attempt, handler, pivot, tree, withdrawal, workflow};
 use crate::definition::plan::Cancellation;
 use crate::ids::{StepPath, TaskNo};
 
@@ -107,7 +107,8 @@ impl State {
                 }
             }
         }
-        !self.is_running() || self.exit.is_some()
+        // What has come beside a run that is to end is done to its end.
+        !self.is_running() || self.exit.is_some() && !handler::is_beside(path.as_str())
     }
 
     /// Nothing is under way forwards.

@@ -11,6 +11,7 @@ use super::event::Continues;
 use super::limits::RunLimits;
 use super::message::{Answer, Body, Parent, Sender};
 use super::migrate::Target;
+use super::update::UpdateAnswer;
 use crate::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId};
 use crate::schedule::Command;
 use crate::time::{Span, Timestamp};
@@ -127,6 +128,13 @@ pub enum Input {
         name: Arc<str>,
         body: Arc<Value>,
         operation: Operation,
+    },
+    /// Its request id is the update's: a repeat is told what becomes of it, and changes nothing else.
+    Update {
+        name: Arc<str>,
+        body: Arc<Value>,
+        operation: Operation,
+        answer: Option<UpdateAnswer>,
     },
     /// No other run has the workflow id of a run that was queued.
     IdFree,
@@ -266,6 +274,20 @@ pub enum Rejected {
         super::limits::MAX_SIGNAL_NAME_BYTES
     )]
     SignalName,
+    #[error("the signal does not match the schema of its handler: {0}")]
+    SignalSchema(String),
+    #[error("an update needs an id")]
+    UpdateId,
+    #[error("the definition has no update `{0}`")]
+    UnknownUpdate(String),
+    #[error("the update does not match its schema: {0}")]
+    UpdateSchema(String),
+    #[error("the update is refused: {0}")]
+    UpdateRefused(String),
+    #[error("the run that this one continues has taken the update, and has closed")]
+    UpdateBefore,
+    #[error("{} updates wait already", super::limits::MAX_BUFFERED_SIGNALS)]
+    UpdatesFull,
     #[error("{} signals wait to be taken already", super::limits::MAX_BUFFERED_SIGNALS)]
     SignalsFull,
     #[error("{} wait for the run already", super::limits::MAX_WAITERS)]

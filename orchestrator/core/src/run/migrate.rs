@@ -8,7 +8,9 @@
 //! | a step that was entered | its kind and every setting of it, its undo included |
 //! | a list of steps that was entered | its steps up to the last one that was entered, in their order: nothing is put in, taken out or moved before that |
 //! | a container that was entered | its condition, list, branches, cases, catches; their bodies as far as they were entered |
-//! | a loop that has begun a second iteration | its whole body |
+//! | a loop that has begun a second iteration, a handler that has begun a second time | its whole body |
+//! | the main body, once it has passed | all of it |
+//! | a signal that waits in the run | what has a handler for it in the other version has one in this |
 //! | the compensation policy | once there is something to undo now |
 //! | the workflow's name | always; and the run's input has to match the other version's schema, as has what it is about to continue as new with |
 //!
@@ -29,7 +31,7 @@ use super::open::Exit;
 use super::path::{around, iteration};
 use super::request::{Verb, was_taken};
 use super::state::State;
-use super::tree;
+use super::{handler, tree};
 use crate::definition::plan::{
     Activity, Call, Limited, Limiting, NodeId, NodeKind, OnTimeout, Parallel, Plan, Undo, Wait,
 };
@@ -129,7 +131,12 @@ pub fn check(from: &Plan, to: &Plan, state: &State) -> Result<(), Obstacle> {
         entered: entered(from, state)?,
         repeated: repeated(from, state),
     };
-    comparison.node(from.root, to.root, &StepPath::new(""))
+    if let Some(reason) = handler::obstacle(from, to, state) {
+        return Err(of_run(reason));
+    }
+    // One whose main body has passed, and only waits for its handlers, would not come to more steps at its end.
+    comparison.compare(from.root, to.root, &StepPath::new(""), state.handling.passed)?;
+    comparison.handlers()
 }
 
 /// Every place in the tree of which an instance has left a trace, and what is around them.
@@ -143,7 +150,8 @@ fn entered(plan: &Plan, state: &State) -> Result<BTreeSet<usize>, Obstacle> {
         .chain(state.loops.keys())
         .chain(&state.blocked)
         .chain(ledger)
-        .chain(deferred);
+        .chain(deferred)
+        .chain(state.handling.executions.keys());
     let mut entered = BTreeSet::from([plan.root.0]);
     for path in paths {
         for place in std::iter::once(path.as_str()).chain(around(path.as_str())) {
@@ -175,7 +183,13 @@ fn repeated(plan: &Plan, state: &State) -> BTreeSet<usize> {
     let of_instances = later
         .filter(|(_, index)| *index > 0)
         .filter_map(|(of, _)| tree::find(plan, of));
-    of_loops.chain(of_instances).map(|node| node.0).collect()
+    let handlers = state.handling.executions.iter().filter(|(_, of)| of.begun > 1);
+    let of_handlers = handlers.filter_map(|(path, _)| tree::find(plan, path.as_str()));
+    of_loops
+        .chain(of_instances)
+        .chain(of_handlers)
+        .map(|node| node.0)
+        .collect()
 }
 
 struct Comparison<'a> {
@@ -190,9 +204,28 @@ struct Comparison<'a> {
 type Found = Result<(), Obstacle>;
 
 impl Comparison<'_> {
-    /// Of a place that has been entered.
-    fn node(&self, old: NodeId, new: NodeId, path: &StepPath) -> Found {
-        self.compare(old, new, path, false)
+    /// What has been entered beside the main body.
+    fn handlers(&self) -> Found {
+        let (from, to) = (self.from, self.to);
+        let of_signals = from.signal_handlers().map(|(id, _)| (id, handler::SIGNALS));
+        let of_updates = from.update_handlers().map(|(id, _)| (id, handler::UPDATES));
+        for (old, group) in of_signals
+            .chain(of_updates)
+            .filter(|(id, _)| self.entered.contains(&id.0))
+        {
+            let name = &from.node(old).name;
+            let path = StepPath::from(format!("{group}.{name}").as_str());
+            let found = match group {
+                handler::SIGNALS => to.handler_of(name),
+                _ => to.update_of(name),
+            };
+            let Some((new, _)) = found else {
+                let reason = "is not in the other version".to_owned();
+                return Err(Obstacle { step: path, reason });
+            };
+            self.compare(old, new, &path, false)?;
+        }
+        Ok(())
     }
 
     /// `whole`: also what has not been entered.
@@ -349,6 +382,10 @@ fn own_difference(was: &NodeKind, is: &NodeKind) -> Option<&'static str> {
             same(Some(&was.error_type), Some(&is.error_type)) && same(was.message.as_ref(), is.message.as_ref()),
             "error",
         ),
+        // What it takes is for those that come.
+        (NodeKind::Handler(was), NodeKind::Handler(is)) => {
+            unless(same(was.output.as_ref(), is.output.as_ref()), "output")
+        }
         (NodeKind::Complete(was), NodeKind::Complete(is)) => unless(same(was.as_ref(), is.as_ref()), "output"),
         (NodeKind::ContinueAsNew(was), NodeKind::ContinueAsNew(is)) => unless(same(was.as_ref(), is.as_ref()), "input"),
         _ => Some("kind"),

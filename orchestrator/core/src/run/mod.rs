@@ -13,8 +13,9 @@
 //! [`permit`] has steps wait for limits that count over all runs ([`crate::limit`]), and [`admission`] has runs wait before they begin;
 //! [`again`] has one that failed followed by another attempt. [`message`] and [`outbox`] are
 //! the two ends of what runs say to each other, [`child`] is a run as a child; [`signal`], [`cancel`], [`parked`], [`held`],
-//! [`late`] and [`answer`] are the other inputs; [`request`] knows which of them are repeats, [`turn`] says how the status has
-//! changed, and [`parked_item`] lists what operators are asked about; [`migrate`] moves a
+//! [`late`] and [`answer`] are the other inputs; [`handler`] takes signals beside the main body, and [`update`] decides
+//! about those that are answered; [`request`] knows which of them are repeats, [`turn`] says how the status has
+//! changed, [`parked_item`] lists what operators are asked about, and [`query`] answers who asks; [`migrate`] moves a
 //! run to another version of its definition. [`explore`] and [`fingerprint`] are for those who look at what a run may do,
 //! and not part of running it.
 //!
@@ -46,6 +47,7 @@ mod failure;
 mod fingerprint;
 mod for_each;
 mod halt;
+mod handler;
 mod heartbeat;
 mod held;
 pub mod input;
@@ -64,6 +66,7 @@ mod parked_item;
 mod path;
 mod permit;
 mod pivot;
+mod query;
 mod raise;
 pub mod request;
 mod retry;
@@ -83,6 +86,7 @@ mod tree;
 pub mod trigger;
 mod try_catch;
 mod turn;
+mod update;
 mod wait_for;
 mod while_loop;
 mod withdrawal;
@@ -101,12 +105,16 @@ pub use evolve::evolve;
 pub use execution::{Execution, Known, OpenTask, Unstarted, Wait};
 pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
+pub use handler::refused as signal_refused;
+pub(crate) use handler::{SIGNALS, UPDATES};
 pub use keys::idempotency_key;
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
 pub use permit::{QueueLimits, TaskLimit, TaskLimits};
+pub use query::query;
 pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;
 pub use turn::{Turn, turns};
+pub use update::{Update, UpdateAnswer, UpdateStage};

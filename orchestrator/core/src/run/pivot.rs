@@ -6,6 +6,7 @@
 //! | the pivot surely was not done | fails like any step | – |
 //! | the run is cancelled or past its timeout | if the pivot may have been done: deferred until that is known | cancel is refused, the timeout is void |
 //! | a later step fails and could be tried again | its policy decides | tried again without limit |
+//! | a step of a handler would fail the run, while the pivot is under way | parked for an operator, likewise: whether the run may fail is not known | – |
 //! | a later step fails for good | it fails | parked for an operator, unless a `try` within reach catches it or the step may fail (`on_failure: continue`) |
 //!
 //! Deferred: the pivot's worker is asked to cancel, and a task that nobody has is taken out of its queue, or not offered again
@@ -19,7 +20,7 @@ use super::failure::Failure;
 use super::input::Operation;
 use super::retry::Regardless;
 use super::state::Why;
-use super::{stop, try_catch, withdrawal};
+use super::{handler, stop, try_catch, withdrawal};
 use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Plan};
 use crate::ids::StepPath;
 
@@ -63,7 +64,9 @@ pub(super) fn may_go_on(d: &Decider<'_>, step: &StepPath, regardless: Regardless
 
 /// Whether a step that failed for good has to wait for an operator.
 pub(super) fn must_not_fail(d: &Decider<'_>, node: NodeId, step: &StepPath, error: &Failure) -> bool {
-    if !d.state.past_pivot || d.state.is_halted(step) {
+    // Beside a pivot that is under way it is not known yet.
+    let may_not_fail = d.state.past_pivot || handler::is_beside(step.as_str()) && under_way(d).is_some();
+    if !may_not_fail || d.state.is_halted(step) {
         return false;
     }
     let may_fail = match &d.plan.node(node).kind {
@@ -132,7 +135,8 @@ pub(super) fn resolve(d: &mut Decider<'_>) {
     let error = deferred.error.clone();
     match deferred.why {
         Why::TimedOut => d.emit(Event::RunTimedOut { error }),
-        Why::Cancelled | Why::Failed => d.emit(Event::CancelRequested {
+        Why::Failed => d.emit(Event::RunFailed { error }),
+        Why::Cancelled => d.emit(Event::CancelRequested {
             error,
             operation: Operation::default(),
         }),

@@ -31,6 +31,7 @@ pub enum Verb {
     Skip,
     RaiseLimits,
     Migrate,
+    Update,
 }
 
 impl Verb {
@@ -51,7 +52,10 @@ impl Verb {
 
     /// Whether earlier versions kept its requests in one set with those of other verbs.
     fn was_shared(self) -> bool {
-        !matches!(self, Self::Cancel | Self::Terminate | Self::RaiseLimits | Self::Migrate)
+        !matches!(
+            self,
+            Self::Cancel | Self::Terminate | Self::RaiseLimits | Self::Migrate | Self::Update
+        )
     }
 }
 

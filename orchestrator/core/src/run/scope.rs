@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
+use super::handler::{SIGNALS, UPDATES};
 use super::open::Open;
-use super::path::{around, iteration, last_segment, name_of};
+use super::path::{around, is_within, iteration, last_segment, name_of};
 use super::state::{State, Step};
 use super::{blocked, schedule, tree};
 use crate::definition::plan::{Node, NodeId, NodeKind, Plan};
@@ -28,8 +29,12 @@ pub(super) struct RunScope<'a> {
     index: Option<u32>,
     /// In `match`.
     signal: Option<&'a Arc<Value>>,
+    /// In `validate`.
+    update: Option<&'a Arc<Value>>,
     /// What an undo is for, where no error can be seen from the step.
     undone_for: Option<&'a Failure>,
+    /// Of a query, which sees how the run stands as well.
+    queried: bool,
 }
 
 impl<'a> RunScope<'a> {
@@ -42,7 +47,9 @@ impl<'a> RunScope<'a> {
             own_output: None,
             index: None,
             signal: None,
+            update: None,
             undone_for: None,
+            queried: false,
         }
     }
 
@@ -55,6 +62,18 @@ impl<'a> RunScope<'a> {
     #[must_use]
     pub(super) fn with_signal(mut self, body: &'a Arc<Value>) -> Self {
         self.signal = Some(body);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_update(mut self, body: &'a Arc<Value>) -> Self {
+        self.update = Some(body);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn of_query(mut self) -> Self {
+        self.queried = true;
         self
     }
 
@@ -195,7 +214,7 @@ impl<'a> RunScope<'a> {
                         let last = self.state.loops.get(path.as_str())?.last;
                         path.push_str(&format!("[{last}]"));
                     }
-                    NodeKind::ForEach(_) => return None,
+                    NodeKind::ForEach(_) | NodeKind::Handler(_) => return None,
                     _ => {}
                 }
             }
@@ -219,7 +238,16 @@ impl Scope for RunScope<'_> {
             "vars" => Some(Cow::Owned(self.vars())),
             "run" => Some(Cow::Owned(self.run())),
             "error" => self.failure().map(|failure| Cow::Owned(error(failure))),
-            "signal" => self.signal.map(|body| Cow::Borrowed(&**body)),
+            "status" if self.queried => Some(Cow::Owned(self.state.status().as_str().into())),
+            "signal" => {
+                let body = self.signal.or_else(|| self.state.handled_at(self.at, SIGNALS));
+                body.map(|body| Cow::Borrowed(&**body))
+            }
+            // An item may have the name.
+            "update" if self.update.is_some() || is_within(self.at.as_str(), UPDATES) => {
+                let body = self.update.or_else(|| self.state.handled_at(self.at, UPDATES));
+                body.map(|body| Cow::Borrowed(&**body))
+            }
             "index" => {
                 let index = self.index.or_else(|| self.iterations().next().map(|(_, index)| index));
                 index.map(|index| Cow::Owned(index.into()))

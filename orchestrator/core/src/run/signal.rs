@@ -1,4 +1,4 @@
-//! Signals: durable, in the order in which they came, buffered until a step takes them.
+//! Signals: durable, in the order in which they came, buffered until a step or a handler takes them.
 //!
 //! A repeat, by request id, changes nothing. A run that is parked as a whole buffers them too; a closed one refuses them,
 //! so that the shell can report them instead of losing them.
@@ -14,7 +14,7 @@ use super::event::{Event, SignalReceived};
 use super::input::{Operation, Rejected};
 use super::limits::{MAX_BUFFERED_SIGNALS, MAX_SIGNAL_NAME_BYTES};
 use super::request::{Verb, was_taken};
-use super::wait_for;
+use super::{handler, wait_for};
 
 /// One that no step has taken yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,7 @@ pub(super) fn receive(
     if name.is_empty() || name.len() > MAX_SIGNAL_NAME_BYTES || name.contains('\0') {
         return Err(Rejected::SignalName);
     }
+    handler::refused(d.plan, &name, &body)?;
     if d.state.signals.buffer.len() >= MAX_BUFFERED_SIGNALS {
         return Err(Rejected::SignalsFull);
     }

@@ -16,6 +16,7 @@ use super::effect::Direction;
 use super::event::{Continues, RunStarted, StepOutcome};
 use super::execution::{Execution, Known, OpenTask, Wait};
 use super::failure::Failure;
+use super::handler::Handling;
 use super::input::{AnswerOn, Start};
 use super::ledger::{LedgerEntry, UndoState};
 use super::mail::Mail;
@@ -25,6 +26,7 @@ use super::permit::Permit;
 use super::request::Requests;
 use super::signal::Signal;
 use super::status::Status;
+use super::update::Updates;
 use crate::ids::{
     DefinitionHash, MessageNo, Namespace, QueueName, RequestId, RunId, StepPath, TaskNo, WorkflowId, WorkflowName,
 };
@@ -58,6 +60,11 @@ pub struct State {
     pub(super) taken: Requests,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) signals: Signals,
+    /// Beside the main body.
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) handling: Handling,
+    #[serde(default, skip_serializing_if = "super::event::is_default")]
+    pub(super) updates: Updates,
     #[serde(default, skip_serializing_if = "super::event::is_default")]
     pub(super) mail: Mail,
     /// Granted to tasks of this run, by the message that asked.
@@ -654,6 +661,7 @@ impl State {
             continues: Some(Box::new(Continues {
                 run: self.birth.run_id,
                 signals: self.signals.buffer.clone(),
+                updates: self.updates_put_off(),
                 waiters: self
                     .waiters
                     .iter()

@@ -6,8 +6,9 @@
 //!
 //! | what | then |
 //! |---|---|
-//! | the root has passed | completed, once what was discarded has been undone |
-//! | the root has failed | everything has ended by then: undone |
+//! | the root has passed | completed, once what was discarded has been undone, and handlers ([`super::handler`]) have nothing left to do |
+//! | the root has failed | everything but handlers has ended by then, and these are halted: undone |
+//! | a handler has failed | the whole run is halted; undone when it has ended |
 //! | cancelled, or past its timeout | the whole run is halted; undone when it has ended |
 
 use std::sync::Arc;
@@ -18,12 +19,15 @@ use super::decider::Decider;
 use super::event::Event;
 use super::failure::Failure;
 use super::open::Exit;
-use super::{blocked, compensation, halt, parked};
+use super::{blocked, compensation, halt, handler, parked};
 use crate::ids::StepPath;
 
 /// The root has ended. An output that cannot be evaluated is a failure of the run like any other; one that is too large is none:
 /// the run waits for an operator, who may have it evaluated again.
 pub(super) fn complete(d: &mut Decider<'_>) {
+    if handler::complete_later(d) {
+        return;
+    }
     let root = StepPath::new("");
     let output = d.scope(&root).evaluate(d.plan.output.as_ref());
     match output {
@@ -48,6 +52,10 @@ pub(super) fn complete_with(d: &mut Decider<'_>, output: Arc<Value>) {
 
 pub(super) fn fail(d: &mut Decider<'_>, error: Failure) {
     d.emit(Event::RunFailed { error });
+    // Handlers may be under way; of one of them the main body is.
+    if !d.plan.handlers.is_empty() {
+        halt(d);
+    }
 }
 
 /// Halts the whole run.

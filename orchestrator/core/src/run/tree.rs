@@ -18,8 +18,8 @@ use super::event::{Event, StepOutcome};
 use super::failure::Failure;
 use super::path::{self, name_of};
 use super::{
-    activity, blocked, compensation, emission, ending, for_each, parallel, pivot, savepoint, sequence, set, stop,
-    switch, timer, try_catch, wait_for, while_loop, workflow,
+    activity, blocked, compensation, emission, ending, for_each, handler, parallel, pivot, savepoint, sequence, set,
+    stop, switch, timer, try_catch, wait_for, while_loop, workflow,
 };
 use crate::definition::plan::{NodeId, NodeKind, OnFailure, OnTimeout, Plan, Undo};
 use crate::ids::StepPath;
@@ -68,6 +68,7 @@ fn main_body(plan: &Plan, node: NodeId) -> Option<NodeId> {
         NodeKind::While(repeat) => Some(repeat.body),
         NodeKind::Try(block) => Some(block.body),
         NodeKind::Scope(scope) => Some(scope.body),
+        NodeKind::Handler(handler) => Some(handler.body),
         _ => None,
     }
 }
@@ -82,8 +83,9 @@ fn body_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
 /// The step of that name in a body or in the main body of a step, else the step's body of that name.
 pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeId> {
     let named = |id: &NodeId| *plan.node(*id).name == *name;
-    if let NodeKind::Sequence { children } = &plan.node(node).kind {
-        return children.iter().copied().find(|id| named(id));
+    if let NodeKind::Sequence { children } | NodeKind::Handlers { children } = &plan.node(node).kind {
+        let child = children.iter().copied().find(|id| named(id));
+        return child.or_else(|| handler::child_named(plan, node, name));
     }
     let in_main = || match &plan.node(main_body(plan, node)?).kind {
         NodeKind::Sequence { children } => children.iter().copied().find(named),
@@ -91,7 +93,7 @@ pub(super) fn child_named(plan: &Plan, node: NodeId, name: &str) -> Option<NodeI
     };
     in_main().or_else(|| match &plan.node(node).kind {
         // They have no other bodies.
-        NodeKind::ForEach(_) | NodeKind::While(_) => None,
+        NodeKind::ForEach(_) | NodeKind::While(_) | NodeKind::Handler(_) => None,
         kind => bodies(kind).into_iter().find(named),
     })
 }
@@ -111,6 +113,8 @@ pub(super) fn bodies(kind: &NodeKind) -> Vec<NodeId> {
                 .collect()
         }
         NodeKind::Scope(scope) => std::iter::once(scope.body).chain(scope.otherwise).collect(),
+        NodeKind::Handlers { children } => children.clone(),
+        NodeKind::Handler(handler) => vec![handler.body],
         NodeKind::WaitFor(wait) => match wait.on_timeout {
             OnTimeout::Steps(body) => vec![body],
             OnTimeout::Fail | OnTimeout::Continue => vec![],
@@ -164,6 +168,8 @@ pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath) {
         NodeKind::Fail(error) => ending::fail(d, node, path, error),
         NodeKind::Complete(output) => ending::complete(d, node, path, output.as_ref()),
         NodeKind::ContinueAsNew(input) => ending::continue_as_new(d, node, path, input.as_ref()),
+        // Their bodies are.
+        NodeKind::Handlers { .. } | NodeKind::Handler(_) => {}
     }
 }
 
@@ -187,6 +193,7 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
         NodeKind::Try(block) => try_catch::body_ended(d, parent, at, block, node, end),
         NodeKind::Scope(scope) => savepoint::body_ended(d, parent, at, scope, node, end),
         NodeKind::WaitFor(_) => wait_for::body_ended(d, parent, at, node, path, end),
+        NodeKind::Handler(_) => handler::execution_ended(d, parent, at, path, end),
         NodeKind::Switch(_) => {
             d.push(Work::Ended {
                 node: parent,
@@ -201,7 +208,8 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
         | NodeKind::Emit(_)
         | NodeKind::Fail(_)
         | NodeKind::Complete(_)
-        | NodeKind::ContinueAsNew(_) => {}
+        | NodeKind::ContinueAsNew(_)
+        | NodeKind::Handlers { .. } => {}
     }
 }
 

@@ -9,8 +9,8 @@ use crate::run::Status;
 const EVENTS: &[&str] = &[
     "activity_scheduled", "awaited", "bodies_discarded", "branch_ended", "cancel_requested", "child_ended",
     "child_stopped", "child_undo_sent", "deadline_deferred", "dispatch_held", "emitted", "error_caught",
-    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "heartbeat_taken", "iteration_ended",
-    "iteration_started", "late_result", "limits_raised", "message_answered", "message_offered", "message_sent", "message_taken",
+    "exit_requested", "finally_started", "for_each_started", "for_each_stopped", "handler_ended", "handler_started", "heartbeat_taken", "iteration_ended",
+    "iteration_started", "late_result", "limits_raised", "main_body_passed", "message_answered", "message_offered", "message_sent", "message_taken",
     "parallel_started", "parallel_stopped", "pivot_completed", "retry_scheduled", "retry_waived", "run_admitted", "run_closed", "run_completed",
     "run_continued", "run_retried", "run_failed", "run_migrated", "run_parked", "run_reopened", "run_resumed", "run_started", "run_terminated",
     "run_timed_out", "schedule", "schedule_to_close_passed", "scope_failed", "scope_undone", "signal_awaited", "signal_received", "signal_taken",
@@ -18,7 +18,7 @@ const EVENTS: &[&str] = &[
     "step_resumed", "step_skipped", "stop_deferred", "task_abandoned", "task_cancelled", "task_claimed", "task_completed",
     "task_deferred", "task_delivered", "task_failed", "task_left", "task_lost", "task_offered", "task_opened",
     "task_started", "task_timed_out", "task_unknown", "task_withdrawn", "timeout_voided", "timer_set", "trigger", "undo_needed", "undo_parked", "undo_ready", "undo_resolved",
-    "undo_resumed", "undo_scheduled", "vars_set", "withdrawal_requested", "worker_silent",
+    "undo_resumed", "undo_scheduled", "update_accepted", "update_admitted", "update_awaited", "update_put_off", "update_refused", "vars_set", "withdrawal_requested", "worker_silent",
 ];
 
 /// What happens to actors, likewise.

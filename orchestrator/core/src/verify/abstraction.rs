@@ -18,7 +18,7 @@ use super::choice::{Choices, OPAQUE, Open, OpenKind, Place, Variants};
 use super::{MAX_ITEMS, MAX_ITERATIONS};
 use crate::definition::duration;
 use crate::definition::plan::{
-    Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Node, NodeId, NodeKind, Parallel, Plan,
+    Activity, Call, Case, Catch, ChildWorkflow, Emit, Fail, ForEach, Handler, Node, NodeId, NodeKind, Parallel, Plan,
     RetryPolicy, Savepoint, Timeouts, Try, Undo, Wait, WaitFor, While,
 };
 use crate::expression::{Expression, ExpressionError, Formula, Presence, Reference, Segment, Template};
@@ -55,6 +55,9 @@ impl Model {
             priority: None,
             retry: None,
             triggers: Vec::new(),
+            handlers: original.handlers.clone(),
+            // Whoever asks changes nothing.
+            queries: Default::default(),
         };
         let mut choices = Choices::of(maker.open)?;
         choices.install(&mut plan);
@@ -178,6 +181,16 @@ impl Maker<'_> {
                 },
                 message: None,
             })),
+            NodeKind::Handlers { children } => NodeKind::Handlers {
+                children: children.clone(),
+            },
+            // What does not fit, or is refused, never reaches it.
+            NodeKind::Handler(handler) => NodeKind::Handler(Box::new(Handler {
+                schema: None,
+                body: handler.body,
+                validate: None,
+                output: reading(handler.output.as_ref())?,
+            })),
             NodeKind::Complete(output) => NodeKind::Complete(reading(output.as_ref())?),
             NodeKind::ContinueAsNew(input) => NodeKind::ContinueAsNew(reading(input.as_ref())?),
         })
@@ -276,7 +289,10 @@ impl Maker<'_> {
         let found = self.original.nodes.iter().find(|node| &*node.name == id);
         let mut at = found.and_then(|node| node.parent);
         while let Some(node) = at.map(|id| self.original.node(id)) {
-            if matches!(node.kind, NodeKind::ForEach(_) | NodeKind::While(_)) {
+            if matches!(
+                node.kind,
+                NodeKind::ForEach(_) | NodeKind::While(_) | NodeKind::Handler(_)
+            ) {
                 return true;
             }
             at = node.parent;

@@ -11,7 +11,8 @@
 //! what reads the attempt's number is taken both ways, so that what holds of one holds of any number of them.
 //!
 //! **Covered, up to a bound:** lists have 0, 1 and [`MAX_ITEMS`] items, and `while` loops fail after [`MAX_ITERATIONS`]
-//! iterations where they may have more; at most [`MAX_PARKED`] undos keep failing on one way. Iterations of a loop that stand
+//! iterations where they may have more; a handler takes up to
+//! [`MAX_HANDLED`] signals or updates, each of which comes at any moment; at most [`MAX_PARKED`] undos keep failing on one way. Iterations of a loop that stand
 //! the same are explored once, and what cannot influence each other (undos side by side, tasks that a run that stops waits
 //! for) in one order. Where there are more states than may be looked at, ways with few faults are, completely: the report
 //! says how many.
@@ -43,6 +44,8 @@ pub use search::{Limits, verify};
 pub const MAX_ITEMS: usize = 2;
 /// Most undos that keep failing on one way: one that is parked holds up nothing, or everything.
 pub const MAX_PARKED: usize = 2;
+/// Most signals, or updates, of a name that a handler takes.
+pub const MAX_HANDLED: usize = 2;
 /// Most iterations of a `while`.
 pub const MAX_ITERATIONS: u32 = 2;
 

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::MAX_PARKED;
+use super::{MAX_HANDLED, MAX_PARKED};
 use crate::definition::plan::{NodeId, NodeKind, OnExhausted, Plan};
 use crate::ids::{MessageNo, Namespace, RunId, StepPath, TaskNo};
 use crate::run::effect::Direction;
 use crate::run::input::{Horizon, Input, Operation, Rejected, TaskOutcome, WorkerError};
 use crate::run::message::{Answer, Body, ChildClosed, Recipient, Refusal, Sender};
-use crate::run::{self, Failure, OpenChild, Passing, State, Status, Transition, error_type};
+use crate::run::{self, Failure, OpenChild, Passing, SIGNALS, State, Status, Transition, UPDATES, error_type};
 use crate::time::Timestamp;
 
 /// An error type that no `try` names.
@@ -41,7 +41,7 @@ impl Move {
     pub(super) fn is_by_itself(&self) -> bool {
         match &self.kind {
             Kind::Passing(_) => true,
-            Kind::Input(input) => !matches!(**input, Input::Signal { .. } | Input::Cancel(_)),
+            Kind::Input(input) => !matches!(**input, Input::Signal { .. } | Input::Update { .. } | Input::Cancel(_)),
         }
     }
 
@@ -101,6 +101,38 @@ pub(super) fn all(plan: &Plan, state: &State, reduced: bool) -> Vec<Move> {
                 operation: Operation::default(),
             },
         ));
+    }
+    // Of those that wait for the one under way nothing is said that is not said of those that come after it.
+    if state.is_running_on() {
+        let comes = |group: &str, name: &str| {
+            let (begun, open) = state.handled(group, name);
+            (!open && (begun as usize) < MAX_HANDLED).then_some(begun)
+        };
+        let body = || Arc::new(super::choice::OPAQUE.into());
+        for (id, _) in plan.signal_handlers() {
+            let name = plan.node(id).name.clone();
+            if comes(SIGNALS, &name).is_some() {
+                let words = format!("the signal `{name}` comes");
+                let (body, operation) = (body(), Operation::default());
+                moves.push(Move::input(words, 0, Input::Signal { name, body, operation }));
+            }
+        }
+        for (id, _) in plan.update_handlers() {
+            let name = plan.node(id).name.clone();
+            if let Some(begun) = comes(UPDATES, &name) {
+                let words = format!("the update `{name}` comes");
+                let input = Input::Update {
+                    operation: Operation {
+                        request_id: Some(format!("{name}-{begun}").as_str().into()),
+                        ..Operation::default()
+                    },
+                    name,
+                    body: body(),
+                    answer: None,
+                };
+                moves.push(Move::input(words, 0, input));
+            }
+        }
     }
     children(plan, state, &mut moves);
     if !state.is_leaving() && !state.is_past_pivot() {

@@ -522,3 +522,38 @@ fn what_is_left_out_hides_no_finding() {
         assert!(!walked.is_empty());
     }
 }
+
+#[test]
+fn a_signal_that_is_handled_comes_at_any_moment() {
+    let handled = |steps: &str| {
+        explore(&plan(&format!(
+            "steps: [ {{ a: {CHARGE} }}, {{ b: {CHARGE} }} ]\nsignals: {{ go: {{ steps: [ {steps} ] }} }}"
+        )))
+    };
+    let report = handled("{ c: { activity: c, compensate: undo-c } }");
+    assert_eq!(text(&report), "");
+    let ends: Vec<_> = report.coverage.ends.keys().map(String::as_str).collect();
+    assert_eq!(ends, ["cancelled", "compensated", "completed", "failed", "parked"]);
+    let report = handled("{ c: { activity: c } }");
+    assert!(codes(&report).contains(&"KN0171"), "{}", text(&report));
+    assert!(text(&report).contains("the signal `go` comes"), "{}", text(&report));
+}
+
+#[test]
+fn a_handler_beside_a_pivot_ends_somewhere() {
+    let report = explore(&plan(
+        "steps: [ { a: { activity: a, compensate: u } }, { p: { activity: p, pivot: true, compensate: v } } ]\n\
+         signals: { go: { steps: [ { c: { activity: c, read_only: true } } ] } }",
+    ));
+    assert_eq!(codes(&report), [""; 0], "{}", text(&report));
+}
+
+#[test]
+fn an_update_that_is_done_comes_at_any_moment() {
+    let report = explore(&plan(&format!(
+        "steps: [ {{ a: {CHARGE} }} ]\n\
+         updates: {{ go: {{ validate: update.n > 1, steps: [ {{ c: {{ activity: c }} }} ], output: \"${{ steps.c.id }}\" }} }}"
+    )));
+    assert!(codes(&report).contains(&"KN0171"), "{}", text(&report));
+    assert!(text(&report).contains("the update `go` comes"), "{}", text(&report));
+}

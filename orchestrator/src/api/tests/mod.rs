@@ -20,6 +20,7 @@ use crate::store::{Append, Batch, FORMAT_LEVEL, RunRow, RunWrite, Session, Store
 
 mod operations;
 mod parked;
+mod queries;
 mod service;
 
 const ORDER: &str = r#"

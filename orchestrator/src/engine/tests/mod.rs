@@ -12,6 +12,7 @@ mod bounds;
 mod deadlines;
 mod deferral;
 mod families;
+mod handlers;
 mod head_room;
 mod lifecycle;
 mod limits;
@@ -33,6 +34,7 @@ mod starts;
 mod timeouts;
 mod timers;
 mod triggers;
+mod updates;
 mod upgrade;
 mod world;
 

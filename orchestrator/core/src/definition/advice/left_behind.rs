@@ -2,7 +2,7 @@
 //!
 //! A step is left behind when a failure undoes what was done around it: by a later step in its own list or in one around
 //! it, by a step beside it in a `parallel`, by a later iteration of its loop, or when another branch wins and this one is
-//! undone as a loser. What a `try` catches undoes nothing, and past a pivot nothing fails.
+//! undone as a loser; and by whatever runs beside it, be it in a handler. What a `try` catches undoes nothing, and past a pivot nothing fails.
 
 use crate::definition::check::Forward;
 use crate::definition::code;
@@ -11,7 +11,13 @@ use crate::definition::model::{Definition, OnTimeout, Parallel, Step, StepKind, 
 use crate::definition::plan::{Join, Losers, OnFailure};
 
 pub(super) fn warn(definition: &Definition, forward: &Forward<'_>, found: &mut Vec<Diagnostic>) {
-    Search { forward, found }.steps(&definition.steps, None, false);
+    let mut search = Search { forward, found };
+    let beside = definition.handlers().find_map(|handler| inner(&handler.steps));
+    search.steps(&definition.steps, beside.map(Breaker::Beside), false);
+    for handler in definition.handlers() {
+        let later = inner(&definition.steps).or(beside);
+        search.steps(&handler.steps, later.map(Breaker::Beside), false);
+    }
 }
 
 /// What can undo the steps before it.

@@ -8,7 +8,12 @@ use crate::definition::model::{Definition, Step, StepKind, Steps, Undo};
 
 pub(super) fn warn(definition: &Definition, forward: &Forward<'_>, found: &mut Vec<Diagnostic>) {
     let mut endless = Vec::new();
-    search(&definition.steps, false, forward, &mut endless);
+    // What handlers do may come before anything, and after it.
+    let beside = definition.handlers().any(|handler| holds(&handler.steps));
+    let any = search(&definition.steps, beside, forward, &mut endless);
+    for handler in definition.handlers() {
+        search(&handler.steps, any, forward, &mut endless);
+    }
     let Some(first) = endless.first() else { return };
     let names: Vec<&str> = endless.iter().map(|step| step.id.text.as_str()).collect();
     let message = format!(
@@ -56,9 +61,11 @@ fn is_compensable(step: &Step) -> bool {
 }
 
 fn holds_compensable(step: &Step) -> bool {
+    step.bodies().into_iter().any(|(_, body)| holds(body))
+}
+
+fn holds(steps: &Steps) -> bool {
     let mut holds = false;
-    for (_, body) in step.bodies() {
-        body.visit(&mut |step| holds |= is_compensable(step));
-    }
+    steps.visit(&mut |step| holds |= is_compensable(step));
     holds
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::activity::retry;
 use super::steps::{assignments, steps};
 use crate::definition::duration;
-use crate::definition::model::Definition;
+use crate::definition::model::{Definition, Handler};
 use crate::definition::plan::{CompensationPolicy, OnExhausted, UndoOrder};
 use crate::expression;
 use crate::limit::OnConflict;
@@ -69,7 +69,36 @@ pub(crate) fn json(definition: &Definition) -> Value {
     if let Some(output) = &definition.output {
         put("output", output.to_json());
     }
+    if !definition.signals.is_empty() {
+        put("signals", handlers(&definition.signals));
+    }
+    if !definition.updates.is_empty() {
+        put("updates", handlers(&definition.updates));
+    }
+    if !definition.queries.is_empty() {
+        put("queries", assignments(&definition.queries));
+    }
     Value::Object(root)
+}
+
+fn handlers(handlers: &[Handler]) -> Value {
+    let each = handlers.iter().map(|handler| {
+        let mut fields = Map::new();
+        if let Some(schema) = &handler.schema {
+            fields.insert("schema".to_owned(), schema.schema.clone());
+        }
+        if let Some(validate) = &handler.validate {
+            fields.insert("validate".to_owned(), json!(validate.text));
+        }
+        if !handler.steps.list.is_empty() {
+            fields.insert("steps".to_owned(), steps(&handler.steps));
+        }
+        if let Some(output) = &handler.output {
+            fields.insert("output".to_owned(), output.to_json());
+        }
+        (handler.name.text.clone(), Value::Object(fields))
+    });
+    Value::Object(each.collect())
 }
 
 fn compensation(policy: CompensationPolicy) -> Value {

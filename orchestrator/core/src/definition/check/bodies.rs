@@ -222,7 +222,10 @@ impl<'a> Walk<'a, '_> {
     ) -> bool {
         let id = &step.id.text;
         if let Some(condition) = &wait.matches {
-            self.condition(condition, facts, &at.seeing("signal"));
+            // That of the handler around is another one.
+            let mut inside = at.seeing("signal");
+            inside.items.retain(|item| item.name != "signal");
+            self.condition(condition, facts, &inside);
         }
         if wait.timeout.is_none() {
             self.endless(step, facts);

@@ -25,7 +25,7 @@ impl Forward<'_> {
 }
 
 pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<Diagnostic>) -> Forward<'a> {
-    let index = Index::of(&definition.steps);
+    let index = Index::of(definition);
     let mut facts = Facts::none(index.len());
     let mut walk = Walk {
         definition,
@@ -46,6 +46,7 @@ pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<
         walk.template(key, &facts, &At::with_roots(&["input", "run"]));
     }
     let at = At::with_roots(STEP_ROOTS);
+    walk.may_be_set_beside(&mut facts);
     let falls = walk.sequence(&definition.steps, &mut facts, &at);
     if let Some(output) = &definition.output {
         walk.template(output, &facts, &at);
@@ -55,6 +56,8 @@ pub(crate) fn check<'a>(definition: &'a Definition, text: &str, found: &mut Vec<
                 .push(Diagnostic::error(code::UNREACHABLE, output.span.clone(), message));
         }
     }
+    walk.handlers();
+    walk.queries();
     walk.timeout_around_pivot();
     Forward {
         forward_only: walk.forward_only,

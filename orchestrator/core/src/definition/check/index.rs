@@ -1,12 +1,15 @@
 //! Every step of a definition with its number, in the order of the text, and where it stands in the tree.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use crate::definition::model::{Step, StepKind, Steps};
+use crate::definition::model::{Definition, Handler, Step, StepKind, Steps};
 
 pub(super) struct Index<'a> {
     entries: Vec<Entry<'a>>,
     by_id: BTreeMap<&'a str, usize>,
+    /// Each handler with the numbers of the steps in it; those of the main body come first.
+    handlers: Vec<(&'a Handler, Range<usize>)>,
 }
 
 struct Entry<'a> {
@@ -39,13 +42,26 @@ pub(super) enum Standing {
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn of(steps: &'a Steps) -> Self {
+    pub(super) fn of(definition: &'a Definition) -> Self {
         let mut index = Self {
             entries: Vec::new(),
             by_id: BTreeMap::new(),
+            handlers: Vec::new(),
         };
-        index.add(steps, None);
+        index.add(&definition.steps, None);
+        for handler in definition.handlers() {
+            let first = index.len();
+            index.add(&handler.steps, None);
+            index.handlers.push((handler, first..index.len()));
+        }
         index
+    }
+
+    /// The handler that a step is in.
+    pub(super) fn handler_around(&self, number: usize) -> Option<&'a Handler> {
+        let mut handlers = self.handlers.iter();
+        let (handler, _) = handlers.find(|(_, steps)| steps.contains(&number))?;
+        Some(handler)
     }
 
     fn add(&mut self, steps: &'a Steps, parent: Option<(usize, usize)>) {

@@ -12,9 +12,11 @@ mod bodies;
 mod document;
 mod expressions;
 mod facts;
+mod handlers;
 mod index;
 mod output;
 mod pivot;
+mod query;
 mod reference;
 mod schema_reference;
 mod steps;
@@ -22,3 +24,4 @@ mod variable;
 mod walk;
 
 pub(super) use document::{Forward, check};
+pub(super) use query::of_asked;

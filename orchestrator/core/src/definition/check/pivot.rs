@@ -67,11 +67,12 @@ impl<'a> Walk<'a, '_> {
 
     /// Every iteration but the first comes after the pivot of the one before.
     pub(super) fn pivot_in_loop(&mut self, steps: &'a Steps) {
+        self.pivot_in(steps, "a loop, and may be passed more than once");
+    }
+
+    pub(super) fn pivot_in(&mut self, steps: &'a Steps, what: &str) {
         if let Some(pivot) = first(steps, |activity| activity.pivot) {
-            let message = format!(
-                "the pivot `{}` stands in a loop, and may be passed more than once",
-                pivot.id.text
-            );
+            let message = format!("the pivot `{}` stands in {what}", pivot.id.text);
             self.pivot_finding(code::SECOND_PIVOT, pivot, message);
         }
     }

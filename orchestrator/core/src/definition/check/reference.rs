@@ -83,7 +83,8 @@ impl<'a> Walk<'a, '_> {
         } else if root == "error" {
             finding = finding.help("`error` is there in a `catch`, in `otherwise` and in the input of an undo");
         } else if root == "signal" {
-            finding = finding.help("`signal` is there in `match`; afterwards the step's output is the signal's body");
+            finding = finding
+                .help("`signal` is there in handlers and in `match`; the output of a `wait_for` is the signal's body");
         } else if matches!(root, "item" | "index") {
             finding = finding
                 .help("an item is there inside a `for_each`, by the name `as` gives; `index` inside a `while` as well");
@@ -192,6 +193,17 @@ impl<'a> Walk<'a, '_> {
     /// A step that has not run on any way to here.
     fn unseen(&mut self, number: usize, place: Place, at: &At<'a>) {
         let id = self.index.id(number);
+        if let Some(handler) = self.in_other_handler(number, at) {
+            let message = format!(
+                "the step `{id}` runs once for every {} `{}`; outside there is only what its handler sets",
+                handler.of.root(),
+                handler.name.text
+            );
+            let finding = Diagnostic::error(code::IN_LOOP, place, message);
+            self.found
+                .push(finding.help("let the handler `set` a variable, and read `vars`"));
+            return;
+        }
         let standing = match at.step {
             Some(reader) => self.index.standing(number, reader),
             None => self.index.ended(number),

@@ -1,26 +1,29 @@
 //! The document around the steps.
 
+use std::sync::Arc;
+
 use super::expressions::template;
+use super::handler::compiled;
 use super::steps::Compiler;
-use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::model;
 use crate::definition::plan::{Plan, RunConcurrency};
-use crate::definition::schema;
 use crate::ids::{DefinitionHash, WorkflowName};
 
 /// Fails only on a model that was not checked.
 pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Result<Plan, Diagnostic> {
     let mut compiler = Compiler::default();
     let root = compiler.sequence(None, "", &definition.steps)?;
-    let input_schema = definition.input_schema.as_ref().map(|input| {
-        schema::compile(&input.schema).map_err(|problem| Diagnostic::error(code::SCHEMA, input.place.clone(), problem))
-    });
+    let handlers = compiler.handlers(root, definition)?;
+    let input_schema = definition.input_schema.as_ref().map(compiled);
     let search_attributes = definition
         .search_attributes
         .iter()
         .map(|(name, value)| Ok((name.text.clone(), template(value)?)))
         .collect::<Result<_, Diagnostic>>()?;
+    let queries = definition.queries.iter();
+    let queries = queries.map(|(name, value)| Ok((Arc::from(name.text.as_str()), template(value)?)));
+    let queries = queries.collect::<Result<_, Diagnostic>>()?;
     let concurrency = definition.concurrency.as_ref().map(|it| {
         Ok(Box::new(RunConcurrency {
             limit: it.limit,
@@ -45,5 +48,7 @@ pub(crate) fn plan(definition: &model::Definition, hash: DefinitionHash) -> Resu
         concurrency: concurrency.transpose()?,
         priority: definition.priority,
         triggers: definition.triggers.clone(),
+        handlers,
+        queries,
     })
 }

@@ -5,6 +5,7 @@
 mod activity;
 mod document;
 mod expressions;
+mod handler;
 mod steps;
 
 pub(super) use document::plan;

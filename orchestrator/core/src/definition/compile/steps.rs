@@ -29,7 +29,7 @@ impl Compiler {
     }
 
     /// A node whose kind is not known before its bodies are.
-    fn reserve(&mut self, parent: Option<NodeId>, name: &str) -> NodeId {
+    pub(super) fn reserve(&mut self, parent: Option<NodeId>, name: &str) -> NodeId {
         let id = NodeId(self.nodes.len());
         self.nodes.push(Node {
             parent,

@@ -25,7 +25,7 @@ pub enum Change {
     Document {
         field: Field,
     },
-    /// The schedule, the concurrency or a trigger (`triggers.<name>`) is new, with all that is said of it.
+    /// The schedule, the concurrency, a trigger (`triggers.<name>`) or the handler of a signal or an update (`signals.<name>`) is new, with all that is said of it.
     PartAdded {
         part: String,
         what: String,

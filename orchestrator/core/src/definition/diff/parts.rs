@@ -2,21 +2,27 @@
 //! that failed begins anew. Each is
 //! there or not, as a step is, and is told like one.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::model::Field;
 use super::{differences, steps};
 
 /// Keys of a definition that are told as parts.
-pub(super) const KEYS: [&str; 4] = ["schedule", "concurrency", "retry", "triggers"];
+pub(super) const KEYS: [&str; 6] = ["schedule", "concurrency", "retry", "triggers", "signals", "updates"];
 
 /// In front of the name of a trigger.
 pub(super) const TRIGGER: &str = "triggers.";
+/// In front of the name of a signal that has a handler.
+pub(super) const SIGNAL: &str = "signals.";
+/// The same of an update.
+pub(super) const UPDATE: &str = "updates.";
 
 pub(super) struct Part<'a> {
-    /// `schedule`, `concurrency`, `retry`, or `triggers.` and a name.
+    /// `schedule`, `concurrency`, `retry`, or `triggers.`, `signals.` or `updates.` and a name.
     pub(super) name: String,
-    said: &'a Value,
+    said: Cow<'a, Value>,
 }
 
 pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
@@ -25,16 +31,24 @@ pub(super) fn parts(definition: &Value) -> Vec<Part<'_>> {
     let triggers = of.map(|(name, said)| (format!("{TRIGGER}{name}"), said));
     let once = ["schedule", "concurrency", "retry"].into_iter().filter_map(one);
     let all = once.chain(triggers);
-    all.map(|(name, said)| Part { name, said }).collect()
+    let all = all.map(|(name, said)| (name, Cow::Borrowed(said)));
+    // Their steps are told like all others.
+    let handlers = [("signals", SIGNAL), ("updates", UPDATE)]
+        .into_iter()
+        .flat_map(|(key, prefix)| {
+            let of = definition[key].as_object().into_iter().flatten();
+            of.map(move |(name, said)| (format!("{prefix}{name}"), Cow::Owned(steps::around_steps(said))))
+        });
+    all.chain(handlers).map(|(name, said)| Part { name, said }).collect()
 }
 
 impl Part<'_> {
     pub(super) fn differences(&self, after: &Self) -> Vec<Field> {
-        differences(&steps::fields(self.said), &steps::fields(after.said))
+        differences(&steps::fields(&self.said), &steps::fields(&after.said))
     }
 
     pub(super) fn said(&self) -> Value {
-        self.said.clone()
+        self.said.clone().into_owned()
     }
 
     /// In a few words; what is left out has its usual value, or is looked up.
@@ -42,6 +56,7 @@ impl Part<'_> {
         match self.name.as_str() {
             "schedule" => self.schedule(),
             "concurrency" => self.concurrency(),
+            name if name.starts_with(SIGNAL) || name.starts_with(UPDATE) => "each is taken as it comes".to_owned(),
             "retry" => self.retry(),
             _ => self.trigger(),
         }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::lines::{self, Sign};
+use crate::run::{SIGNALS, UPDATES};
 
 pub(super) struct Placed<'a> {
     pub(super) id: &'a str,
@@ -18,6 +19,11 @@ pub(super) struct Placed<'a> {
 pub(super) fn placed(definition: &Value) -> Vec<Placed<'_>> {
     let mut all = Vec::new();
     list(&definition["steps"], "", &mut all);
+    for (key, group) in [("signals", SIGNALS), ("updates", UPDATES)] {
+        for (name, handler) in definition[key].as_object().into_iter().flatten() {
+            list(&handler["steps"], &joined(group, name), &mut all);
+        }
+    }
     all
 }
 
@@ -140,7 +146,7 @@ pub(super) fn fields_of(definition: &Value, told: impl Fn(&str) -> bool) -> Vec<
 
 /// Mappings are taken apart, but for schemas, which say little in pieces.
 fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, Value)>) {
-    let whole = name.ends_with("_schema");
+    let whole = name.ends_with("_schema") || name == "schema";
     match value {
         Value::Object(entries) if !whole && !entries.is_empty() => {
             for (key, value) in entries {
@@ -164,6 +170,15 @@ fn has_steps(name: &str) -> bool {
             name,
             "for_each" | "while" | "try" | "try.finally" | "scope" | "scope.otherwise" | "on_timeout"
         )
+}
+
+/// What a handler says beside its steps.
+pub(super) fn around_steps(handler: &Value) -> Value {
+    let mut said = handler.clone();
+    if let Some(fields) = said.as_object_mut() {
+        fields.shift_remove("steps");
+    }
+    said
 }
 
 /// Of a case, or a catch: its condition alone.

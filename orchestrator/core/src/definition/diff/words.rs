@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::model::{Change, Field};
-use super::parts::TRIGGER;
+use super::parts::{SIGNAL, TRIGGER, UPDATE};
 
 /// Longest value that is told.
 const MAX_VALUE: usize = 80;
@@ -52,9 +52,11 @@ impl fmt::Display for Field {
 }
 
 fn called(part: &str) -> String {
-    match part.strip_prefix(TRIGGER) {
-        Some(name) => format!("trigger {name}"),
-        None => part.to_owned(),
+    let handled = part.strip_prefix(SIGNAL).or(part.strip_prefix(UPDATE));
+    match (part.strip_prefix(TRIGGER), handled) {
+        (Some(name), _) => format!("trigger {name}"),
+        (None, Some(name)) => format!("the handler of {name}"),
+        (None, None) => part.to_owned(),
     }
 }
 

@@ -7,15 +7,21 @@ use crate::definition::plan::{
     Activity, Catch, ChildWorkflow, Join, Losers, Node, NodeId, NodeKind, OnFailure, OnTimeout, Parallel, Plan, Undo,
     Wait, WaitFor,
 };
+use crate::run::{SIGNALS, UPDATES};
 
 impl Graph {
     pub fn of(plan: &Plan) -> Self {
-        let steps = Builder { plan }.sequence(plan.root, "");
+        let builder = Builder { plan };
+        let steps = builder.sequence(plan.root, "");
+        let signals = plan.signal_handlers().map(|(id, _)| builder.step(id, SIGNALS));
+        let updates = plan.update_handlers().map(|(id, _)| builder.step(id, UPDATES));
+        let handlers: Vec<Step> = signals.chain(updates).collect();
         Self {
             workflow: plan.workflow.to_string(),
             version: plan.version,
-            edges: edges::of(&steps),
+            edges: edges::of(&steps, &handlers),
             steps,
+            handlers,
         }
     }
 }
@@ -53,7 +59,19 @@ impl Builder<'_> {
     fn describe(&self, node: &Node, step: &mut Step) {
         match &node.kind {
             // Never a step of its own.
-            NodeKind::Sequence { .. } => {}
+            NodeKind::Sequence { .. } | NodeKind::Handlers { .. } => {}
+            NodeKind::Handler(handler) => {
+                let is_update = node.parent.is_some_and(|group| *self.plan.node(group).name == *UPDATES);
+                step.label = format!("for each {} {}", if is_update { "update" } else { "signal" }, node.name);
+                step.notes.extend(
+                    handler
+                        .validate
+                        .iter()
+                        .map(|validate| format!("if {}", validate.source())),
+                );
+                step.notes.push("one by one, beside the steps".to_owned());
+                self.lane(step, Role::Body, "", handler.body);
+            }
             NodeKind::Activity(activity) => describe_activity(activity, step),
             NodeKind::Set(entries) => {
                 let names: Vec<&str> = entries.iter().map(|(name, _)| &**name).collect();
@@ -149,7 +167,8 @@ fn kind(node: &Node) -> StepKind {
         NodeKind::Switch(_) => StepKind::Switch,
         NodeKind::While(_) => StepKind::While,
         NodeKind::Try(_) => StepKind::Try,
-        NodeKind::Sequence { .. } | NodeKind::Scope(_) => StepKind::Scope,
+        NodeKind::Sequence { .. } | NodeKind::Handlers { .. } | NodeKind::Scope(_) => StepKind::Scope,
+        NodeKind::Handler(_) => StepKind::Handler,
         NodeKind::Wait(_) => StepKind::Wait,
         NodeKind::WaitFor(_) => StepKind::WaitFor,
         NodeKind::Workflow(_) => StepKind::Workflow,

@@ -10,12 +10,18 @@ struct Exit {
     label: String,
 }
 
-pub(super) fn of(steps: &[Step]) -> Vec<Edge> {
+pub(super) fn of(steps: &[Step], handlers: &[Step]) -> Vec<Edge> {
     let mut edges = Vec::new();
     let exits = forward(steps, vec![next("start")], &mut edges);
     enter(exits, "end", &mut edges);
     steps_to_undos(steps, &mut edges);
     undo_order(steps, &mut edges);
+    for handler in handlers {
+        through(handler, &mut edges);
+        let lanes = || handler.lanes.iter().map(|lane| lane.steps.as_slice());
+        lanes().for_each(|steps| steps_to_undos(steps, &mut edges));
+        lanes().for_each(|steps| drop(undo_order(steps, &mut edges)));
+    }
     edges
 }
 
@@ -68,7 +74,7 @@ fn through(step: &Step, edges: &mut Vec<Edge>) -> Vec<Exit> {
             enter(vec![next(path)], "end", edges);
             Vec::new()
         }
-        StepKind::ForEach | StepKind::While => {
+        StepKind::ForEach | StepKind::While | StepKind::Handler => {
             for body in &step.lanes {
                 let mut ends = lane(body, EdgeKind::Next, edges);
                 ends.retain(|end| end.from != path);

@@ -22,6 +22,7 @@ pub fn mermaid(graph: &Graph) -> String {
         &format!("start([\"{} v{}\"])", escape(&graph.workflow), graph.version),
     );
     renderer.steps(&graph.steps, 1);
+    renderer.steps(&graph.handlers, 1);
     if graph.edges.iter().any(|edge| edge.to == "end") {
         renderer.line(1, "done([\"completed\"])");
     }
@@ -97,7 +98,7 @@ impl Renderer {
         let (open, close) = match step.kind {
             StepKind::Switch => ("{", "}"),
             StepKind::ForEach | StepKind::While | StepKind::Parallel | StepKind::Try | StepKind::Scope => ("{{", "}}"),
-            StepKind::Wait | StepKind::WaitFor => ("([", "])"),
+            StepKind::Wait | StepKind::WaitFor | StepKind::Handler => ("([", "])"),
             StepKind::Workflow => ("[[", "]]"),
             StepKind::Emit => ("[/", "/]"),
             StepKind::Fail | StepKind::Complete | StepKind::ContinueAsNew => ("([", "])"),
@@ -114,7 +115,7 @@ impl Renderer {
         let mut undos = Vec::new();
         let mut failures = Vec::new();
         let mut pivots = Vec::new();
-        visit(&graph.steps, &mut |step| {
+        let mut each = |step: &Step| {
             undos.extend(self.names.get(&undo_name(&step.path)).cloned());
             let name = self.names.get(&step.path).cloned();
             if step.kind == StepKind::Fail {
@@ -122,7 +123,9 @@ impl Renderer {
             } else if step.pivot {
                 pivots.extend(name);
             }
-        });
+        };
+        visit(&graph.steps, &mut each);
+        visit(&graph.handlers, &mut each);
         for (class, style, names) in [
             ("undo", "stroke:#d97706,stroke-dasharray:4 3", undos),
             ("failure", "stroke:#dc2626", failures),

@@ -8,6 +8,9 @@ pub struct Graph {
     pub workflow: String,
     pub version: u32,
     pub steps: Vec<Step>,
+    /// Beside the steps: what is done for each signal or update of a name, in one lane.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<Step>,
     pub edges: Vec<Edge>,
 }
 
@@ -50,6 +53,8 @@ pub enum StepKind {
     Wait,
     WaitFor,
     Workflow,
+    /// Of a signal or an update.
+    Handler,
     Emit,
     Fail,
     Complete,

@@ -1,6 +1,6 @@
 //! The document around the steps.
 
-use super::{CallFields, Limited, Steps};
+use super::{CallFields, Handler, Limited, Steps};
 use crate::definition::plan::{Cancellation, CompensationPolicy, RetryPolicy};
 use crate::definition::tree::{Node, Place};
 use crate::limit::OnConflict;
@@ -28,6 +28,17 @@ pub(crate) struct Definition {
     pub(crate) concurrency: Option<RunConcurrency>,
     pub(crate) priority: Option<u8>,
     pub(crate) triggers: Vec<trigger::Spec>,
+    /// By name, in the order written.
+    pub(crate) queries: Vec<(Text, Node)>,
+    /// Of signals, in the order written.
+    pub(crate) signals: Vec<Handler>,
+    pub(crate) updates: Vec<Handler>,
+}
+
+impl Definition {
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &Handler> {
+        self.signals.iter().chain(&self.updates)
+    }
 }
 
 /// How many runs are open at a time.

@@ -9,7 +9,7 @@ use crate::definition::code;
 use crate::definition::diagnostic::Diagnostic;
 use crate::definition::fields::Fields;
 use crate::definition::keys::{COMPENSATION, DEFAULT_UNDO, DEFAULTS, DOCUMENT};
-use crate::definition::model::{Defaults, Definition, JsonSchema, Text};
+use crate::definition::model::{Defaults, Definition, Handled, JsonSchema, Text};
 use crate::definition::names::{assignments, name};
 use crate::definition::plan::{CompensationPolicy, UndoOrder};
 use crate::definition::tree::Node;
@@ -36,6 +36,10 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         .get("triggers")
         .map(|node| super::trigger::of_definition(node, named, fields.get("id"), found))
         .unwrap_or_default();
+    let mut reader = Reader::new(files, found);
+    let steps = fields.get("steps").map(|node| reader.steps(node));
+    let signals = fields.get("signals").map(|node| reader.handlers(Handled::Signal, node));
+    let updates = fields.get("updates").map(|node| reader.handlers(Handled::Update, node));
     Some(Definition {
         workflow: workflow.unwrap_or(Text {
             text: String::new(),
@@ -52,10 +56,7 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
             .get("compensation")
             .map(|node| compensation(node, found))
             .unwrap_or_default(),
-        steps: fields
-            .get("steps")
-            .map(|node| Reader::new(files, found).steps(node))
-            .unwrap_or_default(),
+        steps: steps.unwrap_or_default(),
         output: fields.get("output").cloned(),
         search_attributes: fields
             .get("search_attributes")
@@ -67,6 +68,12 @@ pub(crate) fn definition(root: &Node, files: Files<'_>, found: &mut Found) -> Op
         concurrency: limiting::of_runs(&fields, found),
         priority: limiting::priority(&fields, found),
         triggers,
+        queries: fields
+            .get("queries")
+            .map(|node| super::query::queries(node, found))
+            .unwrap_or_default(),
+        signals: signals.unwrap_or_default(),
+        updates: updates.unwrap_or_default(),
     })
 }
 

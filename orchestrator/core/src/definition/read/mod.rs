@@ -9,7 +9,9 @@ mod child;
 mod document;
 mod ending;
 mod guard;
+mod handler;
 mod limiting;
+mod query;
 mod repeat;
 mod retry;
 mod schedule;
@@ -20,6 +22,7 @@ mod value;
 mod waiting;
 
 pub(super) use document::definition;
+pub(super) use query::asked;
 pub(super) use schedule::document as schedule;
 #[cfg(test)]
 pub(super) use steps::{MAX_NESTING, MAX_STEPS};

@@ -59,9 +59,8 @@ impl Reader<'_> {
         let Some(kind) = kinds.next() else {
             // A kind of step that is misspelt has its own finding.
             let explained = keys_of(body).any(|key| {
-                STEP.later.contains(&key)
-                    || !STEP.known.contains(&key)
-                        && nearest(key, STEP.known.iter().copied()).is_some_and(|k| KINDS.contains(&k))
+                !STEP.known.contains(&key)
+                    && nearest(key, STEP.known.iter().copied()).is_some_and(|k| KINDS.contains(&k))
             });
             let is_activity = |key: &str| nearest(key, STEP.known.iter().copied()) == Some("activity");
             if keys_of(body).any(is_activity) {

@@ -32,6 +32,10 @@ impl Reader<'_> {
             let known = reader.names.vars.clone();
             reader.check_name(name, place, "variable", &known);
         });
+        let queries = self.values(fields.get("queries"), "`queries`", |reader, name, place| {
+            let known = reader.names.queries.clone();
+            reader.check_name(name, place, "query", &known);
+        });
         let inputs = self.values(fields.get("inputs"), "`inputs`", |reader, name, place| {
             reader.check_task(name, place);
         });
@@ -54,6 +58,7 @@ impl Reader<'_> {
             inputs,
             ledger: self.ledger(fields.get("ledger")),
             vars,
+            queries,
             emitted: self.emitted(fields.get("emitted")),
             took: self.took(fields.get("took")),
         }

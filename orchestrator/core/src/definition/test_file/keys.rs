@@ -33,6 +33,7 @@ pub(super) const EVENT: Keys = Keys::new(
     &[
         "at",
         "signal",
+        "update",
         "body",
         "cancel",
         "terminate",
@@ -44,7 +45,7 @@ pub(super) const EVENT: Keys = Keys::new(
 );
 
 /// Of which an event has exactly one.
-pub(super) const EVENT_KINDS: &[&str] = &["signal", "cancel", "terminate", "retry", "skip", "mark_done"];
+pub(super) const EVENT_KINDS: &[&str] = &["signal", "update", "cancel", "terminate", "retry", "skip", "mark_done"];
 
 pub(super) const EXPECT: Keys = Keys::new(
     "`expect`",
@@ -63,6 +64,7 @@ pub(super) const EXPECT: Keys = Keys::new(
         "inputs",
         "ledger",
         "vars",
+        "queries",
         "emitted",
         "took",
     ],

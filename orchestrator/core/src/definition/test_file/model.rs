@@ -93,6 +93,7 @@ pub struct External {
 #[derive(Debug)]
 pub enum ExternalKind {
     Signal { name: String, body: Arc<Value> },
+    Update { name: String, body: Arc<Value> },
     Cancel { reason: Option<String> },
     Terminate { reason: Option<String> },
     Retry { step: String, input: Option<Arc<Value>> },
@@ -130,6 +131,8 @@ pub struct Expectation {
     /// Of each entry, what became of it.
     pub ledger: Option<Expected<Vec<(String, String)>>>,
     pub vars: Vec<(String, Expected<Value>)>,
+    /// What queries are answered in the end.
+    pub queries: Vec<(String, Expected<Value>)>,
     pub emitted: Option<Expected<Vec<ExpectedEvent>>>,
     pub took: Option<Expected<Took>>,
 }

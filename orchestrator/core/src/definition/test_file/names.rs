@@ -1,6 +1,7 @@
 //! What of a definition a test may name.
 
 use crate::definition::plan::{NodeId, NodeKind, Plan, Undo};
+use crate::run::UPDATES;
 
 /// Everything that has a name.
 pub(super) struct Names {
@@ -13,7 +14,9 @@ pub(super) struct Names {
     pub(super) tasks: Vec<String>,
     pub(super) children: Vec<String>,
     pub(super) signals: Vec<String>,
+    pub(super) updates: Vec<String>,
     pub(super) vars: Vec<String>,
+    pub(super) queries: Vec<String>,
 }
 
 impl Names {
@@ -25,12 +28,21 @@ impl Names {
             tasks: Vec::new(),
             children: Vec::new(),
             signals: Vec::new(),
+            updates: Vec::new(),
             vars: Vec::new(),
+            queries: plan.queries.keys().map(ToString::to_string).collect(),
         };
         for (index, node) in plan.nodes.iter().enumerate() {
             let path = path(plan, NodeId(index));
             match &node.kind {
-                NodeKind::Sequence { .. } => continue,
+                NodeKind::Sequence { .. } | NodeKind::Handlers { .. } => continue,
+                NodeKind::Handler(_) => {
+                    match path.starts_with(UPDATES) {
+                        true => names.updates.push(node.name.to_string()),
+                        false => names.signals.push(node.name.to_string()),
+                    }
+                    continue;
+                }
                 NodeKind::Activity(activity) => {
                     names.activities.push(path.clone());
                     names.tasks.push(activity.call.activity.to_string());

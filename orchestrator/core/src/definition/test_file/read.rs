@@ -146,6 +146,14 @@ impl Reader<'_> {
                 name,
                 body: Arc::new(fields.get("body").map(Node::to_json).unwrap_or_default()),
             }
+        } else if let Some(update) = fields.get("update") {
+            let name = fields.text("update", self.found)?.to_owned();
+            let known = self.names.updates.clone();
+            self.check_name(&name, &update.span, "update", &known);
+            ExternalKind::Update {
+                name,
+                body: Arc::new(fields.get("body").map(Node::to_json).unwrap_or_default()),
+            }
         } else if fields.get("cancel").is_some() {
             ExternalKind::Cancel {
                 reason: reason("cancel"),

@@ -182,16 +182,3 @@ fn an_undo_says_what_it_means_for_the_others() {
     ));
     assert_eq!(found.len(), 1, "{found:?}");
 }
-
-#[test]
-fn of_the_language_three_keys_are_not_supported_yet() {
-    for key in ["signals", "updates", "queries"] {
-        let found = findings(&format!("workflow: w\nversion: 1\n{key}: {{}}\n{STEPS}"));
-        assert_eq!(
-            found,
-            [format!("KN0105 `{key}` is not supported by this version | {key}")]
-        );
-    }
-    let later = include_str!("../keys.rs").matches(".later(").count();
-    assert_eq!(later, 1, "in one mapping, the definition itself");
-}

@@ -98,6 +98,8 @@ pub fn plan() -> Plan {
         priority: None,
         retry: None,
         triggers: Vec::new(),
+        queries: Default::default(),
+        handlers: Vec::new(),
     }
 }
 

@@ -13,6 +13,10 @@ pub struct Draft {
     pub name: &'static str,
     pub version: u32,
     pub steps: Vec<Step>,
+    /// Of the signal `stop`, for which no step waits.
+    pub handler: Option<Body>,
+    /// Of the update `change`.
+    pub update: Option<Body>,
     pub timeout_secs: Option<u32>,
     pub sequential: bool,
     pub halts: bool,

@@ -9,6 +9,17 @@ impl Draft {
             .into_iter()
             .map(|steps| Self { steps, ..self.clone() })
             .collect();
+        if let Some(handler) = &self.handler {
+            let smaller = smaller_bodies(handler).into_iter().map(Some).chain([None]);
+            drafts.extend(smaller.map(|handler| Self {
+                handler,
+                ..self.clone()
+            }));
+        }
+        if let Some(update) = &self.update {
+            let smaller = smaller_bodies(update).into_iter().map(Some).chain([None]);
+            drafts.extend(smaller.map(|update| Self { update, ..self.clone() }));
+        }
         let plain = Self {
             timeout_secs: None,
             sequential: false,

@@ -27,6 +27,17 @@ impl Draft {
             },
             "steps": body(&self.steps)["steps"],
         });
+        if let Some(handler) = &self.handler {
+            document["signals"] = json!({ "stop": { "schema": { "minimum": 0 }, "steps": body(handler)["steps"] } });
+        }
+        if let Some(update) = &self.update {
+            document["updates"] = json!({ "change": {
+                "schema": { "minimum": 0 },
+                "validate": "update < 2 or vars.v is defined",
+                "steps": body(update)["steps"],
+                "output": "${ [update, vars.v | default(none)] }",
+            } });
+        }
         if let Some(timeout) = self.timeout_secs {
             document["timeout"] = json!(format!("{timeout}s"));
         }

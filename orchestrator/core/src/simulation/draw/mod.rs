@@ -83,10 +83,20 @@ fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
         words,
     };
     let steps = pen.body(0, 1);
+    let handler = pen.words.one_in(3).then(|| {
+        pen.budget = pen.budget.max(4);
+        pen.body(DEEPEST - 2, 3)
+    });
+    let update = pen.words.one_in(4).then(|| {
+        pen.budget = pen.budget.max(4);
+        pen.body(DEEPEST - 2, 3)
+    });
     Draft {
         name: NAMES[index],
         version: 1,
         steps,
+        handler,
+        update,
         timeout_secs: words.one_in(4).then(|| 1 + words.below(300)),
         sequential: words.one_in(4),
         halts: words.one_in(4),

@@ -164,6 +164,7 @@ impl<'p> World<'p> {
             | Effect::Dispatch(_)
             | Effect::CancelTask { .. }
             | Effect::Answer { .. }
+            | Effect::AnswerUpdate { .. }
             | Effect::Emit { .. } => {}
         }
     }
@@ -238,7 +239,9 @@ impl<'p> World<'p> {
                     self.apply(index, full_wake(self.now));
                 }
             }
-            52 | 53 => self.signal(index, which, how),
+            52 => self.signal(index, which, how),
+            53 if how.is_multiple_of(2) => self.signal(index, which, how),
+            53 => self.update(index, which, how),
             54..=58 if self.temper.operators => self.operator(index, what, which, how),
             59 => self.stranger(index, which, how),
             60 => {

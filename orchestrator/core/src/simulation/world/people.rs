@@ -7,11 +7,11 @@ use serde_json::json;
 use super::World;
 use super::inputs::resume;
 use crate::ids::{MessageNo, RunId, StepPath};
-use crate::run::Status;
 use crate::run::input::{AnswerOn, AnswerRequest, Input, Operation, ParkedAction};
 use crate::run::limits::RunLimits;
 use crate::run::message::{Body, ChildClosed, Sender};
 use crate::run::migrate::Target;
+use crate::run::{Status, UpdateAnswer, UpdateStage};
 
 impl World<'_> {
     pub(super) fn signal(&mut self, index: usize, which: u32, how: u32) {
@@ -27,6 +27,27 @@ impl World<'_> {
             },
             body: Arc::new(json!(i64::from(which % 4) - 1)),
             operation,
+        };
+        self.apply(index, input);
+    }
+
+    pub(super) fn update(&mut self, index: usize, which: u32, how: u32) {
+        let on = match how % 3 {
+            0 => None,
+            1 => Some(UpdateStage::Accepted),
+            _ => Some(UpdateStage::Completed),
+        };
+        let input = Input::Update {
+            name: "change".into(),
+            body: Arc::new(json!(i64::from(which % 4) - 1)),
+            operation: Operation {
+                request_id: Some(format!("update-{}", which % 6).as_str().into()),
+                ..Operation::default()
+            },
+            answer: on.map(|on| UpdateAnswer {
+                to: format!("inbox-{}", how % 5).as_str().into(),
+                on,
+            }),
         };
         self.apply(index, input);
     }
@@ -148,7 +169,9 @@ impl World<'_> {
         };
         self.apply(index, input.clone());
         let named = match &input {
-            Input::TaskEnded { .. } | Input::Message { .. } | Input::MessageAnswered { .. } => true,
+            Input::TaskEnded { .. } | Input::Message { .. } | Input::MessageAnswered { .. } | Input::Update { .. } => {
+                true
+            }
             Input::Signal { operation, .. }
             | Input::Parked { operation, .. }
             | Input::RaiseLimits { operation, .. }

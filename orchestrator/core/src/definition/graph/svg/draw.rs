@@ -22,13 +22,23 @@ pub fn svg(graph: &Graph) -> String {
     let completes = !graph.steps.last().is_some_and(Step::ends);
     let caps = if completes { 2 } else { 1 };
     let height = 2 * MARGIN + column.height + caps * (CAP_HEIGHT + GAP);
-    let (w, h) = (2 * MARGIN + left + right, height);
+    // Handlers stand beside it all, each by itself.
+    let handlers = graph.handlers.iter();
+    let beside: Vec<_> = handlers.map(|it| Column::of(std::slice::from_ref(it))).collect();
+    let more: i32 = beside.iter().map(|column| MARGIN + column.width).sum();
+    let tallest = beside.iter().map(|column| 2 * MARGIN + column.height).max();
+    let (w, h) = (2 * MARGIN + left + right + more, height.max(tallest.unwrap_or(0)));
     let axis = MARGIN + left;
     let mut canvas = Canvas::default();
     let top = MARGIN + CAP_HEIGHT + GAP;
     cap(&mut canvas, (axis, MARGIN), start, &name);
     canvas.arrow(EDGE, (axis, MARGIN + CAP_HEIGHT), (axis, top));
     draw_column(&mut canvas, &column, (axis, top));
+    let mut x = axis + right + MARGIN;
+    for column in &beside {
+        draw_column(&mut canvas, column, (x + column.axis, MARGIN));
+        x += column.width + MARGIN;
+    }
     if completes {
         let bottom = top + column.height;
         canvas.arrow(EDGE, (axis, bottom), (axis, bottom + GAP));
@@ -210,7 +220,7 @@ fn draw_lane(canvas: &mut Canvas, lane: &MeasuredLane<'_>, (x, top): (i32, i32))
 fn colour(kind: StepKind) -> &'static str {
     match kind {
         StepKind::Activity => "k-activity",
-        StepKind::Wait | StepKind::WaitFor => "k-wait",
+        StepKind::Wait | StepKind::WaitFor | StepKind::Handler => "k-wait",
         StepKind::Emit => "k-out",
         StepKind::Workflow => "k-child",
         StepKind::Fail => "k-fail",

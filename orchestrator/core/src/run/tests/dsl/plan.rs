@@ -236,6 +236,8 @@ pub(crate) fn plan(children: Vec<Def>) -> Plan {
         priority: None,
         retry: None,
         triggers: Vec::new(),
+        handlers: Vec::new(),
+        queries: BTreeMap::new(),
     }
 }
 
