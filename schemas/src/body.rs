@@ -207,6 +207,9 @@ pub struct RunSummary {
     pub started_at: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<DateTime<Utc>>,
+    /// It does not begin before, of a start that was to begin later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_at: Option<DateTime<Utc>>,
     /// Which attempt of a run that is tried again; absent = the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<RunAttempt>,

@@ -300,8 +300,8 @@ codes! {
         "As many starts are queued for this workflow id as there may be: 100.",
         "Start it again when the open run has closed, or cancel a queued one with `knarr cancel --run`.";
     START_DELAY = "KN0292", "start_delay",
-        "The start asks to begin later (`Knarr-Start-Delay`), which this version does not do.",
-        "Leave the header out: let the definition begin with a `wait`, or make a schedule that starts it once.";
+        "The delay of the start (`Knarr-Start-Delay`) is no duration, or longer than ten years.",
+        "Write it like `90s`, `10m`, `1h30m` or `3650d`.";
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub const VERSION: &str = "Knarr-Version";
 pub const ID_REUSE: &str = "Knarr-Id-Reuse";
 /// `fail` (default), `use_existing`, `terminate_existing`; or `queue`: the run is started when the open one has closed.
 pub const ID_CONFLICT: &str = "Knarr-Id-Conflict";
-/// Kept for a start that begins later; refused (`KN0292`) until there is one.
+/// How much later the run begins, `90s` or `1h30m`: it is there at once, and waits. At most ten years.
 pub const START_DELAY: &str = "Knarr-Start-Delay";
 /// From 1, the most important, to 5; where it is absent the definition says. Of those who wait for the same limit 1 comes before 5.
 pub const PRIORITY: &str = "Knarr-Priority";

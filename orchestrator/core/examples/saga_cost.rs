@@ -52,6 +52,7 @@ fn saga(plan: &Plan, number: u128, input: &Arc<Value>, output: &Arc<Value>) -> R
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     };
     let (mut state, transition) = start(plan, begin, Timestamp(0))?;

@@ -211,6 +211,7 @@ fn begin(workflow_id: &str, input: Value) -> Start {
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     }
 }

@@ -38,6 +38,8 @@ pub struct StartCommand {
     pub id_conflict: Option<String>,
     /// From 1, the most important, to 5.
     pub priority: Option<u8>,
+    /// It begins that much later.
+    pub delay: Option<String>,
     pub answer: Option<AnswerWanted>,
 }
 
@@ -244,6 +246,7 @@ impl Commander {
         set(header::ID_REUSE, command.id_reuse.as_deref());
         set(header::ID_CONFLICT, command.id_conflict.as_deref());
         set(header::PRIORITY, command.priority.map(|n| n.to_string()).as_deref());
+        set(header::START_DELAY, command.delay.as_deref());
         set(header::REPLY_ON, command.answer.map(AnswerWanted::as_str));
         let stored = self
             .publish(subject, headers, command.input, command.answer.is_some())

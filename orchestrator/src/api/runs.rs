@@ -4,6 +4,7 @@ use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::Status;
 use knarr_core::run::schedule::schedule_of;
 use knarr_core::run::trigger::trigger_of;
+use knarr_core::time::Timestamp;
 use knarr_schemas::api::{
     HistoryPage, HistoryTransition, ListRuns, MAX_PAGE, RunDescription, RunName, RunPage, RunTurn, ShowHistory,
 };
@@ -206,8 +207,9 @@ pub(super) fn summary(row: &RunRow) -> RunSummary {
         version: u32::try_from(row.version).unwrap_or_default(),
         status: row.status.clone(),
         started_at: row.started_at.to_utc(),
-        closed_at: row.closed_at.map(knarr_core::time::Timestamp::to_utc),
-        attempt: row.begins_at.map(|begins_at| RunAttempt {
+        closed_at: row.closed_at.map(Timestamp::to_utc),
+        begins_at: row.begins_at.filter(|_| row.attempt == 1).map(Timestamp::to_utc),
+        attempt: row.begins_at.filter(|_| row.attempt > 1).map(|begins_at| RunAttempt {
             number: u32::try_from(row.attempt).unwrap_or(1),
             most: None,
             first: None,

@@ -37,6 +37,7 @@ impl Again {
         again.flag("--id-reuse", name_of(args.id_reuse.as_ref()).as_deref());
         again.flag("--id-conflict", name_of(args.id_conflict.as_ref()).as_deref());
         again.flag("--priority", args.priority.map(|n| n.to_string()).as_deref());
+        again.flag("--delay", args.delay.as_deref());
         again.flag("--wait", name_of(Some(&args.wait)).as_deref());
         again
     }

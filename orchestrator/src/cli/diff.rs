@@ -240,6 +240,7 @@ mod tests {
             status: "running".into(),
             started_at: DateTime::UNIX_EPOCH,
             closed_at: None,
+            begins_at: None,
             attempt: None,
             retried_by: None,
         };

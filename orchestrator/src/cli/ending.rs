@@ -125,6 +125,7 @@ mod tests {
                 status: if closed { "completed" } else { "running" }.to_owned(),
                 started_at: chrono::DateTime::UNIX_EPOCH,
                 closed_at: closed.then_some(chrono::DateTime::UNIX_EPOCH),
+                begins_at: None,
                 attempt: None,
                 retried_by: None,
             },

@@ -106,6 +106,7 @@ mod tests {
             status: "completed".into(),
             started_at: DateTime::UNIX_EPOCH,
             closed_at: Some(DateTime::UNIX_EPOCH),
+            begins_at: None,
             attempt: None,
             retried_by: None,
         };

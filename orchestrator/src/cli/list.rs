@@ -134,6 +134,7 @@ mod tests {
             status: status.into(),
             started_at: now - TimeDelta::seconds(age),
             closed_at: took.map(|ms| now - TimeDelta::seconds(age) + TimeDelta::milliseconds(ms)),
+            begins_at: None,
             attempt: None,
             retried_by: None,
         };
@@ -162,6 +163,7 @@ mod tests {
             status: if closed { "compensated" } else { "running" }.into(),
             started_at: now - TimeDelta::seconds(9),
             closed_at: closed.then_some(now),
+            begins_at: None,
             attempt: attempt.map(|(number, begins_in)| RunAttempt {
                 number,
                 most: None,

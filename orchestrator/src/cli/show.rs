@@ -77,6 +77,9 @@ fn summary(out: &mut String, description: &RunDescription, look: &Look) {
     };
     field("run", run.run_id.to_string());
     field("started", output::moment(run.started_at));
+    if let Some(begins_at) = run.begins_at.filter(|at| run.closed_at.is_none() && *at > look.now) {
+        field("begins", output::until(look, begins_at));
+    }
     if let Some(attempt) = &run.attempt {
         field("attempt", attempt_text(attempt, look));
     }
@@ -426,6 +429,7 @@ mod tests {
                 status: "running".into(),
                 started_at: now - TimeDelta::seconds(45),
                 closed_at: None,
+                begins_at: None,
                 attempt: None,
                 retried_by: None,
             },

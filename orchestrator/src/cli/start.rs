@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use knarr_core::definition::duration;
 use knarr_schemas::body::{Answer, AnswerStage};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -65,6 +66,10 @@ pub struct StartArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub priority: Option<u8>,
 
+    /// Begin that much later: 90s, 10m, 1h30m
+    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    pub delay: Option<String>,
+
     /// What to wait for; `--wait` alone is `closed`
     #[arg(long, value_enum, num_args = 0..=1, default_value = "started", default_missing_value = "closed")]
     pub wait: Wait,
@@ -116,6 +121,7 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
         id_reuse: value_name(args.id_reuse),
         id_conflict: value_name(args.id_conflict),
         priority: args.priority,
+        delay: args.delay.clone(),
         answer,
     };
     let again = Again::start(&args, globals, &request_id);
@@ -274,6 +280,13 @@ pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
     serde_json::from_str::<serde::de::IgnoredAny>(&text)
         .map_err(|error| CliError::usage(format!("the input from {name} is not valid JSON: {error}")))?;
     Ok(text.into())
+}
+
+/// As it was written: the orchestrator reads it again.
+fn delay(text: &str) -> Result<String, String> {
+    duration::parse(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 fn parse_attribute(text: &str) -> Result<(String, Value), String> {

@@ -172,7 +172,11 @@ impl Timeline {
                 line(
                     "run started".into(),
                     Tone::Plain,
-                    format!("{} v{version}  {input}", text("workflow")),
+                    format!(
+                        "{} v{version}{}  {input}",
+                        text("workflow"),
+                        self.moment(body, "begins_at", ", begins at ")
+                    ),
                 )
             }
             "step_skipped" => line("skipped".into(), Tone::Plain, "its condition is false".into()),

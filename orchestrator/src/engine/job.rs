@@ -9,7 +9,7 @@ use knarr_core::run::effect::Direction;
 use knarr_core::run::input::{AnswerRequest, Operation, ParkedAction, TaskOutcome};
 use knarr_core::run::limits::RunLimits;
 use knarr_core::run::message::{self, Sender};
-use knarr_core::time::Span;
+use knarr_core::time::{Span, Timestamp};
 use knarr_core::{schedule, trigger};
 use serde_json::Value;
 
@@ -217,6 +217,8 @@ pub(super) struct StartRequest {
     pub(super) traceparent: Option<Arc<str>>,
     /// From 1, the most important, to 5.
     pub(super) priority: Option<u8>,
+    /// Not before.
+    pub(super) begins_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +232,8 @@ pub(super) struct UnkeyedStart {
     /// `Nats-Msg-Id`.
     pub(super) message_id: Option<String>,
     pub(super) request_id: RequestId,
+    /// Not before.
+    pub(super) begins_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use knarr_core::definition::duration;
 use knarr_core::ids::{Namespace, RequestId, WorkflowId, WorkflowName};
 use knarr_core::json::{self, BadJsonKind};
 use knarr_core::run::input::{AnswerOn, AnswerRequest, Operation};
 use knarr_core::run::limits::{Limit, RunLimits};
 use knarr_core::run::schedule::PREFIX;
 use knarr_core::run::trigger;
+use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::body::RaiseLimits;
 use knarr_schemas::code::{self, Code};
 use knarr_schemas::header;
@@ -26,6 +28,7 @@ use crate::store::DeferredInput;
 
 /// A longer one is nobody's: the standard has 55 bytes. Every task of the run carries it.
 pub(super) const MAX_TRACEPARENT: usize = 256;
+const MAX_START_DELAY: Span = Span::from_secs(3_650 * 24 * 3_600);
 
 /// Reads messages by one cluster's rules.
 #[derive(Debug)]
@@ -78,6 +81,7 @@ impl JobReader {
                     workflow_id: bus::header(headers, header::WORKFLOW_ID).map(str::to_owned),
                     message_id: bus::header(headers, header::NATS_MSG_ID).map(str::to_owned),
                     request_id: request_id(message)?,
+                    begins_at: begins_at(message)?,
                 })))
             }
             LogSubject::Run(subject) if subject.workflow_id.starts_with(PREFIX) => match subject.verb {
@@ -169,7 +173,6 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         refuse_control_characters(headers)?;
-        refuse_start_delay(headers)?;
         let workflow = subject
             .name
             .and_then(|name| knarr_schemas::subject::decode_token(name).ok())
@@ -252,6 +255,7 @@ impl JobReader {
             answer: self.answer(headers)?,
             traceparent: traceparent(headers),
             priority: priority(headers)?,
+            begins_at: begins_at(message)?,
         })
     }
 
@@ -375,12 +379,20 @@ pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal
     }
 }
 
-/// A run that was meant to begin later must not begin at once.
-pub(super) fn refuse_start_delay(headers: &Headers) -> Result<(), Refusal> {
-    match bus::header(headers, header::START_DELAY) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::new(&code::START_DELAY, code::START_DELAY.cause)),
-    }
+/// When a run begins that is started with a delay, which counts from when the log took the start.
+pub(super) fn begins_at(message: &LogMessage) -> Result<Option<Timestamp>, Refusal> {
+    let Some(text) = bus::header(&message.headers, header::START_DELAY) else {
+        return Ok(None);
+    };
+    let problem = match duration::parse(text) {
+        Ok(delay) if delay <= MAX_START_DELAY => return Ok(Some(message.cursor.at.plus(delay))),
+        Ok(_) => "is longer than ten years".to_owned(),
+        Err(error) => format!("is no delay: {error}"),
+    };
+    Err(Refusal::new(
+        &code::START_DELAY,
+        format!("`{}: {}` {problem}", header::START_DELAY, shorten(text, 64)),
+    ))
 }
 
 pub(super) fn traceparent(headers: &Headers) -> Option<Arc<str>> {

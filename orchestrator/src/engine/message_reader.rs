@@ -12,8 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
 use super::job_reader::{
-    JobReader, operation, priority, refuse_control_characters, refuse_start_delay, refuse_task_headers, request_id,
-    traceparent,
+    JobReader, begins_at, operation, priority, refuse_control_characters, refuse_task_headers, request_id, traceparent,
 };
 use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
@@ -25,7 +24,6 @@ impl JobReader {
         let headers = &message.headers;
         refuse_task_headers(headers)?;
         refuse_control_characters(headers)?;
-        refuse_start_delay(headers)?;
         let name = subject
             .name
             .and_then(|name| decode_token(name).ok())
@@ -51,6 +49,7 @@ impl JobReader {
                 answer: None,
                 traceparent: traceparent(headers),
                 priority: priority(headers)?,
+                begins_at: begins_at(message)?,
             })),
         };
         Ok(JobKind::Signal(Box::new(SignalRequest {

@@ -199,6 +199,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let plan = match request.command {

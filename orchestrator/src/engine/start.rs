@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use knarr_core::definition::duration;
 use knarr_core::definition::plan::Plan;
 use knarr_core::expression::{Scope, Template};
 use knarr_core::ids::{Namespace, RunId, WorkflowId, WorkflowName};
@@ -309,6 +310,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if is_new && start.continues.is_none() && !self.may_store(format::THIRD) {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
+        if start.begins_at.is_some_and(|begins_at| begins_at > now) && !self.may_store(format::FOURTH) {
+            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
         let queued = start.queued;
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
@@ -343,7 +347,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             search_attributes: schedule::row_attributes(&state).or_else(|| attributes(state.search_attributes())),
             outcome: None,
             attempt: i32::try_from(state.attempt()).unwrap_or(i32::MAX),
-            begins_at: state.attempt_made().map(|attempt| attempt.begins_at),
+            begins_at: state.paused_until(),
             retried_by: None,
         };
         if queued {
@@ -371,7 +375,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        let result = self.forward(request, &job);
+        let now = self.clock.now();
+        let result = self.forward(request, &job, now);
         match result {
             Ok(message) => {
                 self.building.message(message);
@@ -387,7 +392,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         job.asked_in.is_some_and(|fetch| fetch <= self.fetches_done)
     }
 
-    fn forward(&self, request: &UnkeyedStart, job: &Job) -> Result<Outgoing, Refusal> {
+    fn forward(&self, request: &UnkeyedStart, job: &Job, now: Timestamp) -> Result<Outgoing, Refusal> {
         let Some(message) = job.origin.message() else {
             return Err(Refusal::new(&code::BAD_SUBJECT, "an un-keyed start comes by the log"));
         };
@@ -415,6 +420,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             header::VERSION,
             header::WORKFLOW_ID,
             header::NATS_MSG_ID,
+            header::START_DELAY,
         ];
         let mut headers: crate::bus::Headers = message
             .headers
@@ -423,6 +429,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             .cloned()
             .collect();
         headers.push((header::REQUEST_ID.into(), request.request_id.to_string()));
+        if let Some(begins_at) = request.begins_at {
+            let left = begins_at.since(now);
+            headers.push((header::START_DELAY.into(), duration::format(left)));
+        }
         // The version is pinned now: a repeat of the forwarded message must not find a newer one.
         headers.push((header::VERSION.into(), plan.version.to_string()));
         let forwarded = Outgoing {
@@ -461,6 +471,7 @@ fn start_of(request: &StartRequest, run_id: RunId) -> Start {
         parent: None,
         priority: request.priority,
         queued: false,
+        begins_at: request.begins_at,
         continues: None,
     }
 }

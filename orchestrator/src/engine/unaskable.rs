@@ -145,6 +145,7 @@ mod tests {
                 answer: None,
                 traceparent: None,
                 priority: None,
+                begins_at: None,
             })
         };
         let signal = |start| {

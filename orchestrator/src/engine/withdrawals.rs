@@ -226,6 +226,7 @@ mod tests {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let (state, _) = run::start(&plan, start, Timestamp(1)).unwrap();

@@ -122,6 +122,7 @@ impl<'c> World<'c> {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let (state, transition) = started(plan, start, case.start)?;

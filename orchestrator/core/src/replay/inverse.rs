@@ -36,6 +36,7 @@ pub(super) fn start(birth: &RunStarted) -> Start {
         parent: birth.parent.clone(),
         priority: Some(birth.priority.unwrap_or(PRIORITY)),
         queued: birth.queued,
+        begins_at: birth.begins_at,
         continues: birth.continues.clone(),
     }
 }

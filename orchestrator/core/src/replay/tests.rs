@@ -173,6 +173,7 @@ steps:
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     };
     let (mut state, birth) = run::start(&plan, start, at(0)).unwrap();

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | started, to be queued behind the open run of its id | waits; its status is `queued` |
 //! | the next attempt of a run that is tried again ([`super::again`]) | waits until its pause has passed; its status is `running` |
+//! | started, to begin later | waits until then; its status is `waiting` |
 //! | the pause has passed | it begins, or asks for a place like any other, where it has none |
-//! | the id is free | it asks for a place, where its definition limits how many are open, else it begins |
+//! | the id is free | it waits on until it may begin, asks for a place, where its definition limits how many are open, else begins |
 //! | started, and its definition limits how many are open | it asks the limiter ([`crate::limit`]); its status is `waiting` |
 //! | granted | it begins: the first steps are entered |
 //! | refused: `reject` | closes as `failed` |
@@ -15,8 +16,8 @@
 //! | closed, however | the place is given back |
 //! | continued as new, or tried again | the successor has the place, if it is of the same limit; else it gives it back and asks for its own |
 //!
-//! A run that waits is a run: it takes signals, which are buffered, its timeout counts from its start (of an attempt: from when
-//! its pause has passed), operators may do with it what they may do with any. It dispatches nothing.
+//! A run that waits is a run: it takes signals, which are buffered, its timeout counts from its start (after a pause: from when
+//! that has passed), operators may do with it what they may do with any. It dispatches nothing.
 //!
 //! A place is a permit of the limiter that is kept for life. It is given back by the transition that closes the run, which
 //! looks at what is held and not at how it came to its end, by a message that is owed until it is answered. A child that is told to
@@ -82,7 +83,7 @@ pub enum Admission {
     Id,
     /// A place among the open runs of its workflow.
     Place,
-    /// The end of the pause before it, of an attempt that is not the first.
+    /// The end of the pause before it, of an attempt that is not the first, or of a start that was to begin later.
     Pause,
 }
 
@@ -130,13 +131,13 @@ pub(super) fn id_is_free(d: &mut Decider<'_>) {
         return;
     }
     d.emit(Event::RunAdmitted { to: Admission::Id });
-    if d.state.parked.is_none() {
+    if d.state.parked.is_none() && d.state.admission.is_none() {
         seek_place(d);
         d.settle();
     }
 }
 
-/// An attempt begins.
+/// An attempt begins, or a start that was to begin later.
 pub(super) fn pause_is_over(d: &mut Decider<'_>) {
     if d.state.begins_at().is_some_and(|at| at <= d.at) {
         d.emit(Event::RunAdmitted { to: Admission::Pause });
@@ -264,6 +265,17 @@ impl State {
         self.admission.filter(|_| !self.is_closed())
     }
 
+    /// When it begins, of one whose pause has not passed.
+    pub fn begins_at(&self) -> Option<Timestamp> {
+        let waits = self.admission() == Some(Admission::Pause);
+        self.paused_until().filter(|_| waits)
+    }
+
+    /// Before which it did not begin, of an attempt that is not the first, or of a start that was to begin later.
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        self.birth.paused_until()
+    }
+
     /// The place that it asks for or has, among the open runs of its workflow.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_deref()
@@ -349,6 +361,10 @@ impl State {
         self.admission = None;
         if to == Admission::Pause {
             self.began_at = Some(at);
+        }
+        if to == Admission::Id && self.birth.begins_at.is_some_and(|begins_at| begins_at > at) {
+            self.admission = Some(Admission::Pause);
+            return;
         }
         if to == Admission::Place || self.birth.place.is_none() || self.place.is_some() {
             self.began_in = Some(seq);

@@ -18,6 +18,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apply;
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::Event;
@@ -26,7 +27,6 @@ use super::keys::successor_run_id;
 use super::retry::{Ended, Seed, pause};
 use super::state::{State, Why};
 use super::status::Status;
-use super::{admission, apply};
 use crate::ids::{RunId, StepPath};
 use crate::time::Timestamp;
 
@@ -107,12 +107,6 @@ impl State {
     /// The first of the attempts that this run is one of.
     pub fn first_attempt(&self) -> RunId {
         self.attempt_made().map_or(self.run_id(), |attempt| attempt.first)
-    }
-
-    /// When it begins, of an attempt whose pause has not passed.
-    pub fn begins_at(&self) -> Option<Timestamp> {
-        let waits = self.admission() == Some(admission::Admission::Pause);
-        self.attempt_made().filter(|_| waits).map(|attempt| attempt.begins_at)
     }
 
     /// The attempt that follows this one, and when it begins.

@@ -79,12 +79,6 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         Some(_) => plan.priority.or(start.priority),
         None => start.priority.or(plan.priority),
     };
-    // An attempt has its time from when it begins.
-    let attempt = start
-        .continues
-        .as_ref()
-        .and_then(|continues| continues.attempt.as_ref());
-    let begins_at = attempt.map_or(at, |attempt| attempt.begins_at);
     let mut birth = RunStarted {
         run_id: start.run_id,
         namespace: start.namespace,
@@ -97,15 +91,19 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         search_attributes: given,
         answer: start.answer,
         traceparent: start.traceparent,
-        timeout_at: plan.timeout.map(|timeout| begins_at.plus(timeout)),
+        timeout_at: None,
         parent: start.parent,
         continues: start.continues,
         limits: RunLimits::default(),
         priority: priority.filter(|priority| *priority != PRIORITY),
         place: None,
         queued: start.queued,
+        begins_at: start.begins_at.filter(|begins_at| *begins_at > at),
         own_subjects: false,
     };
+    // It has its time from when it begins.
+    let begins_at = birth.paused_until().unwrap_or(at);
+    birth.timeout_at = plan.timeout.map(|timeout| begins_at.plus(timeout));
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
         let root = StepPath::new("");
         let unborn = State::new(&Arc::new(birth.clone()), 1, at);

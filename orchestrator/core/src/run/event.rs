@@ -600,6 +600,9 @@ pub struct RunStarted {
     /// It waits until the open run of its workflow id has closed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queued: bool,
+    /// Not before: it was started to begin later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_at: Option<Timestamp>,
     /// Each of its tasks has a subject of its own, so that it can be found in its queue and taken out of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_subjects: bool,
@@ -636,6 +639,11 @@ impl RunStarted {
     /// Of one that is not the first.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         self.continues.as_ref()?.attempt.as_ref()
+    }
+
+    /// The end of the pause before it, of an attempt that is not the first, or of a start that was to begin later.
+    pub(crate) fn paused_until(&self) -> Option<Timestamp> {
+        self.attempt().map(|attempt| attempt.begins_at).or(self.begins_at)
     }
 }
 

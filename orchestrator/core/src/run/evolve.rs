@@ -82,9 +82,9 @@ impl State {
             updates: Default::default(),
             mail: Default::default(),
             permits: Default::default(),
-            admission: match birth.attempt() {
-                Some(_) => Some(Admission::Pause),
-                None => birth.queued.then_some(Admission::Id),
+            admission: match birth.queued {
+                true => Some(Admission::Id),
+                false => birth.paused_until().map(|_| Admission::Pause),
             },
             place: admission::inherited(birth),
             began_in: None,

@@ -36,6 +36,8 @@ pub struct Start {
     pub priority: Option<u8>,
     /// It waits until the open run of its workflow id has closed.
     pub queued: bool,
+    /// It begins then, and not before.
+    pub begins_at: Option<Timestamp>,
     /// Of a successor, see [`super::State::successor`].
     pub continues: Option<Box<Continues>>,
 }

@@ -315,6 +315,7 @@ pub fn child_start(from: &Sender, number: MessageNo, workflow_id: &WorkflowId, b
         })),
         priority: body.priority,
         queued: false,
+        begins_at: None,
         continues: None,
     }
 }

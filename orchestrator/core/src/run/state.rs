@@ -377,9 +377,10 @@ impl State {
             _ if self.parked.is_some() || self.is_step_parked() || self.is_undo_parked() => Status::Parked,
             // An attempt before its pause has passed is one of a run that goes on.
             Phase::Running => match self.admission {
-                None | Some(Admission::Pause) => Status::Running,
+                None => Status::Running,
+                Some(Admission::Pause) if self.attempt_made().is_some() => Status::Running,
                 Some(Admission::Id) => Status::Queued,
-                Some(Admission::Place) => Status::Waiting,
+                Some(Admission::Pause | Admission::Place) => Status::Waiting,
             },
             Phase::Stopping(_) => Status::Compensating,
         }
@@ -450,11 +451,11 @@ impl State {
         })
     }
 
-    /// When its timeout is due, whatever became of that. It counts from when the run begins, which an attempt may do late.
+    /// When its timeout is due, whatever became of that. It counts from when the run begins, which may be late after a pause.
     pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
         let due = self.birth.timeout_at?;
-        let late = self.birth.attempt().zip(self.began_at);
-        Some(late.map_or(due, |(attempt, began)| due.plus(began.since(attempt.begins_at))))
+        let late = self.birth.paused_until().zip(self.began_at);
+        Some(late.map_or(due, |(until, began)| due.plus(began.since(until))))
     }
 
     /// Forward steps that wait for an operator, and why.
@@ -658,6 +659,7 @@ impl State {
             parent: self.birth.parent.clone(),
             priority: Some(self.priority()),
             queued: false,
+            begins_at: None,
             continues: Some(Box::new(Continues {
                 run: self.birth.run_id,
                 signals: self.signals.buffer.clone(),

@@ -165,7 +165,7 @@ impl Told {
         let before = started.continues.as_ref().and_then(|before| before.place.as_ref());
         let needs = |wanted: &&PlaceWanted| before.is_none_or(|before| before.limit != wanted.limit);
         let place = started.place.as_deref().filter(needs).map(|_| Admission::Place);
-        let pause = started.attempt().map(|_| Admission::Pause);
+        let pause = started.paused_until().map(|_| Admission::Pause);
         let id = started.queued.then_some(Admission::Id);
         self.waits_for = id.into_iter().chain(pause).chain(place).collect();
     }
@@ -212,6 +212,12 @@ impl Told {
                 self.clock.timed_out(*task, &self.tasks[task], transition.at);
             }
             self.event(event);
+            // Its id may have become free only after the moment that it was to begin at.
+            if let Event::RunAdmitted { to: Admission::Id } = event
+                && self.clock.begins.is_some_and(|begins| begins <= transition.at)
+            {
+                self.waits_for.retain(|what| *what != Admission::Pause);
+            }
         }
     }
 
@@ -410,11 +416,11 @@ impl Clock {
         match event {
             Event::RunStarted(started) => {
                 self.run = started.timeout_at;
-                self.begins = started.attempt().map(|attempt| attempt.begins_at);
+                self.begins = started.paused_until();
             }
             Event::RunAdmitted { to: Admission::Pause } => {
-                let due = self.begins.expect("an attempt");
-                assert!(due <= at, "an attempt began early");
+                let due = self.begins.expect("a pause before it");
+                assert!(due <= at, "it began early");
                 // It has all of its time.
                 self.run = self.run.map(|timeout| timeout.plus(at.since(due)));
             }

@@ -362,6 +362,7 @@ pub(super) fn begin(plan: &Plan) -> Result<Option<(State, Transition)>, Rejected
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     };
     run::start(plan, start, NOW).map(Some)

@@ -164,6 +164,7 @@ impl TestRun {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let at = Timestamp(1_795_000_000_000_000 + i64::try_from(number).unwrap() * 1_000_000);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use knarr_core::time::Span;
 use knarr_schemas::body::AnswerStage;
 use knarr_schemas::{header as names, subject};
 use serde_json::json;
@@ -215,13 +216,47 @@ async fn an_unkeyed_start_is_told_what_of_it_is_missing() {
     replica.stop().await;
 }
 
-/// What nobody heeds is not taken in silence: the run would begin at once.
+/// Keyed or not, or with a signal, which is kept: the run is there at once, and begins when it is time, whoever owns it then.
 #[tokio::test(start_paused = true)]
-async fn a_start_that_asks_for_a_delay_is_refused() {
+async fn a_start_with_a_delay_begins_when_it_is_over() {
+    let mut world = World::new(32).await;
+    let replica = world.replica("r0");
+    let delay = (names::START_DELAY, "10m");
+    let unkeyed = subject::unkeyed_start("default", "order").unwrap();
+    world.publish(&unkeyed, &[delay], json!({ "order": "o-1" })).await;
+    let keyed = subject::start("default", "o-2", "order").unwrap();
+    world.publish(&keyed, &[delay], json!({ "order": "o-2" })).await;
+    let signal = subject::signal("default", "o-3", "go").unwrap();
+    let starts = [
+        delay,
+        (names::START_WORKFLOW, "order"),
+        (names::START_INPUT, "{\"order\": \"o-3\"}"),
+    ];
+    world.publish(&signal, &starts, json!(1)).await;
+    world.quiet().await;
+    let rows = world.rows();
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        assert_eq!((row.status.as_str(), row.attempt), ("waiting", 1));
+        let late = row.begins_at.unwrap().since(row.started_at);
+        assert!(late > Span::from_secs(590) && late <= Span::from_secs(600), "{late:?}");
+        assert_eq!(row.wake_at, row.begins_at);
+    }
+    replica.kill();
+    let replica = world.replica("r1");
+    tokio::time::sleep(Duration::from_secs(580)).await;
+    assert!(world.rows().iter().all(|row| row.status == "waiting"));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(world.rows().iter().all(|row| row.status == "running"));
+    replica.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_that_is_none_is_refused() {
     let mut world = World::new(32).await;
     let replica = world.replica("r0");
     let mut inbox = world.bus.subscribe("_INBOX.caller");
-    let headers = [(names::REPLY_TO, "_INBOX.caller"), (names::START_DELAY, "10m")];
+    let headers = [(names::REPLY_TO, "_INBOX.caller"), (names::START_DELAY, "soon")];
     let unkeyed = subject::unkeyed_start("default", "order").unwrap();
     let keyed = subject::start("default", "o-1", "order").unwrap();
     for to in [unkeyed, keyed] {

@@ -113,6 +113,7 @@ mod tests {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let (_, transition) = run::start(&checked.plan, start, Timestamp(1_700_000_000_000_000)).unwrap();

@@ -44,6 +44,7 @@ fn a_run_that_waits_for_its_id_then_for_its_place() {
     }));
     let start = crate::run::input::Start {
         queued: true,
+        begins_at: None,
         priority: Some(1),
         ..begin(json!({"customer": "c1"}))
     };

@@ -10,6 +10,7 @@ mod blocks;
 mod checked;
 mod children;
 mod deadlines;
+mod delays;
 mod dsl;
 mod effects;
 mod endings;

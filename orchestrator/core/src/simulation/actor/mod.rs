@@ -194,6 +194,7 @@ pub(super) fn birth(number: u32, workflow_id: crate::ids::WorkflowId, command: &
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     }
 }

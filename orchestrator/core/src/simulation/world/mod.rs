@@ -119,6 +119,7 @@ impl<'p> World<'p> {
             parent: None,
             priority: (which % 16 == 7).then_some(1),
             queued: false,
+            begins_at: (which % 16 == 11).then(|| self.now.plus(Span::from_secs(u64::from(which % 0x1000)))),
             continues: None,
         }
     }

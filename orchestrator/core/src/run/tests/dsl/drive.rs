@@ -34,6 +34,7 @@ pub(crate) fn begin(input: Value) -> Start {
         parent: None,
         priority: None,
         queued: false,
+        begins_at: None,
         continues: None,
     }
 }

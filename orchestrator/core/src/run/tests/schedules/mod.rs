@@ -53,6 +53,7 @@ impl Actor {
             parent: None,
             priority: None,
             queued: false,
+            begins_at: None,
             continues: None,
         };
         let (state, transition) = run::start(&plan(), start, second(0)).unwrap();
