@@ -172,9 +172,14 @@ fn validate(d: &Decider<'_>, handler: &Handler, body: &Arc<Value>) -> Result<(),
         .map_err(|error| Failure::expression(&error))?;
     let no = |reason: &str| Err(Failure::new(error_type::UPDATE_REFUSED, reason));
     match &*said {
+        Value::Bool(true) | Value::Null => Ok(()),
         Value::Bool(false) => no(&format!("`{}` is false", validate.source())),
-        Value::String(reason) if !reason.is_empty() => no(reason),
-        _ => Ok(()),
+        Value::String(reason) if reason.is_empty() => Ok(()),
+        Value::String(reason) => no(reason),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => no(&format!(
+            "`{}` is neither true nor false, nor a text that says why",
+            validate.source()
+        )),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every kind of step: read, canonical, compiled; and what is wrong with the shape of each.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::definition::plan::{
     Join, Losers, Node, NodeId, OnExhausted, OnTimeout, ParentClose, UndoOrder, Wait, WaitFor,

@@ -410,3 +410,25 @@ fn what_is_stored_of_updates() {
         .collect();
     insta::assert_snapshot!("updated", lines.join("\n"));
 }
+
+/// Only what surely means yes is one: a number or a list where a condition was meant lets nothing pass.
+#[test]
+fn what_neither_agrees_nor_says_why_not_refuses() {
+    for (validate, passes) in [
+        ("true", true),
+        ("none", true),
+        ("'no' if update > 1 else none", true),
+        ("'no' if update > 1", false),
+        ("''", true),
+        ("false", false),
+        ("'no'", false),
+        ("0", false),
+        ("1", false),
+        ("[]", false),
+        ("input", false),
+    ] {
+        let said = format!("steps: [ {{ a: {{ wait: 1h }} }} ]\nupdates: {{ go: {{ validate: \"{validate}\" }} }}\n");
+        let taken = update(&mut of(&said), "go", &json!(1), "u-1");
+        assert_eq!(taken.is_ok(), passes, "{validate}: {taken:?}");
+    }
+}
