@@ -47,7 +47,7 @@ pub fn start_within(
     };
     let birth = Arc::new(RunStarted {
         limits: terms.limits,
-        own_subjects: terms.own_subjects,
+        withdraws: terms.withdraws,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
@@ -104,7 +104,7 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         priority: priority.filter(|priority| *priority != PRIORITY),
         place: None,
         queued: start.queued,
-        own_subjects: false,
+        withdraws: false,
     };
     if !plan.search_attributes.is_empty() || !birth.search_attributes.is_empty() {
         let root = StepPath::new("");
