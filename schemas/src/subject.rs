@@ -263,16 +263,6 @@ pub fn task(namespace: &str, queue: &str, activity: &str) -> Result<String, Toke
     ))
 }
 
-/// `knarr.task.<ns>.<queue>.<activity>.<place>`: of a task that may have to be taken out of its queue again; the place is
-/// its own.
-pub fn task_at(namespace: &str, queue: &str, activity: &str, place: &str) -> Result<String, TokenError> {
-    Ok(format!(
-        "{}.{}",
-        task(namespace, queue, activity)?,
-        encode_token(place)?
-    ))
-}
-
 /// `knarr.cancel.<ns>.<queue>`: pushes of [`crate::body::CancelTasks`] to the workers of a queue.
 pub fn cancel(namespace: &str, queue: &str) -> Result<String, TokenError> {
     Ok(format!(

@@ -190,15 +190,6 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
             vec![("NS", "{namespace}"), ("17", "{partition}")],
         ),
         (
-            subject::task_at("NS", "QU", "AC", "PL"),
-            vec![
-                ("NS", "{namespace}"),
-                ("QU", "{queue}"),
-                ("AC", "{activity}"),
-                ("PL", "{place}"),
-            ],
-        ),
-        (
             subject::task("NS", "QU", "AC"),
             vec![("NS", "{namespace}"), ("QU", "{queue}"), ("AC", "{activity}")],
         ),

@@ -255,15 +255,7 @@ fn subjects_are_composed_as_they_always_were() {
             "beat-details",
         ),
         (subject::direct("default", 17).map(|prefix| prefix + ".claim"), "claim"),
-        (
-            subject::task_at(
-                "default",
-                "orders",
-                "process-payment",
-                "019ac000-0000-7000-8000-00000000002a-2",
-            ),
-            "task-retried",
-        ),
+        (subject::task("default", "orders", "process-payment"), "task-retried"),
         (
             subject::api("default", api::verb::ACTIVITY_COMPLETE),
             "api-activity-complete-request",

@@ -216,10 +216,10 @@ fn begin(workflow_id: &str, input: Value) -> Start {
     }
 }
 
-/// As they were before tasks had subjects of their own.
+/// As they were before tasks of halted steps were taken out of their queues.
 fn under(limits: RunLimits) -> Terms {
-    let own_subjects = false;
-    Terms { limits, own_subjects }
+    let withdraws = false;
+    Terms { limits, withdraws }
 }
 
 /// As it is stored, so that its hash is that of the recorded one.
@@ -789,7 +789,7 @@ fn halts() -> Player {
 /// Both branches lie in their queue when the run is cancelled: one task is taken out of it, the other was delivered.
 fn recalled() -> Player {
     let terms = Terms {
-        own_subjects: true,
+        withdraws: true,
         ..Terms::default()
     };
     let mut run = Player::began(plan(RECALLED), begin("w-1", Value::Null), terms, QueueLimits::new());

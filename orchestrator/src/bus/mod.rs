@@ -8,11 +8,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{Namespace, QueueName, RunId, TaskNo};
 use knarr_core::time::Span;
 use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
 use knarr_schemas::code::{Code, split_id};
+use knarr_schemas::header as names;
 use uuid::Uuid;
 
 use self::inlet::Inlet;
@@ -36,6 +37,12 @@ pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
         .iter()
         .find(|(key, _)| &**key == name)
         .map(|(_, value)| value.as_str())
+}
+
+/// A task as the headers of its messages name it.
+fn task_named<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<(RunId, TaskNo)> {
+    let run = Uuid::parse_str(header(names::RUN_ID)?).ok()?;
+    Some((RunId(run), TaskNo(header(names::TASK)?.parse().ok()?)))
 }
 
 /// What the engine takes.
@@ -269,14 +276,15 @@ pub trait Bus: Send + Sync + 'static {
         queue: &QueueName,
     ) -> impl Future<Output = Result<Undelivered, BusError>> + Send;
 
-    /// Takes a task out of its queue, by its subject, which no other task has. `false` where it is not there, or may have been
-    /// delivered to a worker.
+    /// Takes tasks out of their queue, with every copy of them, by one look through it, however many they are. One answer
+    /// each, in their order: `false` where it is not there, or may have been delivered to a worker; `None` where the queue
+    /// has not answered.
     fn withdraw(
         &self,
         namespace: &Namespace,
         queue: &QueueName,
-        subject: &str,
-    ) -> impl Future<Output = Result<bool, BusError>> + Send;
+        tasks: &[(RunId, TaskNo)],
+    ) -> impl Future<Output = Vec<Option<bool>>> + Send;
 
     /// Reads a source of the user's for a trigger, from there on, for as long as the feed is kept. Survives reconnects and
     /// recreated streams by itself; says what was lost.

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use knarr_core::ids::{
-    ActivityName, MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName,
-};
+use knarr_core::ids::{MessageNo, Namespace, QueueName, RequestId, RunId, TaskNo, WorkflowId, WorkflowName};
 use knarr_core::limit::OnConflict;
 use knarr_core::run::effect::{Dispatch, Effect};
 use knarr_core::run::input::AnswerOn;
@@ -113,7 +111,6 @@ pub(super) struct Withdrawal {
     pub(super) run: Arc<RunRef>,
     pub(super) task: TaskNo,
     pub(super) queue: QueueName,
-    pub(super) subject: String,
     /// When it was offered.
     pub(super) since: Timestamp,
 }
@@ -136,18 +133,11 @@ pub(super) fn publications(
                     dispatch: Box::new(dispatch),
                 });
             }
-            Effect::Withdraw {
-                queue,
-                activity,
-                task,
-                since,
-            } => {
-                let subject = task_subject(run, (&queue, &activity), task, true);
+            Effect::Withdraw { queue, task, since } => {
                 into.push(Publication::Withdraw(Withdrawal {
                     run: Arc::clone(run),
                     task,
                     queue,
-                    subject,
                     since,
                 }));
             }
@@ -323,28 +313,11 @@ pub(super) fn task(run: &RunRef, dispatch: &Dispatch, tokens: &TokenKey, traced:
         put(header::TRACEPARENT, traceparent);
     }
     Outgoing {
-        subject: task_subject(
-            run,
-            (&dispatch.queue, &dispatch.activity),
-            dispatch.task,
-            dispatch.withdrawable,
-        ),
+        subject: subject::task(namespace, dispatch.queue.as_str(), dispatch.activity.as_str()).unwrap_or_default(),
         headers,
         payload: Bytes::from(serde_json::to_vec(&*dispatch.input).unwrap_or_default()),
         delivery: Delivery::Stream,
     }
-}
-
-/// One that may be taken out of its queue has a subject of its own.
-fn task_subject(run: &RunRef, to: (&QueueName, &ActivityName), task: TaskNo, withdrawable: bool) -> String {
-    let (namespace, queue, activity) = (run.namespace.as_str(), to.0.as_str(), to.1.as_str());
-    let subject = if withdrawable {
-        let place = format!("{}-{}", run.run_id_text, task.0);
-        subject::task_at(namespace, queue, activity, &place)
-    } else {
-        subject::task(namespace, queue, activity)
-    };
-    subject.unwrap_or_default()
 }
 
 /// JSON that fits into a header.

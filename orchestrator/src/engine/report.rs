@@ -14,6 +14,7 @@ use super::outgoing::Withdrawal;
 use super::publication::Published;
 use super::run_loop::Loop;
 use super::triggers::Reading;
+use super::withdrawals::Place;
 use crate::bus::Bus;
 use crate::bus::source::{Feed, SourceItem};
 use crate::store::{
@@ -40,8 +41,8 @@ pub(super) enum Done {
         published: Option<Published>,
     },
     Offered(LaneName, Vec<Published>),
-    /// What became of tasks that were to be taken out of their queues; nothing where one did not answer.
-    Withdrawn(Vec<(Withdrawal, Option<bool>)>),
+    /// What became of tasks that were to be taken out of their queue; nothing where it did not answer.
+    Withdrawn(Place, Vec<(Withdrawal, Option<bool>)>),
     QueuesRestored(Namespace),
     Kept {
         life: u64,
@@ -127,7 +128,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.publication_ended(published);
                 }
             }
-            Done::Withdrawn(answers) => self.withdrawn(answers),
+            Done::Withdrawn(place, answers) => self.withdrawn(&place, answers),
             Done::Offered(lane, ended) => self.offered(&lane, ended),
             Done::QueuesRestored(namespace) => {
                 self.restoring.remove(&namespace);

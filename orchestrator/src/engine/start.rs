@@ -264,7 +264,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 true => self.config.run_limits,
                 false => RunLimits::default(),
             },
-            own_subjects: self.may_store(format::FOURTH),
+            withdraws: self.may_store(format::FOURTH),
         }
     }
 

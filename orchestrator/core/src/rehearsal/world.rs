@@ -102,7 +102,7 @@ pub(super) struct World<'c> {
 /// As in a cluster of this version.
 fn started(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transition), String> {
     let terms = Terms {
-        own_subjects: true,
+        withdraws: true,
         ..Terms::default()
     };
     run::start_within(terms, plan, start, at, &QueueLimits::new()).map_err(|rejected| rejected.to_string())

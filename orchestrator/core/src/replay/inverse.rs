@@ -44,7 +44,7 @@ pub(super) fn start(birth: &RunStarted) -> Start {
 pub(super) fn terms(birth: &RunStarted) -> Terms {
     Terms {
         limits: birth.limits,
-        own_subjects: birth.own_subjects,
+        withdraws: birth.withdraws,
     }
 }
 

@@ -47,7 +47,7 @@ pub fn start_within(
     };
     let birth = Arc::new(RunStarted {
         limits: terms.limits,
-        own_subjects: terms.own_subjects,
+        withdraws: terms.withdraws,
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
@@ -99,7 +99,7 @@ pub(super) fn birth(plan: &Plan, start: Start, at: Timestamp) -> Result<RunStart
         place: None,
         queued: start.queued,
         begins_at: start.begins_at.filter(|begins_at| *begins_at > at),
-        own_subjects: false,
+        withdraws: false,
     };
     // It has its time from when it begins.
     let begins_at = birth.paused_until().unwrap_or(at);

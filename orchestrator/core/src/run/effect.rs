@@ -22,7 +22,6 @@ pub enum Effect {
     /// Take a task out of its queue, if it was never delivered, and say so ([`Input::Withdrawn`](super::input::Input::Withdrawn)).
     Withdraw {
         queue: QueueName,
-        activity: ActivityName,
         task: TaskNo,
         /// When it was offered: what was published before is there, or was.
         since: Timestamp,
@@ -88,8 +87,6 @@ pub struct Dispatch {
     pub heartbeat: Option<Span>,
     /// What the heartbeats of earlier attempts said last.
     pub last_details: Option<Arc<Value>>,
-    /// It may have to be taken out of its queue again, and so has a place of its own there.
-    pub withdrawable: bool,
     /// Once it is cancelled it may take as long as it needs.
     pub waits_cancelled: bool,
     /// Counts offers of the same attempt after a full stream refused it; part of the message id.
@@ -275,7 +272,6 @@ fn withdraw(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
     if let Some(view) = state.open_task(task).filter(|_| !state.is_closed()) {
         effects.push(Effect::Withdraw {
             queue: view.execution.queue.clone(),
-            activity: view.execution.activity.clone(),
             task,
             since: view.open.opened_at,
         });
@@ -309,7 +305,6 @@ fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {
             .min(),
         heartbeat: execution.timeouts.heartbeat,
         last_details: execution.details.clone(),
-        withdrawable: state.is_withdrawable(view),
         waits_cancelled: execution.cancellation == Cancellation::WaitCancelled,
         offer: open.offer,
     }

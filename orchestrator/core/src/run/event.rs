@@ -603,9 +603,9 @@ pub struct RunStarted {
     /// Not before: it was started to begin later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins_at: Option<Timestamp>,
-    /// Each of its tasks has a subject of its own, so that it can be found in its queue and taken out of it.
+    /// A step that is halted has its task taken out of the queue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub own_subjects: bool,
+    pub withdraws: bool,
 }
 
 /// What a run that continues another one as new, or is its next attempt, takes over from it.

@@ -46,8 +46,8 @@ pub struct Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
     pub limits: RunLimits,
-    /// Each of its tasks has a subject of its own, and is taken out of its queue when its step is halted.
-    pub own_subjects: bool,
+    /// A step that is halted has its task taken out of the queue.
+    pub withdraws: bool,
 }
 
 /// Somebody waits for the run to start or to close.

@@ -530,11 +530,6 @@ impl State {
         })
     }
 
-    /// Whether a task can be found in its queue: by a subject of its own.
-    pub(super) fn is_withdrawable(&self, view: &OpenTaskView<'_>) -> bool {
-        self.birth.own_subjects || view.open.start_by.is_some() || view.execution.close_by.is_some()
-    }
-
     /// Whether cancellations of tasks were asked for in these transitions.
     pub(super) fn halted_within(&self, span: &RangeInclusive<u32>) -> bool {
         let open = self.open.values().any(|open| {

@@ -10,8 +10,8 @@
 //! How far a queue has delivered is known by time, and not to the second ([`super::input::Horizon`]); what its queue says of one
 //! task is exact. Neither timeout is retried. A result that comes while the queue is being asked counts.
 //!
-//! A step that is halted asks for its task only where that has a subject of its own (of runs that an earlier version began it has
-//! none): what is looked for by that subject and not found would count as delivered, however long it lay in its queue.
+//! A step that is halted asks for its task only in runs that were begun so ([`super::input::Terms`]): replicas of an earlier version
+//! cannot read it.
 
 use super::decider::Decider;
 use super::effect::Direction;
@@ -28,7 +28,7 @@ use crate::time::Span;
 /// Tasks of steps that were halted, of which nobody is known to have them. What this very transition has opened never goes out. A
 /// step that may have been done is asked for on, if it is a pivot.
 pub(super) fn of_halted(d: &mut Decider<'_>, are: impl Fn(&State, &OpenTaskView<'_>) -> bool) {
-    if !d.state.birth.own_subjects {
+    if !d.state.birth.withdraws {
         return;
     }
     let in_queue = d.state.open_tasks().filter(|view| {

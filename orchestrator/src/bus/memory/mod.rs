@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{Namespace, QueueName, RunId, TaskNo};
 use knarr_core::time::Timestamp;
 use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
@@ -288,13 +288,15 @@ impl Bus for MemoryBus {
         Ok(oldest.map_or(Undelivered::Nothing, |at| Undelivered::For(now.since(at))))
     }
 
-    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, tasks: &[(RunId, TaskNo)]) -> Vec<Option<bool>> {
         let mut state = self.inner.state();
         if !state.connected {
-            return Err(BusError::Unavailable("not connected".to_owned()));
+            return vec![None; tasks.len()];
         }
-        let tasks = state.tasks.get_mut(namespace.as_str());
-        Ok(tasks.is_some_and(|tasks| tasks.withdraw(queue.as_str(), subject)))
+        match state.tasks.get_mut(namespace.as_str()) {
+            Some(stream) => stream.withdraw(queue.as_str(), tasks).into_iter().map(Some).collect(),
+            None => vec![Some(false); tasks.len()],
+        }
     }
 
     fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed {

@@ -1,14 +1,14 @@
 //! Task queues in memory: a work-queue stream for each namespace, pulled by tests.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use knarr_core::ids::QueueName;
+use knarr_core::ids::{QueueName, RunId, TaskNo};
 use knarr_core::time::{Span, Timestamp};
 use knarr_schemas::header;
 
-use crate::bus::{Headers, Outgoing, header as value_of};
+use crate::bus::{Headers, Outgoing, header as value_of, task_named};
 
 /// As the server's consumers are set.
 const MAX_DELIVER: u32 = 5;
@@ -76,18 +76,24 @@ impl Tasks {
         pulled
     }
 
-    /// Takes out what lies there under that subject, if none of it was ever delivered.
-    pub(super) fn withdraw(&mut self, queue: &str, subject: &str) -> bool {
-        let Some(waiting) = self.waiting.get_mut(queue) else {
-            return false;
-        };
-        let under_way = self.delivered.values().any(|(_, task)| task.subject == subject);
-        let mut there = waiting.iter().filter(|task| task.subject == subject).peekable();
-        if under_way || there.peek().is_none() || there.any(|task| task.deliveries > 0) {
-            return false;
+    /// Takes out what lies there of each task, if none of it was ever delivered.
+    pub(super) fn withdraw(&mut self, queue: &str, tasks: &[(RunId, TaskNo)]) -> Vec<bool> {
+        // Whether any of it was delivered.
+        let mut there: HashMap<(RunId, TaskNo), bool> = HashMap::new();
+        let waiting = self.waiting.get(queue).into_iter().flatten();
+        let delivered = self.delivered.values().filter(|(of, _)| of == queue);
+        for task in waiting.chain(delivered.map(|(_, task)| task)) {
+            if let Some(name) = name_of(task) {
+                *there.entry(name).or_default() |= task.deliveries > 0;
+            }
         }
-        waiting.retain(|task| task.subject != subject);
-        true
+        let taken = |name: &(RunId, TaskNo)| there.get(name) == Some(&false);
+        let answers = tasks.iter().map(taken).collect();
+        let named: HashSet<_> = tasks.iter().filter(|name| taken(name)).collect();
+        if let Some(waiting) = self.waiting.get_mut(queue).filter(|_| !named.is_empty()) {
+            waiting.retain(|task| name_of(task).is_none_or(|name| !named.contains(&name)));
+        }
+        answers
     }
 
     /// `false` if there is no such delivered task any more.
@@ -114,4 +120,8 @@ impl Tasks {
     pub(super) fn len(&self) -> usize {
         self.delivered.len() + self.waiting.values().map(VecDeque::len).sum::<usize>()
     }
+}
+
+fn name_of(task: &PulledTask) -> Option<(RunId, TaskNo)> {
+    task_named(|name| value_of(&task.headers, name))
 }

@@ -136,22 +136,32 @@ async fn every_copy_of_a_task_is_taken_out_if_none_was_delivered() {
         ack_wait: Duration::from_secs(30),
     };
     bus.ensure_queues(&namespace, &[settings]).await.unwrap();
-    let place = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
-    let copy = |number: &str, id: &str| Outgoing {
-        subject: place(number),
-        ..task(id)
+    let name = |number: u32| (RunId(Uuid::from_u128(7)), TaskNo(number));
+    let copy = |number: u32, id: &str| {
+        let mut message = task(id);
+        let (run, number) = name(number);
+        message.headers.extend([
+            (Arc::from(names::RUN_ID), run.to_string()),
+            (Arc::from(names::TASK), number.0.to_string()),
+        ]);
+        message
     };
-    let messages = vec![copy("r-1", "1"), task("b"), copy("r-1", "2"), copy("r-2", "3")];
+    let messages = vec![copy(1, "1"), task("b"), copy(1, "2"), copy(2, "3"), copy(3, "4")];
     assert!(bus.publish(messages).await.iter().all(Result::is_ok));
-    assert!(bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap());
-    assert!(
-        !bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap(),
-        "it is gone"
+    let withdraw = async |names: &[_]| bus.withdraw(&namespace, &queue, names).await;
+    let (taken, not) = (Some(true), Some(false));
+    assert_eq!(
+        withdraw(&[name(3), name(1), name(9), name(1)]).await,
+        [taken, taken, not, taken]
     );
+    assert_eq!(withdraw(&[name(1)]).await, [not], "it is gone");
     assert_eq!(bus.task_count("a"), 2);
     assert_eq!(bus.pull_tasks("a", "q", 2).len(), 2);
-    assert!(bus.publish(vec![copy("r-2", "4")]).await.iter().all(Result::is_ok));
-    assert!(!bus.withdraw(&namespace, &queue, &place("r-2")).await.unwrap());
+    assert!(bus.publish(vec![copy(2, "5")]).await.iter().all(Result::is_ok));
+    assert_eq!(withdraw(&[name(2)]).await, [not]);
+    assert_eq!(bus.task_count("a"), 3, "what a worker has is not taken from it");
+    bus.set_connected(false);
+    assert_eq!(withdraw(&[name(2)]).await, [None]);
 }
 
 #[tokio::test]

@@ -26,18 +26,19 @@ mod stream_config;
 mod stream_settings;
 mod streams;
 mod supervisor;
+mod sweep;
+mod withdrawal;
 
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
-mod withdrawal;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{Namespace, QueueName, RunId, TaskNo};
 use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
 use tokio::sync::{Semaphore, watch};
@@ -224,8 +225,8 @@ impl Bus for NatsBus {
         delivered::undelivered(&self.shared.js, namespace, queue).await
     }
 
-    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
-        withdrawal::withdraw(&self.shared.js, namespace, queue, subject).await
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, tasks: &[(RunId, TaskNo)]) -> Vec<Option<bool>> {
+        withdrawal::withdraw(&self.shared.js, namespace, queue, tasks).await
     }
 
     fn open_source(&self, source: &Source, from: &ReadFrom) -> Feed {

@@ -468,6 +468,33 @@ async fn a_task_that_was_delivered_is_not_taken_from_its_worker() {
     job.end().await;
 }
 
+/// Nor does one that never answers keep the others waiting.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_answer_keeps_no_withdrawal_of_another_waiting() {
+    let (world, replica, _) = scheduled(145, "", 3).await;
+    world.register_in("other", &job("", 3)).await;
+    *world.weather.mute.lock().unwrap() = Some("other");
+    let start = subject::start("other", "x-1", "job").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("other") == 1)
+        .await;
+    let cancel = subject::run_verb("other", "x-1", "cancel").unwrap();
+    world
+        .publish(&cancel, &[(names::VERB, "cancel other")], Value::Null)
+        .await;
+    world
+        .until("asked", |world| world.rows_in("other")[0].status == "compensating")
+        .await;
+    world.verb("j-1", "cancel", &[]).await;
+    world
+        .within(Duration::from_secs(5), "cancelled", |world| world.closed() == 1)
+        .await;
+    assert_eq!(world.statuses()["j-1"], "cancelled");
+    assert_eq!(world.rows_in("other")[0].status, "compensating");
+    replica.stop().await;
+}
+
 /// Its publication is under way when the run is cancelled: it is not looked for before it can be there.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_being_published_is_taken_out_once_it_is_there() {

@@ -593,30 +593,22 @@ impl Bus for LineBus {
         self.bus.open_source(source, from)
     }
 
-    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, subject: &str) -> Result<bool, BusError> {
+    async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, tasks: &[(RunId, TaskNo)]) -> Vec<Option<bool>> {
         self.line.cross().await;
+        self.perhaps_mute(namespace).await;
         let fail = &self.line.weather.fail_withdrawals;
         if fail.load(Ordering::SeqCst) > 0 {
             fail.fetch_sub(1, Ordering::SeqCst);
-            return Err(BusError::Unavailable("the line is down".to_owned()));
+            return vec![None; tasks.len()];
         }
-        let withdrawn = self.bus.withdraw(namespace, queue, subject).await;
+        let withdrawn = self.bus.withdraw(namespace, queue, tasks).await;
         self.line.cross().await;
         withdrawn
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
         self.line.cross().await;
-        if self
-            .line
-            .weather
-            .mute
-            .lock()
-            .unwrap()
-            .is_some_and(|mute| mute == namespace.as_str())
-        {
-            std::future::pending::<()>().await;
-        }
+        self.perhaps_mute(namespace).await;
         let undelivered = self.bus.undelivered(namespace, queue).await;
         self.line.cross().await;
         undelivered
@@ -656,6 +648,13 @@ impl Bus for LineBus {
 }
 
 impl LineBus {
+    async fn perhaps_mute(&self, namespace: &Namespace) {
+        let mute = *self.line.weather.mute.lock().unwrap();
+        if mute.is_some_and(|mute| mute == namespace.as_str()) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Nothing may be said that is not committed.
     fn check(&self, message: &Outgoing) {
         if let Some(task) = header(&message.headers, names::TASK) {

@@ -386,11 +386,15 @@ impl World {
     }
 
     pub(super) fn rows(&self) -> Vec<RunRow> {
+        self.rows_in("default")
+    }
+
+    pub(super) fn rows_in(&self, namespace: &str) -> Vec<RunRow> {
         let filter = RunFilter {
             limit: 1_000,
             ..RunFilter::default()
         };
-        let rows = self.store.list_runs(&Namespace::new("default"), &filter).now_or_never();
+        let rows = self.store.list_runs(&Namespace::new(namespace), &filter).now_or_never();
         rows.expect("the memory store does not wait").unwrap()
     }
 

@@ -305,7 +305,6 @@ fn a_silent_worker_that_speaks_again_is_there() {
 #[test]
 fn a_task_that_nobody_took_in_time_is_taken_back() {
     let mut run = run(vec![act("a").attempts(None).timeouts(to_start(5))]);
-    assert!(run.last_dispatch().withdrawable);
     let task = run.task("do a");
     assert_eq!(run.state.wake_at(), Some(run.now.plus(Span::from_secs(5))));
     run.later(5);

@@ -19,10 +19,10 @@ use crate::run::input::{Input, TaskOutcome, Terms};
 use crate::run::{Event, Status};
 use crate::time::Span;
 
-/// Whose tasks have subjects of their own.
+/// One whose tasks are taken out of their queues.
 fn begun(plan: crate::definition::plan::Plan) -> Run {
     let terms = Terms {
-        own_subjects: true,
+        withdraws: true,
         ..Terms::default()
     };
     Run::under(terms, plan, begin(json!({"customer": "c1"}))).unwrap()
@@ -48,7 +48,6 @@ fn cancel(run: &mut Run) -> Vec<TaskNo> {
 fn a_cancelled_run_takes_its_task_out_of_the_queue_and_is_undone_at_once() {
     let mut run = run(vec![act("a"), act("b")]);
     run.complete("do a");
-    assert!(run.last_dispatch().withdrawable);
     let task = run.task("do b");
     assert_eq!(cancel(&mut run), [task]);
     assert!(run.undone().is_empty(), "its queue is being asked");
@@ -218,11 +217,10 @@ fn what_is_opened_and_halted_at_once_never_goes_out() {
     assert!(run.sent.iter().all(|effect| !matches!(effect, Effect::Dispatch(_))));
 }
 
-/// It is not found by a subject that it does not have, and would count as delivered.
+/// Whoever takes over may not be able to read it.
 #[test]
 fn a_run_of_an_earlier_version_does_not_ask() {
     let mut run = Run::under(Terms::default(), plan(vec![act("a")]), begin(json!({}))).unwrap();
-    assert!(!run.last_dispatch().withdrawable);
     assert_eq!(cancel(&mut run), []);
     for _ in 0..100 {
         run.now = run.state.wake_at().unwrap().max(run.now);

@@ -82,7 +82,7 @@ impl<'p> World<'p> {
                 operators: temper & 8 > 0,
                 terms: Terms {
                     limits: limits(temper / 16),
-                    own_subjects: !(temper / 64).is_multiple_of(4),
+                    withdraws: !(temper / 64).is_multiple_of(4),
                 },
             },
             parts,

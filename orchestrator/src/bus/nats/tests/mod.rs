@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use knarr_core::ids::{Namespace, QueueName};
+use knarr_core::ids::{Namespace, QueueName, RunId, TaskNo};
 use knarr_core::time::Timestamp;
 use knarr_schemas::{header, subject};
 use serde_json::{Value, json};

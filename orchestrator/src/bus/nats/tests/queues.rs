@@ -83,38 +83,81 @@ async fn how_far_a_queue_was_delivered_is_known_by_time() {
     assert_eq!(undelivered().await, Undelivered::Nothing);
 }
 
-/// At its own place, found in a backlog, and only where nobody has had it.
+fn name(run: u128, task: u32) -> (RunId, TaskNo) {
+    (RunId(Uuid::from_u128(run)), TaskNo(task))
+}
+
+/// As the engine publishes it.
+fn named((run, task): (RunId, TaskNo)) -> Outgoing {
+    let mut message = a_task(&format!("{run}-{}", task.0), 0);
+    message.headers.extend([
+        (Arc::from(header::RUN_ID), run.to_string()),
+        (Arc::from(header::TASK), task.0.to_string()),
+    ]);
+    message
+}
+
+async fn stored(bus: &NatsBus) -> u64 {
+    let info: Value = bus
+        .shared
+        .js
+        .call("STREAM.INFO.KNARR_TASKS_a", &json!({}))
+        .await
+        .unwrap();
+    info["state"]["messages"].as_u64().unwrap()
+}
+
+/// Found in a backlog of several batches, and only where nobody has had it.
 #[tokio::test]
 async fn a_task_is_taken_out_of_its_queue_if_nobody_has_had_it() {
     let server = TestServer::start();
     let bus = bus(&server, 1).await;
     let (namespace, queue, settings) = queue_q();
-    let withdraw = async |subject: &str| bus.withdraw(&namespace, &queue, subject).await.unwrap();
-    let at = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
-    assert!(!withdraw(&at("r-1")).await, "there is no queue");
+    let withdraw = async |names: &[_]| bus.withdraw(&namespace, &queue, names).await;
+    let (taken, not) = (Some(true), Some(false));
+    assert_eq!(withdraw(&[name(1, 1)]).await, [not], "there is no queue");
     bus.ensure_queues(&namespace, &settings).await.unwrap();
-    let placed = |place: &str| Outgoing {
-        subject: at(place),
-        ..a_task(place, 0)
-    };
-    let mut backlog: Vec<_> = (0..50).map(|n| a_task(&format!("b{n}"), 0)).collect();
-    backlog.insert(0, placed("r-1"));
-    backlog.push(placed("r-2"));
-    backlog.push(placed("r-3"));
+    let mut backlog: Vec<_> = (0..1_200).map(|n| named(name(9, n))).collect();
+    backlog.insert(0, named(name(1, 1)));
+    backlog.insert(700, named(name(1, 2)));
+    backlog.push(named(name(1, 3)));
+    backlog.push(named(name(1, 4)));
+    // Of another queue.
+    backlog.push(Outgoing {
+        subject: subject::task("a", "r", "act").unwrap(),
+        ..named(name(1, 5))
+    });
     assert!(all_ok(&bus.publish(backlog).await));
-    assert!(withdraw(&at("r-2")).await);
-    assert!(!withdraw(&at("r-2")).await, "it is gone");
+    let asked = [name(1, 2), name(1, 5), name(1, 2), name(2, 3), name(1, 3)];
+    assert_eq!(withdraw(&asked).await, [taken, not, taken, not, taken]);
+    assert_eq!(withdraw(&[name(1, 2)]).await, [not], "it is gone");
     // Delivered and not acknowledged.
     assert_eq!(pull_tasks(&bus.client(), 1, false).await, 1);
-    assert!(!withdraw(&at("r-1")).await);
-    assert!(withdraw(&at("r-3")).await);
-    let info = bus.shared.js.stream("KNARR_TASKS_a").await.unwrap();
-    assert_eq!(info.state.last_seq, 53);
+    assert_eq!(withdraw(&[name(1, 4), name(1, 1)]).await, [taken, not]);
+    // Delivered and acknowledged.
+    assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
+    assert_eq!(withdraw(&[name(1, 1)]).await, [not]);
+    assert_eq!(stored(&bus).await, 1_201);
     assert_eq!(
-        pull_tasks(&bus.client(), 60, true).await,
-        51,
-        "the others are where they were, and the one that was given back"
+        pull_tasks(&bus.client(), 1_300, true).await,
+        1_200,
+        "the others are where they were"
     );
+}
+
+#[tokio::test]
+async fn thousands_of_tasks_are_taken_out_by_one_look() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let names: Vec<_> = (0..3_000).map(|run| name(run, 1)).collect();
+    assert!(all_ok(&bus.publish(names.iter().copied().map(named).collect()).await));
+    assert_eq!(pull_tasks(&bus.client(), 100, true).await, 100);
+    let answers = bus.withdraw(&namespace, &queue, &names).await;
+    assert_eq!(answers[..100], [Some(false); 100]);
+    assert_eq!(answers[100..], [Some(true); 2_900]);
+    assert_eq!(stored(&bus).await, 0);
 }
 
 /// Whoever has taken over may have published it once more: all of it goes, and none that was delivered counts as withdrawn.
@@ -124,26 +167,148 @@ async fn every_copy_of_a_task_is_taken_out() {
     let bus = bus(&server, 1).await;
     let (namespace, queue, settings) = queue_q();
     bus.ensure_queues(&namespace, &settings).await.unwrap();
-    let place = |place: &str| subject::task_at("a", "q", "act", place).unwrap();
-    let copy = |number: &str| Outgoing {
-        subject: place(number),
-        ..a_task(number, 0)
+    let publish = async |names: &[_]| {
+        let messages = names.iter().copied().map(named).collect();
+        assert!(all_ok(&bus.publish(messages).await));
     };
-    let messages = async || {
-        let all = json!({});
-        let info = bus.shared.js.call::<Value>("STREAM.INFO.KNARR_TASKS_a", &all).await;
-        info.unwrap()["state"]["messages"].as_u64().unwrap()
-    };
-    assert!(all_ok(
-        &bus.publish(vec![copy("r-1"), a_task("b", 0), copy("r-1"), copy("r-2")])
-            .await
-    ));
-    assert!(bus.withdraw(&namespace, &queue, &place("r-1")).await.unwrap());
-    assert_eq!(messages().await, 2);
+    publish(&[name(1, 1), name(9, 9), name(1, 1), name(1, 2)]).await;
+    assert_eq!(bus.withdraw(&namespace, &queue, &[name(1, 1)]).await, [Some(true)]);
+    assert_eq!(stored(&bus).await, 2);
     // The first copy of it is in somebody's hands.
     assert_eq!(pull_tasks(&bus.client(), 2, false).await, 2);
-    assert!(all_ok(&bus.publish(vec![copy("r-2")]).await));
-    assert!(!bus.withdraw(&namespace, &queue, &place("r-2")).await.unwrap());
+    publish(&[name(1, 2)]).await;
+    assert_eq!(bus.withdraw(&namespace, &queue, &[name(1, 2)]).await, [Some(false)]);
+    assert_eq!(stored(&bus).await, 3, "what a worker has is not taken from it");
+}
+
+/// It starts from the beginning of the queue, whatever the one before has given out.
+#[tokio::test]
+async fn a_consumer_that_is_younger_than_a_task_does_not_tell_that_nobody_has_had_it() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    assert!(all_ok(&bus.publish(vec![named(name(1, 1))]).await));
+    let delete = "CONSUMER.DELETE.KNARR_TASKS_a.q_q";
+    let _: Value = bus.shared.js.call(delete, &json!({})).await.unwrap();
+    assert_eq!(bus.withdraw(&namespace, &queue, &[name(1, 1)]).await, [Some(false)]);
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    assert!(all_ok(&bus.publish(vec![named(name(1, 2))]).await));
+    let answers = bus.withdraw(&namespace, &queue, &[name(1, 1), name(1, 2)]).await;
+    assert_eq!(answers, [Some(false), Some(true)]);
+}
+
+/// Headers that no client reads, and ones that say what the server says of its answers.
+#[tokio::test]
+async fn whatever_lies_in_a_queue_is_passed_over() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let publish = async |number| assert!(all_ok(&bus.publish(vec![named(name(1, number))]).await));
+    publish(1).await;
+    server.publish_raw(
+        "knarr.task.a.q.act",
+        b"NATS/1.0 204 EOB\r\nNats-Last-Sequence: 1\r\nNats-Sequence: 9\r\n\r\n",
+        b"",
+    );
+    publish(2).await;
+    server.publish_raw("knarr.task.a.q.act", b"NATS/1.0\r\nX: caf\xe9\r\nno colon\r\n\r\n", b"");
+    server.publish_raw(
+        "knarr.task.a.q.act",
+        b"NATS/1.0\r\nKnarr-Run-Id: x\r\nKnarr-Task: y\r\n\r\n",
+        b"",
+    );
+    publish(3).await;
+    let names = [name(1, 1), name(1, 2), name(1, 3)];
+    assert_eq!(bus.withdraw(&namespace, &queue, &names).await, [Some(true); 3]);
+    assert_eq!(stored(&bus).await, 3);
+}
+
+/// The client takes what one batch has at most, bodies and all.
+#[tokio::test]
+async fn large_tasks_come_in_smaller_batches() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let body = Bytes::from(vec![b'x'; 1_000_000]);
+    for number in 1..=6 {
+        let large = Outgoing {
+            payload: body.clone(),
+            ..named(name(1, number))
+        };
+        bus.client()
+            .publish_with_headers(
+                large.subject,
+                header_map::to_client(large.headers).unwrap(),
+                large.payload,
+            )
+            .await
+            .unwrap();
+    }
+    assert!(all_ok(&bus.publish(vec![named(name(1, 7))]).await));
+    let answers = bus.withdraw(&namespace, &queue, &[name(1, 6), name(1, 7)]).await;
+    assert_eq!(answers, [Some(true); 2]);
+}
+
+/// Another server of the stream's answers, and does not have all of it yet; or it leaves something out.
+#[tokio::test]
+async fn a_server_that_is_behind_hides_nothing() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let js = &bus.shared.js;
+    // What is got directly goes to whoever listens: nobody, but for the test.
+    let config = json!({ "name": "S", "subjects": ["s.>"], "retention": "limits", "storage": "memory" });
+    let _: Value = js.call("STREAM.CREATE.S", &config).await.unwrap();
+    for number in 1..=4 {
+        let message = named(name(1, number));
+        let headers = header_map::to_client(message.headers).unwrap();
+        let request = async_nats::client::Request::new().headers(headers).payload("".into());
+        bus.client().send_request("s.a", request).await.unwrap();
+    }
+    let mut asked = bus.client().subscribe("$JS.API.DIRECT.GET.S").await.unwrap();
+    let end = |last: u64| format!("NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: {last}\r\n\r\n");
+    let message = |sequence: u64, after: u64| {
+        format!(
+            "NATS/1.0\r\nNats-Sequence: {sequence}\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\nNats-Num-Pending: 0\r\n\
+             Nats-Last-Sequence: {after}\r\n\r\n"
+        )
+    };
+    let behind = [
+        // It has the first message and no more.
+        vec![message(1, 0), end(1)],
+        // It has not even that.
+        vec!["NATS/1.0 404 Message Not Found\r\n\r\n".to_owned()],
+        // One was lost on the way.
+        vec![message(4, 3)],
+    ];
+    let answering = async {
+        let mut froms = Vec::new();
+        for answers in behind {
+            let request = asked.next().await.unwrap();
+            let query: Value = serde_json::from_slice(&request.payload).unwrap();
+            froms.push(query["seq"].as_u64().unwrap());
+            for answer in answers {
+                server.publish_raw(request.reply.as_ref().unwrap(), answer.as_bytes(), b"");
+            }
+        }
+        froms
+    };
+    let wanted: Vec<_> = (1..=5).map(|number| name(1, number)).collect();
+    let sweep = sweep::Sweep::new(js, "S", "s.>", 4, &wanted);
+    let (found, asked_from) = tokio::join!(sweep.find(), answering);
+    let found = found.unwrap();
+    let sequences = |number| {
+        let of_it = &found[&name(1, number)];
+        of_it.iter().map(|found| found.sequence).collect::<Vec<_>>()
+    };
+    // What the answers brought had no names; the others were got from the stream itself.
+    assert_eq!(
+        (1..=5).map(sequences).collect::<Vec<_>>(),
+        [vec![], vec![2], vec![3], vec![4], vec![]]
+    );
+    assert_eq!(asked_from, [1, 3, 4]);
 }
 
 #[tokio::test]
@@ -164,20 +329,11 @@ async fn a_task_delivered_too_often_is_reported_to_its_owner_and_removed() {
         other => panic!("{other:?}"),
     };
     assert_eq!(lost(&mut from).await, (2, "mine".to_owned()));
-    let state = async || {
-        let info: Value = bus
-            .shared
-            .js
-            .call("STREAM.INFO.KNARR_TASKS_a", &json!({}))
-            .await
-            .unwrap();
-        info["state"]["messages"].as_u64().unwrap()
-    };
-    assert_eq!(state().await, 1);
+    assert_eq!(stored(&bus).await, 1);
     // The other one waits until its partition is opened.
     bus.open_partition(3, Cursor::default(), 1, into).await.unwrap();
     assert_eq!(lost(&mut from).await, (3, "other".to_owned()));
-    assert_eq!(state().await, 0);
+    assert_eq!(stored(&bus).await, 0);
 }
 
 /// What an operator says of it counts for the consumer that is there, with the tasks that it has given out.

@@ -64,8 +64,8 @@ impl Run {
     }
 
     pub(crate) fn within(limits: RunLimits, plan: Plan, start: Start) -> Result<Self, Rejected> {
-        let own_subjects = false;
-        Self::under(Terms { limits, own_subjects }, plan, start)
+        let withdraws = false;
+        Self::under(Terms { limits, withdraws }, plan, start)
     }
 
     pub(crate) fn under(terms: Terms, plan: Plan, start: Start) -> Result<Self, Rejected> {

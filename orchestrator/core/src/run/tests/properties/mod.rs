@@ -105,7 +105,7 @@ fn drive_and(case: Case, mut before: impl FnMut(usize, &mut Run)) -> (Run, Vec<R
     };
     // Runs of an earlier version go on as they were begun.
     let terms = Terms {
-        own_subjects: ops.len().is_multiple_of(2) || timeout.is_some(),
+        withdraws: ops.len().is_multiple_of(2) || timeout.is_some(),
         ..Terms::default()
     };
     let mut run = Run::under(terms, plan, begin(json!({"customer": "c1"}))).unwrap();
