@@ -26,8 +26,8 @@ pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, Par
 pub use queries::{QueryAnswer, QueryRun};
 pub use queues::{LimitInfo, ListQueues, QueueInfo, QueuePage, RateBody, SetQueue};
 pub use runs::{
-    HistoryPage, HistoryTransition, LedgerEntry, LimitUsage, ListRuns, OpenTask, OperationState, RunDescription,
-    RunName, RunPage, RunTurn, ShowHistory, ShowRun, StepState, WaitingStep,
+    HistoryPage, HistoryTransition, LedgerEntry, LimitUsage, ListRuns, OpenTask, OpenUpdate, OperationState,
+    RunDescription, RunName, RunPage, RunTurn, ShowHistory, ShowRun, StepState, WaitingSignal, WaitingStep,
 };
 pub use schedules::{
     BackfillRange, ListSchedules, OpenOccurrence, PastOccurrence, ScheduleDescription, SchedulePage, ScheduleSummary,

@@ -104,15 +104,27 @@
 //!
 //! | §5 Signals, updates and queries | tests |
 //! |---|---|
+//! | a signal is durable and in order, and a repeat changes nothing | `signals_are_kept_in_order_and_once`, `signals_are_buffered_in_order_and_a_repeat_changes_nothing` |
+//! | … buffered until a step waits for it; one that does not match stays | `a_signal_that_comes_before_it_is_waited_for_is_taken_then`, `one_signal_is_taken_by_one_step` |
+//! | … also while the run is parked, or waits to be tried again | `a_signal_for_a_parked_run_is_taken_when_it_goes_on`, `signals_are_buffered_while_an_attempt_waits_and_carried_from_the_one_before` |
+//! | … up to a bound | `the_limits_of_signals_hold_at_the_limit_and_one_past_it`, `at_the_limit_of_events_signals_wait_and_nothing_is_lost` |
+//! | signal-with-start | `a_signal_may_start_its_run_once`, `a_signal_that_has_started_a_run_is_not_given_to_the_next_one` |
+//! | a signal to no run is a dead letter | `a_signal_starts_its_run_once_and_one_to_nobody_is_a_dead_letter` |
 //! | a handler takes each signal of its name as it comes, one at a time; those of other names run beside | `signals_of_a_name_are_taken_one_after_the_other_and_those_of_others_beside_them`, `each_signal_is_handled_once_though_its_replica_dies` |
 //! | a signal that does not fit is refused and changes nothing | `a_body_that_does_not_fit_is_refused_and_changes_nothing`, `a_signal_that_does_not_fit_is_refused_and_starts_nothing` |
 //! | what handlers did is undone in the reverse order of everything | `what_they_did_is_undone_in_the_reverse_order_of_everything_each_with_its_own_data` |
 //! | a failure of theirs is the run's, and a stop of the run is theirs | `a_failure_in_a_handler_fails_the_run_and_halts_the_rest`, `a_run_that_fails_or_is_cancelled_halts_its_handlers_before_anything_is_undone` |
-//! | a run completes when they have nothing left to do | `a_run_completes_when_nothing_is_left_to_do_beside_it_and_its_output_knows_of_it`, `a_run_completes_when_what_was_accepted_is_done` |
+//! | a run completes when they have nothing left to do | `a_run_completes_when_nothing_is_left_to_do_beside_it_and_its_output_knows_of_it`, `a_run_completes_when_what_was_accepted_is_done`, `what_comes_to_a_parked_run_is_handled_before_it_completes` |
+//! | a handler sees `signal`, and others what it sets | `signals_of_a_name_are_taken_one_after_the_other_and_those_of_others_beside_them`, `queries_read_what_handlers_set_and_not_what_their_steps_say` |
 //! | an update has a schema and a validator; one that is refused leaves no trace | `what_is_refused_leaves_no_trace`, `one_that_is_refused_leaves_no_trace_and_its_caller_hears_why` |
+//! | … as the run stands; what cannot be decided about yet is, before the run completes | `those_of_a_name_are_done_one_after_the_other_and_each_is_validated_as_the_run_stands`, `what_comes_while_the_run_is_parked_is_decided_about_when_it_goes_on`, `what_comes_to_a_parked_run_is_decided_about_before_it_completes`, `what_was_put_off_is_decided_about_before_a_run_completes` |
+//! | whoever waits hears of it in the end | `one_that_is_cut_off_hears_of_the_end_of_the_run`, `what_nobody_decided_about_is_refused_when_the_run_is_stopped`, `an_answer_that_cannot_be_made_fails_the_update_and_not_the_run`, `one_that_fails_fails_the_run_and_what_they_did_is_undone_in_reverse_order` |
 //! | acceptance and completion can be waited for | `who_waits_for_the_acceptance_is_told_of_it_and_of_nothing_else`, `an_update_is_done_and_answered_with_its_output` |
 //! | the update id makes a repeat harmless | `a_repeat_does_nothing_and_is_told_what_became_of_the_first`, `it_is_done_once_and_answered_though_its_replica_dies` |
 //! | `continue_as_new` keeps what waits | `a_run_that_goes_on_as_another_ends_what_is_under_way_and_hands_over_what_waits`, `a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest` |
+//! | … and so does a run that is tried again; what it had accepted fails with it | `what_an_attempt_accepted_fails_with_it_and_what_it_put_off_goes_to_the_next`, `what_no_attempt_follows_to_decide_about_is_refused`, `an_update_that_waits_goes_to_the_next_attempt_and_one_that_was_accepted_hears_of_the_end` |
+//! | those that wait are shown | `updates_that_are_not_done_and_signals_that_nobody_took_are_told_of` |
+//! | a query is named, or any expression | `what_cannot_be_answered_says_why`, `a_run_is_told_updated_and_asked_while_it_goes_on_and_asked_when_it_has_closed` |
 //! | a query is of open and closed runs and changes nothing | `a_query_is_answered_from_what_is_committed_and_changes_nothing`, `a_closed_run_is_asked_like_an_open_one` |
 
 use std::path::{Path, PathBuf};

@@ -9,12 +9,13 @@ use knarr_core::run::event::StepOutcome;
 use knarr_core::run::limits::{Limit, Usage};
 use knarr_core::run::message::Body;
 use knarr_core::run::{
-    Admission, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, State, Step, Transition, UndoState,
-    Wait, Waiting, evolve,
+    Admission, Event, Execution, Failure, Known, LedgerEntry as CoreLedgerEntry, OpenStage,
+    OpenUpdate as CoreOpenUpdate, Signal, State, Step, Transition, UndoState, Wait, Waiting, evolve,
 };
 use knarr_core::time::Timestamp;
 use knarr_schemas::api::{
-    LedgerEntry, LimitUsage, OpenTask, OperationState, RunDescription, RunTurn, StepState, WaitingStep,
+    LedgerEntry, LimitUsage, OpenTask, OpenUpdate, OperationState, RunDescription, RunTurn, StepState, WaitingSignal,
+    WaitingStep,
 };
 use knarr_schemas::body::{FailureBody, RunAttempt};
 use serde_json::Value;
@@ -104,7 +105,6 @@ impl Describer {
             begins_at: attempt.begins_at.to_utc(),
         });
         run.retried_by = state.retried_by().map(|(run, _)| run.0);
-        let given = |value: &Value| (!value.is_null()).then(|| value.clone());
         Ok(RunDescription {
             run,
             definition: state.definition_hash().0.to_string(),
@@ -125,6 +125,8 @@ impl Describer {
             ledger: state.ledger().iter().map(|entry| self.entry(entry)).collect(),
             tasks: tasks(state),
             waiting: waiting(state),
+            signals: signals(state),
+            updates: state.open_updates().into_iter().map(update).collect(),
             operations: self.operations.into(),
             limits: limits(state, self.largest),
             shortened: false,
@@ -313,6 +315,37 @@ fn waiting(state: &State) -> Vec<WaitingStep> {
         }
     };
     state.waiting().map(of).collect()
+}
+
+fn signals(state: &State) -> Vec<WaitingSignal> {
+    if state.is_closed() {
+        return Vec::new();
+    }
+    let of = |signal: &Signal| WaitingSignal {
+        name: signal.name.to_string(),
+        body: given(&signal.body),
+    };
+    state.signals().iter().map(of).collect()
+}
+
+fn update(update: CoreOpenUpdate<'_>) -> OpenUpdate {
+    let (status, step) = match &update.stage {
+        OpenStage::UnderWay(step) => ("running", Some(step.to_string())),
+        OpenStage::Accepted => ("accepted", None),
+        OpenStage::PutOff => ("put_off", None),
+    };
+    OpenUpdate {
+        id: update.id.to_string(),
+        name: update.name.to_string(),
+        input: update.body.and_then(|body| given(body)),
+        status: status.to_owned(),
+        step,
+        waiters: u64::try_from(update.waiters).unwrap_or(u64::MAX),
+    }
+}
+
+fn given(value: &Value) -> Option<Value> {
+    (!value.is_null()).then(|| value.clone())
 }
 
 fn tasks(state: &State) -> Vec<OpenTask> {

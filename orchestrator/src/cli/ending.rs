@@ -143,6 +143,8 @@ mod tests {
             ledger: Vec::new(),
             tasks: Vec::new(),
             waiting: Vec::new(),
+            signals: Vec::new(),
+            updates: Vec::new(),
             operations: Vec::new(),
             limits: Vec::new(),
             shortened: false,

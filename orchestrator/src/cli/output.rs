@@ -131,7 +131,7 @@ fn status_color(status: &str) -> Option<AnsiColors> {
     match status {
         "completed" | "undone" => Some(AnsiColors::Green),
         "compensated" | "compensating" | "undoing" | "cancelled" | "timed_out" | "paused" | "held" | "unknown"
-        | "queued" | "waiting" | "skipped" => Some(AnsiColors::Yellow),
+        | "queued" | "waiting" | "put_off" | "skipped" => Some(AnsiColors::Yellow),
         "failed" | "compensation_failed" | "terminated" | "parked" => Some(AnsiColors::Red),
         "running" | "dispatched" | "started" => Some(AnsiColors::Cyan),
         _ => None,

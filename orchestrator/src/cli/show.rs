@@ -47,6 +47,8 @@ pub fn render(description: &RunDescription, look: &Look) -> String {
     undo(&mut out, description, look);
     tasks(&mut out, description, look);
     waiting(&mut out, description, look);
+    updates(&mut out, description, look);
+    signals(&mut out, description, look);
     operations(&mut out, description, look);
     if description.shortened {
         out.push_str("\nInput and outputs are too large for one answer and were left out.\n");
@@ -247,6 +249,38 @@ fn waiting(out: &mut String, description: &RunDescription, look: &Look) {
     out.push_str(&output::table_text(&table, 2));
 }
 
+fn updates(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.updates.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Updates"));
+    let mut table = output::table(look, &["UPDATE", "ID", "STATUS", "AT", "INPUT"]);
+    for update in &description.updates {
+        let input = update.input.as_ref().map(|input| output::short_json(input, 60));
+        table.add_row([
+            Cell::new(&update.name),
+            Cell::new(output::cut(&update.id, 60)),
+            output::status_cell(look, &update.status),
+            Cell::new(update.step.as_deref().unwrap_or_default()),
+            Cell::new(input.unwrap_or_default()),
+        ]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
+fn signals(out: &mut String, description: &RunDescription, look: &Look) {
+    if description.signals.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", output::bold(look, "Signals nobody has taken"));
+    let mut table = output::table(look, &["SIGNAL", "BODY"]);
+    for signal in &description.signals {
+        let body = signal.body.as_ref().map(|body| output::short_json(body, 60));
+        table.add_row([Cell::new(&signal.name), Cell::new(body.unwrap_or_default())]);
+    }
+    out.push_str(&output::table_text(&table, 2));
+}
+
 fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
     if description.tasks.is_empty() {
         return;
@@ -355,7 +389,7 @@ mod turns {
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
-    use knarr_schemas::api::{LedgerEntry, OpenTask, OperationState, StepState};
+    use knarr_schemas::api::{LedgerEntry, OpenTask, OpenUpdate, OperationState, StepState, WaitingSignal};
     use knarr_schemas::body::{FailureBody, RunSummary};
     use serde_json::json;
 
@@ -478,6 +512,8 @@ mod tests {
                 details: Some(json!({"page": 7})),
             }],
             waiting: Vec::new(),
+            signals: Vec::new(),
+            updates: Vec::new(),
             operations: Vec::new(),
             limits: Vec::new(),
             shortened: false,
@@ -538,6 +574,35 @@ mod tests {
             limit("payload", 1_048_576, 2_097_152, true),
         ];
         insta::assert_snapshot!("show_near_limits", render(&near, &look()));
+    }
+
+    #[test]
+    fn a_run_with_updates_and_signals() {
+        let update = |id: &str, status: &str, step: Option<&str>| OpenUpdate {
+            id: id.into(),
+            name: "change_address".into(),
+            input: Some(json!({ "city": "Bergen" })),
+            status: status.into(),
+            step: step.map(str::to_owned),
+            waiters: 1,
+        };
+        let mut run = running();
+        run.updates = vec![
+            update("u-1", "running", Some("$updates.change_address[0]")),
+            update("u-2", "accepted", None),
+            update("u-3", "put_off", None),
+        ];
+        run.signals = vec![
+            WaitingSignal {
+                name: "approve".into(),
+                body: Some(json!({ "ok": true })),
+            },
+            WaitingSignal {
+                name: "paid".into(),
+                body: None,
+            },
+        ];
+        insta::assert_snapshot!("show_updates", render(&run, &look()));
     }
 
     #[test]

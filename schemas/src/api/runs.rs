@@ -87,6 +87,12 @@ pub struct RunDescription {
     /// Steps that wait for something else than a worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingStep>,
+    /// Signals that no step and no handler has taken, in the order of their coming.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<WaitingSignal>,
+    /// Updates that are not done: those under way first, then each in the order of its coming.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub updates: Vec<OpenUpdate>,
     /// What operators have done about it, oldest first; the last hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationState>,
@@ -141,6 +147,12 @@ impl RunDescription {
         self.search_attributes.clear();
         for step in &mut self.steps {
             step.output = None;
+        }
+        for signal in &mut self.signals {
+            signal.body = None;
+        }
+        for update in &mut self.updates {
+            update.input = None;
         }
         self.shortened = true;
     }
@@ -208,6 +220,37 @@ pub struct WaitingStep {
     /// Why an operator is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
+}
+
+/// A signal in the run's buffer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingSignal {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}
+
+/// An update that is not done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenUpdate {
+    /// Its request id.
+    pub id: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// `running`, `accepted` (it waits for its handler), or `put_off`: it is decided about when the run goes on, or by the run that
+    /// goes on in its place.
+    pub status: String,
+    /// What a running one is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// How many wait to be told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiters: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

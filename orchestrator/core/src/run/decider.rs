@@ -147,6 +147,8 @@ impl<'a> Decider<'a> {
     /// Walks the tree until everything that can go on has gone on.
     pub(super) fn settle(&mut self) {
         loop {
+            // Before a step may end the run.
+            update::decide(self);
             pivot::resolve(self);
             while let Some(work) = self.work.pop_front() {
                 if self.state.is_closed() {
@@ -158,11 +160,10 @@ impl<'a> Decider<'a> {
                     Work::Ended { node, path, end } => tree::ended(self, node, &path, end),
                 }
             }
-            update::decide(self);
             handler::offer(self);
             compensation::advance(self);
             blocked::go_on(self);
-            if self.work.is_empty() {
+            if self.work.is_empty() && !handler::complete(self) {
                 break;
             }
         }

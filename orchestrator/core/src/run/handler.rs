@@ -150,7 +150,11 @@ fn begins(state: &State) -> bool {
 
 /// Whether what comes is taken now, and not by the run that goes on in its place.
 pub(super) fn takes(state: &State) -> bool {
-    begins(state) && !matches!(state.exit, Some((Exit::ContinuedAsNew { .. }, _)))
+    begins(state) && !is_to_continue(state)
+}
+
+fn is_to_continue(state: &State) -> bool {
+    matches!(state.exit, Some((Exit::ContinuedAsNew { .. }, _)))
 }
 
 pub(super) fn execution_ended(d: &mut Decider<'_>, node: NodeId, path: StepPath, execution: &StepPath, end: End) {
@@ -174,10 +178,7 @@ pub(super) fn execution_ended(d: &mut Decider<'_>, node: NodeId, path: StepPath,
         end,
     });
     if let Some(error) = failed {
-        return fail(d, error);
-    }
-    if d.state.handling.passed && d.state.is_running() && d.state.exit.is_none() && !has_more_to_do(d.plan, d.state) {
-        stop::complete(d);
+        fail(d, error);
     }
 }
 
@@ -187,16 +188,29 @@ fn fail(d: &mut Decider<'_>, error: Failure) {
     }
 }
 
-/// Whether an execution is under way, or something waits for one.
+/// Whether an execution is under way, or something waits for one or for a decision, also while a parked run cannot take it.
 pub(super) fn has_more_to_do(plan: &Plan, state: &State) -> bool {
-    if plan.handlers.is_empty() {
+    let updates = &state.updates;
+    if plan.handlers.is_empty() && updates.put_off.is_empty() {
         return false;
     }
     let mut executions = state.handling.executions.values();
+    if executions.any(|of| of.open) || !updates.waiting.is_empty() {
+        return true;
+    }
     let mut signals = state.signals.buffer.iter();
-    executions.any(|of| of.open)
-        || begins(state) && !state.updates.waiting.is_empty()
-        || takes(state) && signals.any(|signal| plan.handler_of(&signal.name).is_some())
+    let waits = !updates.put_off.is_empty() || signals.any(|signal| plan.handler_of(&signal.name).is_some());
+    waits && !is_to_continue(state)
+}
+
+/// The main body has passed, and handlers have nothing left to do: the run completes. Whether it was that far.
+pub(super) fn complete(d: &mut Decider<'_>) -> bool {
+    let waits = d.state.handling.passed && d.state.is_running() && d.state.parked.is_none() && d.state.exit.is_none();
+    let completes = waits && !has_more_to_do(d.plan, d.state);
+    if completes {
+        stop::complete(d);
+    }
+    completes
 }
 
 /// Waits with the end of the run for the executions under way; whether it has to.
@@ -240,6 +254,19 @@ impl State {
         let end = place.find(']').filter(|_| is_within(place, group))?;
         let (handler, index) = iteration(&place[..=end])?;
         self.handling.executions.get(handler)?.bodies.get(&index)
+    }
+
+    /// Those under way: the update, its name, the place of its steps, and what it was sent.
+    pub(super) fn executions_of_updates(
+        &self,
+    ) -> impl Iterator<Item = (&RequestId, Arc<str>, StepPath, Option<&Arc<Value>>)> {
+        let executions = self.handling.executions.iter().filter(|(_, of)| of.open);
+        executions.filter_map(|(handler, of)| {
+            let index = of.begun.checked_sub(1)?;
+            let (_, name) = handler.as_str().split_once('.')?;
+            let body = of.bodies.get(&index);
+            Some((of.update.as_ref()?, Arc::from(name), of_iteration(handler, index), body))
+        })
     }
 
     pub(super) fn handler_started(&mut self, handler: &StepPath, index: u32, (signal, update): (u32, u32)) {

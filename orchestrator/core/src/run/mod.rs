@@ -117,4 +117,4 @@ pub use signal::Signal;
 pub use state::{OpenTaskView, Outcome, State, Step, Waiting, Why};
 pub use status::Status;
 pub use turn::{Turn, turns};
-pub use update::{Update, UpdateAnswer, UpdateStage};
+pub use update::{OpenStage, OpenUpdate, Update, UpdateAnswer, UpdateStage};

@@ -41,13 +41,15 @@ pub(super) fn complete(d: &mut Decider<'_>) {
 }
 
 pub(super) fn complete_with(d: &mut Decider<'_>, output: Arc<Value>) {
-    d.emit(if compensation::is_undoing(d.state) {
-        Event::ExitRequested {
-            exit: Exit::Completed { output },
-        }
-    } else {
-        Event::RunCompleted { output }
-    });
+    d.emit(
+        if compensation::is_undoing(d.state) || handler::has_more_to_do(d.plan, d.state) {
+            Event::ExitRequested {
+                exit: Exit::Completed { output },
+            }
+        } else {
+            Event::RunCompleted { output }
+        },
+    );
 }
 
 pub(super) fn fail(d: &mut Decider<'_>, error: Failure) {

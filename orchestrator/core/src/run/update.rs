@@ -7,6 +7,7 @@
 //! | the run waits before it begins, is parked as a whole, or is about to continue as new | it is put off: decided about when the run goes on, or by the one that goes on in its place |
 //! | its id was taken before | nothing; who asks is told what becomes, or became, of that one |
 //! | the run stops, or has closed | it is refused |
+//! | the run is followed by another attempt ([`super::again`]) | what it had accepted has failed with it; what was put off is the next one's to decide |
 //!
 //! Who waits is told when it is accepted, or when its handler has ended: with `output`, or with the failure, which is the run's too
 //! unless it is of `output` itself. What was accepted is done before the run completes or continues as new; where the run stops
@@ -111,6 +112,27 @@ pub enum Update<'a> {
     Completed(&'a Arc<Value>),
     /// It failed, or the run stopped before it was done.
     Failed(&'a Failure),
+}
+
+/// An update that is not done, where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenUpdate<'a> {
+    pub id: &'a RequestId,
+    pub name: Arc<str>,
+    pub body: Option<&'a Arc<Value>>,
+    pub stage: OpenStage,
+    /// How many wait to be told.
+    pub waiters: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenStage {
+    /// Nobody has decided about it.
+    PutOff,
+    /// It waits for its handler.
+    Accepted,
+    /// By the steps under this path.
+    UnderWay(StepPath),
 }
 
 pub(super) fn receive(
@@ -250,6 +272,34 @@ impl State {
                 (_, accepted_in) => accepted_in.map(|_| Update::Accepted),
             },
         }
+    }
+
+    /// Updates that are under way or wait: those that handlers are at first, then each in the order of its coming. Of a run that
+    /// stops they wait for its end.
+    pub fn open_updates(&self) -> Vec<OpenUpdate<'_>> {
+        if self.is_closed() {
+            return Vec::new();
+        }
+        let waiters = |id: &RequestId| {
+            let known = self.update_known(id);
+            let waiters = known.iter().flat_map(|known| &known.waiters);
+            waiters.filter(|waiter| !self.is_update_decided(id, waiter.on)).count()
+        };
+        let of = |id, name: &Arc<str>, body, stage| OpenUpdate {
+            id,
+            name: Arc::clone(name),
+            body,
+            stage,
+            waiters: waiters(id),
+        };
+        let under_way = self.executions_of_updates();
+        let under_way =
+            under_way.map(|(id, name, execution, body)| of(id, &name, body, OpenStage::UnderWay(execution)));
+        let waiting = self.updates.waiting.iter();
+        let waiting = waiting.map(|one| of(&one.id, &one.name, Some(&one.body), OpenStage::Accepted));
+        let put_off = self.updates.put_off.iter();
+        let put_off = put_off.map(|one| of(&one.id, &one.name, Some(&one.body), OpenStage::PutOff));
+        under_way.chain(waiting).chain(put_off).collect()
     }
 
     /// Whether there is what somebody waits for who waits for this stage.

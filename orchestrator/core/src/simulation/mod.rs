@@ -12,15 +12,19 @@
 //! undo; exactly what has to be undone is undone, in the order of its dependencies; nothing fires early; a task ends once; an
 //! open run waits for something that has a name; no more limited tasks are out, and no more runs open, than may be, and nobody keeps a
 //! permit or a place; a workflow id has one run at a time; each nominal time of a schedule is decided once, and each event of a
-//! trigger counts once and in the order of its workflow id; a repeat changes nothing; and every run ends when everybody is willing.
+//! trigger counts once and in the order of its workflow id; handlers take signals and updates in their order, one at a time, and a run ends
+//! over none of them; who waits for an update is told once, and what was said stays true ([`answers`]); a query changes nothing, nor does
+//! a repeat; and every run ends when everybody is willing.
 //!
 //! What it does not do: it knows nothing of store and bus, whose simulation is the engine's.
 #![expect(clippy::unwrap_used, reason = "a panic is how a violation is told")]
 
 pub mod actor;
+mod answers;
 pub mod case;
 pub mod draft;
 pub mod draw;
+mod handled;
 mod limiters;
 pub mod shrink;
 pub mod told;

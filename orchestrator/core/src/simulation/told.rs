@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::handled::Handled;
 use crate::definition::plan::{NodeKind, Plan, UndoOrder};
 use crate::ids::{StepPath, TaskNo};
 use crate::run::effect::Direction;
@@ -33,6 +34,7 @@ pub struct Told {
     /// Names of activities that are undone when they failed, too.
     undone_on_failure: BTreeSet<Arc<str>>,
     clock: Clock,
+    handled: Handled,
     ended_tasks: BTreeSet<TaskNo>,
     /// Steps with something to undo, in the order of their dispatch.
     dispatched: Vec<StepPath>,
@@ -94,6 +96,7 @@ fn depend(order: UndoOrder, a: &StepPath, b: &StepPath) -> bool {
 impl Told {
     fn forward(&mut self, step: &StepPath) {
         assert!(self.waits_for.is_empty(), "{step} before the run had begun");
+        assert!(self.handled.is_under_way(step), "{step} without anything to handle");
         self.may_go_out(step);
         self.under_way.insert(step.clone());
     }
@@ -196,6 +199,7 @@ impl Told {
             NodeKind::Activity(activity) => activity.compensate_on_failure,
             _ => false,
         });
+        self.handled.goes_by(plan);
         self.order = plan.compensation.order;
         self.undone_on_failure = names.map(|node| Arc::clone(&node.name)).collect();
     }
@@ -235,6 +239,7 @@ impl Told {
 
     fn event(&mut self, event: &Event) {
         let told = self;
+        told.handled.event(event);
         match event {
             Event::RunStarted(started) => told.began(started),
             Event::RunAdmitted { to } => {
@@ -377,6 +382,7 @@ impl Told {
     /// Where something is left to be done, or was done that should not have been.
     pub fn end(&self, status: Status) {
         let told = self;
+        told.handled.end(status);
         let to_undo: BTreeSet<_> = told
             .to_undo
             .iter()

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::answers::Answers;
 use super::told::Told;
 use crate::definition::plan::{NodeKind, Plan, Undo};
 use crate::ids::{ActivityName, RunId, StepPath};
@@ -50,6 +51,9 @@ pub(super) struct Watched<'p> {
     /// What a replica that reads events from storage has made of them.
     loaded: State,
     told: Told,
+    pub(super) answers: Answers,
+    /// Why the last input was refused, if it was.
+    pub(super) rejected: Option<Rejected>,
     /// What is stored: the time and the events of every transition.
     history: Vec<(Timestamp, String)>,
     /// The newest, and the transition it was made after.
@@ -88,6 +92,8 @@ impl<'p> Watched<'p> {
             all,
             loaded: State::born(&birth).unwrap(),
             told: Told::new(&played.plan),
+            answers: Answers::default(),
+            rejected: None,
             history: Vec::new(),
             snapshot: None,
             history_bytes: 0,
@@ -125,6 +131,7 @@ impl<'p> Watched<'p> {
                 "a message has no answer"
             );
         }
+        self.rejected = applied.as_ref().err().cloned();
         let Ok(Some(transition)) = applied else {
             assert_eq!(self.state, self.loaded, "what is not a transition changes nothing");
             return None;
@@ -152,6 +159,7 @@ impl<'p> Watched<'p> {
             "effects are a function of what is stored"
         );
         self.told.take(&transition);
+        self.answers.take(&self.state, &transition.events, &sent);
         if *self.state.definition_hash() != self.played.plan.hash {
             let mut all = self.all.iter();
             let moved = all.find(|played| played.plan.hash == *self.state.definition_hash());
@@ -252,6 +260,7 @@ impl<'p> Watched<'p> {
         let snapshot = serde_json::to_string(&self.state).unwrap();
         let read: State = serde_json::from_str(&snapshot).unwrap();
         assert_eq!(read, self.state, "a snapshot is the state; after {events:?}");
+        self.ask(&read);
         // Nothing is kept that no event has brought; outputs are kept in an undo's input, too.
         assert!(
             snapshot.len() <= 6 * self.history_bytes + 4_096,
@@ -301,8 +310,24 @@ impl<'p> Watched<'p> {
         effects_still_wanted(&self.state, 1, self.state.seq())
     }
 
+    /// What may be asked of the run is answered, or is not, from wherever its state comes.
+    fn ask(&self, other: &State) {
+        let plan = &self.played.plan;
+        for (name, query) in &plan.queries {
+            let answer = run::query(plan, &self.state, query);
+            assert_eq!(run::query(plan, other, query), answer, "{name}");
+        }
+    }
+
+    pub(super) fn asked(&self) {
+        self.ask(&self.loaded);
+        assert_eq!(self.state, self.loaded, "a query changes nothing");
+    }
+
     pub(super) fn end(&self) {
+        self.asked();
         self.told.end(self.state.status());
+        self.answers.end(&self.state);
     }
 
     pub(super) fn sender(&self) -> Sender {

@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use knarr_core::definition::{self, Checked};
 use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId};
 use knarr_core::run::event::Transition;
-use knarr_core::run::input::{Input, Start, TaskOutcome, WorkerError};
-use knarr_core::run::{State, apply, start};
+use knarr_core::run::input::{Input, Operation, Start, TaskOutcome, WorkerError};
+use knarr_core::run::{State, UpdateAnswer, UpdateStage, apply, start};
 use knarr_core::time::Timestamp;
 use knarr_schemas::api::{RegisterDefinition, RegisteredDefinition, TriggerName};
 use knarr_schemas::body::TriggerRequest;
@@ -184,6 +184,25 @@ impl TestRun {
         };
         let transition = apply(&self.definition.plan, &mut self.state, input, at).unwrap();
         self.transitions.extend(transition);
+    }
+
+    fn tell(&mut self, input: Input) {
+        let at = Timestamp(self.state.at().0 + 1_000);
+        let transition = apply(&self.definition.plan, &mut self.state, input, at).unwrap();
+        self.transitions.extend(transition);
+    }
+
+    /// Of `change`; somebody waits for it.
+    fn update(&mut self, id: &str, on: UpdateStage) {
+        self.tell(Input::Update {
+            name: "change".into(),
+            body: Arc::new(json!(id)),
+            operation: Operation {
+                request_id: Some(RequestId::new(id)),
+                ..Operation::default()
+            },
+            answer: Some(UpdateAnswer { to: "inbox".into(), on }),
+        });
     }
 
     fn complete(&mut self, task: u32, output: Value) {

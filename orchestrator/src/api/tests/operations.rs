@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use knarr_schemas::api::{
-    CreateNamespace, FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunName, SetNamespace,
-    SetQueue, ShowDefinition, ShowHistory,
+    CreateNamespace, FindingSeverity, ListDefinitions, ListRuns, MAX_PAGE, RegistrationOutcome, RunDescription,
+    RunName, SetNamespace, SetQueue, ShowDefinition, ShowHistory, WaitingSignal,
 };
 
 use knarr_schemas::body::ScheduleVerb;
@@ -539,6 +539,72 @@ async fn the_highest_version_of_a_workflow_speaks_for_its_triggers() {
     assert_eq!(told(&world).len(), 2);
     world.register(&text(2, two)).await;
     assert_eq!(told(&world), []);
+}
+
+#[tokio::test]
+async fn updates_that_are_not_done_and_signals_that_nobody_took_are_told_of() {
+    let world = World::new().await;
+    let text = "workflow: order\nversion: 1\ndefaults: { queue: q, start_to_close: 5s, retry: { maximum_attempts: 2 } }\n\
+        steps:\n  - pack: { activity: pack, compensate: unpack }\n  - approval: { wait_for: { signal: approve, timeout: 1h } }\n\
+        updates: { change: { steps: [ { check: { activity: check, read_only: true } } ] } }\n";
+    assert_eq!(world.register(text).await.findings, []);
+    let mut run = TestRun::start_of(text, 7, "o-7", json!(null));
+    run.update("u-1", UpdateStage::Completed);
+    run.update("u-2", UpdateStage::Accepted);
+    run.tell(Input::Park {
+        reason: "broken".into(),
+    });
+    run.update("u-3", UpdateStage::Completed);
+    run.tell(Input::Signal {
+        name: "approve".into(),
+        body: Arc::new(json!({ "ok": true })),
+        operation: Operation::default(),
+    });
+    world.add(&run).await;
+    let show = async |id: &str| {
+        let operations = &world.operations;
+        operations
+            .show_run(&"default".into(), &by_id(id), BUDGET)
+            .await
+            .unwrap()
+    };
+    let shown = show("o-7").await;
+    let told = |shown: &RunDescription| -> Vec<_> {
+        let updates = shown.updates.iter();
+        let told = updates.map(|it| (it.id.clone(), it.status.clone(), it.step.clone(), it.waiters));
+        told.collect()
+    };
+    let of = |id: &str, status: &str, step: Option<&str>, waiters| {
+        (id.to_owned(), status.to_owned(), step.map(str::to_owned), waiters)
+    };
+    assert_eq!(
+        told(&shown),
+        [
+            of("u-1", "running", Some("$updates.change[0]"), 1),
+            // Whoever waits for no more than its acceptance has been told.
+            of("u-2", "accepted", None, 0),
+            of("u-3", "put_off", None, 1),
+        ]
+    );
+    assert_eq!(shown.updates[0].input, Some(json!("u-1")));
+    let signal = WaitingSignal {
+        name: "approve".to_owned(),
+        body: Some(json!({ "ok": true })),
+    };
+    assert_eq!(shown.signals, [signal]);
+    let mut short = shown.clone();
+    short.shorten();
+    assert_eq!((&short.updates[0].input, &short.signals[0].body), (&None, &None));
+    let mut closed = TestRun::start_of(text, 8, "o-8", json!(null));
+    closed.update("u-1", UpdateStage::Completed);
+    closed.tell(Input::Terminate(Operation::default()));
+    world.add(&closed).await;
+    let closed = show("o-8").await;
+    assert_eq!(
+        (closed.updates.len(), closed.signals.len()),
+        (0, 0),
+        "nothing waits in it any more"
+    );
 }
 
 #[tokio::test]

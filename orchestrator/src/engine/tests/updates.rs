@@ -91,6 +91,54 @@ async fn it_is_done_once_and_answered_though_its_replica_dies() {
     second.stop().await;
 }
 
+const TRIED: &str = r#"
+workflow: tried
+version: 1
+defaults: { queue: orders, start_to_close: 10s, retry: { maximum_attempts: 1 } }
+retry: { initial_interval: 5s, maximum_attempts: 2 }
+steps:
+  - open: { wait_for: { signal: order, timeout: 10s } }
+updates:
+  add:
+    steps: [ { held: { wait_for: { signal: go, timeout: 1h } } } ]
+    output: "${ run.attempt }"
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_waits_goes_to_the_next_attempt_and_one_that_was_accepted_hears_of_the_end() {
+    let mut world = World::new(223).await;
+    world.register(TRIED).await;
+    let first = world.replica("r0");
+    let to = subject::start("default", "b-1", "tried").unwrap();
+    world.publish(&to, &[], json!(null)).await;
+    // Its handler waits as long as the attempt lasts.
+    let accepted = answered(&world, ("add", "u-1"), ("accepted", "1"), json!(1)).await;
+    assert_eq!(accepted.stage, AnswerStage::Accepted);
+    let failed = answered(&world, ("add", "u-1"), ("completed", "2"), json!(1)).await;
+    assert_eq!((failed.stage, failed.output), (AnswerStage::Completed, None));
+    assert_eq!(failed.failure.expect("the attempt failed").error_type, "timeout");
+    world
+        .until("the next attempt", |world| world.rows_of("b-1").len() == 2)
+        .await;
+    let mut inbox = world.bus.subscribe("_INBOX.3");
+    ask(&world, ("add", "u-2"), ("completed", "_INBOX.3"), json!(1)).await;
+    // Who asks for the one before is told where it was.
+    let before = answered(&world, ("add", "u-1"), ("completed", "4"), json!(1)).await;
+    assert_eq!((before.stage, code(&before)), (AnswerStage::Refused, "KN0289"));
+    first.kill();
+    let second = world.replica("r1");
+    for signal in ["go", "order"] {
+        let to = subject::signal("default", "b-1", signal).unwrap();
+        world.publish(&to, &[], json!(null)).await;
+    }
+    let done = world.answer(&mut inbox).await;
+    assert_eq!((done.stage, done.output), (AnswerStage::Completed, Some(json!(2))));
+    world.until("closed", |world| world.closed() == 2).await;
+    world.quiet().await;
+    assert_eq!(world.rows_of("b-1")[1].status, "completed");
+    second.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_is_refused_leaves_no_trace_and_its_caller_hears_why() {
     let mut world = begun(222).await;

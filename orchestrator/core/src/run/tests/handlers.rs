@@ -275,6 +275,32 @@ fn a_run_that_is_parked_takes_them_when_it_goes_on() {
     assert_eq!(run.last_dispatch().step.as_str(), "$signals.note[0].tell");
 }
 
+/// Its last step cannot be evaluated, and cannot be undone.
+const STUCK: &str = r#"
+steps:
+  - pay: { activity: pay, pivot: true }
+  - note: { set: { note: "${ input.no.such }" } }
+signals:
+  paid: { steps: [ { sum: { set: { total: "${ vars.total | default(0) + signal }" } } } ] }
+output: "${ vars.total | default(0) }"
+"#;
+
+/// Somebody decides about its last step meanwhile.
+#[test]
+fn what_comes_to_a_parked_run_is_handled_before_it_completes() {
+    let mut run = of(STUCK);
+    run.complete("do pay");
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.signal("paid", json!(3));
+    run.operate("note", ParkedAction::Skip);
+    assert_eq!(run.status(), Status::Parked, "the signal is not lost");
+    run.operate("", ParkedAction::Retry);
+    assert_eq!(run.status(), Status::Completed);
+    assert_eq!(**run.state.output().unwrap(), json!(3));
+}
+
 #[test]
 fn at_the_limit_of_events_signals_wait_and_nothing_is_lost() {
     let limits = RunLimits {

@@ -316,6 +316,34 @@ fn what_comes_while_the_run_is_parked_is_decided_about_when_it_goes_on() {
     assert_eq!(told(&run.complete("do $updates.add[0].check")), one("u-1"));
 }
 
+/// Its last step cannot be evaluated, and cannot be undone.
+const STUCK: &str = r#"
+steps:
+  - pay: { activity: pay, pivot: true }
+  - note: { set: { note: "${ input.no.such }" } }
+updates:
+  add: { validate: update < 5, steps: [ { keep: { set: { kept: "${ update }" } } } ], output: "${ vars.kept }" }
+output: "${ vars.kept | default(0) }"
+"#;
+
+/// Somebody decides about its last step meanwhile. What was put off may all be refused.
+#[test]
+fn what_comes_to_a_parked_run_is_decided_about_before_it_completes() {
+    for (n, kept) in [(3, 3), (7, 0)] {
+        let mut run = of(STUCK);
+        run.complete("do pay");
+        run.take(Input::Park {
+            reason: "broken".into(),
+        });
+        assert_eq!(told(&update(&mut run, "add", &json!(n), "u-1").unwrap().unwrap()), []);
+        assert_eq!(told(&run.operate("note", ParkedAction::Skip)), []);
+        assert_eq!(run.status(), Status::Parked, "nobody has decided about it");
+        assert_eq!(told(&run.operate("", ParkedAction::Retry)), one("u-1"));
+        assert_eq!(run.status(), Status::Completed);
+        assert_eq!(**run.state.output().unwrap(), json!(kept));
+    }
+}
+
 #[test]
 fn what_nobody_decided_about_is_refused_when_the_run_is_stopped() {
     let mut run = of(BASKET);
@@ -364,6 +392,115 @@ fn a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest()
     assert_eq!(output(&next, "u-3"), json!(3));
     assert_eq!(update(&mut next, "add", &json!(1), "u-1"), Err(Rejected::UpdateBefore));
     assert_eq!(update(&mut next, "add", &json!(3), "u-3"), Ok(None), "it is known");
+}
+
+/// It has passed as soon as it begins.
+#[test]
+fn what_was_put_off_is_decided_about_before_a_run_completes() {
+    let mut run = of(AGAIN);
+    update(&mut run, "add", &json!(1), "u-1").unwrap().unwrap();
+    run.complete("do a");
+    update(&mut run, "add", &json!(3), "u-2").unwrap().unwrap();
+    update(&mut run, "add", &json!(7), "u-3").unwrap().unwrap();
+    run.complete("do $updates.add[0].check");
+    assert_eq!(run.status(), Status::ContinuedAsNew);
+    let short = AGAIN.replace("a: { activity: a, read_only: true }", "a: { set: { begun: true } }");
+    let short = short.replace("  - again: { continue_as_new: \"${ vars.total | default(0) }\" }\n", "");
+    let mut next = Run::started(plan_of(&short), run.state.successor().unwrap()).unwrap();
+    assert_eq!(told(&next.sent), one("u-3"), "it is refused");
+    assert!(matches!(stands(&next, "u-3"), Some(Update::Refused(_))));
+    assert_eq!(next.status(), Status::Running, "what was accepted is done first");
+    assert_eq!(told(&next.complete("do $updates.add[0].check")), one("u-2"));
+    assert_eq!(next.status(), Status::Completed);
+    // Where nothing is accepted, it completes at once.
+    let only = of(&short.replace("update < 5", "update < 0"));
+    assert_eq!(only.status(), Status::Completed);
+    let refusing = short.replace("update < 5", "update < 0");
+    let refused = Run::started(plan_of(&refusing), run.state.successor().unwrap()).unwrap();
+    assert_eq!(refused.status(), Status::Completed);
+    assert_eq!(told(&refused.sent).len(), 2);
+    assert!(matches!(stands(&refused, "u-2"), Some(Update::Refused(_))));
+}
+
+const TRIED: &str = r#"
+retry: { initial_interval: 10s, maximum_attempts: 2 }
+steps:
+  - a: { activity: a, compensate: undo-a }
+  - again: { continue_as_new: "${ input }" }
+updates:
+  add:
+    validate: update < 5
+    steps: [ { check: { activity: check, read_only: true } }, { sum: { set: { total: "${ vars.total | default(0) + update }" } } } ]
+    output: "${ vars.total }"
+"#;
+
+/// One was done, one failed, one waits for its handler, and nobody has decided about two, for the run was to continue as new.
+fn tried(said: &str) -> Run {
+    let mut run = of(said);
+    update(&mut run, "add", &json!(1), "u-1").unwrap().unwrap();
+    run.complete("do $updates.add[0].check");
+    for (n, id) in [(2, "u-2"), (3, "u-3")] {
+        update(&mut run, "add", &json!(n), id).unwrap().unwrap();
+    }
+    run.complete("do a");
+    for (n, id) in [(4, "u-4"), (7, "u-5")] {
+        assert_eq!(told(&update(&mut run, "add", &json!(n), id).unwrap().unwrap()), []);
+    }
+    assert_eq!(told(&run.fail("do $updates.add[1].check")), one("u-2"));
+    run
+}
+
+#[test]
+fn what_an_attempt_accepted_fails_with_it_and_what_it_put_off_goes_to_the_next() {
+    let mut run = tried(TRIED);
+    let effects = run.complete("undo a");
+    assert_eq!(run.status(), Status::Compensated);
+    assert_eq!(told(&effects), one("u-3"), "of the others the next attempt tells");
+    for id in ["u-2", "u-3"] {
+        let Some(Update::Failed(error)) = stands(&run, id) else {
+            panic!("{id}: {:?}", run.state)
+        };
+        assert_eq!(&*error.error_type, "Refused");
+    }
+    assert_eq!((stands(&run, "u-4"), stands(&run, "u-5")), (None, None));
+    assert_eq!(output(&run, "u-1"), json!(1));
+
+    let mut next = run.successor();
+    assert_eq!(told(&next.sent), [], "it has not begun");
+    // One that comes meanwhile waits with them, and so does whoever repeats one.
+    update(&mut next, "add", &json!(1), "u-6").unwrap().unwrap();
+    assert_eq!(update(&mut next, "add", &json!(4), "u-4"), Ok(None));
+    assert_eq!(update(&mut next, "add", &json!(2), "u-2"), Err(Rejected::UpdateBefore));
+    next.now = next.state.begins_at().unwrap();
+    let effects = next.wake().unwrap();
+    assert_eq!(told(&effects), one("u-5"));
+    assert!(matches!(stands(&next, "u-5"), Some(Update::Refused(_))));
+    assert_eq!(told(&next.complete("do $updates.add[0].check")), one("u-4"));
+    assert_eq!(output(&next, "u-4"), json!(4), "variables begin anew");
+    assert_eq!(told(&next.complete("do $updates.add[1].check")), one("u-6"));
+    next.complete("do a");
+    assert_eq!(next.status(), Status::ContinuedAsNew);
+}
+
+#[test]
+fn what_no_attempt_follows_to_decide_about_is_refused() {
+    let all = ["u-3", "u-4", "u-5"].map(one).concat();
+    let mut last = tried(&TRIED.replace("maximum_attempts: 2", "maximum_attempts: 1"));
+    assert_eq!(told(&last.complete("undo a")), all);
+    assert!(matches!(stands(&last, "u-4"), Some(Update::Refused(_))));
+    // Somebody asked to cancel it meanwhile.
+    let mut waived = tried(TRIED);
+    waived.take(Input::Cancel(by("ann")));
+    assert_eq!(told(&waived.complete("undo a")), all);
+    // The attempt that waits is ended.
+    for end in [Input::Cancel(by("ann")), Input::Terminate(by("ann"))] {
+        let mut run = tried(TRIED);
+        run.complete("undo a");
+        let mut next = run.successor();
+        assert_eq!(told(&next.take(end)), [one("u-4"), one("u-5")].concat());
+        assert!(next.state.is_closed());
+        assert!(matches!(stands(&next, "u-4"), Some(Update::Refused(_))));
+    }
 }
 
 #[test]

@@ -29,8 +29,8 @@ impl Draft {
         }
         let id = step_at(text, finding.span.start)?;
         mend_in(&mut self.steps, id, finding.code.code);
-        for handler in [&mut self.handler, &mut self.update].into_iter().flatten() {
-            mend_in(handler, id, finding.code.code);
+        for handler in &mut self.handlers {
+            mend_in(&mut handler.steps, id, finding.code.code);
         }
         Some(())
     }

@@ -13,10 +13,10 @@ pub struct Draft {
     pub name: &'static str,
     pub version: u32,
     pub steps: Vec<Step>,
-    /// Of the signal `stop`, for which no step waits.
-    pub handler: Option<Body>,
-    /// Of the update `change`.
-    pub update: Option<Body>,
+    /// What is done beside the steps.
+    pub handlers: Vec<Handler>,
+    /// Whether something may be asked of its runs.
+    pub queries: bool,
     pub timeout_secs: Option<u32>,
     pub sequential: bool,
     pub halts: bool,
@@ -26,6 +26,27 @@ pub struct Draft {
     pub attempts: Option<u32>,
     pub places: Option<Places>,
     pub priority: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// A signal that no step waits for.
+    Signal,
+    Update,
+}
+
+/// What is done for each signal or update of a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handler {
+    pub of: Handled,
+    pub name: &'static str,
+    /// What does not fit is refused.
+    pub schema: bool,
+    /// Of an update there may be none.
+    pub steps: Body,
+    /// Of an update.
+    pub validate: Option<&'static str>,
+    pub output: Option<&'static str>,
 }
 
 /// How many runs of a definition may be open.

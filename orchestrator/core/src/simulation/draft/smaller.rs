@@ -1,6 +1,6 @@
 //! What is drawn, with a little less of it.
 
-use super::{Activity, Body, Draft, Kind, Options, Step};
+use super::{Activity, Body, Draft, Handled, Handler, Kind, Options, Step};
 
 impl Draft {
     /// Drafts that have a little less of it.
@@ -9,16 +9,17 @@ impl Draft {
             .into_iter()
             .map(|steps| Self { steps, ..self.clone() })
             .collect();
-        if let Some(handler) = &self.handler {
-            let smaller = smaller_bodies(handler).into_iter().map(Some).chain([None]);
-            drafts.extend(smaller.map(|handler| Self {
-                handler,
+        for (at, handler) in self.handlers.iter().enumerate() {
+            let others = [&self.handlers[..at], &self.handlers[at + 1..]].concat();
+            let smaller = handler.smaller().into_iter().map(|smaller| {
+                let mut handlers = self.handlers.clone();
+                handlers[at] = smaller;
+                handlers
+            });
+            drafts.extend([others].into_iter().chain(smaller).map(|handlers| Self {
+                handlers,
                 ..self.clone()
             }));
-        }
-        if let Some(update) = &self.update {
-            let smaller = smaller_bodies(update).into_iter().map(Some).chain([None]);
-            drafts.extend(smaller.map(|update| Self { update, ..self.clone() }));
         }
         let plain = Self {
             timeout_secs: None,
@@ -26,6 +27,7 @@ impl Draft {
             halts: false,
             search_attribute: false,
             output: false,
+            queries: false,
             attempts: None,
             ..self.clone()
         };
@@ -74,6 +76,31 @@ fn smaller_bodies(body: &Body) -> Vec<Body> {
         }
     }
     bodies
+}
+
+impl Handler {
+    fn smaller(&self) -> Vec<Self> {
+        let plain = [
+            Self {
+                schema: false,
+                ..self.clone()
+            },
+            Self {
+                validate: None,
+                ..self.clone()
+            },
+            Self {
+                output: None,
+                ..self.clone()
+            },
+        ];
+        let mut bodies = smaller_bodies(&self.steps);
+        if self.of == Handled::Update {
+            bodies.push(Vec::new());
+        }
+        let with = bodies.into_iter().map(|steps| Self { steps, ..self.clone() });
+        with.chain(plain).filter(|it| it != self).collect()
+    }
 }
 
 impl Activity {

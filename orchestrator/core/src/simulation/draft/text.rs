@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Activity, Attempts, Body, Draft, Join, Kind, OnTimeout, Options, Step, Undo, Wait};
+use super::{Activity, Attempts, Body, Draft, Handled, Handler, Join, Kind, OnTimeout, Options, Step, Undo, Wait};
 
 impl Draft {
     pub fn text(&self) -> String {
@@ -27,16 +27,15 @@ impl Draft {
             },
             "steps": body(&self.steps)["steps"],
         });
-        if let Some(handler) = &self.handler {
-            document["signals"] = json!({ "stop": { "schema": { "minimum": 0 }, "steps": body(handler)["steps"] } });
+        for handler in &self.handlers {
+            let of = match handler.of {
+                Handled::Signal => "signals",
+                Handled::Update => "updates",
+            };
+            document[of][handler.name] = handler_fields(handler);
         }
-        if let Some(update) = &self.update {
-            document["updates"] = json!({ "change": {
-                "schema": { "minimum": 0 },
-                "validate": "update < 2 or vars.v is defined",
-                "steps": body(update)["steps"],
-                "output": "${ [update, vars.v | default(none)] }",
-            } });
+        if self.queries {
+            document["queries"] = self.asked();
         }
         if let Some(timeout) = self.timeout_secs {
             document["timeout"] = json!(format!("{timeout}s"));
@@ -65,6 +64,36 @@ impl Draft {
         }
         document
     }
+}
+
+impl Draft {
+    fn asked(&self) -> Value {
+        let mut asked = json!({
+            "how": { "status": "${ status }", "v": "${ vars.v | default(none) }", "why": "${ error.type | default('') }" },
+            "rare": "${ input.rare.id }",
+        });
+        let is_activity = |step: &&Step| matches!(step.kind, Kind::Activity(_));
+        if let Some(step) = self.steps.iter().find(is_activity) {
+            asked["first"] = json!(format!("${{ steps.{}.id }}", step.id));
+        }
+        asked
+    }
+}
+
+fn handler_fields(handler: &Handler) -> Value {
+    let mut fields = json!({});
+    if handler.schema {
+        fields["schema"] = json!({ "minimum": 0 });
+    }
+    if !handler.steps.is_empty() {
+        fields["steps"] = body(&handler.steps)["steps"].take();
+    }
+    for (key, said) in [("validate", handler.validate), ("output", handler.output)] {
+        if let Some(said) = said {
+            fields[key] = json!(said);
+        }
+    }
+    fields
 }
 
 fn body(steps: &Body) -> Value {

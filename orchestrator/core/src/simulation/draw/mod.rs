@@ -2,17 +2,26 @@
 
 mod activity;
 
-use super::draft::{Body, Draft, Join, Kind, OnTimeout, Places, Step, Wait};
+use super::draft::{Body, Draft, Handled, Handler, Join, Kind, OnTimeout, Places, Step, Wait};
 use super::words::Words;
 
 /// Names of the definitions of a family: each calls later ones alone, so that no family is endless.
 pub const NAMES: [&str; 3] = ["first", "second", "third"];
 
+/// What may be handled, and how often it is.
+const HANDLED: [(Handled, &str, u32); 4] = [
+    (Handled::Signal, "stop", 3),
+    (Handled::Update, "change", 3),
+    (Handled::Signal, "note", 8),
+    (Handled::Update, "check", 8),
+];
+
 /// Bodies around a step.
 const DEEPEST: u32 = 10;
 
-/// Steps of a second version have ids from here on.
+/// Steps of a second version have ids from here on, those of its handlers from the other place on.
 const SECOND: u32 = 1_000;
+const SECOND_BESIDE: u32 = 2_000;
 
 /// The definitions of a family. The first is the one that is started; second versions of some follow.
 pub fn family(words: &mut Words) -> Vec<Draft> {
@@ -42,19 +51,30 @@ fn other_version(words: &mut Words, draft: &Draft, callees: &[&'static str]) -> 
     if words.one_in(4) {
         other.places = words.one_in(2).then(|| places(words));
     }
-    go_another_way(words, &mut other.steps, callees);
+    go_another_way(words, &mut other.steps, SECOND, callees);
+    if let Some(last) = other.handlers.last_mut() {
+        match words.below(4) {
+            0 => drop(other.handlers.pop()),
+            1 if !last.steps.is_empty() => go_another_way(words, &mut last.steps, SECOND_BESIDE, &[]),
+            2 => last.schema = !last.schema,
+            _ => {}
+        }
+    }
+    if words.one_in(6) {
+        other.queries = !other.queries;
+    }
     other
 }
 
 /// From some place on, here or in the last container.
-fn go_another_way(words: &mut Words, body: &mut Body, callees: &[&'static str]) {
+fn go_another_way(words: &mut Words, body: &mut Body, next: u32, callees: &[&'static str]) {
     if words.one_in(2)
         && let Some(last) = body.last_mut()
     {
         let mut inner = last.kind.bodies_mut();
         if !inner.is_empty() {
             let at = words.below(u32::try_from(inner.len()).unwrap()) as usize;
-            return go_another_way(words, inner.swap_remove(at), callees);
+            return go_another_way(words, inner.swap_remove(at), next, callees);
         }
     }
     let keep = words.below(u32::try_from(body.len()).unwrap() + 1) as usize;
@@ -63,7 +83,7 @@ fn go_another_way(words: &mut Words, body: &mut Body, callees: &[&'static str]) 
         budget: 3,
         callees,
         calls: 0,
-        next: SECOND,
+        next,
         deep: false,
         items: Vec::new(),
         words,
@@ -83,20 +103,18 @@ fn draft(words: &mut Words, index: usize, count: usize) -> Draft {
         words,
     };
     let steps = pen.body(0, 1);
-    let handler = pen.words.one_in(3).then(|| {
-        pen.budget = pen.budget.max(4);
-        pen.body(DEEPEST - 2, 3)
-    });
-    let update = pen.words.one_in(4).then(|| {
-        pen.budget = pen.budget.max(4);
-        pen.body(DEEPEST - 2, 3)
-    });
+    let mut handlers = Vec::new();
+    for (of, name, one_in) in HANDLED {
+        if pen.words.one_in(one_in) {
+            handlers.push(pen.handler(of, name));
+        }
+    }
     Draft {
         name: NAMES[index],
         version: 1,
         steps,
-        handler,
-        update,
+        handlers,
+        queries: words.one_in(3),
         timeout_secs: words.one_in(4).then(|| 1 + words.below(300)),
         sequential: words.one_in(4),
         halts: words.one_in(4),
@@ -141,6 +159,38 @@ impl Pen<'_> {
             }
         }
         steps
+    }
+
+    fn handler(&mut self, of: Handled, name: &'static str) -> Handler {
+        self.budget = self.budget.max(4);
+        let is_update = of == Handled::Update;
+        Handler {
+            of,
+            name,
+            schema: !self.words.one_in(3),
+            steps: if is_update && self.words.one_in(6) {
+                Vec::new()
+            } else {
+                self.body(DEEPEST - 2, 3)
+            },
+            validate: self
+                .words
+                .pick(&[
+                    None,
+                    Some("update < 2 or vars.v is defined"),
+                    Some("'no' if update == 1 else true"),
+                ])
+                .filter(|_| is_update),
+            output: self
+                .words
+                .pick(&[
+                    None,
+                    Some("${ [update, vars.v | default(none)] }"),
+                    Some("${ [update, vars.v | default(none)] }"),
+                    Some("${ input.rare.id }"),
+                ])
+                .filter(|_| is_update),
+        }
     }
 
     fn id(&mut self, letter: char) -> String {

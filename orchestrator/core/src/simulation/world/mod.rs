@@ -241,7 +241,6 @@ impl<'p> World<'p> {
                 }
             }
             52 => self.signal(index, which, how),
-            53 if how.is_multiple_of(2) => self.signal(index, which, how),
             53 => self.update(index, which, how),
             54..=58 if self.temper.operators => self.operator(index, what, which, how),
             59 => self.stranger(index, which, how),
@@ -255,7 +254,8 @@ impl<'p> World<'p> {
                 0 => self.refusing = which.is_multiple_of(2),
                 1 if self.runs.len() < 20 => self.begin(which),
                 2 if self.temper.operators => self.limit_a_queue(which, how / 4),
-                _ => {}
+                2 => {}
+                _ => self.runs[index].asked(),
             },
             // The clock leaps ahead; an input may still have an earlier time, of another replica's clock.
             63 => match how % 4 {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::World;
 use super::inputs::resume;
-use crate::ids::{MessageNo, RunId, StepPath};
+use crate::ids::{MessageNo, RequestId, RunId, StepPath};
 use crate::run::input::{AnswerOn, AnswerRequest, Input, Operation, ParkedAction};
 use crate::run::limits::RunLimits;
 use crate::run::message::{Body, ChildClosed, Sender};
@@ -20,36 +20,65 @@ impl World<'_> {
             ..Operation::default()
         };
         let input = Input::Signal {
-            name: if how.is_multiple_of(7) {
-                "stop".into()
-            } else {
-                "go".into()
-            },
+            name: self.signal_of(index, how),
             body: Arc::new(json!(i64::from(which % 4) - 1)),
             operation,
         };
         self.apply(index, input);
     }
 
+    /// One that steps wait for, or that is handled.
+    fn signal_of(&self, index: usize, how: u32) -> Arc<str> {
+        let plan = &self.runs[index].played.plan;
+        let handled = plan
+            .signal_handlers()
+            .map(|(node, _)| Arc::clone(&plan.node(node).name));
+        let names: Vec<Arc<str>> = handled.chain(["go".into()]).collect();
+        Arc::clone(&names[how as usize / 2 % names.len()])
+    }
+
+    fn update_of(&self, index: usize, how: u32) -> Arc<str> {
+        let plan = &self.runs[index].played.plan;
+        let names = plan
+            .update_handlers()
+            .map(|(node, _)| Arc::clone(&plan.node(node).name));
+        let names: Vec<Arc<str>> = names.collect();
+        match names.get(how as usize / 16 % (names.len() + 1)) {
+            Some(name) => Arc::clone(name),
+            None => "change".into(),
+        }
+    }
+
+    /// Whoever asks hears at once, when there is something to be heard, or is told later.
     pub(super) fn update(&mut self, index: usize, which: u32, how: u32) {
         let on = match how % 3 {
             0 => None,
             1 => Some(UpdateStage::Accepted),
             _ => Some(UpdateStage::Completed),
         };
+        let id: RequestId = format!("update-{}", which / 4 % 6).as_str().into();
+        let answer = on.map(|on| UpdateAnswer {
+            to: format!("inbox-{}", how % 5).as_str().into(),
+            on,
+        });
         let input = Input::Update {
-            name: "change".into(),
+            name: self.update_of(index, how),
             body: Arc::new(json!(i64::from(which % 4) - 1)),
             operation: Operation {
-                request_id: Some(format!("update-{}", which % 6).as_str().into()),
+                request_id: Some(id.clone()),
                 ..Operation::default()
             },
-            answer: on.map(|on| UpdateAnswer {
-                to: format!("inbox-{}", how % 5).as_str().into(),
-                on,
-            }),
+            answer: answer.clone(),
         };
         self.apply(index, input);
+        let run = &self.runs[index];
+        if let Some(answer) = answer.filter(|_| run.rejected.is_none()) {
+            let decided = run.state.is_update_decided(&id, answer.on);
+            assert!(
+                decided || run.answers.waits(&id, &answer),
+                "{answer:?} hears nothing of {id}"
+            );
+        }
     }
 
     pub(super) fn operator(&mut self, index: usize, what: u32, which: u32, how: u32) {

@@ -2,7 +2,8 @@
 //! workers that misbehave, replicas that die at any call, stall and come back, a database whose clock leaps, a store that
 //! loses commits, a bus that loses, repeats, refuses and falls silent. Beside the sagas ([`beside`]) there are schedules, triggers, starts of
 //! workflow ids that others have, and limits of queues. [`scenario`] is what a seed makes of all that, [`witness`] what must
-//! hold of what is committed, [`account`] what became of every occurrence, event and start, and [`fates`] what workers do.
+//! hold of what is committed, [`account`] what became of every occurrence, event and start, [`asked`] what sagas are asked and what they
+//! answer, and [`fates`] what workers do.
 //!
 //! `.ci/simulate engine FIRST..END` runs a range of seeds and says where to resume; a seed that fails is run again with ever
 //! fewer sagas and without one kind of fault after the other, and the command that repeats the smallest is printed. That
@@ -11,6 +12,7 @@
 //! itself is tried many times, with the system's randomness, by `KNARR_SIM_TIMES`.
 
 mod account;
+mod asked;
 mod beside;
 mod fates;
 mod scenario;

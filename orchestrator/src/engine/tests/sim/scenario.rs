@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use super::super::line::Random;
 use super::super::world::{Replica, World};
 use super::account;
+use super::asked::Asked;
 use super::beside::Beside;
 use super::fates::anybody;
 use super::witness::Witness;
 use crate::store::{PermitRow, RunRow, Store as _};
 
 /// What can be left out, each by itself.
-pub(super) const FAULTS: [&str; 17] = [
+pub(super) const FAULTS: [&str; 18] = [
     "workers",
     "deaths",
     "stalls",
@@ -42,6 +43,7 @@ pub(super) const FAULTS: [&str; 17] = [
     "triggers",
     "starts",
     "limits",
+    "handlers",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(super) struct Steps {
     pub(super) occurrences: u64,
     pub(super) events: u64,
     pub(super) starts: u64,
+    /// Updates that were done, and told of.
+    pub(super) updates: u64,
 }
 
 impl Steps {
@@ -76,6 +80,7 @@ impl Steps {
         self.occurrences += other.occurrences;
         self.events += other.events;
         self.starts += other.starts;
+        self.updates += other.updates;
     }
 }
 
@@ -150,6 +155,7 @@ impl Scenario {
             world.work_at(queue, anybody(seed, misfortune));
         }
         let mut beside = Beside::new(self, &world);
+        let mut asked = Asked::new(self);
         let luck = Luck {
             random: Random::new(seed ^ 0x77),
             faults: self.faults,
@@ -159,6 +165,7 @@ impl Scenario {
         for n in 0..self.sagas {
             start(&world, &inputs, n).await;
             beside.step(&world, n).await;
+            asked.step(&world, n).await;
             self.strike(&mut world, &luck, &mut running, n).await;
             if n % 8 == 7 {
                 world.check().await;
@@ -170,7 +177,7 @@ impl Scenario {
                 beside.check_lines(&world);
             }
         }
-        let actors = self.end(&mut world, &mut beside, &witness, running).await;
+        let (actors, updates) = self.end(&mut world, (&mut beside, &mut asked), &witness, running).await;
         let transitions = witness.check(&world).await;
         let (occurrences, events, starts) = account::check(&world, &beside, &actors).await;
         Steps {
@@ -181,6 +188,7 @@ impl Scenario {
             occurrences,
             events,
             starts,
+            updates,
         }
     }
 
@@ -306,10 +314,10 @@ impl Scenario {
     async fn end(
         self,
         world: &mut World,
-        beside: &mut Beside,
+        (beside, asked): (&mut Beside, &mut Asked),
         witness: &Witness,
         mut running: Vec<(String, Replica)>,
-    ) -> Vec<RunId> {
+    ) -> (Vec<RunId>, u64) {
         world.bus.set_full(&subject::task_stream("default").unwrap(), false);
         let weather = &world.weather;
         for unlucky in [&weather.lose_commit, &weather.fail_read, &weather.lose_publication] {
@@ -349,6 +357,7 @@ impl Scenario {
         }
         world.quiet().await;
         let actors = beside.dismiss(world).await;
+        let updates = asked.finish(world).await;
         for n in 0..self.sagas {
             let request = format!("request-{n}");
             let mut rows = world.rows_of(&format!("o-{n}"));
@@ -372,7 +381,7 @@ impl Scenario {
         };
         permits.retain(|row| !is_ahead(row));
         assert!(permits.is_empty(), "nobody needs these: {permits:#?}");
-        actors
+        (actors, updates)
     }
 
     /// Signals for who waits, and an end for who waits for an operator.
