@@ -213,7 +213,7 @@ fn the_addresses_are_those_that_subjects_are_composed_with() {
         assert!(addresses.contains(&address.as_str()), "{address}");
     }
     let others = addresses.iter().filter(|address| address.starts_with("knarr."));
-    assert_eq!(others.count(), 22 + api::verb::ALL.len());
+    assert_eq!(others.count(), 21 + api::verb::ALL.len());
 }
 
 #[test]

@@ -118,3 +118,41 @@ async fn a_run_that_waits_for_a_queue_without_workers_is_cancelled_at_once() {
     assert_eq!(closed(&stack, "j-3").await["run"]["status"], "cancelled");
     stack.stop().await;
 }
+
+const LONE: &str = r#"
+workflow: lone
+version: 1
+defaults: { queue: nobody, start_to_close: 1h, retry: { maximum_attempts: 3, initial_interval: 50ms } }
+steps:
+  - pay: { activity: pay, compensate: { activity: refund, input: 1 } }
+"#;
+
+/// Whatever their number, and however many others wait in the same queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_are_cancelled_together_leave_the_others_where_they_are() {
+    let stack = Stack::alone(4).await;
+    let _replica = stack.first_replica("one").await;
+    stack.register("default", LONE).await;
+    let starter = stack.starter();
+    for n in 0..400 {
+        let subject = knarr_schemas::subject::start("default", &format!("l-{n}"), "lone").unwrap();
+        starter.publish(&subject, HeaderMap::new(), &json!({})).await;
+    }
+    eventually("they are dispatched", Duration::from_secs(60), || async {
+        (payments(&stack).await == 400).then_some(())
+    })
+    .await;
+    for n in (0..400).filter(|n| n % 5 != 0) {
+        let subject = knarr_schemas::subject::run_verb("default", &format!("l-{n}"), "cancel").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("Knarr-Verb", "cancel default");
+        starter.publish(&subject, headers, &Value::Null).await;
+    }
+    let cancelled = "select count(*) from runs where status = 'cancelled'";
+    eventually("they are cancelled", Duration::from_secs(60), || async {
+        (stack.number(cancelled).await == 320).then_some(())
+    })
+    .await;
+    assert_eq!(payments(&stack).await, 80);
+    stack.stop().await;
+}

@@ -96,7 +96,7 @@ pub(super) struct StreamState {
     pub(super) bytes: u64,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct ConsumerInfo {
     pub(super) config: Value,
     pub(super) delivered: Delivered,
@@ -107,7 +107,7 @@ pub(super) struct ConsumerInfo {
     pub(super) created: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Delivered {
     pub(super) stream_seq: u64,
 }

@@ -61,9 +61,8 @@ async fn take_out(
         }
         info => info?.state.last_seq,
     };
-    let found = Sweep::new(js, &stream, &filter, last, tasks).find().await?;
     let mut there: Vec<(Name, Vec<Found>)> = Vec::new();
-    for (name, copies) in found {
+    for (name, copies) in Sweep::new(js, &stream, &filter, last, tasks).find().await? {
         if copies.is_empty() || copies.len() > MOST_COPIES {
             answers.insert(name, false);
         } else {
@@ -72,57 +71,85 @@ async fn take_out(
     }
     // Those that are delivered next come first.
     there.sort_unstable_by_key(|(_, copies)| copies.first().map(|copy| copy.sequence));
-    let mut before = consumer_of(js, &stream, &consumer).await?;
-    for some in there.chunks(TOGETHER) {
-        let (untouched, given_out): (Vec<_>, Vec<_>) = some.iter().partition(|(_, copies)| has_none(&before, copies));
-        answers.extend(given_out.iter().map(|(name, _)| (*name, false)));
-        let deletions = untouched.iter().map(async |(_, copies)| {
-            let deletions = copies.iter().map(|copy| delete(js, &stream, copy.sequence));
-            join_all(deletions).await.into_iter().collect::<Result<(), ApiError>>()
-        });
-        let deleted = join_all(deletions).await;
-        before = patiently(|| consumer_of(js, &stream, &consumer)).await?;
-        for ((name, copies), deleted) in untouched.into_iter().zip(deleted) {
-            match deleted {
-                Ok(()) => drop(answers.insert(*name, has_none(&before, copies))),
-                Err(error) => tracing::debug!(%error, run = %name.0, task = name.1.0, "a task is taken out later"),
-            }
+    let queue = Queue {
+        js,
+        stream: &stream,
+        consumer: &consumer,
+    };
+    let before = queue.consumer().await?;
+    Ok(queue.delete(before, &there, answers).await?)
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queue<'a> {
+    pub(super) js: &'a JetStream,
+    pub(super) stream: &'a str,
+    pub(super) consumer: &'a str,
+}
+
+impl Queue<'_> {
+    /// `None` if it is not there.
+    pub(super) async fn consumer(&self) -> Result<Option<ConsumerInfo>, ApiError> {
+        match self.js.consumer(self.stream, self.consumer).await {
+            Err(error) if error.is(code::CONSUMER_NOT_FOUND) || error.is(code::STREAM_NOT_FOUND) => Ok(None),
+            other => other.map(Some),
         }
     }
-    Ok(())
+
+    /// Deletes what was found of tasks, unless it has been given out; `before`: as the consumer was last.
+    pub(super) async fn delete(
+        &self,
+        mut before: Option<ConsumerInfo>,
+        there: &[(Name, Vec<Found>)],
+        answers: &mut HashMap<Name, bool>,
+    ) -> Result<(), ApiError> {
+        for some in there.chunks(TOGETHER) {
+            let (untouched, given_out): (Vec<_>, Vec<_>) =
+                some.iter().partition(|(_, copies)| has_none(before.as_ref(), copies));
+            answers.extend(given_out.iter().map(|(name, _)| (*name, false)));
+            let deletions = untouched.iter().map(async |(_, copies)| {
+                let deletions = copies.iter().map(|copy| self.delete_one(copy.sequence));
+                join_all(deletions).await.into_iter().collect::<Result<(), ApiError>>()
+            });
+            let deleted = join_all(deletions).await;
+            before = patiently(|| self.consumer()).await?;
+            for ((name, copies), deleted) in untouched.into_iter().zip(deleted) {
+                match deleted {
+                    Ok(()) => drop(answers.insert(*name, has_none(before.as_ref(), copies))),
+                    Err(error) => {
+                        tracing::debug!(%error, run = %name.0, task = name.1.0, "a task is taken out later");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its bytes are not overwritten, which would cost a hundred times as much.
+    async fn delete_one(&self, sequence: u64) -> Result<(), ApiError> {
+        let operation = format!("STREAM.MSG.DELETE.{}", self.stream);
+        let request = json!({ "seq": sequence, "no_erase": true });
+        match patiently(|| self.js.call::<Value>(&operation, &request)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is(code::NO_MESSAGE_FOUND) => Ok(()),
+            // It is not there, or its store is at fault.
+            Err(error) if error.is(code::DELETE_FAILED) => match self.js.message_at(self.stream, sequence).await? {
+                None => Ok(()),
+                Some(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Whether the consumer has given out none of these.
-fn has_none(consumer: &Option<ConsumerInfo>, copies: &[Found]) -> bool {
-    consumer.as_ref().is_some_and(|info| {
+fn has_none(consumer: Option<&ConsumerInfo>, copies: &[Found]) -> bool {
+    consumer.is_some_and(|info| {
         copies.iter().all(|copy| {
             let older = info.created.is_some_and(|created| created <= copy.at);
             older && info.delivered.stream_seq < copy.sequence
         })
     })
-}
-
-/// Its bytes are not overwritten, which would cost a hundred times as much.
-async fn delete(js: &JetStream, stream: &str, sequence: u64) -> Result<(), ApiError> {
-    let operation = format!("STREAM.MSG.DELETE.{stream}");
-    let request = json!({ "seq": sequence, "no_erase": true });
-    match patiently(|| js.call::<Value>(&operation, &request)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is(code::NO_MESSAGE_FOUND) => Ok(()),
-        // It is not there, or its store is at fault.
-        Err(error) if error.is(code::DELETE_FAILED) => match js.message_at(stream, sequence).await? {
-            None => Ok(()),
-            Some(_) => Err(error),
-        },
-        Err(error) => Err(error),
-    }
-}
-
-async fn consumer_of(js: &JetStream, stream: &str, consumer: &str) -> Result<Option<ConsumerInfo>, ApiError> {
-    match js.consumer(stream, consumer).await {
-        Err(error) if error.is(code::CONSUMER_NOT_FOUND) || error.is(code::STREAM_NOT_FOUND) => Ok(None),
-        other => other.map(Some),
-    }
 }
 
 async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, ApiError>

@@ -181,6 +181,49 @@ async fn every_copy_of_a_task_is_taken_out() {
     assert_eq!(stored(&bus).await, 3, "what a worker has is not taken from it");
 }
 
+/// Workers and whoever else takes it back may come at any moment between the look through the queue and its end.
+#[tokio::test]
+async fn what_happens_between_the_look_and_the_deletion_is_seen() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, _, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let queue = withdrawal::Queue {
+        js: &bus.shared.js,
+        stream: "KNARR_TASKS_a",
+        consumer: "q_q",
+    };
+    let names: Vec<_> = (1..=4).map(|task| name(1, task)).collect();
+    assert!(all_ok(&bus.publish(names.iter().copied().map(named).collect()).await));
+    let sweep = sweep::Sweep::new(queue.js, queue.stream, "knarr.task.a.q.>", 4, &names);
+    let mut there: Vec<_> = sweep.find().await.unwrap().into_iter().collect();
+    there.sort_by_key(|(name, _)| *name);
+    let at_first = queue.consumer().await.unwrap();
+    let taken_out = async |before, there: &[_]| {
+        let mut answers = HashMap::new();
+        queue.delete(before, there, &mut answers).await.unwrap();
+        let answers = there.iter().map(|(name, _)| answers.get(name).copied());
+        answers.collect::<Vec<_>>()
+    };
+    // Delivered, and done, after the consumer was asked.
+    assert_eq!(pull_tasks(&bus.client(), 1, true).await, 1);
+    assert_eq!(taken_out(at_first.clone(), &there[..1]).await, [Some(false)]);
+    // Delivered after the look: it stays where it is.
+    assert_eq!(pull_tasks(&bus.client(), 1, false).await, 1);
+    let now = queue.consumer().await.unwrap();
+    assert_eq!(taken_out(now, &there[1..2]).await, [Some(false)]);
+    assert_eq!(stored(&bus).await, 3);
+    // Or after the consumer was asked.
+    assert_eq!(taken_out(at_first, &there[1..2]).await, [Some(false)]);
+    assert_eq!(stored(&bus).await, 2);
+    // Deleted by somebody else, before anybody had it.
+    let delete = json!({ "seq": 3 });
+    let _: Value = queue.js.call("STREAM.MSG.DELETE.KNARR_TASKS_a", &delete).await.unwrap();
+    let now = queue.consumer().await.unwrap();
+    assert_eq!(taken_out(now, &there[2..]).await, [Some(true); 2]);
+    assert_eq!(stored(&bus).await, 0);
+}
+
 /// It starts from the beginning of the queue, whatever the one before has given out.
 #[tokio::test]
 async fn a_consumer_that_is_younger_than_a_task_does_not_tell_that_nobody_has_had_it() {
