@@ -264,6 +264,11 @@ impl State {
         self.admission.filter(|_| !self.is_closed())
     }
 
+    /// It has closed in line for its workflow id, which it never had.
+    pub fn left_line(&self) -> bool {
+        self.is_closed() && self.admission == Some(Admission::Id)
+    }
+
     /// The place that it asks for or has, among the open runs of its workflow.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_deref()

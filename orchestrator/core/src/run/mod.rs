@@ -101,7 +101,7 @@ pub use evolve::evolve;
 pub use execution::{Execution, Known, OpenTask, Unstarted, Wait};
 pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
-pub use keys::idempotency_key;
+pub use keys::{behind, idempotency_key};
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};
