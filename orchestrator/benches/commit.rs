@@ -67,6 +67,7 @@ impl Load {
             attempt: 1,
             begins_at: None,
             retried_by: None,
+            tenure: None,
         }
     }
 

@@ -157,7 +157,7 @@ impl<S: Store> Operations<S> {
                     .runs
                     .into_iter()
                     .map(|found| found.row)
-                    .max_by_key(|row| (row.has_id(), row.closed_at.is_none(), row.run_id));
+                    .max_by_key(|row| (row.has_id(), row.closed_at.is_none(), row.tenure()));
                 // What was found may be without an outcome that is long.
                 let newest = match newest {
                     Some(row) if row.closed_at.is_some() && row.outcome.is_none() => {

@@ -146,9 +146,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Brings the row of a run in line with its state, and its alarm.
     fn refresh_row(&mut self, run_id: RunId, now: Timestamp) {
+        let tenure = self.tenure_after_line(run_id);
         let Some(live) = self.live.get_mut(run_id) else { return };
         let (state, row) = (&live.state, &mut live.row);
         let mut changed = false;
+        row.tenure = tenure.or(row.tenure);
         let status = state.status().as_str();
         if row.status != status {
             status.clone_into(&mut row.status);
@@ -201,7 +203,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             live.touched_in = self.building.number;
             self.building.row_changed(run_id, row.partition);
             let key: IdKey = (row.namespace.clone(), row.workflow_id.clone());
-            if row.closed_at.is_some() || self.live.ids.contains_key(&key) {
+            if row.closed_at.is_some() || self.live.keeps_id(&key) {
                 let number = self.building.number;
                 self.live.put_id(key, row, number);
             }

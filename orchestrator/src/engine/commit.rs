@@ -247,7 +247,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // What was refused cannot be recorded in a run that another owns. What has been recorded here is offered in
             // vain, unless the batch that says so is dropped.
             if let Some(mut held) = self.held.remove(&commit) {
-                held.left.add_runs(held.runs());
+                let mut runs = held.runs();
+                // A successor that cannot be started now is not tried at once, and again at once.
+                runs.retain(|run| !held.left.is_unreadable(*run));
+                held.left.add_runs(runs);
                 self.offers.put(commit, held.left);
             }
         }

@@ -30,9 +30,9 @@ enum Successor {
     There,
     /// It has to be found out whether it is.
     Unknown,
-    /// It must not share a statement with the end of its predecessor.
+    /// It must not share a statement with the end of its predecessor, or of who has had the workflow id since.
     Blocked,
-    /// It has been given up.
+    /// It has been given up, or another run has the workflow id.
     Never,
 }
 
@@ -52,7 +52,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for run_id in waiting {
             let Some(live) = self.live.get(run_id) else { continue };
             // Where it closed here a moment ago, nobody can have started its successor.
-            let fresh = live.closed_in + 1 == self.building.number;
+            let fresh = live.closed_just_before(self.building.number);
             if let Some(successor) = live.state.successor().filter(|_| fresh)
                 && !self.live.contains(successor.run_id)
             {
@@ -113,7 +113,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// Somebody speaks to an id whose newest run is to be continued: that comes first. `true` = wait for it.
     pub(super) fn continues_first(&mut self, key: &IdKey) -> bool {
-        let continued = self.live.ids.get(key).and_then(|info| info.continued());
+        let continued = self.live.id(key).and_then(|info| info.continued());
         let Some(run_id) = continued.filter(|run_id| !self.given_up.contains(run_id)) else {
             return false;
         };
@@ -215,6 +215,19 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
         let (plan, class) = (Arc::clone(&live.plan), live.row.retention_class);
         let key: IdKey = (live.row.namespace.clone(), live.row.workflow_id.clone());
+        // Where the run has closed a moment ago, nobody else can have the id.
+        if !live.closed_just_before(number) {
+            match self.live.id(&key) {
+                None => return Successor::Unknown,
+                Some(info) if info.open().is_some() => {
+                    tracing::warn!(run = %run_id, id = %key.1, "another run has the workflow id of one that goes on, which waits");
+                    self.wait_no_more(run_id);
+                    return Successor::Never;
+                }
+                Some(info) if info.closes_in(number) => return Successor::Blocked,
+                Some(_) => {}
+            }
+        }
         self.continuing.insert(run_id, number);
         match self.open(&key, &plan, class, start) {
             Ok(true) => {}
@@ -233,6 +246,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Whoever waits for a successor goes on without one.
     fn wait_no_more(&mut self, run_id: RunId) {
         self.continuing.insert(run_id, NEVER);
+        if let Some(live) = self.live.get(run_id) {
+            let key: IdKey = (live.row.namespace.clone(), live.row.workflow_id.clone());
+            if self.in_line.is_for(live.row.partition, &key) {
+                self.direct.push_back(Job::internal(JobKind::NextInLine(key)));
+            }
+        }
         // They wait for another batch, and nothing of this goes into one.
         for (_, partition) in self.partitions.iter_mut() {
             partition.blocked_in = None;

@@ -58,7 +58,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 Some(run) => run,
                 None => {
                     let key = (verb.namespace.clone(), verb.workflow_id.clone());
-                    self.live.ids.get(&key)?.newest()?.row.run_id
+                    self.live.id(&key)?.newest()?.row.run_id
                 }
             },
             JobKind::Signal(signal) => self.open_run(&signal.namespace, &signal.workflow_id)?,
@@ -82,7 +82,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn open_run(&self, namespace: &Namespace, workflow_id: &WorkflowId) -> Option<RunId> {
-        let info = self.live.ids.get(&(namespace.clone(), workflow_id.clone()))?;
+        let info = self.live.id(&(namespace.clone(), workflow_id.clone()))?;
         info.open().map(|open| open.row.run_id)
     }
 

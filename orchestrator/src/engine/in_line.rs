@@ -11,8 +11,10 @@
 use std::collections::{HashMap, HashSet};
 
 use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
+use knarr_core::run::Status;
 use knarr_core::run::input::Input;
 use knarr_schemas::code;
+use uuid::Uuid;
 
 use super::apply::Applied;
 use super::job::{Job, JobKind};
@@ -97,7 +99,7 @@ impl InLine {
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Why one more start cannot be put in line for this id, if it cannot.
     pub(super) fn line_is_full(&self, partition: i16, key: &IdKey) -> Option<Refusal> {
-        let queued = self.live.ids.get(key).map_or(0, |info| info.queued().count());
+        let queued = self.live.id(key).map_or(0, |info| info.queued().count());
         if queued >= MAX_IN_LINE {
             let problem = format!("{queued} starts are queued for the workflow id `{}` already", key.1);
             return Some(Refusal::new(&code::LINE_FULL, problem));
@@ -129,7 +131,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if self.in_line.of.is_empty() || !self.in_line.is_for(self.partition_of(&key.0, &key.1), key) {
             return false;
         }
-        let is_free = self.live.ids.get(key).is_some_and(|info| info.open().is_none());
+        let is_free = self.live.id(key).is_some_and(|info| info.open().is_none());
         let goes_first = request.is_some() && self.in_line.ahead.get(key) == request;
         if !is_free || goes_first {
             return false;
@@ -139,6 +141,17 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.direct.push_back(Job::internal(JobKind::NextInLine(key.clone())));
         }
         true
+    }
+
+    /// Of a run that was in line until this transition: what its row says from now on of when it had its workflow id.
+    pub(super) fn tenure_after_line(&self, run_id: RunId) -> Option<Uuid> {
+        let live = self.live.get(run_id).filter(|live| live.row.is_queued())?;
+        if live.state.left_line() {
+            return Some(live.row.no_tenure());
+        }
+        let key: IdKey = (live.row.namespace.clone(), live.row.workflow_id.clone());
+        let has_id = live.state.status() != Status::Queued;
+        has_id.then(|| self.live.tenure(&key, run_id, None))?
     }
 
     pub(super) fn next_in_line(&mut self, job: Job) -> Step {
@@ -153,7 +166,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        let Some(info) = self.live.ids.get(&key) else {
+        let Some(info) = self.live.id(&key) else {
             return Step::Lacks(Box::new(job));
         };
         // It is called again when that one has closed.
@@ -200,6 +213,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
 /// The first in line of an id, if it is not in memory.
 pub(super) fn lacked_in_line(live: &LiveRuns, absent: &HashMap<RunId, Absent>, key: &IdKey) -> Option<RunId> {
-    let next = live.ids.get(key)?.queued().find(|run| !absent.contains_key(run))?;
+    let next = live.id(key)?.queued().find(|run| !absent.contains_key(run))?;
     (!live.contains(next)).then_some(next)
 }

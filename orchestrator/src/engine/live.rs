@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId};
-use knarr_core::run::State;
 use knarr_core::run::message::Body;
+use knarr_core::run::{State, behind};
 use knarr_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::beats::Beat;
 use super::outgoing::RunRef;
@@ -69,6 +70,11 @@ impl Live {
         }
     }
 
+    /// It closed here in the batch before this one, for the first time.
+    pub(super) fn closed_just_before(&self, batch: u64) -> bool {
+        self.closed_in > 0 && self.closed_in + 1 == batch
+    }
+
     /// Its earliest deadline, with what was heard of its workers since it was stored. Most of them beat without a timeout that
     /// depends on it.
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
@@ -100,6 +106,8 @@ pub(super) struct IdInfo {
     pub(super) runs: Vec<Known>,
     /// The last batch that changed it.
     pub(super) changed_in: u64,
+    /// It has been looked up. Until then it is what has happened here, of the run that it has happened to alone.
+    is_whole: bool,
 }
 
 impl IdInfo {
@@ -107,11 +115,12 @@ impl IdInfo {
         self.runs.iter().find(|known| known.row.has_id())
     }
 
+    /// The one that had the id last.
     pub(super) fn newest_closed(&self) -> Option<&Known> {
         self.runs
             .iter()
             .filter(|known| known.row.closed_at.is_some())
-            .max_by_key(|known| (known.row.closed_at, known.row.run_id))
+            .max_by_key(|known| known.row.tenure())
     }
 
     /// Starts that wait for the id, the first one first.
@@ -120,6 +129,21 @@ impl IdInfo {
         let mut runs: Vec<RunId> = queued.map(|known| known.row.run_id).collect();
         runs.sort_unstable();
         runs.into_iter()
+    }
+
+    /// The greatest tenure that somebody has had, or has.
+    fn last_tenure(&self) -> Option<Uuid> {
+        let had = self.runs.iter().filter(|known| !known.row.is_queued());
+        had.map(|known| known.row.tenure()).max()
+    }
+
+    /// Behind the id of every run there has been: in line, it is the last.
+    pub(super) fn behind_all(&self, run: RunId) -> RunId {
+        let greatest = self.runs.iter().map(|known| known.row.tenure().max(known.row.run_id.0));
+        match greatest.max().filter(|greatest| run.0 <= *greatest) {
+            Some(greatest) => behind(RunId(greatest), run),
+            None => run,
+        }
     }
 
     /// The open one, or the newest of the closed.
@@ -203,7 +227,7 @@ pub(super) struct LiveRuns {
     /// What they weigh.
     bytes: usize,
     /// Ids that were looked up or changed and not yet forgotten. An entry wins over what a look-up says.
-    pub(super) ids: HashMap<IdKey, IdInfo>,
+    ids: HashMap<IdKey, IdInfo>,
     /// Of the outcomes of their runs.
     id_bytes: usize,
     recency: VecDeque<(RunId, u64)>,
@@ -222,6 +246,25 @@ pub(super) struct LiveRuns {
 impl LiveRuns {
     pub(super) fn len(&self) -> usize {
         self.runs.len()
+    }
+
+    /// What is known of a workflow id that has been looked up.
+    pub(super) fn id(&self, key: &IdKey) -> Option<&IdInfo> {
+        self.ids.get(key).filter(|info| info.is_whole)
+    }
+
+    /// Whether something is kept of a workflow id, though it be of one of its runs alone.
+    pub(super) fn keeps_id(&self, key: &IdKey) -> bool {
+        self.ids.contains_key(key)
+    }
+
+    /// Of a run that gets its workflow id, behind those that have had it and the one that it continues: what its row is to say
+    /// where its run id does not.
+    pub(super) fn tenure(&self, key: &IdKey, run: RunId, continues: Option<RunId>) -> Option<Uuid> {
+        let before = self.ids.get(key).and_then(IdInfo::last_tenure);
+        let continued = continues.and_then(|run| self.get(run)).map(|live| live.row.tenure());
+        let last = before.max(continued).filter(|last| run.0 <= *last)?;
+        Some(behind(RunId(last), run).0)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -345,6 +388,7 @@ impl LiveRuns {
     /// Takes in what a look-up found of an id. What happened here since it was asked is newer than what it read.
     pub(super) fn learn(&mut self, key: IdKey, rows: Vec<RunRow>) {
         let info = self.ids.entry(key).or_default();
+        info.is_whole = true;
         for row in rows {
             if info.runs.iter().all(|known| known.row.run_id != row.run_id) {
                 let row = self.runs.get(&row.run_id).map_or(row, |live| live.row.clone());

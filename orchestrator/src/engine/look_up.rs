@@ -61,7 +61,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (live, deferral, wanted) = (&self.live, &self.deferral, &mut self.wanted);
         // An id's open run, or that nothing is known of the id.
         let open_run = |key: &IdKey| {
-            live.ids.get(key).map(|info| {
+            live.id(key).map(|info| {
                 info.open()
                     .map(|open| open.row.run_id)
                     .filter(|run| !live.contains(*run))
@@ -149,7 +149,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                     Some(None) => {
                         // None is open: the last one says whether this repeats what it has taken.
-                        let closed = live.ids.get(&key).filter(|info| info.open().is_none());
+                        let closed = live.id(&key).filter(|info| info.open().is_none());
                         let closed = closed.and_then(|info| info.newest_closed());
                         if let Some(run) = closed.map(|known| known.row.run_id)
                             && !live.contains(run)
@@ -173,7 +173,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.run(run);
                         job.asked_run = next;
                     }
-                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
                     _ => {
                         wanted.open_run(&key);
                         if let Some(start) = &signal.start {
@@ -191,7 +191,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         wanted.run(run);
                         job.asked_run = next;
                     }
-                    Some(None) if live.ids.get(&key).is_some_and(|info| info.open().is_some()) => {}
+                    Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
                     _ => {
                         wanted.open_run(&key);
                         wanted.id(&key, Some(&schedule.request_id));
@@ -209,7 +209,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     wanted.run(run);
                     job.asked_run = next;
                 }
-                let earlier = live.ids.get(&key).and_then(|info| info.may_have_taken(&message.body));
+                let earlier = live.id(&key).and_then(|info| info.may_have_taken(&message.body));
                 if let Some(run) = earlier.filter(|_| message.to_run.is_none())
                     && !live.contains(run)
                     && !self.absent.contains_key(&run)
@@ -219,7 +219,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                if !looked_up || !live.ids.contains_key(&key) {
+                if !looked_up || live.id(&key).is_none() {
                     wanted.id(&key, None);
                     if let Body::StartChild(start) = &message.body
                         && let Some(version) = start.version
@@ -231,7 +231,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::NextInLine(key) => {
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                if !looked_up || !live.ids.contains_key(key) {
+                if !looked_up || live.id(key).is_none() {
                     wanted.id(key, None);
                     job.asked_in = next;
                 } else if let Some(run) = lacked_in_line(live, &self.absent, key).filter(|run| !deferral.holds(*run)) {
@@ -245,6 +245,12 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if !live.contains(lacked) && !self.absent.contains_key(&lacked) && !deferral.holds(lacked) {
                     wanted.run(lacked);
                     job.asked_run = next;
+                }
+                let closed = live.get(*run_id).map(|closed| &closed.row);
+                let key = closed.map(|row| (row.namespace.clone(), row.workflow_id.clone()));
+                if let Some(key) = key.filter(|key| live.id(key).is_none()) {
+                    wanted.id(&key, None);
+                    job.asked_in = next;
                 }
             }
             // Nobody is there who asked for a place: whoever has the id may have it.

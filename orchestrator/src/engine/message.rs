@@ -42,7 +42,7 @@ impl RunMessage {
 pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId> {
     let mut receiver = match message.receiver() {
         Some(run_id) => run_id,
-        None => live.ids.get(&message.key())?.newest()?.row.run_id,
+        None => live.id(&message.key())?.newest()?.row.run_id,
     };
     while let Some(known) = live.get(receiver)
         && known.state.answer_to(message.from.run, message.number).is_none()
@@ -61,7 +61,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Blocked(Box::new(job));
         }
         let named = request.receiver();
-        if named.is_none() && !self.live.ids.contains_key(&request.key()) {
+        if named.is_none() && self.live.id(&request.key()).is_none() {
             return Step::Lacks(Box::new(job));
         }
         let receiver = receiver_of(&self.live, request);
@@ -108,7 +108,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// An earlier run of the workflow id that has to be asked first.
     fn may_have_taken(&self, request: &RunMessage) -> Option<RunId> {
-        let info = self.live.ids.get(&request.key()).filter(|_| request.to_run.is_none())?;
+        let info = self.live.id(&request.key()).filter(|_| request.to_run.is_none())?;
         info.may_have_taken(&request.body)
     }
 
@@ -142,7 +142,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        let Some(info) = self.live.ids.get(&key) else {
+        let Some(info) = self.live.id(&key) else {
             return Step::Lacks(Box::new(job));
         };
         if is_reserved(&request.workflow_id) {

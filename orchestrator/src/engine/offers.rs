@@ -192,6 +192,12 @@ impl Left {
         }
     }
 
+    /// Whether it is no use to offer soon what this run owes.
+    pub(super) fn is_unreadable(&self, run: RunId) -> bool {
+        self.unreadable()
+            .is_some_and(|unreadable| unreadable.runs.contains(&run))
+    }
+
     /// Nothing that is still to be offered can be: offering it again soon is no use.
     fn only_unreadable(&self) -> bool {
         match self {

@@ -51,13 +51,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// Gives a place back whose run is not there, unless another one has it.
     pub(super) fn place_of_absent(&mut self, job: Job, place: GrantedPlace) -> Step {
         let key = place.key();
-        if !self.live.ids.contains_key(&key) {
+        if self.live.id(&key).is_none() {
             return Step::Lacks(Box::new(job));
         }
         if self.continues_first(&key) {
             return Step::Blocked(Box::new(job));
         }
-        let open = self.live.ids.get(&key).and_then(|info| info.open());
+        let open = self.live.id(&key).and_then(|info| info.open());
         let is_had = match open.map(|known| known.row.run_id) {
             None => false,
             Some(open) => match self.holds(open, &place) {

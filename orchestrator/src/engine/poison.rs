@@ -126,7 +126,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     JobKind::Message(request) => request.key(),
                     _ => return Step::Done,
                 };
-                match self.live.ids.get(&key) {
+                match self.live.id(&key) {
                     None => return Step::Lacks(Box::new(job)),
                     Some(info) => info.open().map(|known| known.row.run_id),
                 }

@@ -29,7 +29,6 @@ use super::perform::Step;
 use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
-use super::start::mint;
 use crate::bus::Bus;
 use crate::store::{Store, format};
 
@@ -98,14 +97,14 @@ impl ActorCommand {
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn schedule(&mut self, job: Job, request: &ScheduleRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
-        if !self.live.ids.contains_key(&key) {
+        if self.live.id(&key).is_none() {
             return Step::Lacks(Box::new(job));
         }
         // Before somebody is told that it is not registered, it has been looked for.
         if self.starts_nothing(request).is_some() && !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
-        let Some(info) = self.live.ids.get(&key) else {
+        let Some(info) = self.live.id(&key) else {
             return Step::Lacks(Box::new(job));
         };
         if let Some(open) = info.open().map(|known| known.row.run_id) {
@@ -183,9 +182,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if !self.may_store(request.command.format()) {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
-        let now = self.clock.now();
-        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
-        let run_id = mint(self.minted, &self.random);
+        let run_id = self.new_run_id(key);
         let input = request.command.document();
         let start = Start {
             run_id,

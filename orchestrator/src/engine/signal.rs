@@ -19,13 +19,13 @@ use crate::store::Store;
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn signal(&mut self, job: Job, request: &SignalRequest) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
-        if !self.live.ids.contains_key(&key) {
+        if self.live.id(&key).is_none() {
             return Step::Lacks(Box::new(job));
         }
         if self.continues_first(&key) || self.others_come_first(&key, None) {
             return Step::Blocked(Box::new(job));
         }
-        let Some(info) = self.live.ids.get(&key) else {
+        let Some(info) = self.live.id(&key) else {
             return Step::Lacks(Box::new(job));
         };
         if let Some(start) = &request.start {
@@ -108,7 +108,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     /// What is said to the open run of a workflow id that has none.
     pub(super) fn refuse_closed(&mut self, job: Job, key: &IdKey) -> Step {
-        let closed = self.live.ids.get(key).and_then(|info| info.newest_closed());
+        let closed = self.live.id(key).and_then(|info| info.newest_closed());
         let refusal = match closed {
             Some(known) => Refusal::new(
                 &code::RUN_CLOSED,

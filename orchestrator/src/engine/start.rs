@@ -59,7 +59,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
         // Also where something is known of the id: an older run may have been started by this very request, and the
         // definition may have a newer version.
-        if !self.live.ids.contains_key(&key) || !self.was_looked_up(&job) {
+        if self.live.id(&key).is_none() || !self.was_looked_up(&job) {
             return Step::Lacks(Box::new(job));
         }
         if self.continues_first(&key) || self.others_come_first(&key, Some(&request.request_id)) {
@@ -173,7 +173,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     /// The run whose end is that of this one, as far as it is open: who repeats a start waits for the last attempt. `None` = the
     /// open run has to be loaded, which knows of which it is an attempt.
     fn last_attempt(&self, key: &IdKey, row: RunRow) -> Option<RunRow> {
-        let open = self.live.ids.get(key).and_then(IdInfo::open);
+        let open = self.live.id(key).and_then(IdInfo::open);
         let (Some(_), Some(open)) = (row.retried_by, open) else {
             return Some(row);
         };
@@ -185,7 +185,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     fn verdict(&self, key: &IdKey, request: &StartRequest) -> Verdict {
-        let Some(info) = self.live.ids.get(key) else {
+        let Some(info) = self.live.id(key) else {
             return Verdict::Fresh;
         };
         if let Some(known) = info.by_request(&request.request_id) {
@@ -233,14 +233,20 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Err(refusal);
         }
         let (plan, retention_class) = self.asked_for(request)?;
-        let now = self.clock.now();
-        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
-        let run_id = mint(self.minted, &self.random);
+        let run_id = self.new_run_id(key);
         let start = Start {
             queued,
             ..start_of(request, run_id)
         };
         Ok(self.open(key, &plan, retention_class, start)?.then_some(run_id))
+    }
+
+    /// Behind all runs that there are of the workflow id, whatever the clock does: so who is in line stays in the order of coming.
+    pub(super) fn new_run_id(&mut self, key: &IdKey) -> RunId {
+        let now = self.clock.now();
+        self.minted = Timestamp(now.0.max(self.minted.0.saturating_add(1)));
+        let run_id = mint(self.minted, &self.random);
+        self.live.id(key).map_or(run_id, |info| info.behind_all(run_id))
     }
 
     /// Why a run would not begin as it is asked for. `Ok(false)` = core panicked.
@@ -314,6 +320,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
         let queued = start.queued;
+        let continues = start.continues.as_ref().map(|continues| continues.run);
+        let tenure = match queued {
+            true => None,
+            false => self.live.tenure(key, start.run_id, continues),
+        };
         let (run_id, request_id) = (start.run_id, start.request_id.clone());
         let queues = self.queue_limits.of(&key.0);
         let terms = self.terms();
@@ -349,6 +360,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             attempt: i32::try_from(state.attempt()).unwrap_or(i32::MAX),
             begins_at: state.paused_until(),
             retried_by: None,
+            tenure,
         };
         if queued {
             self.in_line.add(partition, key.clone());
@@ -513,7 +525,7 @@ fn workflow_id_of(expression: &Template, input: &Arc<Value>) -> Result<String, S
 
 /// A UUIDv7 of this moment, by the database's clock. Microseconds stand where the format leaves room for a counter, so
 /// that of two runs the later one has the greater id.
-pub(super) fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
+fn mint(now: Timestamp, random: &ring::rand::SystemRandom) -> RunId {
     let mut bytes = [0; 10];
     // Where the system has no randomness the nil bytes remain; the primary key is the net.
     let _ = random.fill(&mut bytes);

@@ -87,13 +87,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
 
     fn verb_to_open(&mut self, job: Job, request: &VerbRequest, target: Option<Arc<Plan>>) -> Step {
         let key: IdKey = (request.namespace.clone(), request.workflow_id.clone());
-        if !self.live.ids.contains_key(&key) {
+        if self.live.id(&key).is_none() {
             return Step::Lacks(Box::new(job));
         }
         if self.continues_first(&key) || self.others_come_first(&key, None) {
             return Step::Blocked(Box::new(job));
         }
-        let Some(info) = self.live.ids.get(&key) else {
+        let Some(info) = self.live.id(&key) else {
             return Step::Lacks(Box::new(job));
         };
         let Some(open) = info.open().map(|known| known.row.run_id) else {

@@ -159,7 +159,8 @@ pub trait Store: Send + Sync + 'static {
         commits: &[CommitId],
     ) -> impl Future<Output = Result<Vec<InheritedCommit>, StoreError>> + Send;
 
-    /// For each workflow id its open run if there is one, its newest closed run, and any run with the request id given.
+    /// For each workflow id its open run if there is one, those that are queued for it, of the closed ones the one that had it last, and
+    /// any run with the request id given.
     fn find_runs(
         &self,
         ids: &[(Namespace, WorkflowId, Option<RequestId>)],

@@ -9,7 +9,7 @@ use super::RunRow;
 /// found is looked at for its status alone.
 pub const FOUND_OUTCOME_BYTES: usize = 4 * 1024;
 
-/// A run found under a workflow id: the open one, the newest closed one, or one made by the request asked for.
+/// A run found under a workflow id: the open one, one that is queued, the closed one that had it last, or one made by the request asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundRun {
     /// Without its outcome where that is longer than [`FOUND_OUTCOME_BYTES`]; [`Store::run_row`] has it.

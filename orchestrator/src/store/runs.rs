@@ -2,6 +2,7 @@
 
 use knarr_core::ids::{DefinitionHash, Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
+use uuid::Uuid;
 
 /// One transition of one run: the events of one applied input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +43,22 @@ pub struct RunRow {
     pub begins_at: Option<Timestamp>,
     /// The next attempt, of a run that has closed without success and is tried again.
     pub retried_by: Option<RunId>,
+    /// Its [`RunRow::tenure`], where its run id says it wrongly.
+    pub tenure: Option<Uuid>,
 }
 
 impl RunRow {
+    /// Who has had a workflow id later than another one has the greater tenure. It is as the run id says, unless a run got the id
+    /// behind one whose run id is greater: from the line, or because its parent has fixed its run id.
+    pub fn tenure(&self) -> Uuid {
+        self.tenure.unwrap_or(self.run_id.0)
+    }
+
+    /// What `tenure` says of one that has closed in line for its workflow id: before those of all that had it.
+    pub fn no_tenure(&self) -> Uuid {
+        Uuid::from_u128(self.run_id.0.as_u128() & ((1 << 80) - 1))
+    }
+
     /// It waits until the open run of its workflow id has closed.
     pub fn is_queued(&self) -> bool {
         self.closed_at.is_none() && self.status == "queued"
@@ -59,7 +73,7 @@ impl RunRow {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunWrite {
     Insert(RunRow),
-    /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome, retried_by.
+    /// Writes only what can change: status, closed_at, wake_at, search_attributes, outcome, retried_by, tenure.
     Update(RunRow),
     /// The same, and version and definition: the run has moved to another one.
     Migrate(RunRow),

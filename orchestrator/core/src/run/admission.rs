@@ -276,6 +276,11 @@ impl State {
         self.birth.paused_until()
     }
 
+    /// It has closed in line for its workflow id, which it never had.
+    pub fn left_line(&self) -> bool {
+        self.is_closed() && self.admission == Some(Admission::Id)
+    }
+
     /// The place that it asks for or has, among the open runs of its workflow.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_deref()

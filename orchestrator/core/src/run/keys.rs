@@ -25,8 +25,8 @@ pub(super) fn child_run_id(parent: RunId, message: MessageNo, at: Timestamp) -> 
     derived(parent, b"child", message.0, at)
 }
 
-/// The id of the run that continues a run as new; always greater than that run's, for the newest run of a workflow id is the
-/// one with the greatest. A run may continue within the millisecond of its own id, or while its id is ahead of the clock.
+/// The id of the run that continues a run as new; always greater than that run's, as run ids of a workflow id are in general in the
+/// order in which the runs had it. A run may continue within the millisecond of its own id, or while its id is ahead of the clock.
 pub(super) fn successor_run_id(run: RunId, at: Timestamp) -> RunId {
     let successor = derived(run, b"successor", 0, at);
     if successor > run {
@@ -35,8 +35,8 @@ pub(super) fn successor_run_id(run: RunId, at: Timestamp) -> RunId {
     behind(run, successor)
 }
 
-/// The next place in time that the format of an id can express, with the random half of the other.
-fn behind(run: RunId, other: RunId) -> RunId {
+/// The next place in time behind a run that the format of an id can express, with the random half of the other.
+pub fn behind(run: RunId, other: RunId) -> RunId {
     const COUNTER: u128 = 0xFFF;
     const RANDOM: u128 = (1 << 64) - 1;
     let bits = run.0.as_u128();

@@ -107,7 +107,7 @@ pub(crate) use explore::{OpenChild, Passing};
 pub use failure::{Failure, error_type};
 pub use handler::refused as signal_refused;
 pub(crate) use handler::{SIGNALS, UPDATES};
-pub use keys::idempotency_key;
+pub use keys::{behind, idempotency_key};
 pub use ledger::{ChildToUndo, LedgerEntry, UndoState};
 pub use open::Exit;
 pub use parked_item::{ParkedItem, ParkedStep, ParkedWhat};

@@ -247,6 +247,7 @@ impl TestRun {
             attempt: i32::try_from(self.state.attempt()).unwrap(),
             begins_at: self.state.attempt_made().map(|attempt| attempt.begins_at),
             retried_by: self.state.retried_by().map(|(run, _)| run),
+            tenure: None,
         }
     }
 }

@@ -318,6 +318,10 @@ impl Store for LineStore {
         if takes > 0 {
             tokio::time::sleep(Duration::from_millis(takes)).await;
         }
+        if self.line.is_dead() {
+            // The statement had yet to reach the server.
+            std::future::pending::<()>().await;
+        }
         let result = self.store.commit(session, batch).await;
         self.line.commits.fetch_add(1, Ordering::SeqCst);
         if result.is_ok() {

@@ -24,7 +24,7 @@ fn key() -> TokenKey {
 }
 
 /// A run that no cluster has started.
-fn stranger() -> RunId {
+pub(super) fn stranger() -> RunId {
     RunId(Uuid::from_u128(
         (0x0190_0000_0000 << 80) | (0x7 << 76) | (0x8 << 60) | 42,
     ))
@@ -44,7 +44,7 @@ pub(super) async fn publish_signed(world: &World, verb: &str, id: &str, body: &i
 }
 
 /// A message from a run called `parent`, which this test plays.
-async fn say(world: &World, to: &str, number: u32, to_run: Option<RunId>, body: &Body) {
+pub(super) async fn say(world: &World, to: &str, number: u32, to_run: Option<RunId>, body: &Body) {
     let message = RunMessage {
         from: SendingRun {
             run: stranger().0,
@@ -69,7 +69,7 @@ fn answers(world: &World) -> Vec<(u32, Answer)> {
     messages.iter().map(read).collect()
 }
 
-fn start_child(run_id: RunId, workflow: &str) -> Body {
+pub(super) fn start_child(run_id: RunId, workflow: &str) -> Body {
     Body::StartChild(StartChild {
         run_id,
         workflow: workflow.into(),

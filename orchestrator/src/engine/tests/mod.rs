@@ -31,6 +31,7 @@ mod scripts;
 mod sharing;
 mod sim;
 mod starts;
+mod tenure;
 mod timeouts;
 mod timers;
 mod triggers;

@@ -71,6 +71,7 @@ conformance!(
     limits_of_values_are_accepted,
     one_open_run_a_workflow_id,
     who_is_queued_is_open_without_its_id,
+    who_had_an_id_last_is_found_whatever_its_run_id,
     a_run_closes_and_its_id_opens_again_in_one_batch,
     found_are_open_newest_closed_and_requested,
     a_long_outcome_is_found_by_its_run_alone,

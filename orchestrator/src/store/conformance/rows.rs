@@ -26,6 +26,7 @@ pub(crate) fn run(n: u64, workflow_id: &str) -> RunRow {
         attempt: 1,
         begins_at: None,
         retried_by: None,
+        tenure: None,
     }
 }
 

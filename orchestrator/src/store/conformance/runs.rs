@@ -110,6 +110,89 @@ pub(super) async fn who_is_queued_is_open_without_its_id(rig: impl Rig) {
     assert!(to_be_read().await.is_empty());
 }
 
+/// One had its id after another that started later; one never had it.
+pub(super) async fn who_had_an_id_last_is_found_whatever_its_run_id(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let request = |row: RunRow| RunRow {
+        request_id: Some(RequestId::new(&format!("r{}", row.started_at.0 / 1_000))),
+        ..row
+    };
+    let queued = |n: u64| RunRow {
+        status: "queued".to_owned(),
+        ..request(run(n, "one"))
+    };
+    let rows = [
+        request(closed(run(1, "one"), 5)),
+        queued(2),
+        request(closed(run(3, "one"), 7)),
+        queued(4),
+    ];
+    commit(store, &mut session, &inserts(rows)).await;
+    let tenure = |n: u128| Some(Uuid::from_u128((n << 80) | (0x7 << 76) | (0x8 << 60) | 1));
+    let after = RunRow {
+        tenure: tenure(3),
+        ..closed(queued(2), 9)
+    };
+    let left = closed(queued(4), 8);
+    let left = RunRow {
+        tenure: Some(left.no_tenure()),
+        ..left
+    };
+    let close = Batch {
+        runs: vec![RunWrite::Update(after.clone()), RunWrite::Update(left.clone())],
+        ..Batch::default()
+    };
+    commit(store, &mut session, &close).await;
+    let find = async |request: Option<&str>| -> BTreeSet<u64> {
+        let request = request.map(RequestId::new);
+        let asked = (Namespace::new("default"), WorkflowId::new("one"), request);
+        let found = store.find_runs(&[asked]).await.unwrap().runs.into_iter();
+        found
+            .map(|found| u64::try_from(found.row.run_id.0.as_u128() >> 80).unwrap())
+            .collect()
+    };
+    assert_eq!(find(None).await, BTreeSet::from([2]));
+    for n in [1, 2, 3, 4] {
+        assert_eq!(find(Some(&format!("r{n}"))).await, BTreeSet::from([2, n]));
+    }
+    commit(
+        store,
+        &mut session,
+        &inserts([RunRow {
+            tenure: tenure(6),
+            ..run(5, "one")
+        }]),
+    )
+    .await;
+    assert_eq!(find(None).await, BTreeSet::from([2, 5]));
+    let one = RunFilter {
+        workflow_id: Some(WorkflowId::new("one")),
+        limit: 9,
+        ..RunFilter::default()
+    };
+    for (before, limit, shown) in [
+        (None, 9, &[5, 4, 3, 2, 1][..]),
+        (None, 2, &[5, 4]),
+        (Some(4), 2, &[3, 2]),
+        (Some(2), 9, &[1]),
+    ] {
+        let filter = RunFilter {
+            before: before.map(run_id),
+            limit,
+            ..one.clone()
+        };
+        let listed = store.list_runs(&Namespace::new("default"), &filter).await.unwrap();
+        let shown: Vec<RunId> = shown.iter().map(|n| run_id(*n)).collect();
+        assert_eq!(listed.iter().map(|row| row.run_id).collect::<Vec<_>>(), shown);
+    }
+    for row in [after, left] {
+        let mut stored = store.run_row(row.run_id).await.unwrap().unwrap();
+        normalise(&mut stored);
+        assert_eq!(stored, row);
+    }
+}
+
 pub(super) async fn limits_of_values_are_accepted(rig: impl Rig) {
     let store = rig.store();
     let mut session = owner(store, "a").await;

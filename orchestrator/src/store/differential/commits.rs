@@ -115,6 +115,22 @@ impl World {
         for _ in 0..self.random.below(3) {
             let row = self.some_row();
             let known = there.runs.iter().find(|known| known.run_id == row.run_id);
+            let mut row = row;
+            let ids = known.unwrap_or(&row);
+            let is_first = !there.runs.iter().any(|other| {
+                let of_id = other.namespace == ids.namespace && other.workflow_id == ids.workflow_id;
+                of_id && other.run_id < ids.run_id
+            });
+            // Drawn apart: what seeds have found elsewhere they go on finding. The first run of an id has it before all others.
+            let mut random = Random(self.random.0 ^ 0x7e2a_11c3);
+            if !is_first && random.one_in(3) {
+                let n = row.run_id.0.as_u128() >> 80;
+                let at = match random.one_in(4) {
+                    true => 0,
+                    false => n + u128::from(random.below(20)),
+                };
+                row.tenure = Some(Uuid::from_u128((at << 80) | (0x7 << 76) | n));
+            }
             // To open a closed run again is not something a store has to allow.
             match known {
                 Some(known) if known.closed_at.is_none() && self.random.one_in(10) => {

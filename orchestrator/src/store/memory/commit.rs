@@ -162,6 +162,7 @@ impl State {
                         there.search_attributes.clone_from(&row.search_attributes);
                         there.outcome.clone_from(&row.outcome);
                         there.retried_by = row.retried_by;
+                        there.tenure = row.tenure;
                         if let Some(to) = migration {
                             there.version = to.version;
                             there.definition = to.definition.clone();

@@ -27,7 +27,8 @@ impl State {
                 .filter(|row| row.namespace == *namespace && row.workflow_id == *workflow_id)
                 .collect();
             let open = of_id.iter().filter(|row| row.closed_at.is_none());
-            let newest_closed = of_id.iter().rev().find(|row| row.closed_at.is_some());
+            let closed = of_id.iter().filter(|row| row.closed_at.is_some());
+            let newest_closed = closed.max_by_key(|row| row.tenure());
             let requested = of_id
                 .iter()
                 .filter(|row| request_id.is_some() && row.request_id == *request_id);

@@ -191,19 +191,22 @@ async fn execute(
             update runs r
             set status = u.status, closed_at = u.closed_at, wake_at = u.wake_at,
                 search_attributes = u.search_attributes::jsonb, outcome = u.outcome, retried_by = u.retried_by,
+                tenure = u.tenure,
                 version = coalesce(u.version, r.version), definition = coalesce(u.definition, r.definition)
             from fence, unnest($10::uuid[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[],
-                               $46::integer[], $47::text[], $48::uuid[])
-                as u (run_id, status, closed_at, wake_at, search_attributes, outcome, version, definition, retried_by)
+                               $46::integer[], $47::text[], $48::uuid[], $52::uuid[])
+                as u (run_id, status, closed_at, wake_at, search_attributes, outcome, version, definition, retried_by,
+                      tenure)
             where r.run_id = u.run_id
             returning 1
         ), inserted as (
             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
                               status, started_at, closed_at, wake_at, request_id, search_attributes, outcome, attempt,
-                              begins_at, retried_by, again)
+                              begins_at, retried_by, tenure, again)
             select i.run_id, i.retention_class, i.partition, i.version, i.namespace, i.workflow_id, i.workflow,
                    i.definition, i.status, i.started_at, i.closed_at, i.wake_at, i.request_id,
                    i.search_attributes::jsonb, i.outcome, i.attempt, i.begins_at, i.retried_by,
+                   i.tenure,
                    -- Not `exists`: the planner may answer that by reading the whole namespace once.
                    i.again or coalesce((select true from runs e
                                         where e.namespace = i.namespace and e.workflow_id = i.workflow_id
@@ -211,10 +214,10 @@ async fn execute(
             from fence, unnest($16::uuid[], $17::smallint[], $18::smallint[], $19::integer[], $20::text[], $21::text[],
                                $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[],
                                $27::timestamptz[], $28::text[], $29::text[], $30::text[], $45::boolean[],
-                               $49::integer[], $50::timestamptz[], $51::uuid[])
+                               $49::integer[], $50::timestamptz[], $51::uuid[], $53::uuid[])
                 as i (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition, status,
                       started_at, closed_at, wake_at, request_id, search_attributes, outcome, again, attempt, begins_at,
-                      retried_by)
+                      retried_by, tenure)
             where (select count(*) from updated) >= 0
         ), moved as (
             update partitions p
@@ -300,6 +303,8 @@ async fn execute(
         inserts().map(|row| (row.attempt != 1).then_some(row.attempt)).bind_iter() as _,
         inserts().map(|row| row.begins_at.map(At)).bind_iter() as _,
         inserts().map(|row| row.retried_by.map(|run| run.0)).bind_iter() as _,
+        updates().map(|row| row.tenure).bind_iter() as _,
+        inserts().map(|row| row.tenure).bind_iter() as _,
     )
     .fetch_one(connection)
     .await

@@ -34,7 +34,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from runs r
             where r.namespace collate "POSIX" = $1
                 and ($2::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $2)
@@ -55,7 +55,8 @@ impl PostgresStore {
         Ok(records.into_iter().map(|record| run_row!(record)).collect())
     }
 
-    /// The open run stands apart in the index, before the closed ones in the order in which they started.
+    /// The open run stands apart in the index, before the closed ones in the order in which they started; those that had the id in
+    /// another order are in an index of their own as well.
     async fn list_of_id(
         &self,
         namespace: &Namespace,
@@ -71,25 +72,34 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from (
                 select o.* from runs o
                 where o.namespace = $1 and o.workflow_id = $2
                     and (case when o.closed_at is null and o.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                              else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
+                              else coalesce(o.tenure, o.run_id) end) = '00000000-0000-0000-0000-000000000000'::uuid
                     and ($5::uuid is null or o.run_id < $5)
                 union all
                 (select c.* from runs c
-                 where c.namespace = $1 and c.workflow_id = $2
+                 where c.namespace = $1 and c.workflow_id = $2 and c.tenure is null
                     and (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                              else c.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
+                              else coalesce(c.tenure, c.run_id) end) > '00000000-0000-ffff-0000-000000000000'::uuid
                     and (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                              else c.run_id end) < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                              else coalesce(c.tenure, c.run_id) end) < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
                     and ($3::text is null or c.workflow = $3)
                     and ($4::text is null or c.status = $4)
                  order by c.namespace desc, c.workflow_id desc,
                     (case when c.closed_at is null and c.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                          else c.run_id end) desc
+                          else coalesce(c.tenure, c.run_id) end) desc
+                 limit $6)
+                union all
+                (select t.* from runs t
+                 where t.namespace = $1 and t.workflow_id = $2 and t.tenure is not null
+                    and (t.closed_at is not null or t.status = 'queued')
+                    and t.run_id < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                    and ($3::text is null or t.workflow = $3)
+                    and ($4::text is null or t.status = $4)
+                 order by t.namespace desc, t.workflow_id desc, t.run_id desc
                  limit $6)
             ) r
             where ($3::text is null or r.workflow = $3) and ($4::text is null or r.status = $4)
@@ -139,7 +149,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from runs r
             where r.namespace = $1 and r.status = $2 and r.status not in ('running', 'completed')
                 and ($3::text is null and r.workflow not in ('$schedule', '$trigger') or r.workflow = $3)
@@ -174,7 +184,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from runs r
             where r.namespace = $1 and r.workflow = '$schedule' and r.closed_at is null
                 and ($2::text is null or r.workflow_id > $2)
@@ -205,7 +215,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from runs r
             where r.namespace = $1 and r.workflow = '$trigger' and r.closed_at is null
                 and ($2::text is null or r.workflow_id > $2)

@@ -43,6 +43,7 @@ macro_rules! run_row {
             attempt: $record.attempt.unwrap_or(1),
             begins_at: $record.begins_at.map(|At(at)| at),
             retried_by: $record.retried_by.map(RunId),
+            tenure: $record.tenure,
         }
     };
 }
@@ -51,8 +52,8 @@ pub(super) use run_row;
 impl PostgresStore {
     pub(super) async fn find(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         // Mostly nothing is there: one look at the end of the index's prefix says so. Where something is, the last one in
-        // slot order is the newest closed run, or the open one if there is no closed one. The run of a request is the first
-        // of its id, or in the index of those that were not.
+        // slot order is the closed run that had the id last, or the open one if there is no closed one. The run of a request is
+        // the first that had its id, or in the index of those that were not.
         let mut connection = self.reads.take().await?;
         let records = sqlx::query!(
             r#"
@@ -63,7 +64,7 @@ impl PostgresStore {
                    r.wake_at as "wake_at?: At", r.request_id as "request_id?",
                    r.search_attributes::text as "search_attributes?",
                    case when octet_length(r.outcome) <= $4 then r.outcome end as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from cluster c
             left join (
                 unnest($1::text[], $2::text[], $3::text[]) as w (namespace, workflow_id, request_id)
@@ -72,7 +73,7 @@ impl PostgresStore {
                     where l.namespace = w.namespace and l.workflow_id = w.workflow_id and l.status <> 'queued'
                     order by l.namespace desc, l.workflow_id desc,
                         (case when l.closed_at is null and l.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                              else l.run_id end) desc
+                              else coalesce(l.tenure, l.run_id) end) desc
                     limit 1
                 ) last
                 cross join lateral (
@@ -81,7 +82,7 @@ impl PostgresStore {
                     select o.* from runs o
                     where o.namespace = w.namespace and o.workflow_id = w.workflow_id
                         and (case when o.closed_at is null and o.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                                  else o.run_id end) = '00000000-0000-0000-0000-000000000000'::uuid
+                                  else coalesce(o.tenure, o.run_id) end) = '00000000-0000-0000-0000-000000000000'::uuid
                     union all
                     select k.* from runs k
                     where k.status = 'queued' and k.namespace = w.namespace and k.workflow_id = w.workflow_id
@@ -94,10 +95,10 @@ impl PostgresStore {
                         select e.* from runs e
                         where e.namespace = w.namespace and e.workflow_id = w.workflow_id
                             and (case when e.closed_at is null and e.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                                      else e.run_id end) > '00000000-0000-0000-0000-000000000000'::uuid
+                                      else coalesce(e.tenure, e.run_id) end) > '00000000-0000-ffff-0000-000000000000'::uuid
                         order by e.namespace, e.workflow_id,
                             (case when e.closed_at is null and e.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
-                                  else e.run_id end)
+                                  else coalesce(e.tenure, e.run_id) end)
                         limit 1
                     ) f where f.request_id = w.request_id
                 ) r
@@ -158,6 +159,7 @@ impl PostgresStore {
                     attempt: record.attempt.unwrap_or(1),
                     begins_at: record.begins_at.map(|At(at)| at),
                     retried_by: record.retried_by.map(RunId),
+                    tenure: record.tenure,
                 },
             });
         }
@@ -194,7 +196,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?",
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?",
                    s.seq as "snapshot_seq?", s.body as "snapshot_body?"
             from runs r left join snapshots s on s.run_id = r.run_id
             where r.run_id = any($1)
@@ -266,7 +268,7 @@ impl PostgresStore {
                    r.started_at as "started_at!: At", r.closed_at as "closed_at?: At", r.wake_at as "wake_at?: At",
                    r.request_id as "request_id?", r.search_attributes::text as "search_attributes?",
                    r.outcome as "outcome?", r.attempt as "attempt?",
-                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?"
+                   r.begins_at as "begins_at?: At", r.retried_by as "retried_by?", r.tenure as "tenure?"
             from runs r where r.run_id = $1
             "#,
             run.0,

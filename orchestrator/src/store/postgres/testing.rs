@@ -273,6 +273,7 @@ pub(crate) async fn dump(url: &str, name: impl Fn(Uuid) -> usize) -> Dump {
                 attempt: row.get::<Option<i32>, _>("attempt").unwrap_or(1),
                 begins_at: row.get::<Option<At>, _>("begins_at").map(|At(at)| at),
                 retried_by: row.get::<Option<Uuid>, _>("retried_by").map(RunId),
+                tenure: row.get("tenure"),
             })
             .collect(),
         events: all("select * from events order by retention_class, run_id, seq")

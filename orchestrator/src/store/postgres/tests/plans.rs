@@ -26,21 +26,24 @@ async fn buffers_read(url: &str, store: PostgresStore) -> i64 {
     .await
 }
 
-/// So many closed runs of one workflow id, every one with a request of its own; the last hundred are parked and open, of
+/// So many closed runs of one workflow id, every one with a request of its own, and a third of them in line until they had `left`
+/// it; the last hundred are parked and open, of
 /// other ids.
-async fn many(url: &str) {
+async fn many(url: &str, left: bool) {
     let mut admin = PgConnection::connect(url).await.unwrap();
     admin
-        .execute(
+        .execute(sqlx::AssertSqlSafe(format!(
             "insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
-                               status, started_at, closed_at, request_id, again)
+                               status, started_at, closed_at, request_id, again, tenure)
              select ('00000000-0001-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, 0, 1, 'default',
                     case when n <= 30000 then 'busy' else 'id' || n end, 'order', 'd',
                     case when n <= 30000 then 'completed' when n % 1000 = 0 then 'parked' else 'running' end, now(),
-                    case when n <= 30000 then now() end, 'r' || n, n between 2 and 30000
+                    case when n <= 30000 then now() end, 'r' || n, n between 2 and 30000,
+                    case when {left} and n between 20001 and 30000
+                         then ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid end
              from generate_series(1, 60000) n;
-             analyze runs",
-        )
+             analyze runs"
+        )))
         .await
         .unwrap();
     // What this backend has done itself is reported, and forgotten.
@@ -58,12 +61,20 @@ fn busy(request: &str) -> (Namespace, WorkflowId, Option<RequestId>) {
 
 #[tokio::test]
 async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() {
-    for (request, found) in [("r1", 2), ("r15000", 2), ("r30000", 1), ("new", 1)] {
+    for (request, found, left) in [
+        ("r1", 2, false),
+        ("r15000", 2, false),
+        ("r30000", 1, false),
+        ("new", 1, false),
+        ("r1", 2, true),
+        ("r30000", 2, true),
+        ("r20000", 1, true),
+    ] {
         // What a connection reads once, to plan, is in both.
         let mut read = [0; 2];
         for (times, read) in [1, 11].into_iter().zip(&mut read) {
             let (url, store) = prepared().await;
-            many(&url).await;
+            many(&url, left).await;
             for _ in 0..times {
                 let runs = store.find_runs(&[busy(request)]).await.unwrap().runs;
                 assert_eq!(runs.len(), found, "{request}");
@@ -99,17 +110,19 @@ async fn a_list_with_a_filter_reads_what_it_shows() {
         )),
         ..by_id("busy")
     };
-    for (filter, shown) in [
-        (by_id("id30001"), 1),
-        (by_id("nobody"), 0),
-        (by_id("busy"), 10),
-        (before, 10),
-        (by_status("parked"), 10),
-        (by_status("timed_out"), 0),
-        (page.clone(), 10),
+    for (filter, shown, left) in [
+        (by_id("id30001"), 1, false),
+        (by_id("nobody"), 0, false),
+        (by_id("busy"), 10, false),
+        (by_id("busy"), 10, true),
+        (before.clone(), 10, false),
+        (before, 10, true),
+        (by_status("parked"), 10, false),
+        (by_status("timed_out"), 0, false),
+        (page.clone(), 10, false),
     ] {
         let (url, store) = prepared().await;
-        many(&url).await;
+        many(&url, left).await;
         let rows = store.for_people().list_runs(&namespace, &filter).await.unwrap();
         assert_eq!(rows.len(), shown, "{filter:?}");
         assert!(rows.windows(2).all(|pair| pair[0].run_id > pair[1].run_id));
