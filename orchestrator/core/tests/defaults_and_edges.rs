@@ -121,6 +121,7 @@
 //! | whoever waits hears of it in the end | `one_that_is_cut_off_hears_of_the_end_of_the_run`, `what_nobody_decided_about_is_refused_when_the_run_is_stopped`, `an_answer_that_cannot_be_made_fails_the_update_and_not_the_run`, `one_that_fails_fails_the_run_and_what_they_did_is_undone_in_reverse_order` |
 //! | acceptance and completion can be waited for | `who_waits_for_the_acceptance_is_told_of_it_and_of_nothing_else`, `an_update_is_done_and_answered_with_its_output` |
 //! | the update id makes a repeat harmless | `a_repeat_does_nothing_and_is_told_what_became_of_the_first`, `it_is_done_once_and_answered_though_its_replica_dies` |
+//! | what is done at the last moment is in the output, or in the input of the run that goes on | `what_is_done_at_the_last_moment_is_in_what_the_run_ends_with`, `what_a_step_in_a_loop_ends_with_stands` |
 //! | `continue_as_new` keeps what waits | `a_run_that_goes_on_as_another_ends_what_is_under_way_and_hands_over_what_waits`, `a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest` |
 //! | … and so does a run that is tried again; what it had accepted fails with it | `what_an_attempt_accepted_fails_with_it_and_what_it_put_off_goes_to_the_next`, `what_no_attempt_follows_to_decide_about_is_refused`, `an_update_that_waits_goes_to_the_next_attempt_and_one_that_was_accepted_hears_of_the_end` |
 //! | those that wait are shown | `updates_that_are_not_done_and_signals_that_nobody_took_are_told_of` |

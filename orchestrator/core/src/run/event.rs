@@ -245,6 +245,9 @@ pub enum Event {
     /// A step ends the run, once everything else has ended.
     ExitRequested {
         exit: Exit,
+        /// The step that says so, where handlers may yet change what it says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepPath>,
     },
     /// A forward activity and its first task; with it comes its ledger entry, where there is an undo.
     ActivityScheduled(Box<ActivityScheduled>),

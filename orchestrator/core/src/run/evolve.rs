@@ -294,7 +294,10 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
         Event::StepBlocked { step } => {
             state.blocked.insert(step.clone());
         }
-        Event::ExitRequested { exit } => state.exit = Some((exit.clone(), seq)),
+        Event::ExitRequested { exit, step } => {
+            state.exit = Some((exit.clone(), seq));
+            state.handling.ends_at.clone_from(step);
+        }
         Event::VarsSet { step, vars } => {
             state
                 .vars

@@ -9,6 +9,7 @@
 //! | the main body has passed | the run completes when no execution is under way or waits |
 //! | the run completes before its last step (`complete`) | likewise: what has come is done first |
 //! | it continues as new | executions under way come to their end, and accepted updates are done; signals that wait move along |
+//! | either, and everything has been handled | what the step says of output or input is evaluated anew, so that it knows of what was done ([`super::ending`]) |
 //! | it is stopped, whatever for | executions are halted like everything else |
 //!
 //! Executions of a name are addressed like iterations, `$signals.paid[3]`, and are undone as what they are: steps dispatched
@@ -52,6 +53,9 @@ pub(super) struct Handling {
     /// The main body has passed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) passed: bool,
+    /// The step that ends the run, if what it says is to be said anew when everything has been handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ends_at: Option<StepPath>,
 }
 
 /// Of one handler.

@@ -45,6 +45,7 @@ pub(super) fn complete_with(d: &mut Decider<'_>, output: Arc<Value>) {
         if compensation::is_undoing(d.state) || handler::has_more_to_do(d.plan, d.state) {
             Event::ExitRequested {
                 exit: Exit::Completed { output },
+                step: None,
             }
         } else {
             Event::RunCompleted { output }

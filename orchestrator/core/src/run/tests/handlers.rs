@@ -188,8 +188,8 @@ fn a_run_that_is_to_end_does_first_what_has_come() {
     assert_eq!(run.state.vars()["total"].as_ref(), &json!(3));
     assert_eq!(
         **run.state.output().unwrap(),
-        json!({ "total": 0 }),
-        "as the step has said"
+        json!({ "total": 3 }),
+        "as the step says when they are done"
     );
 }
 

@@ -394,6 +394,43 @@ fn a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest()
     assert_eq!(update(&mut next, "add", &json!(3), "u-3"), Ok(None), "it is known");
 }
 
+#[test]
+fn what_is_done_at_the_last_moment_is_in_what_the_run_ends_with() {
+    let mut run = of(AGAIN);
+    update(&mut run, "add", &json!(1), "u-1").unwrap().unwrap();
+    run.complete("do a");
+    run.complete("do $updates.add[0].check");
+    assert_eq!(
+        *run.state.successor().unwrap().input,
+        json!(1),
+        "the total of what was accepted"
+    );
+
+    let complete = AGAIN.replace("again: { continue_as_new:", "end: { complete:");
+    let mut run = of(&complete);
+    update(&mut run, "add", &json!(2), "u-1").unwrap().unwrap();
+    run.complete("do a");
+    update(&mut run, "add", &json!(1), "u-2").unwrap().unwrap();
+    run.complete("do $updates.add[0].check");
+    run.complete("do $updates.add[1].check");
+    assert_eq!(run.status(), Status::Completed);
+    assert_eq!(**run.state.output().unwrap(), json!(3));
+}
+
+/// What a loop has for it is gone when its last word is asked for.
+#[test]
+fn what_a_step_in_a_loop_ends_with_stands() {
+    let looped = AGAIN.replace(
+        "  - again: { continue_as_new: \"${ vars.total | default(0) }\" }",
+        "  - each: { for_each: { in: \"${ [7] }\", as: n, steps: [ { again: { continue_as_new: \"${ n }\" } } ] } }",
+    );
+    let mut run = of(&looped);
+    update(&mut run, "add", &json!(1), "u-1").unwrap().unwrap();
+    run.complete("do a");
+    run.complete("do $updates.add[0].check");
+    assert_eq!(*run.state.successor().unwrap().input, json!(7));
+}
+
 /// It has passed as soon as it begins.
 #[test]
 fn what_was_put_off_is_decided_about_before_a_run_completes() {
