@@ -224,7 +224,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.wait_no_more(run_id);
                     return Successor::Never;
                 }
-                Some(info) if info.closes_in(number) => return Successor::Blocked,
+                Some(info) if info.closes_in(number) => {
+                    // It is started with those whose predecessor has closed in this batch.
+                    self.continuing.insert(run_id, 0);
+                    return Successor::Blocked;
+                }
                 Some(_) => {}
             }
         }

@@ -14,7 +14,8 @@
 //! undone before the next one is made, and keys contain the run, so that an attempt repeats nothing of another.
 //!
 //! The model is Temporal's retry policy of workflow executions: the same fields and defaults, `maximum_attempts` counts the
-//! first, and the error that an activity must not be retried for does not keep its run from being retried.
+//! first, and the error that an activity must not be retried for does not keep its run from being retried. A pause is a second
+//! at least.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,11 @@ use super::retry::{Ended, Seed, pause};
 use super::state::{State, Why};
 use super::status::Status;
 use crate::ids::{RunId, StepPath};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
+
+/// Between two attempts, whatever the policy says: one that fails at once, and is tried without limit, would follow upon itself as fast
+/// as batches are committed.
+const SHORTEST_PAUSE: Span = Span::from_secs(1);
 
 /// Which attempt a run is, in its birth; absent = the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +82,7 @@ fn next(d: &Decider<'_>) -> Option<Attempt> {
         number: state.attempt().saturating_add(1),
         most: policy.maximum_attempts,
         first: state.first_attempt(),
-        begins_at: d.at.plus(pause(policy, seed, ended)?),
+        begins_at: d.at.plus(pause(policy, seed, ended)?.max(SHORTEST_PAUSE)),
     })
 }
 

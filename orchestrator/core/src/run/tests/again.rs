@@ -79,6 +79,26 @@ fn a_run_that_was_undone_is_followed_by_another_attempt() {
     assert_eq!(next.state.workflow_id().as_str(), "order-1");
 }
 
+/// However short a pause the definition asks for, and however the pauses shrink.
+#[test]
+fn an_attempt_does_not_begin_before_a_second_has_passed() {
+    let begins = |interval: Span, coefficient: f64| {
+        let mut plan = with_retry(saga(), None);
+        let policy = plan.retry.as_mut().unwrap();
+        policy.initial_interval = interval;
+        policy.maximum_interval = interval;
+        policy.backoff_coefficient = coefficient;
+        let mut run = Run::of(plan);
+        run.fail("do a");
+        pause(&run)
+    };
+    for interval in [Span(0), Span(1), Span::from_millis(500), Span::from_millis(909)] {
+        assert_eq!(begins(interval, 1.0), Span::from_secs(1), "{interval:?}");
+        assert_eq!(begins(interval, 0.0), Span::from_secs(1), "{interval:?}");
+    }
+    assert!(about(begins(Span::from_secs(2), 1.0), 2));
+}
+
 #[test]
 fn failed_and_timed_out_runs_are_followed_as_well() {
     let mut failed = again(None);
