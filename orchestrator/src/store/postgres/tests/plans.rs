@@ -199,6 +199,44 @@ async fn a_load_touches_the_days_of_its_runs_alone() {
     }
 }
 
+/// However many others there are of its day: a table that grows has not been looked at by the planner yet.
+#[tokio::test]
+async fn a_load_reads_what_it_loads() {
+    let (url, store) = prepared().await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    // A million milliseconds of one day, a run in each fiftieth.
+    admin
+        .execute(
+            "select ensure_event_partitions(timestamptz '2023-11-15 00:00Z');
+             insert into runs (run_id, retention_class, partition, version, namespace, workflow_id, workflow, definition,
+                               status, started_at)
+             select (lpad(to_hex(1700006400000 + n::bigint * 50), 12, '0') || '70008000000000000000')::uuid,
+                    (select min(retention_class) from namespaces), 0, 1, 'default', 'id' || n, 'order', 'd', 'running', now()
+             from generate_series(0, 19999) n;
+             insert into events (retention_class, seq, run_id, at, body)
+             select retention_class, 1, run_id, now(), to_json(repeat('x', 300)) from runs;
+             analyze runs;
+             select pg_stat_force_next_flush()",
+        )
+        .await
+        .unwrap();
+    testing::kill(&url, store).await;
+    admin.execute("select pg_stat_reset()").await.unwrap();
+    let store = testing::connect(&url).await;
+    let id = |n: u64| {
+        let millis = 1_700_006_400_000 + n * 50;
+        RunId(Uuid::from_u128((u128::from(millis) << 80) | 0x7000_8000_0000_0000_0000))
+    };
+    let ids: Vec<_> = (0..20).map(|n| id(n * 1_000)).collect();
+    let loaded = store.load_runs(&ids).await.unwrap();
+    assert!(loaded.len() == 20 && loaded.iter().all(|run| run.transitions.len() == 1));
+    buffers_read(&url, store).await;
+    let of_events = "select sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint
+         from pg_statio_user_tables where relname ~ '^events_c'";
+    let read = scalar::<i64>(&url, of_events).await;
+    assert!(read > 0 && read < 20 * 8, "{read}");
+}
+
 /// However many deadlines have come due, and of however many partitions, a page costs what it shows.
 #[tokio::test]
 async fn a_page_of_deadlines_reads_what_it_shows() {
