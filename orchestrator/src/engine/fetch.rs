@@ -11,7 +11,7 @@ use knarr_core::run::{State, Transition};
 use super::definitions::Definitions;
 use super::live::IdKey;
 use super::unaskable::{self, AskedId, AskedVersion, Unaskable};
-use crate::store::{HISTORY_LIMIT, RunRow, Store, StoreError, StoredRun, StoredTransition};
+use crate::store::{HISTORY_LIMIT, RunRow, RunSize, Store, StoreError, StoredRun, StoredTransition};
 
 /// What to look up. Collected while a look-up is under way, so that many jobs share one.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     ids: HashSet<AskedId>,
     /// Ids whose open run is to be loaded as well.
     open_runs: HashSet<IdKey>,
+    /// Ids of which the first one in line is loaded as well.
+    lines: HashSet<IdKey>,
     runs: BTreeSet<RunId>,
     versions: HashSet<AskedVersion>,
     definitions: bool,
@@ -36,6 +38,11 @@ impl Wanted {
     pub(super) fn open_run(&mut self, key: &IdKey) {
         self.id(key, None);
         self.open_runs.insert(key.clone());
+    }
+
+    pub(super) fn first_in_line(&mut self, key: &IdKey) {
+        self.id(key, None);
+        self.lines.insert(key.clone());
     }
 
     pub(super) fn run(&mut self, id: RunId) {
@@ -97,7 +104,8 @@ pub(super) async fn fetch<S: Store>(
     budget: Budget,
 ) -> Result<Fetched, StoreError> {
     let mut fetched = Fetched::default();
-    let mut runs = wanted.runs;
+    let named = wanted.runs;
+    let mut runs = named.clone();
     if wanted.definitions || !wanted.ids.is_empty() || !wanted.versions.is_empty() {
         let asked: Vec<_> = wanted.ids.into_iter().collect();
         let found = unaskable::find_runs(store, &asked, &mut fetched.unaskable.ids).await?;
@@ -113,6 +121,11 @@ pub(super) async fn fetch<S: Store>(
                 runs.insert(run.row.run_id);
             }
             fetched.ids.entry(key).or_default().push(run.row);
+        }
+        for key in &wanted.lines {
+            let queued = fetched.ids.get(key).into_iter().flatten();
+            let queued = queued.filter(|row| row.is_queued()).map(|row| row.run_id);
+            runs.extend(queued.min());
         }
         definitions.refresh(store, found.definitions_epoch).await?;
     }
@@ -130,20 +143,19 @@ pub(super) async fn fetch<S: Store>(
     }
     if !runs.is_empty() {
         let asked: Vec<_> = runs.iter().copied().collect();
-        let (mut fitting, mut bytes) = (Vec::with_capacity(asked.len()), 0);
-        for size in store.run_sizes(&asked).await? {
+        let sizes = store.run_sizes(&asked).await?;
+        for size in &sizes {
             if size.bytes > budget.run {
-                runs.remove(&size.run_id);
                 fetched.huge.push((size.run_id, size.partition));
-            } else if bytes > 0 && bytes + size.bytes > budget.all {
-                // Neither there nor missing: it is asked for again.
-                runs.remove(&size.run_id);
-            } else {
-                bytes += size.bytes;
-                fitting.push(size.run_id);
             }
         }
-        fetched.runs = load(store, definitions, &fitting).await?.runs;
+        let fitting = fitting(&sizes, &named, budget);
+        // The others are neither there nor missing: they are asked for again.
+        for size in sizes.iter().filter(|size| !fitting.contains(&size.run_id)) {
+            runs.remove(&size.run_id);
+        }
+        let fitting_ids: Vec<_> = fitting.iter().copied().collect();
+        fetched.runs = load(store, definitions, &fitting_ids).await?.runs;
         for loaded in &fetched.runs {
             runs.remove(&loaded.row.run_id);
         }
@@ -152,6 +164,20 @@ pub(super) async fn fetch<S: Store>(
         fetched.missing = runs.into_iter().collect();
     }
     Ok(fetched)
+}
+
+/// What is loaded at once. Who was asked for by name is lacked for certain; one that comes along with its id may be in memory, and
+/// taken first it would keep the others waiting for ever.
+fn fitting(sizes: &[RunSize], named: &BTreeSet<RunId>, budget: Budget) -> BTreeSet<RunId> {
+    let mut sizes: Vec<_> = sizes.iter().filter(|size| size.bytes <= budget.run).collect();
+    sizes.sort_by_key(|size| (!named.contains(&size.run_id), size.run_id));
+    let mut bytes = 0;
+    let fits = sizes.into_iter().filter(|size| {
+        let fits = bytes == 0 || bytes + size.bytes <= budget.all;
+        bytes += if fits { size.bytes } else { 0 };
+        fits
+    });
+    fits.map(|size| size.run_id).collect()
 }
 
 /// What of the runs that were asked for is there. Those that do not exist are in neither.
@@ -241,4 +267,33 @@ pub(crate) fn rebuild(stored: &StoredRun) -> Result<State, String> {
 pub(super) fn transition(row: &StoredTransition) -> Result<Transition, String> {
     let seq = u32::try_from(row.seq).map_err(|_| "a negative sequence".to_owned())?;
     Transition::read(seq, row.at, row.body.clone()).map_err(|error| format!("transition {}: {error}", row.seq))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// One that is in memory already came first for ever, beside those that were lacked.
+    #[test]
+    fn who_is_lacked_for_certain_is_loaded_before_who_comes_along() {
+        let id = |n: u128| RunId(Uuid::from_u128(n));
+        let size = |n: u128, bytes| RunSize {
+            run_id: id(n),
+            partition: 0,
+            bytes,
+        };
+        let sizes = [size(1, 60), size(2, 60), size(3, 40), size(4, 500)];
+        let of = |named: &[u128], all| {
+            let named = named.iter().map(|n| id(*n)).collect();
+            let fitting = fitting(&sizes, &named, Budget { run: 400, all });
+            fitting.iter().map(|run| run.0.as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[], 50), [1], "one at least");
+        assert_eq!(of(&[2], 50), [2]);
+        assert_eq!(of(&[3, 4], 50), [3], "one that is too large is loaded by itself");
+        assert_eq!(of(&[3], 100), [1, 3]);
+        assert_eq!(of(&[2, 3], 1_000), [1, 2, 3]);
+    }
 }

@@ -51,7 +51,8 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    /// Notes what a job lacks, unless a look-up that was asked for it has yet to return.
+    /// Notes what a job lacks, unless a look-up that was asked for it has yet to return. What is known of an id may be forgotten
+    /// while its run is loaded, and the other way round: a job that needs both asks for both whenever it lacks one.
     pub(super) fn note_wants(&mut self, job: &mut Job) {
         let done = self.fetches_done;
         if job.asked_in.max(job.asked_run).is_some_and(|fetch| fetch > done) {
@@ -99,8 +100,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 match open_run(&key) {
                     Some(open) if looked_up => {
                         if let Some(run) = open.filter(|run| !deferral.holds(*run)) {
+                            wanted.id(&key, Some(&start.request_id));
                             wanted.run(run);
-                            job.asked_run = next;
+                            (job.asked_in, job.asked_run) = (next, next);
                         }
                     }
                     _ => {
@@ -144,8 +146,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     }
                     Some(Some(run)) if deferral.holds(run) => {}
                     Some(Some(run)) => {
+                        wanted.open_run(&key);
                         wanted.run(run);
-                        job.asked_run = next;
+                        (job.asked_in, job.asked_run) = (next, next);
                     }
                     Some(None) => {
                         // None is open: the last one says whether this repeats what it has taken.
@@ -170,8 +173,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 match open_run(&key).filter(|_| looked_up) {
                     Some(Some(run)) if deferral.holds(run) => {}
                     Some(Some(run)) => {
+                        wanted.open_run(&key);
                         wanted.run(run);
-                        job.asked_run = next;
+                        (job.asked_in, job.asked_run) = (next, next);
                     }
                     Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
                     _ => {
@@ -188,8 +192,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 match open_run(&key) {
                     Some(Some(run)) if deferral.holds(run) => {}
                     Some(Some(run)) => {
+                        wanted.open_run(&key);
                         wanted.run(run);
-                        job.asked_run = next;
+                        (job.asked_in, job.asked_run) = (next, next);
                     }
                     Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
                     _ => {
@@ -219,7 +224,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     job.asked_run = next;
                 }
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                if !looked_up || live.id(&key).is_none() {
+                if !looked_up || live.id(&key).is_none() || job.asked_run == next {
                     wanted.id(&key, None);
                     if let Body::StartChild(start) = &message.body
                         && let Some(version) = start.version
@@ -231,12 +236,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::NextInLine(key) => {
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                if !looked_up || live.id(key).is_none() {
-                    wanted.id(key, None);
-                    job.asked_in = next;
-                } else if let Some(run) = lacked_in_line(live, &self.absent, key).filter(|run| !deferral.holds(*run)) {
-                    wanted.run(run);
-                    job.asked_run = next;
+                let lacked = lacked_in_line(live, &self.absent, key).filter(|run| !deferral.holds(*run));
+                if !looked_up || live.id(key).is_none() || lacked.is_some() {
+                    wanted.first_in_line(key);
+                    lacked.into_iter().for_each(|run| wanted.run(run));
+                    (job.asked_in, job.asked_run) = (next, next);
                 }
             }
             JobKind::Continue { run_id, .. } => {
@@ -248,7 +252,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 }
                 let closed = live.get(*run_id).map(|closed| &closed.row);
                 let key = closed.map(|row| (row.namespace.clone(), row.workflow_id.clone()));
-                if let Some(key) = key.filter(|key| live.id(key).is_none()) {
+                if let Some(key) = key.filter(|key| live.id(key).is_none() || job.asked_run == next) {
                     wanted.id(&key, None);
                     job.asked_in = next;
                 }
