@@ -158,8 +158,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     self.wait_no_more(run_id);
                 }
                 Some(Absent::Elsewhere) => {
+                    // It is tried now and then, as what cannot be read is: at once it would be where it was.
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
-                        held.elsewhere = true;
+                        held.left.add_unreadable([run_id]);
                     }
                     // One that was given up stays owed by the commit in which its predecessor closed.
                     if self.continuing.get(&run_id) != Some(&NEVER) {

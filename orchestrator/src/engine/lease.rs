@@ -77,7 +77,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 for commit in share.inherited {
                     self.offers.put(commit, Left::All);
                 }
-                self.give_back(share.surplus);
+                if !self.works_on_inheritance() {
+                    self.give_back(share.surplus);
+                }
             }
             Err(StoreError::Fenced) => {
                 tracing::warn!("another replica has taken over; beginning anew");
@@ -133,6 +135,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.try_given_up();
         (self.scan_after, self.scan_from) = (None, Timestamp(i64::MIN));
         metrics::gauge!(crate::telemetry::metric::PARTITIONS_OWNED).set(self.partitions.len() as f64);
+    }
+
+    /// What the dead owe may be a run's successor, which only the owner of its partition can start: whoever got the partition from
+    /// here would not hear of it. What cannot be read keeps nobody waiting.
+    fn works_on_inheritance(&self) -> bool {
+        let own = self.session.id;
+        self.offers.inherits(own) || self.held.keys().any(|commit| commit.session != own)
     }
 
     /// Stops taking from `surplus` partitions; they are released once what was taken is committed.

@@ -15,6 +15,7 @@ use futures_util::StreamExt as _;
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::definitions::Definitions;
 use super::look_up::Absent;
@@ -258,6 +259,8 @@ struct Lane {
     /// What is being offered, and which runs of it could not be read before.
     trying: Vec<(Owing, BTreeSet<RunId>)>,
     under_way: bool,
+    /// The sessions whose commits are being offered.
+    sessions: BTreeSet<Uuid>,
     /// The number of what is being offered.
     number: u64,
     width: usize,
@@ -280,6 +283,7 @@ impl Lane {
             order: VecDeque::new(),
             trying: Vec::new(),
             under_way: false,
+            sessions: BTreeSet::new(),
             number: 0,
             width: WIDEST,
             pause: pauses.0,
@@ -295,6 +299,7 @@ impl Lane {
     /// Goes on faster, or slower.
     fn ended(&mut self, well: bool) {
         self.under_way = false;
+        self.sessions.clear();
         if well {
             self.width = (self.width * 2).min(WIDEST);
             self.pause = self.pauses.0;
@@ -387,6 +392,14 @@ impl Offers {
         lanes.map(|lane| lane.number).min()
     }
 
+    /// Whether something of another session is to be offered, as far as it can be read.
+    pub(super) fn inherits(&self, own: Uuid) -> bool {
+        let mut waiting = self.waiting.iter();
+        let mut lanes = self.lanes.iter().filter(|(name, _)| **name != LaneName::Unreadable);
+        waiting.any(|(commit, (left, _))| commit.session != own && LaneName::of(left) != LaneName::Unreadable)
+            || lanes.any(|(_, lane)| lane.sessions.iter().any(|session| *session != own))
+    }
+
     fn went_out_late(&mut self, owing: Owing, now: Timestamp) {
         match owing {
             None => drop(self.late.insert(None, now)),
@@ -462,6 +475,7 @@ impl Offers {
         let mut taken = Vec::with_capacity(count);
         for commit in lane.order.drain(..count) {
             if let Some((left, owing)) = self.waiting.remove(&commit) {
+                lane.sessions.insert(commit.session);
                 self.runs -= left.runs();
                 let unreadable = left.unreadable().map(|unreadable| unreadable.runs.clone());
                 lane.trying.push((owing, unreadable.unwrap_or_default()));
