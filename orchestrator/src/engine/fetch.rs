@@ -10,6 +10,7 @@ use knarr_core::run::{State, Transition};
 
 use super::definitions::Definitions;
 use super::live::IdKey;
+use super::repeats::{self, Question, Taken};
 use super::unaskable::{self, AskedId, AskedVersion, Unaskable};
 use crate::store::{HISTORY_LIMIT, RunRow, RunSize, Store, StoreError, StoredRun, StoredTransition};
 
@@ -21,6 +22,8 @@ pub(super) struct Wanted {
     open_runs: HashSet<IdKey>,
     /// Ids of which the first one in line is loaded as well.
     lines: HashSet<IdKey>,
+    /// Of what may be repeats.
+    repeats: HashMap<IdKey, HashSet<Question>>,
     runs: BTreeSet<RunId>,
     versions: HashSet<AskedVersion>,
     definitions: bool,
@@ -43,6 +46,11 @@ impl Wanted {
     pub(super) fn first_in_line(&mut self, key: &IdKey) {
         self.id(key, None);
         self.lines.insert(key.clone());
+    }
+
+    pub(super) fn repeat(&mut self, key: &IdKey, question: Question) {
+        self.id(key, None);
+        self.repeats.entry(key.clone()).or_default().insert(question);
     }
 
     pub(super) fn run(&mut self, id: RunId) {
@@ -80,6 +88,8 @@ pub(super) struct Loaded {
 pub(super) struct Fetched {
     /// Every id asked about; none of its runs = it was never used.
     pub(super) ids: HashMap<IdKey, Vec<RunRow>>,
+    /// Who had taken what may be repeats.
+    pub(super) repeats: Vec<(IdKey, Vec<(Question, Taken)>)>,
     pub(super) runs: Vec<Loaded>,
     /// Runs that were asked for and do not exist.
     pub(super) missing: Vec<RunId>,
@@ -128,6 +138,12 @@ pub(super) async fn fetch<S: Store>(
             runs.extend(queued.min());
         }
         definitions.refresh(store, found.definitions_epoch).await?;
+    }
+    for (key, questions) in wanted.repeats {
+        if !fetched.unaskable.asks_of(&key) {
+            let answers = repeats::ask(store, &key, questions.into_iter().collect()).await?;
+            fetched.repeats.push((key, answers));
+        }
     }
     for named in wanted.versions {
         let (namespace, workflow, version) = &named;
@@ -225,7 +241,7 @@ fn weight(stored: &StoredRun) -> usize {
 }
 
 /// Where the snapshot is not to be read, all is folded from the first event: the snapshot is only a shorter way.
-async fn read<S: Store>(store: &S, stored: &StoredRun) -> Result<Result<State, String>, StoreError> {
+pub(super) async fn read<S: Store>(store: &S, stored: &StoredRun) -> Result<Result<State, String>, StoreError> {
     let problem = match rebuild(stored) {
         Err(problem) if stored.snapshot.is_some() => problem,
         other => return Ok(other),

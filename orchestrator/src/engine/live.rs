@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use knarr_core::definition::plan::Plan;
 use knarr_core::ids::{Namespace, RequestId, RunId, TaskNo, WorkflowId};
-use knarr_core::run::message::Body;
 use knarr_core::run::{State, behind};
 use knarr_core::time::Timestamp;
 use uuid::Uuid;
 
 use super::beats::Beat;
 use super::outgoing::RunRef;
+use super::repeats::{Question, Taken, Told};
 use super::warnings::Warned;
 use crate::store::RunRow;
 
@@ -42,9 +42,6 @@ pub(super) struct Live {
     weight: usize,
     used: u64,
 }
-
-/// What the clocks of replicas may differ by, in microseconds.
-const MOST_APART: i64 = 10_000_000;
 
 /// Of a run beside what its events say.
 const OF_A_RUN: usize = 2 << 10;
@@ -104,6 +101,8 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct IdInfo {
     pub(super) runs: Vec<Known>,
+    /// Of what may be repeats.
+    pub(super) told: HashMap<Question, Told>,
     /// The last batch that changed it.
     pub(super) changed_in: u64,
     /// It has been looked up. Until then it is what has happened here, of the run that it has happened to alone.
@@ -156,21 +155,6 @@ impl IdInfo {
         let closed = self.newest_closed().filter(|_| self.open().is_none())?;
         let goes_on = closed.row.status == "continued_as_new" || closed.row.retried_by.is_some();
         goes_on.then_some(closed.row.run_id)
-    }
-
-    /// The run that has closed since this was first sent, and may have taken it, where another is open.
-    pub(super) fn may_have_taken(&self, body: &Body) -> Option<RunId> {
-        let Body::Signal {
-            sent_at: Some(sent_at), ..
-        } = body
-        else {
-            return None;
-        };
-        self.open()?;
-        let closed = self.newest_closed()?;
-        // The clocks of two replicas differ by less.
-        let since = Timestamp(sent_at.0.saturating_sub(MOST_APART));
-        (closed.row.closed_at? >= since).then_some(closed.row.run_id)
     }
 
     /// Its last run closes in this batch, in which no other may open.
@@ -395,6 +379,14 @@ impl LiveRuns {
                 self.id_bytes += bytes_of(&row);
                 info.runs.push(Known { row, closed_in: 0 });
             }
+        }
+    }
+
+    /// Takes in what the store has told of what may be repeats, asked when these batches were committed.
+    pub(super) fn learn_taken(&mut self, key: IdKey, answers: Vec<(Question, Taken)>, committed: u64) {
+        let info = self.ids.entry(key).or_default();
+        for (question, taken) in answers {
+            info.tell(question, taken, committed);
         }
     }
 

@@ -14,6 +14,7 @@ use super::message::receiver_of;
 use super::outgoing::RunRef;
 use super::places::GrantedPlace;
 use super::refusal::Refusal;
+use super::repeats::Question;
 use super::report::Done;
 use super::run_loop::Loop;
 use super::spans;
@@ -214,17 +215,14 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     wanted.run(run);
                     job.asked_run = next;
                 }
-                let earlier = live.id(&key).and_then(|info| info.may_have_taken(&message.body));
-                if let Some(run) = earlier.filter(|_| message.to_run.is_none())
-                    && !live.contains(run)
-                    && !self.absent.contains_key(&run)
-                    && !deferral.holds(run)
-                {
-                    wanted.run(run);
-                    job.asked_run = next;
-                }
+                let repeat = Question::of(message);
+                let repeat = repeat.filter(|_| {
+                    live.id(&key)
+                        .is_some_and(|info| info.has_taken(live, message).is_none())
+                });
+                repeat.into_iter().for_each(|question| wanted.repeat(&key, question));
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                if !looked_up || live.id(&key).is_none() || job.asked_run == next {
+                if !looked_up || live.id(&key).is_none() || repeat.is_some() || job.asked_run == next {
                     wanted.id(&key, None);
                     if let Body::StartChild(start) = &message.body
                         && let Some(version) = start.version
@@ -309,6 +307,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let number = self.fetches;
         self.fetching = Some(number);
         self.fetch_readers = self.partitions.newest_reader();
+        self.fetch_committed = self.committed;
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.forget_runs(|run_id| self.live.contains(run_id));
         self.live.watch_leaving();
@@ -354,6 +353,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.learn_queue_limits();
         for (key, rows) in fetched.ids {
             self.live.learn(key, rows);
+        }
+        for (key, answers) in fetched.repeats {
+            self.live.learn_taken(key, answers, self.fetch_committed);
         }
         if !fetched.unaskable.is_empty() {
             self.refuse_unaskable(&fetched.unaskable);

@@ -19,6 +19,7 @@ use super::look_up::Absent;
 use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
+use super::repeats::Taken;
 use super::run_loop::Loop;
 use super::schedule::is_reserved;
 use crate::bus::Bus;
@@ -71,16 +72,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             return Step::Lacks(Box::new(job));
         }
-        if let Some(earlier) = self.may_have_taken(request) {
-            if !self.live.contains(earlier) && !self.absent.contains_key(&earlier) {
-                return Step::Lacks(Box::new(job));
-            }
-            let live = self.live.get(earlier);
-            let answer = live.and_then(|live| live.state.answer_to(request.from.run, request.number));
-            if let Some(answer) = answer.filter(|answer| *answer == Answer::Accepted) {
-                self.answer_message(request, &answer);
+        let info = self.live.id(&request.key());
+        match info.map_or(Some(Taken::No), |info| info.has_taken(&self.live, request)) {
+            None => return Step::Lacks(Box::new(job)),
+            Some(Taken::No) => {}
+            Some(Taken::Yes) => {
+                self.answer_message(request, &Answer::Accepted);
                 return self.message_taken(&job);
             }
+            // The message is offered again.
+            Some(Taken::Unreadable) => return self.message_taken(&job),
         }
         if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
             // It is there, and an operator has to look at it: the message is offered again.
@@ -104,12 +105,6 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.message_taken(&job)
             }
         }
-    }
-
-    /// An earlier run of the workflow id that has to be asked first.
-    fn may_have_taken(&self, request: &RunMessage) -> Option<RunId> {
-        let info = self.live.id(&request.key()).filter(|_| request.to_run.is_none())?;
-        info.may_have_taken(&request.body)
     }
 
     fn deliver(&mut self, job: Job, request: &RunMessage, run_id: RunId) -> Step {

@@ -50,6 +50,7 @@ mod queues;
 mod readers;
 mod recovery;
 mod refusal;
+mod repeats;
 mod replica;
 mod report;
 mod result;

@@ -179,6 +179,7 @@ impl<S: Store, B: Bus> Engine<S, B> {
             triggers: Triggers::default(),
             queue_limits: KnownLimits::new(queue_limits),
             fetch_readers: 0,
+            fetch_committed: 0,
             building: BatchBuilder::new(1),
             committing: None,
             writing: Arc::new(Mutex::new(())),

@@ -83,6 +83,8 @@ pub(super) struct Loop<S, B> {
     pub(super) fetching_since: Instant,
     /// The newest reader when the look-up under way was asked: what it says of partitions opened since is stale.
     pub(super) fetch_readers: u64,
+    /// The last batch that was committed when it was asked.
+    pub(super) fetch_committed: u64,
     pub(super) building: BatchBuilder,
     pub(super) committing: Option<SealedBatch>,
     /// Held by a commit, or while partitions are given back: a commit that begins meanwhile would be fenced off.

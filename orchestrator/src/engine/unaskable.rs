@@ -9,6 +9,7 @@ use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId, WorkflowName};
 use knarr_core::run::message::Body;
 
 use super::job::{JobKind, Verb};
+use super::live::IdKey;
 use crate::store::{Found, FoundRun, Store, StoreError};
 
 /// A workflow id, with a request id of which it is to be known what it started.
@@ -25,6 +26,12 @@ pub(super) struct Unaskable {
 impl Unaskable {
     pub(super) fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.versions.is_empty()
+    }
+
+    /// Whether a workflow id cannot be asked about.
+    pub(super) fn asks_of(&self, (namespace, workflow_id): &IdKey) -> bool {
+        let of_id = |asked: &AskedId| asked.0 == *namespace && asked.1 == *workflow_id;
+        self.ids.iter().any(of_id)
     }
 
     /// Whether the job waits for the answer to one of these.

@@ -166,6 +166,15 @@ pub trait Store: Send + Sync + 'static {
         ids: &[(Namespace, WorkflowId, Option<RequestId>)],
     ) -> impl Future<Output = Result<Found, StoreError>> + Send;
 
+    /// Closed runs of a workflow id, who had it last first, behind those that had it at `before` or later; at most
+    /// [`CLOSED_LIMIT`].
+    fn closed_runs(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> impl Future<Output = Result<Vec<ClosedRun>, StoreError>> + Send;
+
     /// Runs that do not exist are absent from the answer. Beside a run's owner the transitions may be newer than the row;
     /// for the owner itself they agree.
     fn load_runs(&self, ids: &[RunId]) -> impl Future<Output = Result<Vec<StoredRun>, StoreError>> + Send;

@@ -2,6 +2,7 @@
 
 use knarr_core::ids::{RunId, WorkflowId, WorkflowName};
 use knarr_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::RunRow;
 
@@ -24,6 +25,17 @@ pub struct Found {
     /// Grows with every registration and every limit of a queue; when it is not that of the cached [`DefinitionHeads`], fetch them anew.
     pub definitions_epoch: i64,
 }
+
+/// A run that had a workflow id, in the order of [`RunRow::tenure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedRun {
+    pub run_id: RunId,
+    pub tenure: Uuid,
+    pub closed_at: Timestamp,
+}
+
+/// The most [`Store::closed_runs`] returns at once.
+pub const CLOSED_LIMIT: usize = 64;
 
 /// Which runs a list shows; newest first, by keyset. Schedules and triggers are not among them, unless by their
 /// workflow or id.

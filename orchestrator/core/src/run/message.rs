@@ -340,6 +340,12 @@ impl State {
             .then(|| Answer::refused(Refusal::Closed, &format!("the run is closed ({})", closed.status)))
     }
 
+    /// Whether it has taken a message that the sender sent before that one.
+    pub fn took_before(&self, from: RunId, number: MessageNo) -> bool {
+        let of = self.mail.taken.get(&from);
+        of.is_some_and(|of| of.range(..number).next().is_some())
+    }
+
     /// Whether this run was started by that message.
     pub(super) fn started_by(&self, from: RunId, number: MessageNo) -> bool {
         self.birth

@@ -13,6 +13,7 @@ use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
 use knarr_schemas::{body, header as names};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::super::fetch;
 use crate::bus::inlet::Inlet;
@@ -354,6 +355,18 @@ impl Store for LineStore {
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         self.line.perhaps_panic("find_runs");
         self.line.read(self.store.find_runs(ids)).await
+    }
+
+    async fn closed_runs(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> Result<Vec<ClosedRun>, StoreError> {
+        self.line.perhaps_panic("closed_runs");
+        self.line
+            .read(self.store.closed_runs(namespace, workflow_id, before))
+            .await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {

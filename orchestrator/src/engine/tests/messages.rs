@@ -449,6 +449,57 @@ async fn a_repeat_that_finds_the_next_run_of_its_id_is_not_taken_by_that() {
     }
 }
 
+/// Several may have had the id between the delivery and its repeat, and none may be open.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_finds_a_later_run_of_its_id_is_not_taken_by_that() {
+    for (dies, open) in [(false, true), (true, true), (false, false), (true, false)] {
+        let mut world = World::new(118).await;
+        let mut replica = world.replica("r0");
+        world.work(slow());
+        world.start("o-1", &[(names::REQUEST_ID, "a")]).await;
+        world.until("started", |world| world.rows().len() == 1).await;
+        let signal = Body::Signal {
+            name: "paid".into(),
+            body: std::sync::Arc::new(json!(1)),
+            sent_at: Some(world.rows()[0].started_at),
+        };
+        say(&world, "o-1", 1, None, &signal).await;
+        world.until("closed", |world| world.closed() == 1).await;
+        for n in 2..=4 {
+            world.start("o-1", &[(names::REQUEST_ID, &n.to_string())]).await;
+            let closed = if open { n - 1 } else { n };
+            world
+                .until("the next", |world| world.rows().len() == n && world.closed() == closed)
+                .await;
+            if n < 4 {
+                world.until("closed", |world| world.closed() == n).await;
+            }
+        }
+        if dies {
+            replica.kill();
+            replica = world.replica("r1");
+        }
+        let before = answers(&world).len();
+        say(&world, "o-1", 1, None, &signal).await;
+        world.until("answered", |world| answers(world).len() > before).await;
+        assert!(answers(&world).iter().all(|(_, answer)| *answer == Answer::Accepted));
+        let taken: Vec<_> = {
+            let mut taken = Vec::new();
+            for row in world.rows_of("o-1") {
+                taken.push(signals(&world.events(row.run_id).await));
+            }
+            taken
+        };
+        assert_eq!(
+            taken,
+            [vec![json!(1)], vec![], vec![], vec![]],
+            "dies: {dies}, open: {open}"
+        );
+        world.until("closed", |world| world.closed() == 4).await;
+        replica.stop().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_by_a_trigger_says_what_other_runs_of_its_id_mean() {
     let mut world = World::new(117).await;

@@ -23,10 +23,11 @@ use uuid::Uuid;
 use super::memory::MemoryStore;
 use super::postgres::{PostgresStore, testing};
 use super::{
-    Append, Batch, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion, DeferredId,
-    DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, FOUND_OUTCOME_BYTES, Forgotten,
-    LimitLine, NamespaceRow, Owed, OwedSpan, PermitId, PermitRow, PermitWrite, PlaceAsked, QueueRate, QueueRow,
-    Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition, StoredTransition,
+    Append, Batch, CLOSED_LIMIT, CommitError, CommitId, Cursor, CursorWrite, DEFERRED_LIMIT, DefaultVersion,
+    DeferredId, DeferredInput, DefinitionFilter, DuePage, EVENTS_BY_DEFAULT, FORMAT_LEVEL, FOUND_OUTCOME_BYTES,
+    Forgotten, LimitLine, NamespaceRow, Owed, OwedSpan, PermitId, PermitRow, PermitWrite, PlaceAsked, QueueRate,
+    QueueRow, Registered, RunFilter, RunRow, RunWrite, Session, Snapshot, Store, StoreError, StoredDefinition,
+    StoredTransition,
 };
 
 use actors::*;
@@ -72,6 +73,7 @@ conformance!(
     one_open_run_a_workflow_id,
     who_is_queued_is_open_without_its_id,
     who_had_an_id_last_is_found_whatever_its_run_id,
+    who_had_an_id_is_told_from_the_last_to_the_first,
     a_run_closes_and_its_id_opens_again_in_one_batch,
     found_are_open_newest_closed_and_requested,
     a_long_outcome_is_found_by_its_run_alone,

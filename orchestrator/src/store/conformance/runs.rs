@@ -193,6 +193,43 @@ pub(super) async fn who_had_an_id_last_is_found_whatever_its_run_id(rig: impl Ri
     }
 }
 
+/// In pages; neither the open one, nor one in line, nor those of other ids are among them.
+pub(super) async fn who_had_an_id_is_told_from_the_last_to_the_first(rig: impl Rig) {
+    let store = rig.store();
+    let mut session = owner(store, "a").await;
+    let limit = CLOSED_LIMIT as u64;
+    let rows: Vec<RunRow> = (1..=limit + 3).map(|n| closed(run(n, "one"), n as i64 + 5)).collect();
+    commit(store, &mut session, &inserts(rows)).await;
+    // It had the id behind all of them.
+    let late = RunRow {
+        tenure: Some(run_id(900).0),
+        ..closed(run(500, "one"), 90)
+    };
+    let queued = RunRow {
+        status: "queued".to_owned(),
+        ..run(700, "one")
+    };
+    let others = [late, run(600, "one"), queued, closed(run(800, "two"), 7)];
+    commit(store, &mut session, &inserts(others)).await;
+    let page = async |id: &str, before: Option<Uuid>| -> Vec<(RunId, i64)> {
+        let (namespace, id) = (Namespace::new("default"), WorkflowId::new(id));
+        let page = store.closed_runs(&namespace, &id, before).await.unwrap();
+        page.iter().map(|run| (run.run_id, run.closed_at.0)).collect()
+    };
+    let expected = |from: u64, to: u64| (to..=from).rev().map(|n| (run_id(n), n as i64 + 5));
+    let first: Vec<_> = [(run_id(500), 90)].into_iter().chain(expected(limit + 3, 5)).collect();
+    assert_eq!(page("one", None).await, first);
+    assert_eq!(page("one", Some(run_id(5).0)).await, expected(4, 1).collect::<Vec<_>>());
+    assert_eq!(
+        page("one", Some(run_id(900).0)).await,
+        expected(limit + 3, 4).collect::<Vec<_>>()
+    );
+    assert_eq!(page("two", None).await, [(run_id(800), 7)]);
+    assert_eq!(page("three", None).await, []);
+    let (namespace, id) = (Namespace::new("other"), WorkflowId::new("one"));
+    assert_eq!(store.closed_runs(&namespace, &id, None).await.unwrap(), []);
+}
+
 pub(super) async fn limits_of_values_are_accepted(rig: impl Rig) {
     let store = rig.store();
     let mut session = owner(store, "a").await;

@@ -63,6 +63,13 @@ impl World {
         }
         assert_eq!(memory_found, postgres_found, "find");
 
+        for (namespace, id, request) in &asked {
+            let before = request.as_ref().map(|_| run_id(n).0);
+            let memory = there.memory.closed_runs(namespace, id, before).await.unwrap();
+            let postgres = there.postgres.closed_runs(namespace, id, before).await.unwrap();
+            assert_eq!(memory, postgres, "closed");
+        }
+
         let memory_history = there.memory.history(run_id(n), after, limit).await.unwrap();
         assert_eq!(
             memory_history,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    Batch, ClosedRun, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
     DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitLine, LimitUse,
     NamespaceRow, OwnedPartition, PermitRow, PlaceAsked, QueueRow, Registered, RunFilter, RunRow, RunSize, Session,
     Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
@@ -207,6 +207,15 @@ impl Store for MemoryStore {
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         self.available()?.find_runs(ids)
+    }
+
+    async fn closed_runs(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> Result<Vec<ClosedRun>, StoreError> {
+        self.available()?.closed_runs(namespace, workflow_id, before)
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {

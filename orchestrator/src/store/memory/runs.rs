@@ -6,11 +6,13 @@ use knarr_core::ids::{Namespace, RequestId, RunId, WorkflowId};
 use knarr_core::run::schedule::WORKFLOW as SCHEDULE;
 use knarr_core::run::trigger::WORKFLOW as TRIGGER;
 use knarr_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::state::State;
 use crate::store::{
-    COUNT_LIMIT, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage, FOUND_OUTCOME_BYTES, Found, FoundRun,
-    HISTORY_LIMIT, LIST_LIMIT, PermitRow, RunFilter, RunRow, RunSize, StoreError, StoredRun, StoredTransition,
+    CLOSED_LIMIT, COUNT_LIMIT, ClosedRun, DEFERRED_LIMIT, DeferredInput, DeferredName, Due, DuePage,
+    FOUND_OUTCOME_BYTES, Found, FoundRun, HISTORY_LIMIT, LIST_LIMIT, PermitRow, RunFilter, RunRow, RunSize, StoreError,
+    StoredRun, StoredTransition,
 };
 
 impl State {
@@ -42,6 +44,32 @@ impl State {
             runs: found.into_values().map(|row| FoundRun { row }).collect(),
             definitions_epoch: self.definitions_epoch,
         })
+    }
+
+    pub(super) fn closed_runs(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> Result<Vec<ClosedRun>, StoreError> {
+        readable([namespace.as_str(), workflow_id.as_str()])?;
+        let of_id = self
+            .runs
+            .values()
+            .filter(|row| row.namespace == *namespace && row.workflow_id == *workflow_id);
+        let closed = of_id.filter_map(|row| {
+            Some(ClosedRun {
+                run_id: row.run_id,
+                tenure: row.tenure(),
+                closed_at: row.closed_at?,
+            })
+        });
+        let mut closed: Vec<_> = closed
+            .filter(|run| before.is_none_or(|before| run.tenure < before))
+            .collect();
+        closed.sort_by_key(|run| std::cmp::Reverse(run.tenure));
+        closed.truncate(CLOSED_LIMIT);
+        Ok(closed)
     }
 
     pub(super) fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {

@@ -19,11 +19,12 @@ use knarr_core::time::Timestamp;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use self::pool::Pool;
 
 use super::{
-    Batch, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
+    Batch, ClosedRun, Cluster, CommitError, CommitId, DefaultVersion, DeferredInput, DeferredName, DefinitionFilter,
     DefinitionHeads, DefinitionRow, Due, DuePage, FORMAT_LEVEL, Found, InheritedCommit, LimitLine, LimitUse,
     NamespaceRow, OwnedPartition, PermitRow, PlaceAsked, QueueRow, Registered, RunFilter, RunRow, RunSize, Session,
     Share, Store, StoreError, StoredDefinition, StoredRun, StoredTransition,
@@ -302,6 +303,15 @@ impl Store for PostgresStore {
 
     async fn find_runs(&self, ids: &[(Namespace, WorkflowId, Option<RequestId>)]) -> Result<Found, StoreError> {
         self.answered(self.find(ids)).await
+    }
+
+    async fn closed_runs(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> Result<Vec<ClosedRun>, StoreError> {
+        self.answered(self.closed_of_id(namespace, workflow_id, before)).await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<StoredRun>, StoreError> {

@@ -12,8 +12,8 @@ use super::birth;
 use super::error::to_store_error;
 use super::time::At;
 use crate::store::{
-    Due, DuePage, FOUND_OUTCOME_BYTES, Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize, Snapshot, StoreError,
-    StoredRun, StoredTransition,
+    CLOSED_LIMIT, ClosedRun, Due, DuePage, FOUND_OUTCOME_BYTES, Found, FoundRun, HISTORY_LIMIT, RunRow, RunSize,
+    Snapshot, StoreError, StoredRun, StoredTransition,
 };
 
 /// Deadlines that one partition gives to a page at least.
@@ -164,6 +164,43 @@ impl PostgresStore {
             });
         }
         Ok(found)
+    }
+
+    /// By the index that [`PostgresStore::find`] reads, from its end or from where a page ended.
+    pub(super) async fn closed_of_id(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        before: Option<Uuid>,
+    ) -> Result<Vec<ClosedRun>, StoreError> {
+        let mut connection = self.reads.take().await?;
+        let records = sqlx::query!(
+            r#"
+            select r.run_id, coalesce(r.tenure, r.run_id) as "tenure!", r.closed_at as "closed_at!: At"
+            from runs r
+            where r.namespace = $1 and r.workflow_id = $2 and r.closed_at is not null
+                and (case when r.closed_at is null and r.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
+                          else coalesce(r.tenure, r.run_id) end) < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+            order by r.namespace desc, r.workflow_id desc,
+                (case when r.closed_at is null and r.status <> 'queued' then '00000000-0000-0000-0000-000000000000'::uuid
+                      else coalesce(r.tenure, r.run_id) end) desc
+            limit $4
+            "#,
+            namespace.as_str(),
+            workflow_id.as_str(),
+            before,
+            CLOSED_LIMIT as i64,
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(to_store_error)?;
+        connection.put_back();
+        let closed = records.into_iter().map(|record| ClosedRun {
+            run_id: RunId(record.run_id),
+            tenure: record.tenure,
+            closed_at: record.closed_at.0,
+        });
+        Ok(closed.collect())
     }
 
     /// Workflow ids of a partition that starts are queued for.

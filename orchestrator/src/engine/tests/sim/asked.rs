@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::line::Random;
-use super::super::world::World;
+use super::super::world::{Replica, World};
 use super::scenario::Scenario;
 use crate::bus::Outgoing;
 
@@ -111,16 +111,10 @@ impl Asked {
         on: Option<&'static str>,
         times: u64,
     ) {
-        let verb = format!("update.{name} default");
-        let to = format!("_INBOX.asked.{}", self.waiters.len());
-        let mut headers = vec![(names::VERB, verb.as_str()), (names::REQUEST_ID, request.id.as_str())];
-        if let Some(on) = on {
-            headers.extend([(names::REPLY_ON, on), (names::REPLY_TO, to.as_str())]);
-        }
-        let subject = subject::update("default", &request.workflow_id, name).unwrap();
-        let inbox = world.bus.subscribe(&to);
+        let n = self.waiters.len();
+        let inbox = world.bus.subscribe(&inbox(n));
         for _ in 0..times {
-            world.publish(&subject, &headers, input.clone()).await;
+            publish(world, n, &request, (name, input.clone()), on).await;
         }
         if let Some(on) = on {
             self.waiters.push(Waiter {
@@ -132,16 +126,34 @@ impl Asked {
         }
     }
 
-    /// Everything has closed, and nothing is lost any more: whoever asks is answered. Returns how many updates were done.
-    pub(super) async fn finish(&mut self, world: &World) -> u64 {
+    /// What a waiter hears. An answer is said once, after the commit that it belongs to: whoever hears nothing from a replica that
+    /// has died since asks again.
+    async fn answer(&mut self, world: &World, n: usize, mut living: usize, alive: &impl Fn() -> usize) -> Answer {
+        loop {
+            if let Some(answer) = world.perhaps_answer(&mut self.waiters[n].inbox).await {
+                return answer;
+            }
+            let Waiter { request, on, .. } = &self.waiters[n];
+            assert!(alive() < living, "{request:?} is not answered");
+            living = alive();
+            let (name, input) = self.updates[request];
+            publish(world, n, request, (name, json!(input)), Some(*on)).await;
+        }
+    }
+
+    /// Everything has closed, and nothing is lost any more but with a replica: whoever asks is answered. Returns how many updates were done.
+    pub(super) async fn finish(&mut self, world: &World, running: &[(String, Replica)]) -> u64 {
+        let alive = || running.iter().filter(|(_, replica)| !replica.has_ended()).count();
+        let living = alive();
         let all: Vec<_> = self.updates.clone().into_iter().collect();
         let first = self.waiters.len();
         for (request, (name, input)) in all {
             self.ask(world, request, (name, json!(input)), Some("completed"), 1)
                 .await;
         }
-        for waiter in &mut self.waiters[first..] {
-            let answer = world.answer(&mut waiter.inbox).await;
+        for n in first..self.waiters.len() {
+            let answer = self.answer(world, n, living, &alive).await;
+            let waiter = &mut self.waiters[n];
             assert_ne!(
                 answer.stage,
                 AnswerStage::Accepted,
@@ -195,4 +207,20 @@ impl Asked {
         }
         done
     }
+}
+
+/// Where the waiter of this number hears its answers.
+fn inbox(waiter: usize) -> String {
+    format!("_INBOX.asked.{waiter}")
+}
+
+async fn publish(world: &World, waiter: usize, request: &Request, (name, input): (&str, Value), on: Option<&str>) {
+    let verb = format!("update.{name} default");
+    let to = inbox(waiter);
+    let mut headers = vec![(names::VERB, verb.as_str()), (names::REQUEST_ID, request.id.as_str())];
+    if let Some(on) = on {
+        headers.extend([(names::REPLY_ON, on), (names::REPLY_TO, to.as_str())]);
+    }
+    let subject = subject::update("default", &request.workflow_id, name).unwrap();
+    world.publish(&subject, &headers, input).await;
 }

@@ -357,7 +357,7 @@ impl Scenario {
         }
         world.quiet().await;
         let actors = beside.dismiss(world).await;
-        let updates = asked.finish(world).await;
+        let updates = asked.finish(world, &running).await;
         for n in 0..self.sagas {
             let request = format!("request-{n}");
             let mut rows = world.rows_of(&format!("o-{n}"));

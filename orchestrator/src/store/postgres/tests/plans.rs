@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{prepared, scalar};
 use crate::store::postgres::{PostgresStore, testing};
-use crate::store::{DuePage, RunFilter, Store};
+use crate::store::{CLOSED_LIMIT, DuePage, RunFilter, Store};
 
 /// Buffers that the backends of a store have read in `runs` and its indexes, once they have ended.
 async fn buffers_read(url: &str, store: PostgresStore) -> i64 {
@@ -85,6 +85,29 @@ async fn a_start_does_not_read_all_runs_of_an_id_that_is_used_again_and_again() 
         assert!(
             once > 0 && (often - once) / 10 < 25,
             "{request}: {once}, and {often} for eleven"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_those_that_had_an_id_reads_what_it_tells() {
+    for before in [None, Some("00000000-0001-7000-8000-000000003a98")] {
+        let mut read = [0; 2];
+        for (times, read) in [1, 11].into_iter().zip(&mut read) {
+            let (url, store) = prepared().await;
+            many(&url, false).await;
+            for _ in 0..times {
+                let before = before.map(|id| Uuid::parse_str(id).unwrap());
+                let (namespace, id, _) = busy("r1");
+                let runs = store.closed_runs(&namespace, &id, before).await.unwrap();
+                assert_eq!(runs.len(), CLOSED_LIMIT);
+            }
+            *read = buffers_read(&url, store).await;
+        }
+        let [once, often] = read;
+        assert!(
+            once > 0 && (often - once) / 10 < 2 * CLOSED_LIMIT as i64,
+            "{before:?}: {once}, and {often} for eleven"
         );
     }
 }
