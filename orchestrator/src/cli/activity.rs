@@ -1,8 +1,8 @@
 //! `knarr activity complete | fail | heartbeat`: a task that its worker has let go of is finished from here.
 
+use crate::cli::duration;
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use knarr_core::definition::duration;
 use knarr_schemas::api::{ActivityAnswer, CompleteActivity, FailActivity, HeartbeatActivity, HeartbeatAnswer, verb};
 use knarr_schemas::body::BeatAnswer;
 use serde_json::Value;
@@ -84,7 +84,7 @@ pub struct FailArgs {
     pub not_done: bool,
 
     /// The next attempt begins no earlier than after this time (30s, 5m)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::millis)]
     pub retry_after: Option<u64>,
 }
 
@@ -96,12 +96,6 @@ pub enum Outcome {
     Unknown,
     /// It was stopped as it was asked to, and surely not done
     Cancelled,
-}
-
-fn parse_duration(text: &str) -> Result<u64, String> {
-    duration::parse(text)
-        .map(|span| span.as_millis())
-        .map_err(|error| error.to_string())
 }
 
 pub async fn run(args: ActivityArgs, globals: &Globals) -> Result<(), CliError> {

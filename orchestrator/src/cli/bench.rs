@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::bench::{self, BenchOptions, Events, Load, Scenario, Sleepers, WorkerOptions};
+use crate::cli::duration;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::globals::{Globals, parse_duration};
+use crate::cli::globals::Globals;
 use crate::cli::namespace::Switch;
 use crate::cli::{interrupt, output};
 use crate::dev::Progress;
@@ -54,7 +55,7 @@ pub struct BenchArgs {
     pub sleepers: Option<u32>,
 
     /// For how long they sleep [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::std)]
     pub sleep: Option<Duration>,
 
     /// Others that are pending meanwhile, for years
@@ -82,15 +83,15 @@ pub struct BenchArgs {
     pub idle: bool,
 
     /// How long to measure
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "20s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::std, default_value = "20s")]
     pub duration: Duration,
 
     /// How long to run before that
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::std, default_value = "3s")]
     pub warmup: Duration,
 
     /// Longest silence, once no more sagas are started, before those in flight are lost
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::std, default_value = "30s")]
     pub drain: Duration,
 
     /// Use this PostgreSQL [default: a private one]

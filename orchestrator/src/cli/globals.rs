@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::address::without_secrets;
 use crate::api::client::ApiClient;
 use crate::api::command::Commander;
+use crate::cli::duration;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::stack::RECORD;
 use crate::cli::{code, output};
@@ -75,7 +76,7 @@ pub struct Globals {
     pub output: OutputFormat,
 
     /// Longest wait for an answer, like `500ms`, `10s` or `5m` [default: 10s]
-    #[arg(long, global = true, value_parser = parse_duration, value_name = "DURATION", help_heading = "Global options")]
+    #[arg(long, global = true, value_parser = duration::std, value_name = "DURATION", help_heading = "Global options")]
     pub timeout: Option<Duration>,
 }
 
@@ -281,58 +282,9 @@ pub fn interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// `150ms`, `30s`, `5m`, `2h`, `1h30m`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let problem = || format!("`{text}` is not a duration like `500ms`, `10s`, `5m` or `1h30m`");
-    let mut rest = text.trim();
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return Err(problem());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(problem)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| problem())?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let ms = match &rest[..unit] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(problem()),
-        };
-        rest = &rest[unit..];
-        total = number
-            .checked_mul(ms)
-            .and_then(|ms| total.checked_add(Duration::from_millis(ms)))
-            .ok_or_else(problem)?;
-    }
-    Ok(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_or_refused() {
-        let ms = |text| parse_duration(text).map(|d| d.as_millis()).ok();
-        assert_eq!(ms("150ms"), Some(150));
-        assert_eq!(ms("1h30m"), Some(5_400_000));
-        for bad in [
-            "",
-            "10",
-            "s",
-            "10 s",
-            "-1s",
-            "1w",
-            "99999999999999999999s",
-            "99999999999999999d",
-        ] {
-            assert_eq!(ms(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn a_running_dev_is_found_and_one_that_ended_is_not() {

@@ -18,6 +18,7 @@ pub mod definition;
 pub mod demo;
 pub mod dev;
 pub mod diff;
+pub mod duration;
 pub mod ending;
 pub mod error;
 pub mod explain;

@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
+use crate::cli::duration;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use knarr_core::definition::duration;
 use knarr_schemas::body::{Answer, AnswerStage};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ pub struct StartArgs {
     pub priority: Option<u8>,
 
     /// Begin that much later: 90s, 10m, 1h30m
-    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::as_written)]
     pub delay: Option<String>,
 
     /// What to wait for; `--wait` alone is `closed`
@@ -280,13 +280,6 @@ pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
     serde_json::from_str::<serde::de::IgnoredAny>(&text)
         .map_err(|error| CliError::usage(format!("the input from {name} is not valid JSON: {error}")))?;
     Ok(text.into())
-}
-
-/// As it was written: the orchestrator reads it again.
-fn delay(text: &str) -> Result<String, String> {
-    duration::parse(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
 }
 
 fn parse_attribute(text: &str) -> Result<(String, Value), String> {

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use knarr_schemas::api::{ListParked, ParkedKind};
 
 use crate::cli::bulk::BulkArgs;
-use crate::cli::globals::parse_duration;
+use crate::cli::duration;
 
 #[derive(Debug, Args)]
 pub struct ParkedArgs {
@@ -160,7 +160,7 @@ fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Ok(at.to_utc());
     }
-    let ago = parse_duration(text)
+    let ago = duration::std(text)
         .ok()
         .and_then(|ago| chrono::TimeDelta::from_std(ago).ok());
     ago.and_then(|ago| Utc::now().checked_sub_signed(ago))
