@@ -7,9 +7,11 @@
 //!
 //! **Invariant:** whose tasks may be unpublished is known here, so that none of them counts as delivered.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod lane;
+mod left;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use knarr_core::ids::{Namespace, RunId};
@@ -17,304 +19,29 @@ use knarr_core::time::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::definitions::Definitions;
-use super::look_up::Absent;
-use super::publication::{Published, Publisher};
-use super::report::Done;
-use super::run_loop::Loop;
+pub(in crate::engine) use self::lane::LaneName;
+use self::lane::{Lane, WIDEST};
+pub(in crate::engine) use self::left::{Left, Unreadable};
+use self::left::{MOST_RUNS, Owing};
 use crate::bus::Bus;
-use crate::store::{CommitId, InheritedCommit, Session, Store};
+use crate::engine::definitions::Definitions;
+use crate::engine::look_up::Absent;
+use crate::engine::publication::{Published, Publisher};
+use crate::engine::report::Done;
+use crate::engine::run_loop::Loop;
+use crate::store::{CommitId, Session, Store};
 use crate::telemetry::metric;
 
-/// Commits offered in one go while all goes well.
-const WIDEST: usize = 64;
-/// Runs remembered by name; beyond that all of a commit is offered again.
-const MOST_RUNS: usize = 100_000;
 /// Commits of one go that are offered at the same time: one that is not acknowledged takes as long as the bus waits for that.
 const ABREAST: usize = 16;
 /// Commits whose messages are read in one go, at first. A commit may have as many bytes of them as a batch.
 const FIRST_READ: usize = 4;
 /// Where they were more than these, one commit is read at a time.
 const READ_TOGETHER: usize = 1 << 20;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The same for what cannot be read, which is hardly ever repaired in a moment.
-const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
-
-/// What a commit owes and nobody can read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Unreadable {
-    pub(super) runs: BTreeSet<RunId>,
-    /// The messages that no run's events contain.
-    pub(super) messages: bool,
-}
-
-impl Unreadable {
-    pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty() && !self.messages
-    }
-}
-
-/// What of a commit is still to be offered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Left {
-    #[default]
-    Nothing,
-    /// What these runs owe, and perhaps the messages that no run's events contain.
-    Some {
-        runs: BTreeSet<RunId>,
-        /// Whose tasks are among it.
-        namespaces: BTreeSet<Namespace>,
-        messages: bool,
-        unreadable: Unreadable,
-    },
-    All,
-}
-
-/// What there is to add to.
-struct Parts<'a> {
-    runs: &'a mut BTreeSet<RunId>,
-    namespaces: &'a mut BTreeSet<Namespace>,
-    messages: &'a mut bool,
-    unreadable: &'a mut Unreadable,
-}
-
-impl Left {
-    pub(super) fn add_runs(&mut self, more: impl IntoIterator<Item = RunId>) {
-        let more: BTreeSet<RunId> = more.into_iter().collect();
-        if !more.is_empty()
-            && let Some(parts) = self.parts()
-        {
-            parts.runs.extend(more);
-        }
-    }
-
-    pub(super) fn add_unreadable(&mut self, more: impl IntoIterator<Item = RunId>) {
-        self.add_all_unreadable(Unreadable {
-            runs: more.into_iter().collect(),
-            messages: false,
-        });
-    }
-
-    pub(super) fn add_all_unreadable(&mut self, more: Unreadable) {
-        if !more.is_empty()
-            && let Some(parts) = self.parts()
-        {
-            parts.unreadable.runs.extend(more.runs);
-            parts.unreadable.messages |= more.messages;
-        }
-    }
-
-    /// A task of the run.
-    pub(super) fn add_task(&mut self, run: RunId, namespace: &Namespace) {
-        if let Some(parts) = self.parts() {
-            parts.runs.insert(run);
-            if !parts.namespaces.contains(namespace) {
-                parts.namespaces.insert(namespace.clone());
-            }
-        }
-    }
-
-    pub(super) fn add_messages(&mut self) {
-        if let Some(parts) = self.parts() {
-            *parts.messages = true;
-        }
-    }
-
-    pub(super) fn add(&mut self, other: Self) {
-        match other {
-            Self::Nothing => {}
-            Self::All => *self = Self::All,
-            Self::Some {
-                runs,
-                namespaces,
-                messages,
-                unreadable,
-            } => {
-                if let Some(parts) = self.parts() {
-                    parts.runs.extend(runs);
-                    parts.namespaces.extend(namespaces);
-                    *parts.messages |= messages;
-                    parts.unreadable.runs.extend(unreadable.runs);
-                    parts.unreadable.messages |= unreadable.messages;
-                }
-            }
-        }
-    }
-
-    /// To add to; `None` where that is all already.
-    fn parts(&mut self) -> Option<Parts<'_>> {
-        if *self == Self::Nothing {
-            *self = Self::Some {
-                runs: BTreeSet::new(),
-                namespaces: BTreeSet::new(),
-                messages: false,
-                unreadable: Unreadable::default(),
-            };
-        }
-        match self {
-            Self::Some {
-                runs,
-                namespaces,
-                messages,
-                unreadable,
-            } => Some(Parts {
-                runs,
-                namespaces,
-                messages,
-                unreadable,
-            }),
-            Self::Nothing | Self::All => None,
-        }
-    }
-
-    /// Whose tasks may be unpublished; `None` = anybody's.
-    fn owing(&self) -> Owing {
-        match self {
-            Self::Nothing => Some(BTreeSet::new()),
-            Self::Some { namespaces, .. } => Some(namespaces.clone()),
-            Self::All => None,
-        }
-    }
-
-    fn runs(&self) -> usize {
-        match self {
-            Self::Some { runs, unreadable, .. } => runs.len() + unreadable.runs.len(),
-            Self::Nothing | Self::All => 0,
-        }
-    }
-
-    /// What nobody could read of it.
-    fn unreadable(&self) -> Option<&Unreadable> {
-        match self {
-            Self::Some { unreadable, .. } => Some(unreadable),
-            Self::Nothing | Self::All => None,
-        }
-    }
-
-    /// Whether it is no use to offer soon what this run owes.
-    pub(super) fn is_unreadable(&self, run: RunId) -> bool {
-        self.unreadable()
-            .is_some_and(|unreadable| unreadable.runs.contains(&run))
-    }
-
-    /// Nothing that is still to be offered can be: offering it again soon is no use.
-    fn only_unreadable(&self) -> bool {
-        match self {
-            Self::Nothing => true,
-            Self::Some { runs, messages, .. } => runs.is_empty() && !messages,
-            Self::All => false,
-        }
-    }
-
-    /// Leaves of `owing` what is still to be offered.
-    fn restrict(&self, owing: &mut InheritedCommit) {
-        match self {
-            Self::All => {}
-            Self::Nothing => owing.owed = crate::store::Owed::default(),
-            Self::Some {
-                runs,
-                messages,
-                unreadable,
-                ..
-            } => {
-                let owes = |run: &RunId| runs.contains(run) || unreadable.runs.contains(run);
-                owing.owed.spans.retain(|span| owes(&span.run_id));
-                if !messages && !unreadable.messages {
-                    owing.owed.messages = None;
-                }
-            }
-        }
-    }
-}
-
-type Owing = Option<BTreeSet<Namespace>>;
-
-/// Where a commit waits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LaneName {
-    /// Nobody knows yet what it owes.
-    Unread,
-    /// It owes no task.
-    Messages,
-    Tasks(Namespace),
-    /// Nobody can read what is left of it.
-    Unreadable,
-}
-
-impl LaneName {
-    fn of(left: &Left) -> Self {
-        match left.owing() {
-            None => Self::Unread,
-            Some(_) if *left != Left::Nothing && left.only_unreadable() => Self::Unreadable,
-            Some(namespaces) => namespaces.first().cloned().map_or(Self::Messages, Self::Tasks),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Lane {
-    order: VecDeque<CommitId>,
-    /// What is being offered, and which runs of it could not be read before.
-    trying: Vec<(Owing, BTreeSet<RunId>)>,
-    under_way: bool,
-    /// The sessions whose commits are being offered.
-    sessions: BTreeSet<Uuid>,
-    /// The number of what is being offered.
-    number: u64,
-    width: usize,
-    pause: Duration,
-    pauses: (Duration, Duration),
-    not_before: Option<Instant>,
-}
-
-impl Lane {
-    fn new(name: &LaneName) -> Self {
-        let (pauses, not_before) = match name {
-            // It has just been tried.
-            LaneName::Unreadable => (
-                (UNREADABLE_PAUSE, LONGEST_UNREADABLE_PAUSE),
-                Some(Instant::now() + UNREADABLE_PAUSE),
-            ),
-            LaneName::Unread | LaneName::Messages | LaneName::Tasks(_) => ((SHORTEST_PAUSE, LONGEST_PAUSE), None),
-        };
-        Self {
-            order: VecDeque::new(),
-            trying: Vec::new(),
-            under_way: false,
-            sessions: BTreeSet::new(),
-            number: 0,
-            width: WIDEST,
-            pause: pauses.0,
-            pauses,
-            not_before,
-        }
-    }
-
-    fn waits(&self) -> bool {
-        !self.order.is_empty() && !self.under_way
-    }
-
-    /// Goes on faster, or slower.
-    fn ended(&mut self, well: bool) {
-        self.under_way = false;
-        self.sessions.clear();
-        if well {
-            self.width = (self.width * 2).min(WIDEST);
-            self.pause = self.pauses.0;
-            self.not_before = None;
-        } else {
-            self.width = (self.width / 8).max(1);
-            self.not_before = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(self.pauses.1);
-        }
-    }
-}
 
 /// Commits that wait for their turn, each once.
 #[derive(Debug, Default)]
-pub(super) struct Offers {
+pub(in crate::engine) struct Offers {
     lanes: BTreeMap<LaneName, Lane>,
     waiting: HashMap<CommitId, (Left, Owing)>,
     /// How many commits, waiting or being offered, may owe a task of a namespace; of `None`, of any.
@@ -332,7 +59,7 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    pub(super) fn put(&mut self, commit: CommitId, left: Left) {
+    pub(in crate::engine) fn put(&mut self, commit: CommitId, left: Left) {
         let (mut known, mut owing) = match self.waiting.remove(&commit) {
             Some(known) => known,
             None => {
@@ -361,39 +88,39 @@ impl Offers {
     }
 
     /// A committed batch is published for the first time.
-    pub(super) fn publishing(&mut self, commit: CommitId, began: Timestamp) {
+    pub(in crate::engine) fn publishing(&mut self, commit: CommitId, began: Timestamp) {
         self.publishing.insert(commit, began);
     }
 
     /// What is not acknowledged by now waits here.
-    pub(super) fn was_published(&mut self, commit: CommitId) {
+    pub(in crate::engine) fn was_published(&mut self, commit: CommitId) {
         self.publishing.remove(&commit);
     }
 
     /// Whether a task of the namespace may not be out, however old it is.
-    pub(super) fn owes(&self, namespace: &Namespace) -> bool {
+    pub(in crate::engine) fn owes(&self, namespace: &Namespace) -> bool {
         let any = |key: &Option<Namespace>| self.owed.get(key).is_some_and(|count| *count > 0);
         !self.owed.is_empty() && (any(&None) || any(&Some(namespace.clone())))
     }
 
     /// What was opened before is out, but for what waits here.
-    pub(super) fn published_to(&self) -> Timestamp {
+    pub(in crate::engine) fn published_to(&self) -> Timestamp {
         let first = self.publishing.values().min();
         first.map_or(Timestamp::MAX, |began| Timestamp(began.0.saturating_sub(1)))
     }
 
-    pub(super) fn begun(&self) -> u64 {
+    pub(in crate::engine) fn begun(&self) -> u64 {
         self.begun
     }
 
     /// The first of those that are being offered again now.
-    pub(super) fn oldest_under_way(&self) -> Option<u64> {
+    pub(in crate::engine) fn oldest_under_way(&self) -> Option<u64> {
         let lanes = self.lanes.values().filter(|lane| lane.under_way);
         lanes.map(|lane| lane.number).min()
     }
 
     /// Whether something of another session is to be offered, as far as it can be read.
-    pub(super) fn inherits(&self, own: Uuid) -> bool {
+    pub(in crate::engine) fn inherits(&self, own: Uuid) -> bool {
         let mut waiting = self.waiting.iter();
         let mut lanes = self.lanes.iter().filter(|(name, _)| **name != LaneName::Unreadable);
         waiting.any(|(commit, (left, _))| commit.session != own && LaneName::of(left) != LaneName::Unreadable)
@@ -408,7 +135,7 @@ impl Offers {
     }
 
     /// A task that was published before then may have been opened long before.
-    pub(super) fn late(&self, namespace: &Namespace) -> Timestamp {
+    pub(in crate::engine) fn late(&self, namespace: &Namespace) -> Timestamp {
         let of = |key: &Option<Namespace>| self.late.get(key).copied().unwrap_or(Timestamp(i64::MIN));
         of(&None).max(of(&Some(namespace.clone())))
     }
@@ -438,12 +165,12 @@ impl Offers {
     }
 
     /// Whether what the run owes could not be published, because it could not be read.
-    pub(super) fn is_unreadable(&self, run: RunId) -> bool {
+    pub(in crate::engine) fn is_unreadable(&self, run: RunId) -> bool {
         !self.unreadable.is_empty() && self.unreadable.contains_key(&run)
     }
 
     /// It could be read now: what it owes is tried at once.
-    pub(super) fn is_readable(&mut self, run: RunId) {
+    pub(in crate::engine) fn is_readable(&mut self, run: RunId) {
         if self.is_unreadable(run)
             && let Some(lane) = self.lanes.get_mut(&LaneName::Unreadable)
         {
@@ -453,7 +180,7 @@ impl Offers {
     }
 
     /// The next moment at which something may be offered, if there is something.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(in crate::engine) fn next(&self) -> Option<Instant> {
         let waiting = self.lanes.values().filter(|lane| lane.waits());
         waiting.filter_map(|lane| lane.not_before).min()
     }
@@ -507,7 +234,7 @@ impl Offers {
 
 impl<S: Store, B: Bus> Loop<S, B> {
     /// Offers what waits, beside the loop, one round of each lane at a time.
-    pub(super) fn offer_again(&mut self) {
+    pub(in crate::engine) fn offer_again(&mut self) {
         for lane in self.offers.ready(Instant::now()) {
             let taken = self.offers.take(&lane);
             let unreadable = taken.iter().filter_map(|(_, left)| left.unreadable());
@@ -537,7 +264,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
-    pub(super) fn offered(&mut self, lane: &LaneName, ended: Vec<Published>) {
+    pub(in crate::engine) fn offered(&mut self, lane: &LaneName, ended: Vec<Published>) {
         let well = ended.iter().all(|published| match lane {
             // It is known now whose it is, and waits there.
             LaneName::Unread => published.left != Left::All,
@@ -609,6 +336,8 @@ async fn offer<S: Store, B: Bus>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn commit(batch_no: i64) -> CommitId {
