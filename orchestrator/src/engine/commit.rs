@@ -146,7 +146,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         if self.live.forgot_beats() {
             self.pulses.forgot(self.clock.now());
         }
-        if self.live.id_bytes() > bytes / 8 && self.fetching.is_none() {
+        if self.live.knows_too_much(bytes / 8) && self.fetching.is_none() {
             self.live.forget_ids(self.committed);
         }
         metrics::gauge!(metric::LIVE_RUNS).set(self.live.len() as f64);

@@ -101,6 +101,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
+    /// Whether there are successors that are not under way in the ordinary course, by which they open in the batch after the one that
+    /// closed their predecessor here.
+    pub(super) fn owes_successors(&self) -> bool {
+        let mut waiting = self.continuing.iter().filter(|(_, started_in)| **started_in == 0);
+        waiting.any(|(run_id, _)| self.live.get(*run_id).is_none_or(|live| live.closed_in == 0))
+    }
+
     /// Partitions have been taken: what could not be started may be possible by now, or its run be somebody else's.
     pub(super) fn try_given_up(&mut self) {
         let never = self.continuing.iter().filter(|(_, started_in)| **started_in == NEVER);
@@ -162,8 +169,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     if let Some(held) = commit.and_then(|commit| self.held.get_mut(&commit)) {
                         held.left.add_unreadable([run_id]);
                     }
-                    // One that was given up stays owed by the commit in which its predecessor closed.
-                    if self.continuing.get(&run_id) != Some(&NEVER) {
+                    // What a commit from here owes it goes on to owe.
+                    if self.owing_successors.values().flatten().any(|owed| *owed == run_id) {
+                        self.continuing.insert(run_id, NEVER);
+                    } else if self.continuing.get(&run_id) != Some(&NEVER) {
                         self.continuing.remove(&run_id);
                     }
                 }

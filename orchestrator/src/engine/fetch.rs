@@ -141,7 +141,7 @@ pub(super) async fn fetch<S: Store>(
     }
     for (key, questions) in wanted.repeats {
         if !fetched.unaskable.asks_of(&key) {
-            let answers = repeats::ask(store, &key, questions.into_iter().collect()).await?;
+            let answers = repeats::ask(store, &key, questions.into_iter().collect(), budget.run).await?;
             fetched.repeats.push((key, answers));
         }
     }

@@ -138,10 +138,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 
     /// What the dead owe may be a run's successor, which only the owner of its partition can start: whoever got the partition from
-    /// here would not hear of it. What cannot be read keeps nobody waiting.
-    fn works_on_inheritance(&self) -> bool {
+    /// here would not hear of it. The same holds for its own, after everything in memory was dropped. What cannot be read keeps nobody
+    /// waiting.
+    pub(super) fn works_on_inheritance(&self) -> bool {
         let own = self.session.id;
-        self.offers.inherits(own) || self.held.keys().any(|commit| commit.session != own)
+        self.offers.inherits(own) || self.held.keys().any(|commit| commit.session != own) || self.owes_successors()
     }
 
     /// Stops taking from `surplus` partitions; they are released once what was taken is committed.

@@ -128,6 +128,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 // If it fails they are published once more.
                 let _ = self.store.commit(&self.session, &batch).await;
             }
+            // Partitions that are free would go to somebody else than what is owed to their runs.
+            if self.works_on_inheritance() || !self.owing_successors.is_empty() {
+                tracing::info!(
+                    "runs are owed their successors: whoever takes over takes all, when the lease has ended"
+                );
+                return Ok(());
+            }
             self.store.close_session(&self.session).await
         };
         match tokio::time::timeout(Duration::from_secs(3), ending).await {

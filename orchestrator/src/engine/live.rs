@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::beats::Beat;
 use super::outgoing::RunRef;
-use super::repeats::{Question, Taken, Told};
+use super::repeats::{Question, Taken, Told, Took};
 use super::warnings::Warned;
 use crate::store::RunRow;
 
@@ -43,6 +43,8 @@ pub(super) struct Live {
     used: u64,
 }
 
+/// Of one workflow id, whatever the look-ups do.
+const MOST_RUNS_OF_ID: usize = 128;
 /// Of a run beside what its events say.
 const OF_A_RUN: usize = 2 << 10;
 /// What is kept of workers whose runs had to leave the memory, in bytes.
@@ -95,6 +97,8 @@ pub(super) struct Known {
     pub(super) row: RunRow,
     /// The batch in which it closed, if that was seen here.
     pub(super) closed_in: u64,
+    /// What it had taken by then of triggers; `None` = it is not known here.
+    pub(super) took: Option<Took>,
 }
 
 /// Everything that decides about a start under an id.
@@ -105,8 +109,8 @@ pub(super) struct IdInfo {
     pub(super) told: HashMap<Question, Told>,
     /// The last batch that changed it.
     pub(super) changed_in: u64,
-    /// It has been looked up. Until then it is what has happened here, of the run that it has happened to alone.
-    is_whole: bool,
+    /// The look-up that made it whole. Until then it is what has happened here, of the run that it has happened to alone.
+    whole_since: Option<u64>,
 }
 
 impl IdInfo {
@@ -120,6 +124,12 @@ impl IdInfo {
             .iter()
             .filter(|known| known.row.closed_at.is_some())
             .max_by_key(|known| known.row.tenure())
+    }
+
+    /// Where none is open: the last one says whether it has taken what may be a repeat.
+    pub(super) fn last_of_closed(&self) -> Option<RunId> {
+        let closed = self.newest_closed().filter(|_| self.open().is_none());
+        closed.map(|known| known.row.run_id)
     }
 
     /// Starts that wait for the id, the first one first.
@@ -169,23 +179,45 @@ impl IdInfo {
     }
 
     fn bytes(&self) -> usize {
-        self.runs.iter().map(|known| bytes_of(&known.row)).sum()
+        self.runs.iter().map(Known::bytes).sum()
     }
 
-    pub(super) fn put(&mut self, row: RunRow, batch: u64) {
+    /// Answers how many bytes more it has.
+    fn put(&mut self, row: RunRow, took: Option<Took>, batch: u64) -> isize {
         self.changed_in = batch;
         let closed_in = if row.closed_at.is_some() { batch } else { 0 };
-        match self.runs.iter_mut().find(|known| known.row.run_id == row.run_id) {
-            Some(known) => *known = Known { row, closed_in },
-            None => self.runs.push(Known { row, closed_in }),
+        let known = Known { row, closed_in, took };
+        let bytes = known.bytes().cast_signed();
+        match self.runs.iter_mut().find(|other| other.row.run_id == known.row.run_id) {
+            Some(before) => bytes - std::mem::replace(before, known).bytes().cast_signed(),
+            None => {
+                self.runs.push(known);
+                bytes
+            }
+        }
+    }
+
+    /// Forgets what is committed, where one id has had so many runs that every look at it takes long. The rest is not whole.
+    fn thin(&mut self, committed: u64) {
+        if self.runs.len() > MOST_RUNS_OF_ID {
+            let is_needed = |known: &Known| known.row.closed_at.is_none() || known.closed_in > committed;
+            self.runs.retain(is_needed);
+            self.told.clear();
+            self.whole_since = None;
         }
     }
 }
 
-/// Of a row beside what every one has.
-fn bytes_of(row: &RunRow) -> usize {
-    let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    of(&row.outcome) + of(&row.search_attributes)
+impl Known {
+    fn bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let ids = self.row.workflow_id.as_str().len() + self.row.workflow.as_str().len();
+        size_of::<Self>()
+            + ids
+            + of(&self.row.outcome)
+            + of(&self.row.search_attributes)
+            + self.took.as_ref().map_or(0, Took::bytes)
+    }
 }
 
 /// A run that had to leave the memory with a deadline ahead.
@@ -212,8 +244,9 @@ pub(super) struct LiveRuns {
     bytes: usize,
     /// Ids that were looked up or changed and not yet forgotten. An entry wins over what a look-up says.
     ids: HashMap<IdKey, IdInfo>,
-    /// Of the outcomes of their runs.
     id_bytes: usize,
+    /// One of them has more runs than should be looked through again and again.
+    crowded: bool,
     recency: VecDeque<(RunId, u64)>,
     tick: u64,
     /// Runs that were dropped since the look-up under way was asked: what it says of them may be old.
@@ -234,7 +267,14 @@ impl LiveRuns {
 
     /// What is known of a workflow id that has been looked up.
     pub(super) fn id(&self, key: &IdKey) -> Option<&IdInfo> {
-        self.ids.get(key).filter(|info| info.is_whole)
+        self.ids.get(key).filter(|info| info.whole_since.is_some())
+    }
+
+    /// The same, with what was asked in this look-up: of a request nothing is known by one from before the id was last forgotten.
+    pub(super) fn id_asked_in(&self, key: &IdKey, look_up: Option<u64>) -> Option<&IdInfo> {
+        self.ids
+            .get(key)
+            .filter(|info| info.whole_since.is_some_and(|since| look_up >= Some(since)))
     }
 
     /// Whether something is kept of a workflow id, though it be of one of its runs alone.
@@ -253,10 +293,6 @@ impl LiveRuns {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    pub(super) fn id_bytes(&self) -> usize {
-        self.id_bytes
     }
 
     /// A transition has added so much to a run.
@@ -360,24 +396,36 @@ impl LiveRuns {
     /// a change must find the entry that knows better.
     pub(super) fn forget_ids(&mut self, committed: u64) {
         self.ids.retain(|_, info| info.changed_in > committed);
+        self.ids.values_mut().for_each(|info| info.thin(committed));
+        self.crowded = false;
         self.id_bytes = self.ids.values().map(IdInfo::bytes).sum();
     }
 
-    /// What a batch says of a run from outside.
+    /// Whether ids are to be forgotten, though nobody is about to ask about any.
+    pub(super) fn knows_too_much(&self, bytes: usize) -> bool {
+        self.crowded || self.id_bytes > bytes
+    }
+
+    /// What a batch says of a run from outside; of one that has closed, with what it had taken of triggers.
     pub(super) fn put_id(&mut self, key: IdKey, row: RunRow, batch: u64) {
-        self.id_bytes += bytes_of(&row);
-        self.ids.entry(key).or_default().put(row, batch);
+        let live = self.runs.get(&row.run_id).filter(|_| row.closed_at.is_some());
+        let took = live.and_then(|live| Took::by(&live.state));
+        let info = self.ids.entry(key).or_default();
+        self.id_bytes = self.id_bytes.saturating_add_signed(info.put(row, took, batch));
+        self.crowded |= info.runs.len() > MOST_RUNS_OF_ID;
     }
 
     /// Takes in what a look-up found of an id. What happened here since it was asked is newer than what it read.
-    pub(super) fn learn(&mut self, key: IdKey, rows: Vec<RunRow>) {
+    pub(super) fn learn(&mut self, key: IdKey, rows: Vec<RunRow>, look_up: u64) {
         let info = self.ids.entry(key).or_default();
-        info.is_whole = true;
+        info.whole_since.get_or_insert(look_up);
         for row in rows {
             if info.runs.iter().all(|known| known.row.run_id != row.run_id) {
                 let row = self.runs.get(&row.run_id).map_or(row, |live| live.row.clone());
-                self.id_bytes += bytes_of(&row);
-                info.runs.push(Known { row, closed_in: 0 });
+                let (closed_in, took) = (0, None);
+                let known = Known { row, closed_in, took };
+                self.id_bytes += known.bytes();
+                info.runs.push(known);
             }
         }
     }

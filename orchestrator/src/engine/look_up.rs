@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use knarr_core::ids::RunId;
 use knarr_core::run::message::Body;
 use knarr_schemas::code;
 
 use super::fetch::{self, Budget, Fetched, Loaded};
 use super::in_line::lacked_in_line;
 use super::job::{Job, JobKind, Verb};
-use super::live::{IdKey, Live};
+use super::live::{IdInfo, IdKey, Live};
 use super::message::receiver_of;
 use super::outgoing::RunRef;
 use super::places::GrantedPlace;
@@ -97,16 +98,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
         match &job.kind {
             JobKind::Start(start) => {
                 let key: IdKey = (start.namespace.clone(), start.workflow_id.clone());
-                let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
-                match open_run(&key) {
-                    Some(open) if looked_up => {
+                let asked_in = job.asked_in.filter(|fetch| *fetch <= done);
+                match open_run(&key).filter(|_| live.id_asked_in(&key, asked_in).is_some()) {
+                    Some(open) => {
                         if let Some(run) = open.filter(|run| !deferral.holds(*run)) {
                             wanted.id(&key, Some(&start.request_id));
                             wanted.run(run);
                             (job.asked_in, job.asked_run) = (next, next);
                         }
                     }
-                    _ => {
+                    None => {
                         wanted.id(&key, Some(&start.request_id));
                         job.asked_in = next;
                     }
@@ -118,6 +119,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         .is_none()
                 {
                     wanted.version(&start.namespace, &start.workflow, version);
+                    wanted.id(&key, Some(&start.request_id));
                     job.asked_in = next;
                 }
             }
@@ -152,10 +154,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                         (job.asked_in, job.asked_run) = (next, next);
                     }
                     Some(None) => {
-                        // None is open: the last one says whether this repeats what it has taken.
-                        let closed = live.id(&key).filter(|info| info.open().is_none());
-                        let closed = closed.and_then(|info| info.newest_closed());
-                        if let Some(run) = closed.map(|known| known.row.run_id)
+                        if let Some(run) = live.id(&key).and_then(IdInfo::last_of_closed)
                             && !live.contains(run)
                             && !self.absent.contains_key(&run)
                             && !deferral.holds(run)
@@ -169,23 +168,24 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
             JobKind::Signal(signal) => {
                 let key: IdKey = (signal.namespace.clone(), signal.workflow_id.clone());
+                let lacks = |run: &RunId| !live.contains(*run) && !self.absent.contains_key(run);
                 // Like a start it is asked about by its request, whatever is known of the id.
-                let looked_up = signal.start.is_none() || job.asked_in.is_some_and(|fetch| fetch <= done);
-                match open_run(&key).filter(|_| looked_up) {
-                    Some(Some(run)) if deferral.holds(run) => {}
-                    Some(Some(run)) => {
-                        wanted.open_run(&key);
-                        wanted.run(run);
-                        (job.asked_in, job.asked_run) = (next, next);
+                let info = match &signal.start {
+                    Some(_) => live.id_asked_in(&key, job.asked_in.filter(|fetch| *fetch <= done)),
+                    None => live.id(&key),
+                };
+                let lacked = info.and_then(|info| {
+                    let open = info.open().map(|open| open.row.run_id);
+                    open.or_else(|| info.last_of_closed()).filter(lacks)
+                });
+                let held_back = lacked.is_some_and(|run| deferral.holds(run));
+                if info.is_none() || lacked.is_some() && !held_back {
+                    wanted.open_run(&key);
+                    if let Some(start) = &signal.start {
+                        wanted.id(&key, Some(&start.request_id));
                     }
-                    Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
-                    _ => {
-                        wanted.open_run(&key);
-                        if let Some(start) = &signal.start {
-                            wanted.id(&key, Some(&start.request_id));
-                        }
-                        (job.asked_in, job.asked_run) = (next, next);
-                    }
+                    lacked.into_iter().for_each(|run| wanted.run(run));
+                    (job.asked_in, job.asked_run) = (next, next);
                 }
             }
             JobKind::Schedule(schedule) => {
@@ -195,6 +195,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Some(Some(run)) => {
                         wanted.open_run(&key);
                         wanted.run(run);
+                        wanted.id(&key, Some(&schedule.request_id));
                         (job.asked_in, job.asked_run) = (next, next);
                     }
                     Some(None) if live.id(&key).is_some_and(|info| info.open().is_some()) => {}
@@ -215,10 +216,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     wanted.run(run);
                     job.asked_run = next;
                 }
-                let repeat = Question::of(message);
+                // One that has gone on often is found by the last that it has gone on as.
+                let newest = live
+                    .id(&key)
+                    .filter(|_| job.asked_run == next && message.receiver().is_some());
+                if let Some(newest) = newest.and_then(IdInfo::newest).map(|known| known.row.run_id)
+                    && !live.contains(newest)
+                    && !self.absent.contains_key(&newest)
+                    && !deferral.holds(newest)
+                {
+                    wanted.run(newest);
+                }
+                // Whoever has the id is asked first.
+                let repeat = Question::of(message).filter(|_| job.asked_run != next);
                 let repeat = repeat.filter(|_| {
-                    live.id(&key)
-                        .is_some_and(|info| info.has_taken(live, message).is_none())
+                    let info = live.id(&key);
+                    info.is_some_and(|info| info.has_taken(live, message).is_none())
                 });
                 repeat.into_iter().for_each(|question| wanted.repeat(&key, question));
                 let looked_up = job.asked_in.is_some_and(|fetch| fetch <= done);
@@ -352,7 +365,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         self.fetches_done = number;
         self.learn_queue_limits();
         for (key, rows) in fetched.ids {
-            self.live.learn(key, rows);
+            self.live.learn(key, rows, number);
         }
         for (key, answers) in fetched.repeats {
             self.live.learn_taken(key, answers, self.fetch_committed);

@@ -41,9 +41,13 @@ impl RunMessage {
 
 /// The run that a message is for, as far as that is known: where that goes on as another, and has not answered, the other.
 pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId> {
+    let newest = || Some(live.id(&message.key())?.newest()?.row.run_id);
     let mut receiver = match message.receiver() {
-        Some(run_id) => run_id,
-        None => live.id(&message.key())?.newest()?.row.run_id,
+        // However long the chain of those that went on is.
+        Some(first) => newest()
+            .filter(|run_id| goes_on_for(live, *run_id, first))
+            .unwrap_or(first),
+        None => newest()?,
     };
     while let Some(known) = live.get(receiver)
         && known.state.answer_to(message.from.run, message.number).is_none()
@@ -52,6 +56,15 @@ pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId
         receiver = successor.run_id;
     }
     Some(receiver)
+}
+
+/// Whether this run is in memory, and known to be what the other has gone on as in the end: its parent knows it by the first of them,
+/// and so does who holds its place.
+fn goes_on_for(live: &LiveRuns, run_id: RunId, first: RunId) -> bool {
+    live.get(run_id).is_some_and(|live| {
+        let of_parent = live.state.parent().is_some_and(|parent| parent.child == first);
+        of_parent || live.state.place().is_some_and(|place| place.asked_by == first)
+    })
 }
 
 impl<S: Store, B: Bus> Loop<S, B> {
@@ -80,8 +93,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.answer_message(request, &Answer::Accepted);
                 return self.message_taken(&job);
             }
-            // The message is offered again.
-            Some(Taken::Unreadable) => return self.message_taken(&job),
+            Some(Taken::Unreadable(run_id)) => {
+                let message = format!("the run {run_id} may have taken it, and its history cannot be read");
+                self.answer_message(request, &Answer::refused(Reason::Invalid, &message));
+                return self.message_taken(&job);
+            }
         }
         if receiver.is_some_and(|run_id| self.absent.get(&run_id) == Some(&Absent::Unreadable)) {
             // It is there, and an operator has to look at it: the message is offered again.

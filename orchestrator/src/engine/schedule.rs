@@ -139,7 +139,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             }
         }
         // An earlier one of that name may have been made by this very request, and deleted since.
-        if !self.was_looked_up(&job) {
+        if !self.was_looked_up(&job) || self.live.id_asked_in(&key, job.asked_in).is_none() {
             return Step::Lacks(Box::new(job));
         }
         if info.by_request(&request.request_id).is_some() {

@@ -14,7 +14,7 @@ use super::poison::PoisonKey;
 use super::refusal::Refusal;
 use super::run_loop::Loop;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{RunRow, Store};
 
 impl<S: Store, B: Bus> Loop<S, B> {
     pub(super) fn signal(&mut self, job: Job, request: &SignalRequest) -> Step {
@@ -30,7 +30,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         };
         if let Some(start) = &request.start {
             // An older run may have been started by this very signal.
-            if !self.was_looked_up(&job) {
+            if !self.was_looked_up(&job) || self.live.id_asked_in(&key, job.asked_in).is_none() {
                 return Step::Lacks(Box::new(job));
             }
             let open = info.open().map(|open| open.row.run_id);
@@ -38,21 +38,29 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 .by_request(&start.request_id)
                 .filter(|known| Some(known.row.run_id) != open)
             {
-                if let Some(to) = &request.answer_to {
-                    let mut answer = outgoing::answer_of_row(&known.row, AnswerStage::Accepted);
-                    (answer.output, answer.failure) = (None, None);
-                    self.building.answer(outgoing::answer(to, &answer));
-                }
-                self.taken(&job.origin, None);
-                self.building.inputs += 1;
-                return Step::Done;
+                let row = known.row.clone();
+                return self.signal_was_taken(&job, request, &row);
             }
         }
-        let open = match (info.open(), &request.start) {
-            (Some(open), _) => open.row.run_id,
+        // A repeat of what the last one has taken is no mistake, and starts nothing; that run alone knows of it.
+        let open = info.open().map(|open| open.row.run_id);
+        let closes_now = info.closes_in(self.building.number);
+        if let Some(closed) = info.last_of_closed().filter(|run_id| !self.absent.contains_key(run_id)) {
+            let Some(live) = self.live.get(closed) else {
+                return Step::Lacks(Box::new(job));
+            };
+            let was_taken = live.state.has_taken_signal(&request.operation);
+            let row = live.row.clone();
+            self.live.finish(closed);
+            if was_taken {
+                return self.signal_was_taken(&job, request, &row);
+            }
+        }
+        let open = match (open, &request.start) {
+            (Some(open), _) => open,
             (None, None) => return self.refuse_closed(job, &key),
             (None, Some(start)) => {
-                if info.closes_in(self.building.number) {
+                if closes_now {
                     return Step::Blocked(Box::new(job));
                 }
                 if let Err(refusal) = self.would_take(start, request) {
@@ -92,6 +100,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
             Applied::Rejected(refusal) => self.refuse(&job.origin, &refusal),
             Applied::Panicked => return self.poison(PoisonKey::of(&job)),
         }
+        Step::Done
+    }
+
+    /// A closed run had taken it.
+    fn signal_was_taken(&mut self, job: &Job, request: &SignalRequest, by: &RunRow) -> Step {
+        if let Some(to) = &request.answer_to {
+            let mut answer = outgoing::answer_of_row(by, AnswerStage::Accepted);
+            (answer.output, answer.failure) = (None, None);
+            self.building.answer(outgoing::answer(to, &answer));
+        }
+        self.taken(&job.origin, None);
+        self.building.inputs += 1;
         Step::Done
     }
 

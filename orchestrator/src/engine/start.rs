@@ -254,6 +254,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         let (plan, _) = self.asked_for(request)?;
         let start = start_of(request, RunId(uuid::Uuid::nil()));
         let now = self.clock.now();
+        self.older_replicas_could_not_read(&plan, &start, now)?;
         let queues = self.queue_limits.of(&request.namespace);
         let terms = self.terms();
         let Ok(started) = catch_unwind(AssertUnwindSafe(|| run::start_within(terms, &plan, start, now, queues))) else {
@@ -302,6 +303,18 @@ impl<S: Store, B: Bus> Loop<S, B> {
         }
     }
 
+    /// A run is not begun that would store what belongs to a later format than all replicas read.
+    fn older_replicas_could_not_read(&self, plan: &Plan, start: &Start, now: Timestamp) -> Result<(), Refusal> {
+        let waits = plan.concurrency.is_some() || start.queued;
+        let is_third = waits || plan.priority.is_some() || start.priority.is_some_and(|priority| priority != PRIORITY);
+        let is_fourth = start.begins_at.is_some_and(|begins_at| begins_at > now);
+        let third = is_third && start.continues.is_none() && !self.may_store(format::THIRD);
+        if third || is_fourth && !self.may_store(format::FOURTH) {
+            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
+        }
+        Ok(())
+    }
+
     /// Opens a run, whoever has asked for it. `Ok(false)` = core panicked.
     pub(super) fn open(
         &mut self,
@@ -311,14 +324,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         start: Start,
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
-        let waits = plan.concurrency.is_some() || start.queued;
-        let is_new = waits || plan.priority.is_some() || start.priority.is_some_and(|priority| priority != PRIORITY);
-        if is_new && start.continues.is_none() && !self.may_store(format::THIRD) {
-            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
-        }
-        if start.begins_at.is_some_and(|begins_at| begins_at > now) && !self.may_store(format::FOURTH) {
-            return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
-        }
+        self.older_replicas_could_not_read(plan, &start, now)?;
         let queued = start.queued;
         let continues = start.continues.as_ref().map(|continues| continues.run);
         let tenure = match queued {

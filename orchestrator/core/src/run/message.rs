@@ -340,10 +340,16 @@ impl State {
             .then(|| Answer::refused(Refusal::Closed, &format!("the run is closed ({})", closed.status)))
     }
 
-    /// Whether it has taken a message that the sender sent before that one.
-    pub fn took_before(&self, from: RunId, number: MessageNo) -> bool {
-        let of = self.mail.taken.get(&from);
-        of.is_some_and(|of| of.range(..number).next().is_some())
+    pub fn parent(&self) -> Option<&Parent> {
+        self.birth.parent.as_deref()
+    }
+
+    /// The messages that it has taken, those of each sender in the order of their numbers, and whether it has accepted them.
+    pub fn messages_taken(&self) -> impl Iterator<Item = (RunId, MessageNo, bool)> {
+        self.mail.taken.iter().flat_map(|(from, of)| {
+            of.iter()
+                .map(|(number, taken)| (*from, *number, taken.answer == Answer::Accepted))
+        })
     }
 
     /// Whether this run was started by that message.

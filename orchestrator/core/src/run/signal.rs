@@ -14,6 +14,7 @@ use super::event::{Event, SignalReceived};
 use super::input::{Operation, Rejected};
 use super::limits::{MAX_BUFFERED_SIGNALS, MAX_SIGNAL_NAME_BYTES};
 use super::request::{Verb, was_taken};
+use super::state::State;
 use super::{handler, wait_for};
 
 /// One that no step has taken yet.
@@ -24,6 +25,13 @@ pub struct Signal {
     pub name: Arc<str>,
     #[serde(default)]
     pub body: Arc<Value>,
+}
+
+impl State {
+    /// Whether this very request has brought it a signal.
+    pub fn has_taken_signal(&self, operation: &Operation) -> bool {
+        was_taken(self, Verb::Signal, operation)
+    }
 }
 
 pub(super) fn receive(

@@ -1,6 +1,7 @@
 //! Retry of a run: attempts follow each other under one workflow id, across takeovers, and whoever waits hears of the last.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_core::run::{Admission, Event};
@@ -108,6 +109,73 @@ async fn attempts_follow_each_other_whenever_a_replica_dies() {
         }
         assert_eq!(world.bus.dead_letters().len(), 0);
         heir.stop().await;
+    }
+}
+
+/// A replica that has just dropped everything in memory does not give partitions on before it has begun the successors of their
+/// runs: whoever gets them would not hear of those.
+#[tokio::test(start_paused = true)]
+async fn attempts_follow_each_other_where_partitions_move_on_after_a_failure() {
+    for commits in 1..=24 {
+        let mut world = World::new(160).await;
+        world.register(AGAIN).await;
+        world.work(honest());
+        let replica = world.replica("r0");
+        for n in 0..4 {
+            start(&world, "again", &format!("a-{n}"), &[]).await;
+        }
+        let line = Arc::clone(&replica.line);
+        world
+            .until("so many commits", |_| line.commits.load(Ordering::SeqCst) >= commits)
+            .await;
+        let heir = world.replica("r1");
+        let keeps = line.keeps.load(Ordering::SeqCst);
+        world
+            .until("both keep their leases", |_| line.keeps.load(Ordering::SeqCst) > keeps)
+            .await;
+        world.store.fail_next_commit(CommitFault::LostBefore);
+        let over = |world: &World, id: &str| statuses(world, id).last().map(String::as_str) == Some("completed");
+        world
+            .within(Duration::from_secs(120), "the last attempts have completed", |world| {
+                (0..4).all(|n| over(world, &format!("a-{n}")))
+            })
+            .await;
+        world.quiet().await;
+        replica.stop().await;
+        heir.stop().await;
+    }
+}
+
+/// Whoever inherits and is stopped before it has done what it inherited leaves runs and what is owed to them together.
+#[tokio::test(start_paused = true)]
+async fn attempts_follow_each_other_whoever_is_stopped_in_between() {
+    for dies_at in (60..160).step_by(5) {
+        let mut world = World::new(161).await;
+        world.register(AGAIN).await;
+        world.work(honest());
+        let replica = world.replica_dying_at("r0", dies_at);
+        for n in 0..4 {
+            start(&world, "again", &format!("a-{n}"), &[]).await;
+        }
+        let over = |world: &World, id: &str| statuses(world, id).last().map(String::as_str) == Some("completed");
+        let all_over = |world: &World| (0..4).all(|n| over(world, &format!("a-{n}")));
+        world
+            .until("it is done, or dead", |world| all_over(world) || replica.has_ended())
+            .await;
+        let heir = world.replica("r1");
+        let line = Arc::clone(&heir.line);
+        world
+            .until("it has inherited", |_| line.opened.load(Ordering::SeqCst) > 0)
+            .await;
+        let others = [world.replica("r2"), world.replica("r3")];
+        heir.stop().await;
+        world
+            .within(Duration::from_secs(120), "the last attempts have completed", all_over)
+            .await;
+        world.quiet().await;
+        for other in others {
+            other.stop().await;
+        }
     }
 }
 

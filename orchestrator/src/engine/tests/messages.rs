@@ -59,7 +59,7 @@ pub(super) async fn say(world: &World, to: &str, number: u32, to_run: Option<Run
 }
 
 /// The answers that the log has for `parent`, in order.
-fn answers(world: &World) -> Vec<(u32, Answer)> {
+pub(super) fn answers(world: &World) -> Vec<(u32, Answer)> {
     let messages = world.bus.logged("default.parent.answer");
     let read = |body: &Bytes| {
         let body: RunMessageAnswer = serde_json::from_slice(body).unwrap();
@@ -84,7 +84,7 @@ pub(super) fn start_child(run_id: RunId, workflow: &str) -> Body {
     })
 }
 
-fn signals(events: &[Event]) -> Vec<Value> {
+pub(super) fn signals(events: &[Event]) -> Vec<Value> {
     let taken = events.iter().filter_map(|event| match event {
         Event::SignalReceived(signal) => Some((*signal.body).clone()),
         _ => None,
@@ -92,7 +92,7 @@ fn signals(events: &[Event]) -> Vec<Value> {
     taken.collect()
 }
 
-fn slow() -> super::world::Script {
+pub(super) fn slow() -> super::world::Script {
     std::sync::Arc::new(|_| Act {
         takes_ms: 2_000,
         ..done()
@@ -348,7 +348,7 @@ async fn what_cannot_be_delivered_is_answered() {
     replica.stop().await;
 }
 
-const CHAIN: &str = r#"
+pub(super) const CHAIN: &str = r#"
 workflow: chain
 version: 1
 defaults: { queue: orders, start_to_close: 5s, retry: { maximum_attempts: 1 } }
@@ -407,95 +407,6 @@ async fn a_message_follows_a_run_that_goes_on_as_another() {
         };
         assert_eq!(reason, Refusal::Closed);
         world.quiet().await;
-        replica.stop().await;
-    }
-}
-
-/// Its answer may be late, and the run that has taken it closed meanwhile.
-#[tokio::test(start_paused = true)]
-async fn a_repeat_that_finds_the_next_run_of_its_id_is_not_taken_by_that() {
-    for dies in [false, true] {
-        let mut world = World::new(116).await;
-        let mut replica = world.replica("r0");
-        world.work(slow());
-        world.start("o-1", &[(names::REQUEST_ID, "a")]).await;
-        world.until("started", |world| world.rows().len() == 1).await;
-        let signal = |body: u32| Body::Signal {
-            name: "paid".into(),
-            body: std::sync::Arc::new(json!(body)),
-            sent_at: Some(world.rows()[0].started_at),
-        };
-        let (first, second) = (signal(1), signal(2));
-        say(&world, "o-1", 1, None, &first).await;
-        world.until("closed", |world| world.closed() == 1).await;
-        world.start("o-1", &[(names::REQUEST_ID, "b")]).await;
-        world.until("started again", |world| world.rows().len() == 2).await;
-        if dies {
-            replica.kill();
-            replica = world.replica("r1");
-        }
-        let before = answers(&world).len();
-        say(&world, "o-1", 1, None, &first).await;
-        say(&world, "o-1", 2, None, &second).await;
-        world
-            .until("answered", |world| answers(world).len() >= before + 2)
-            .await;
-        assert!(answers(&world).iter().all(|(_, answer)| *answer == Answer::Accepted));
-        let rows = world.rows_of("o-1");
-        assert_eq!(signals(&world.events(rows[0].run_id).await), [json!(1)]);
-        assert_eq!(signals(&world.events(rows[1].run_id).await), [json!(2)]);
-        world.until("closed", |world| world.closed() == 2).await;
-        replica.stop().await;
-    }
-}
-
-/// Several may have had the id between the delivery and its repeat, and none may be open.
-#[tokio::test(start_paused = true)]
-async fn a_repeat_that_finds_a_later_run_of_its_id_is_not_taken_by_that() {
-    for (dies, open) in [(false, true), (true, true), (false, false), (true, false)] {
-        let mut world = World::new(118).await;
-        let mut replica = world.replica("r0");
-        world.work(slow());
-        world.start("o-1", &[(names::REQUEST_ID, "a")]).await;
-        world.until("started", |world| world.rows().len() == 1).await;
-        let signal = Body::Signal {
-            name: "paid".into(),
-            body: std::sync::Arc::new(json!(1)),
-            sent_at: Some(world.rows()[0].started_at),
-        };
-        say(&world, "o-1", 1, None, &signal).await;
-        world.until("closed", |world| world.closed() == 1).await;
-        for n in 2..=4 {
-            world.start("o-1", &[(names::REQUEST_ID, &n.to_string())]).await;
-            let closed = if open { n - 1 } else { n };
-            world
-                .until("the next", |world| world.rows().len() == n && world.closed() == closed)
-                .await;
-            if n < 4 {
-                world.until("closed", |world| world.closed() == n).await;
-            }
-        }
-        if dies {
-            replica.kill();
-            replica = world.replica("r1");
-        }
-        let before = answers(&world).len();
-        say(&world, "o-1", 1, None, &signal).await;
-        world.until("answered", |world| answers(world).len() > before).await;
-        assert!(answers(&world).iter().all(|(_, answer)| *answer == Answer::Accepted));
-        let taken: Vec<_> = {
-            let mut taken = Vec::new();
-            for row in world.rows_of("o-1") {
-                taken.push(signals(&world.events(row.run_id).await));
-            }
-            taken
-        };
-        assert_eq!(
-            taken,
-            [vec![json!(1)], vec![], vec![], vec![]],
-            "dies: {dies}, open: {open}"
-        );
-        world.until("closed", |world| world.closed() == 4).await;
         replica.stop().await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use knarr_core::time::Span;
 use knarr_schemas::body::AnswerStage;
-use knarr_schemas::{header as names, subject};
+use knarr_schemas::{code, header as names, subject};
 use serde_json::json;
 
 use super::scripts::honest;
@@ -141,6 +141,25 @@ steps:
     let statuses: Vec<_> = rows.map(|row| row.status).collect();
     assert_eq!(statuses, ["terminated", "running"]);
     replica.stop().await;
+}
+
+/// What an older replica could not read is refused before anybody is terminated for it.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_waits_for_older_replicas_terminates_nobody() {
+    for (level, header) in [(3, (names::START_DELAY, "1h")), (2, (names::PRIORITY, "1"))] {
+        let mut world = World::of_level(29, level).await;
+        let replica = world.replica("r0");
+        let mut inbox = world.bus.subscribe("_INBOX.caller");
+        let reply = (names::REPLY_TO, "_INBOX.caller");
+        world.start("o-1", &[reply]).await;
+        assert_eq!(world.answer(&mut inbox).await.stage, AnswerStage::Started);
+        let replace = (names::ID_CONFLICT, "terminate_existing");
+        world.start("o-1", &[reply, replace, header]).await;
+        let refused = world.answer(&mut inbox).await;
+        assert_eq!(refused.error.unwrap().code, code::OLDER_REPLICAS.id);
+        assert_eq!(world.statuses()["o-1"], "running");
+        replica.stop().await;
+    }
 }
 
 /// One id for a cancellation and for the start that is to replace the run: neither is lost, and nothing waits behind them.
