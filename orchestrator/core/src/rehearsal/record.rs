@@ -163,7 +163,7 @@ impl Record {
                 format!("{} is past its schedule-to-close", task_name(*direction, step))
             }
             Event::TaskCancelled { task } => format!("{} stopped as it was asked to", self.name(*task)),
-            Event::TaskDeferred { task, until } => {
+            Event::TaskDeferred { task, until, .. } => {
                 format!("{} asks to be asked again in {}", self.name(*task), span(at, *until))
             }
             Event::RetryScheduled {

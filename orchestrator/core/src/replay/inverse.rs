@@ -103,7 +103,7 @@ pub(super) fn inputs(before: &State, transition: &Transition) -> Vec<Input> {
             .map(|error| ended(*task, TaskOutcome::Unknown(error)))
             .collect(),
         Event::TaskCancelled { task } => vec![ended(*task, TaskOutcome::Cancelled)],
-        Event::TaskDeferred { task, until } => {
+        Event::TaskDeferred { task, until, .. } => {
             let asked = Some(until.since(transition.at));
             let later = |after| ended(*task, TaskOutcome::RetryLater { after });
             vec![later(asked), later(None)]

@@ -43,6 +43,8 @@ pub(super) fn schedule(d: &mut Decider<'_>, node: NodeId, path: StepPath, activi
         Err(error) => return tree::fail(d, node, path, error),
     };
     let waits = permit::have_tasks_wait(d, limits.as_deref(), &call.queue);
+    // What an operator has tried again may have been done by then.
+    let may_be_done = d.state.may_say_of_doubt() && d.state.ended_unknown(&path);
     d.emit(Event::ActivityScheduled(Box::new(ActivityScheduled {
         step: path.clone(),
         task: permit::first_task(d.state, waits),
@@ -55,6 +57,7 @@ pub(super) fn schedule(d: &mut Decider<'_>, node: NodeId, path: StepPath, activi
         max_attempts: call.retry.maximum_attempts,
         undo,
         limits,
+        may_be_done,
     })));
     if waits {
         permit::open(d, &path, Direction::Do);

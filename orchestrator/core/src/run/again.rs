@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::apply;
 use super::decider::Decider;
 use super::effect::Direction;
-use super::event::Event;
+use super::event::{Event, RunStarted};
 use super::input::Operation;
 use super::keys::successor_run_id;
 use super::retry::{Ended, Seed, pause};
@@ -47,6 +47,18 @@ pub struct Attempt {
     pub first: RunId,
     /// Not before.
     pub begins_at: Timestamp,
+}
+
+impl RunStarted {
+    /// Of one that is not the first.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.continues.as_ref()?.attempt.as_ref()
+    }
+
+    /// The end of the pause before it, of an attempt that is not the first, or of a start that was to begin later.
+    pub(crate) fn paused_until(&self) -> Option<Timestamp> {
+        self.attempt().map(|attempt| attempt.begins_at).or(self.begins_at)
+    }
 }
 
 /// The last thing that a run decides: whether it is followed. It has closed in this transition.

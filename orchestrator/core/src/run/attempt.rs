@@ -3,10 +3,12 @@
 //! | outcome | sticky *unknown* | then |
 //! |---|---|---|
 //! | completed | – | the step is completed, the undo done |
+//! | no attempt is left, and one before it was answered *completed* late | set | the step is unknown, the undo done |
 //! | failed | kept; lifted by *not done* | retry, else the step failed (or is unknown), the undo is parked |
 //! | unknown, timeout, lost | set | retry under the same key, else the step is unknown, the undo parked |
 //! | cancelled | kept | like failed |
 //! | schedule-to-start, schedule-to-close before a worker had the task | kept | no retry |
+//! | failed, cancelled, of a task of which another copy may be somewhere | set, unless it says *not done* | like unknown |
 //! | halted before a worker had the task | kept | no retry; the step is cancelled |
 //! | schedule-to-close after that | set | no retry |
 //! | unknown, because the answer is too large | set | no retry: the step, also a pivot, or the undo is parked |
@@ -15,13 +17,17 @@
 //! What was halted makes no further forward attempts; a pivot that may have been done makes them for ever
 //! ([`super::pivot`]).
 
+use std::sync::Arc;
+
 use super::decider::Decider;
 use super::effect::Direction;
 use super::event::{Event, StepOutcome};
+use super::execution::OpenTask;
 use super::failure::{Failure, error_type};
-use super::input::TaskOutcome;
+use super::input::{TaskOutcome, WorkerError};
 use super::retry::{self, Ended, Regardless, Seed};
-use super::{activity, blocked, compensation, late, pivot, tree};
+use super::state::State;
+use super::{activity, blocked, compensation, late, parked, pivot, tree};
 use crate::definition::plan::Call;
 use crate::ids::{StepPath, TaskNo};
 use crate::time::Span;
@@ -32,9 +38,14 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
         return;
     };
     let (step, direction) = (view.step.clone(), view.direction);
+    let has_copy = may_have_a_copy(view.open);
     // Asked first: an outcome that nothing can follow from is recorded and leaves the task open.
     let Some(call) = d.call(&step, direction) else {
         return late::result(d, task, outcome);
+    };
+    let outcome = match direction {
+        Direction::Do if has_copy => of_one_copy(outcome),
+        _ => outcome,
     };
     match outcome {
         TaskOutcome::Completed { output } => match direction {
@@ -80,6 +91,26 @@ pub(super) fn ended(d: &mut Decider<'_>, task: TaskNo, outcome: TaskOutcome) {
         TaskOutcome::RetryLater { after } => ask_again(d, (step, direction), call, task, after),
     }
     d.settle();
+}
+
+/// Whether a task that was offered again may be with another worker as well.
+fn may_have_a_copy(open: &OpenTask) -> bool {
+    open.in_doubt && open.offer > 0
+}
+
+/// What a worker knows to be undone by itself may have been done by whoever has the other copy.
+fn of_one_copy(outcome: TaskOutcome) -> TaskOutcome {
+    match outcome {
+        TaskOutcome::Failed(error) if !error.not_done => TaskOutcome::Unknown(error),
+        TaskOutcome::Cancelled => TaskOutcome::Unknown(WorkerError {
+            error_type: Arc::from(error_type::CANCELLED),
+            message: Arc::from("the worker stopped the task"),
+            retryable: true,
+            not_done: false,
+            retry_after: None,
+        }),
+        outcome => outcome,
+    }
 }
 
 /// Nobody will answer an open task any more, as far as anybody can tell.
@@ -145,7 +176,9 @@ fn ask_again(
         .filter(|after| *after > Span::ZERO)
         .unwrap_or_else(|| retry::interval(&call.retry, seed));
     let until = d.at.plus(pause);
-    d.emit(Event::TaskDeferred { task, until });
+    let open = d.state.open_task(task).map(|view| view.open);
+    let in_doubt = direction == Direction::Do && open.is_some_and(may_have_a_copy) && d.state.may_say_of_doubt();
+    d.emit(Event::TaskDeferred { task, until, in_doubt });
     let regardless = regardless(d, &step, direction);
     if direction == Direction::Do && !pivot::may_go_on(d, &step, regardless) {
         give_up(d, step, direction, StepOutcome::Unknown);
@@ -196,11 +229,13 @@ pub(super) fn regardless(d: &mut Decider<'_>, step: &StepPath, direction: Direct
     }
 }
 
-/// No further attempt: a forward step ends, as unknown if it may have been done; an undo is parked.
+/// No further attempt: a forward step ends, as unknown if it may have been done; an undo is parked, unless it is known to be done.
 pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction, otherwise: StepOutcome) {
     let Some(execution) = d.state.executions(direction).get(&step) else {
         return;
     };
+    // A worker that was late has said so of an attempt before.
+    let is_undone = execution.succeeded_late && d.state.entry(&step).is_some_and(|entry| !entry.resumed);
     let outcome = if execution.may_be_done() {
         StepOutcome::Unknown
     } else {
@@ -219,7 +254,16 @@ pub(super) fn give_up(d: &mut Decider<'_>, step: StepPath, direction: Direction,
                 tree::failed(d, node, step, outcome, (error, at_limit));
             }
         }
+        Direction::Undo if is_undone => parked::undone(d, step),
         Direction::Undo => compensation::park(d, step, error),
+    }
+}
+
+impl State {
+    /// Whether every replica that can come to own the run reads what events say of doubt since the level of the stored format
+    /// that it was begun at.
+    pub(super) fn may_say_of_doubt(&self) -> bool {
+        self.birth.withdraws
     }
 }
 

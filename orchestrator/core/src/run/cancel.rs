@@ -18,9 +18,10 @@ use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
 use super::request::{Verb, was_taken};
 use super::state::{State, Why};
-use super::{again, pivot, stop};
+use super::{again, pivot, stop, wait_for};
 
-/// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing.
+/// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing, or what comes of its
+/// pivot.
 pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Rejected> {
     if was_taken(d.state, Verb::Cancel, &operation) || refused(d.state)? {
         return Ok(());
@@ -31,7 +32,13 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
             return Err(Rejected::PastPivot);
         }
         let error = Failure::cancelled(operation.reason.as_deref().unwrap_or("the run was cancelled"));
-        if !pivot::defer(d, Why::Cancelled, &error, &operation) {
+        let was_parked = d.state.parked.is_some();
+        if pivot::defer(d, Why::Cancelled, &error, &operation) {
+            if was_parked && d.state.parked.is_none() {
+                // It may yet go on, with what came while it took nothing.
+                wait_for::offer(d, 0);
+            }
+        } else {
             d.emit(Event::CancelRequested { error, operation });
             stop::halt(d);
         }

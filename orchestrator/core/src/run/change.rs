@@ -74,6 +74,7 @@ impl State {
         let mut execution = unopened(call, timeouts, scheduled.max_attempts, at);
         execution.cancellation = scheduled.cancellation;
         execution.limits.clone_from(&scheduled.limits);
+        execution.unknown = scheduled.may_be_done;
         if scheduled.task != TaskNo::NONE {
             execution.wait = offered(scheduled.task, seq, at, &execution);
             self.add_task(scheduled.task, &scheduled.step, Direction::Do);
@@ -310,6 +311,16 @@ impl State {
             execution.last_error = Some(error.clone());
             execution.wait = Wait::Decision;
             change(execution);
+        }
+    }
+
+    pub(super) fn task_deferred(&mut self, task: TaskNo, until: Timestamp, in_doubt: bool) {
+        if let Some((step, direction)) = self.close_task(task, Heard::Other)
+            && let Some(execution) = self.executions_mut(direction).get_mut(&step)
+        {
+            execution.deferred = true;
+            execution.unknown |= in_doubt;
+            execution.wait = Wait::Until(until);
         }
     }
 

@@ -349,7 +349,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         not_done: bool,
     },
-    /// The worker could not say.
+    /// The worker could not say, or what it said is true of one copy of the task, and another one may be somewhere.
     TaskUnknown {
         task: TaskNo,
         error: Failure,
@@ -362,6 +362,9 @@ pub enum Event {
     TaskDeferred {
         task: TaskNo,
         until: Timestamp,
+        /// Another copy of the task may be somewhere, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_doubt: bool,
     },
     TaskTimedOut {
         task: TaskNo,
@@ -606,7 +609,8 @@ pub struct RunStarted {
     /// Not before: it was started to begin later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins_at: Option<Timestamp>,
-    /// A step that is halted has its task taken out of the queue.
+    /// A step that is halted has its task taken out of the queue. It was begun at a level of the stored format at which every
+    /// replica can read that, and what else came with that level.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdraws: bool,
 }
@@ -636,18 +640,6 @@ pub struct Continues {
     /// Of an attempt that is not the first: it begins anew, and not at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-}
-
-impl RunStarted {
-    /// Of one that is not the first.
-    pub(crate) fn attempt(&self) -> Option<&Attempt> {
-        self.continues.as_ref()?.attempt.as_ref()
-    }
-
-    /// The end of the pause before it, of an attempt that is not the first, or of a start that was to begin later.
-    pub(crate) fn paused_until(&self) -> Option<Timestamp> {
-        self.attempt().map(|attempt| attempt.begins_at).or(self.begins_at)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -709,6 +701,9 @@ pub struct ActivityScheduled {
     pub undo: Option<UndoCall>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Arc<TaskLimits>>,
+    /// It ended unknown before an operator had it tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_done: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

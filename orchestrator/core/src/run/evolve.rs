@@ -420,14 +420,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
             let error = Failure::cancelled("the worker stopped the task");
             state.end_attempt(*task, Heard::Other, &error, |execution| execution.deferred = false);
         }
-        Event::TaskDeferred { task, until } => {
-            if let Some((step, direction)) = state.close_task(*task, Heard::Other)
-                && let Some(execution) = state.executions_mut(direction).get_mut(&step)
-            {
-                execution.deferred = true;
-                execution.wait = Wait::Until(*until);
-            }
-        }
+        Event::TaskDeferred { task, until, in_doubt } => state.task_deferred(*task, *until, *in_doubt),
         Event::RetryScheduled {
             step,
             direction,

@@ -16,6 +16,10 @@ use super::ledger::UndoState;
 use super::message::{Body, Recipient};
 use super::open::Open;
 use super::state::State;
+#[cfg(any(test, feature = "simulation"))]
+use super::wait_for;
+#[cfg(any(test, feature = "simulation"))]
+use crate::definition::plan::Plan;
 use crate::ids::{MessageNo, RunId, StepPath};
 
 /// Something that time alone brings about.
@@ -163,6 +167,17 @@ impl State {
     pub(crate) fn taken_of(&self, run: RunId) -> u32 {
         let taken = self.mail.taken.get(&run).map_or(0, |of| of.len());
         u32::try_from(taken).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a signal that has not come, or another run, can make it go on.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn waits_for_others(&self, plan: &Plan) -> bool {
+        let mut open = self.open.iter().filter(|(path, open)| match open {
+            Open::Signal { .. } => !wait_for::is_overlooked(plan, self, path),
+            open => matches!(open, Open::Child(_)),
+        });
+        let mut undone = self.ledger.iter().filter(|entry| entry.child.is_some());
+        self.admission.is_some() || open.next().is_some() || undone.any(|entry| entry.state == UndoState::Running)
     }
 
     /// How many tasks were ever given out.

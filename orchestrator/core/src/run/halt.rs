@@ -6,7 +6,7 @@
 //! | the same where no worker is known to have it | its task is taken out of its queue first ([`super::withdrawal`]): if nobody had it the step ends then, as cancelled. Not with `abandon` |
 //! | the same with `cancellation: abandon` | ends at once, as unknown |
 //! | an activity between attempts, waiting for a permit, or whose task its stream refused or has not been sent | ends at once; a pivot that may have been done goes on until that is known |
-//! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled |
+//! | `wait`, `wait_for`, a parked or blocked step | ends at once, as cancelled; a pivot that may have been done goes on waiting |
 //! | a child | as its `parent_close` says: told to cancel or to terminate and waited for, or left alone |
 //! | a scope or losers being undone | goes on to its end |
 //! | `finally`, and everything in it | is not halted |
@@ -46,6 +46,7 @@ pub(super) fn halt(d: &mut Decider<'_>, region: &StepPath) {
         .keys()
         .chain(&d.state.blocked)
         .filter(within)
+        .filter(|step| !pivot::is_left_unknown(d.plan, d.state, step))
         .cloned()
         .collect();
     for (step, (outcome, abandoned)) in at_rest {

@@ -8,7 +8,7 @@
 //! have one (an activity is then undone like any other, should it come to that), or skipped.
 //!
 //! A success that comes late ends the matter without an operator: of a step, which then completes with that output, and of an
-//! undo that no operator has had tried again.
+//! undo that no operator has had tried again, which is not parked at all where the success comes before its last attempt fails.
 //!
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
@@ -242,8 +242,13 @@ pub(super) fn succeeded_late(d: &mut Decider<'_>, step: &StepPath, output: &Arc<
 pub(super) fn undone_late(d: &mut Decider<'_>, step: &StepPath) {
     let parked = |entry: &LedgerEntry| matches!(entry.state, UndoState::Parked { .. }) && !entry.resumed;
     if d.state.entry(step).is_some_and(parked) {
-        resolve(d, step.clone(), Resolution::Done, Operation::default());
+        undone(d, step.clone());
     }
+}
+
+/// An undo whose success has come late.
+pub(super) fn undone(d: &mut Decider<'_>, step: StepPath) {
+    resolve(d, step, Resolution::Done, Operation::default());
 }
 
 /// The input could not be evaluated before; what it reads may be there now.

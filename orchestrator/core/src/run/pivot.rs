@@ -3,6 +3,7 @@
 //! | what | before it, or while it is under way | once it has completed |
 //! |---|---|---|
 //! | the pivot ends unknown | asked again without limit, until it is known | – |
+//! | the pivot ends unknown, and asking again would tell nothing | parked for an operator, also in what was halted; *under way* until it is known | – |
 //! | the pivot surely was not done | fails like any step | – |
 //! | the run is cancelled or past its timeout | if the pivot may have been done: deferred until that is known | cancel is refused, the timeout is void |
 //! | a later step fails and could be tried again | its policy decides | tried again without limit |
@@ -14,12 +15,13 @@
 //! completed, the request is void.
 
 use super::decider::Decider;
-use super::event::Event;
+use super::event::{Event, StepOutcome};
 use super::execution::{Execution, Known};
 use super::failure::Failure;
 use super::input::Operation;
+use super::open::Open;
 use super::retry::Regardless;
-use super::state::Why;
+use super::state::{State, Step, Why};
 use super::{handler, stop, try_catch, withdrawal};
 use crate::definition::plan::{Activity, NodeId, NodeKind, OnFailure, Plan};
 use crate::ids::StepPath;
@@ -30,10 +32,20 @@ pub(super) fn is_undecided(plan: &Plan, step: &StepPath, execution: &Execution) 
 }
 
 fn is_pivot(plan: &Plan, step: &StepPath) -> bool {
-    super::tree::find(plan, step.as_str()).is_some_and(|node| match &plan.node(node).kind {
+    super::tree::find(plan, step.as_str()).is_some_and(|node| is_pivot_at(plan, node))
+}
+
+pub(super) fn is_pivot_at(plan: &Plan, node: NodeId) -> bool {
+    match &plan.node(node).kind {
         NodeKind::Activity(activity) => activity.pivot,
         _ => false,
-    })
+    }
+}
+
+/// Whether it is a pivot that ended unknown the last time, and of which nobody has said more since: it waits for an operator, or
+/// to be entered once more.
+pub(super) fn is_left_unknown(plan: &Plan, state: &State, step: &StepPath) -> bool {
+    state.ended_unknown(step) && is_pivot(plan, step)
 }
 
 /// Whether an activity is tried again whatever its policy says.
@@ -94,14 +106,18 @@ fn is_caught(plan: &Plan, mut node: NodeId, error: Option<&Failure>) -> bool {
     false
 }
 
-/// The pivot that may have been done, or may be being done, if there is one. What its stream refused is nowhere.
+/// The pivot that may have been done, or may be being done, if there is one. What its stream refused is nowhere. What waits for
+/// an operator may have been done all the same.
 fn under_way<'d>(d: &'d Decider<'_>) -> Option<&'d StepPath> {
     let is_out = |execution: &Execution| execution.open_task().is_some_and(|open| open.known != Known::Held);
     let may_be = |execution: &Execution| is_out(execution) || execution.may_be_done();
-    let mut doing = d.state.doing.iter();
-    doing
-        .find(|(step, execution)| may_be(execution) && is_pivot(d.plan, step))
-        .map(|(step, _)| step)
+    let doing = d.state.doing.iter();
+    let doing = doing.filter(|(step, execution)| may_be(execution) && is_pivot(d.plan, step));
+    let parked = d.state.open.iter();
+    let parked = parked.filter(|(_, open)| matches!(open, Open::Parked { .. }));
+    let at_rest = parked.map(|(step, _)| step).chain(&d.state.blocked);
+    let at_rest = at_rest.filter(|step| is_left_unknown(d.plan, d.state, step));
+    doing.map(|(step, _)| step).chain(at_rest).next()
 }
 
 /// Defers a stop because of a pivot; whether it did. One that is deferred already stays as it is.
@@ -124,12 +140,21 @@ pub(super) fn defer(d: &mut Decider<'_>, why: Why, error: &Failure, operation: &
     true
 }
 
+impl State {
+    /// Whether what was done last of a step may have been done.
+    pub(super) fn ended_unknown(&self, step: &StepPath) -> bool {
+        let unknown = StepOutcome::Unknown;
+        matches!(self.steps.get(step), Some(Step::Failed { outcome, .. }) if *outcome == unknown)
+    }
+}
+
 /// Stops the run now if the pivot it had to wait for has ended without having been done.
 pub(super) fn resolve(d: &mut Decider<'_>) {
     let Some(deferred) = &d.state.deferred else {
         return;
     };
-    if !d.state.is_running() || d.state.past_pivot || d.state.doing.contains_key(&deferred.pivot) {
+    let is_open = d.state.doing.contains_key(&deferred.pivot) || d.state.ended_unknown(&deferred.pivot);
+    if !d.state.is_running() || d.state.past_pivot || is_open {
         return;
     }
     let error = deferred.error.clone();

@@ -420,15 +420,6 @@ impl State {
         &self.ledger
     }
 
-    /// Whether a signal or another run can make it go on.
-    #[cfg(any(test, feature = "simulation"))]
-    pub(crate) fn waits_for_others(&self) -> bool {
-        let open = self.open.values();
-        let mut open = open.filter(|open| matches!(open, Open::Signal { .. } | Open::Child(_)));
-        let mut undone = self.ledger.iter().filter(|entry| entry.child.is_some());
-        self.admission.is_some() || open.next().is_some() || undone.any(|entry| entry.state == UndoState::Running)
-    }
-
     fn is_step_parked(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Parked { .. }))
     }

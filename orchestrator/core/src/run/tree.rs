@@ -134,7 +134,8 @@ pub(super) fn bodies(kind: &NodeKind) -> Vec<NodeId> {
 pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath) {
     let plan = d.plan;
     let this = plan.node(node);
-    if d.state.is_halted(&path) {
+    // An operator who has it tried again asks what became of it.
+    if d.state.is_halted(&path) && !pivot::is_left_unknown(plan, d.state, &path) {
         let end = End::Halted;
         return d.push(Work::Ended { node, path, end });
     }
@@ -213,11 +214,15 @@ pub(super) fn ended(d: &mut Decider<'_>, node: NodeId, path: &StepPath, end: End
     }
 }
 
-/// A step that surely did nothing: its condition or its input could not be evaluated, say.
+/// A step that surely did nothing this time: its condition or its input could not be evaluated, say.
 pub(super) fn fail(d: &mut Decider<'_>, node: NodeId, path: StepPath, error: Failure) {
     let at_limit = blocked::is_limit(&error);
     let error = error.at(&path);
-    failed(d, node, path, StepOutcome::Failed, (error, at_limit));
+    let outcome = match pivot::is_left_unknown(d.plan, d.state, &path) {
+        true => StepOutcome::Unknown,
+        false => StepOutcome::Failed,
+    };
+    failed(d, node, path, outcome, (error, at_limit));
 }
 
 /// A step, of any kind, that ended without success; `error` names the step where it began, and its type may be anybody's word.
@@ -225,7 +230,8 @@ pub(super) fn step_failed(d: &mut Decider<'_>, node: NodeId, step: StepPath, out
     failed(d, node, step, outcome, (error, false));
 }
 
-/// What may not fail any more, or has met a limit of Knarr's, waits for an operator instead.
+/// What may not fail any more, or has met a limit of Knarr's, waits for an operator instead; so does a pivot of which it is not
+/// known whether it was done.
 pub(super) fn failed(
     d: &mut Decider<'_>,
     node: NodeId,
@@ -234,7 +240,9 @@ pub(super) fn failed(
     (error, at_limit): (Failure, bool),
 ) {
     let plan = d.plan;
-    let is_parked = pivot::must_not_fail(d, node, &step, &error) || at_limit && !d.state.is_halted(&step);
+    let is_parked = outcome == StepOutcome::Unknown && pivot::is_pivot_at(plan, node)
+        || pivot::must_not_fail(d, node, &step, &error)
+        || at_limit && !d.state.is_halted(&step);
     let (at, because) = (step.clone(), error.clone());
     d.emit(if is_parked {
         Event::StepParked {

@@ -14,9 +14,11 @@ use super::decider::{Decider, End, Work};
 use super::event::Event;
 use super::failure::{Failure, error_type};
 use super::open::Open;
+use super::scope::RunScope;
 use super::signal::Signal;
+use super::state::State;
 use super::tree;
-use crate::definition::plan::{NodeId, NodeKind, OnTimeout, WaitFor};
+use crate::definition::plan::{NodeId, NodeKind, OnTimeout, Plan, WaitFor};
 use crate::ids::StepPath;
 
 pub(super) fn enter(d: &mut Decider<'_>, node: NodeId, path: StepPath, wait: &WaitFor) {
@@ -45,17 +47,29 @@ pub(super) fn offer(d: &mut Decider<'_>, from: u32) {
     }
 }
 
-/// Whether a buffered signal, of that number or later, was taken.
-fn take(d: &mut Decider<'_>, node: NodeId, path: &StepPath, wait: &WaitFor, from: u32) -> bool {
+/// The first buffered signal, of that number or later, that a step would take.
+fn fitting<'s>(plan: &Plan, state: &'s State, path: &StepPath, wait: &WaitFor, from: u32) -> Option<&'s Signal> {
     let fits = |signal: &&Signal| {
         signal.number >= from
             && signal.name == wait.signal
             && wait.matches.as_ref().is_none_or(|matches| {
-                let scope = d.scope(path).with_signal(&signal.body);
+                let scope = RunScope::new(plan, state, path).with_signal(&signal.body);
                 matches.is_true(&scope).unwrap_or(false)
             })
     };
-    let Some(signal) = d.state.signals.buffer.iter().find(fits).map(|signal| signal.number) else {
+    state.signals.buffer.iter().find(fits)
+}
+
+/// Whether a step waits for a signal that is there.
+#[cfg(any(test, feature = "simulation"))]
+pub(super) fn is_overlooked(plan: &Plan, state: &State, path: &StepPath) -> bool {
+    let node = tree::find(plan, path.as_str()).map(|node| &plan.node(node).kind);
+    matches!(node, Some(NodeKind::WaitFor(wait)) if fitting(plan, state, path, wait, 0).is_some())
+}
+
+/// Whether a buffered signal, of that number or later, was taken.
+fn take(d: &mut Decider<'_>, node: NodeId, path: &StepPath, wait: &WaitFor, from: u32) -> bool {
+    let Some(signal) = fitting(d.plan, d.state, path, wait, from).map(|signal| signal.number) else {
         return false;
     };
     d.emit(Event::SignalTaken {

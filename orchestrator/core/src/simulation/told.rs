@@ -58,6 +58,12 @@ pub struct Told {
     /// A child that had completed and was told to undo.
     reopened: bool,
     past_pivot: bool,
+    /// Names of activities that are pivots.
+    pivots: BTreeSet<Arc<str>>,
+    /// Pivots that ended unknown, and of which nobody has said more.
+    undecided: BTreeSet<StepPath>,
+    /// Its events say of what an operator has tried again that it may have been done before.
+    tells_doubt: bool,
     /// An operator had a step tried again: steps are dispatched that were before.
     again: bool,
     /// What it waits for before it begins.
@@ -102,6 +108,10 @@ impl Told {
     }
 
     fn may_go_out(&self, step: &StepPath) {
+        // What has become of it has to be known first, whatever is halted.
+        if self.undecided.contains(step) && !self.stopped {
+            return;
+        }
         let allowed = |region: &StepPath| {
             // What handlers have begun is done to its end in a run that is to end.
             if region.as_str().is_empty() && step.as_str().starts_with('$') {
@@ -165,6 +175,7 @@ impl Told {
     }
 
     fn began(&mut self, started: &RunStarted) {
+        self.tells_doubt = started.withdraws;
         let before = started.continues.as_ref().and_then(|before| before.place.as_ref());
         let needs = |wanted: &&PlaceWanted| before.is_none_or(|before| before.limit != wanted.limit);
         let place = started.place.as_deref().filter(needs).map(|_| Admission::Place);
@@ -182,6 +193,11 @@ impl Told {
 
     fn stop(&mut self) {
         assert!(!self.past_pivot, "a run past its pivot was stopped");
+        let undecided = &self.undecided;
+        assert!(
+            undecided.is_empty(),
+            "{undecided:?} may have been done, and the run was stopped"
+        );
         self.stopped = true;
     }
 }
@@ -199,6 +215,11 @@ impl Told {
             NodeKind::Activity(activity) => activity.compensate_on_failure,
             _ => false,
         });
+        let pivots = plan.nodes.iter().filter(|node| match &node.kind {
+            NodeKind::Activity(activity) => activity.pivot,
+            _ => false,
+        });
+        self.pivots = pivots.map(|node| Arc::clone(&node.name)).collect();
         self.handled.goes_by(plan);
         self.order = plan.compensation.order;
         self.undone_on_failure = names.map(|node| Arc::clone(&node.name)).collect();
@@ -232,6 +253,36 @@ impl Told {
                 .contains(step.as_str().rsplit('.').next().unwrap())
     }
 
+    fn is_pivot(&self, step: &StepPath) -> bool {
+        self.pivots.contains(step.as_str().rsplit('.').next().unwrap())
+    }
+
+    /// What is known of pivots.
+    fn decide(&mut self, event: &Event) {
+        match event {
+            Event::StepParked { step, outcome, .. } if self.is_pivot(step) => match outcome {
+                StepOutcome::Unknown => drop(self.undecided.insert(step.clone())),
+                _ => drop(self.undecided.remove(step)),
+            },
+            Event::StepFailed { step, outcome, .. } if self.is_pivot(step) => {
+                let unknown = *outcome == StepOutcome::Unknown;
+                let forgotten = self.tells_doubt && self.undecided.contains(step);
+                assert!(!unknown && !forgotten, "{step} may have been done, and has failed");
+                self.undecided.remove(step);
+            }
+            Event::TaskFailed {
+                task, not_done: true, ..
+            }
+            | Event::TaskCompleted { task, .. } => {
+                self.undecided.remove(&self.tasks[task].0);
+            }
+            Event::StepCompleted { step, .. } | Event::StepResolved { step, .. } | Event::StepSkipped { step } => {
+                self.undecided.remove(step);
+            }
+            _ => {}
+        }
+    }
+
     fn task_ended(&mut self, task: TaskNo) {
         assert!(self.tasks.contains_key(&task), "{task:?} ended and was never given out");
         assert!(self.ended_tasks.insert(task), "{task:?} ended twice");
@@ -240,6 +291,7 @@ impl Told {
     fn event(&mut self, event: &Event) {
         let told = self;
         told.handled.event(event);
+        told.decide(event);
         match event {
             Event::RunStarted(started) => told.began(started),
             Event::RunAdmitted { to } => {

@@ -187,7 +187,7 @@ impl<'p> Watched<'p> {
             );
             assert_eq!(state.open_tasks().count(), 0, "a closed run has an open task");
         } else {
-            let others = state.waits_for_others() || state.status() == Status::Parked;
+            let others = state.waits_for_others(&self.played.plan) || state.status() == Status::Parked;
             assert!(
                 state.wake_at().is_some() || others,
                 "an open run waits for a deadline, an operator, a signal or another run: {state:?}"

@@ -13,7 +13,7 @@
 //! | 8 siblings in flight | `a_failure_halts_the_siblings_and_waits_for_them_before_anything_is_undone` |
 //! | 9 order by dependency, and against it | `independent_branches_are_undone_side_by_side_and_each_in_reverse`, `a_sequential_policy_forbids_undoing_side_by_side` |
 //! | 10 one undo an iteration | `a_failed_iteration_halts_the_others_and_every_one_is_undone_with_its_own_data` |
-//! | 11 the pivot | `a_pivot_that_is_unknown_is_asked_again_until_it_is_known`, `past_the_pivot_steps_are_tried_again_without_limit_and_nothing_cuts_them` |
+//! | 11 the pivot | `a_pivot_that_is_unknown_is_asked_again_until_it_is_known`, `past_the_pivot_steps_are_tried_again_without_limit_and_nothing_cuts_them`, `a_run_that_is_cancelled_waits_for_what_an_operator_says_of_its_pivot` |
 //! | 12 what a step is decides | `what_is_undone_depends_on_the_kind_of_step_and_its_outcome` |
 //! | 13 failure, error, still running, poison | `attempts_end_where_policy_or_worker_say_so`, `retry_later_consumes_no_attempt`, `a_lost_task_is_unknown_and_retried` |
 //! | 14 undos have their own budget and are parked | `an_undo_is_retried_by_its_own_policy_and_then_parked_while_others_go_on`, `the_runs_timeout_stops_it_and_undoes_and_does_not_cut_the_undo` |

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::dsl::*;
-use crate::run::input::{Horizon, Input, TaskOutcome};
+use crate::run::input::{Horizon, Input, TaskOutcome, Terms, WorkerError};
 use crate::run::{Event, Known, Status};
 use crate::time::{Span, Timestamp};
 
@@ -188,6 +188,50 @@ fn a_task_that_was_refused_in_doubt_may_have_been_done() {
         }
         let dispatched = !run.undone().is_empty();
         assert_eq!(dispatched, undone, "{before} {doubts:?}");
+    }
+}
+
+/// One copy is with a worker, and the other one's worker answers.
+#[test]
+fn what_one_worker_says_of_a_task_that_two_may_have_is_not_known_of_the_step() {
+    let not_done = TaskOutcome::Failed(WorkerError {
+        not_done: true,
+        ..error("Refused")
+    });
+    let later = TaskOutcome::RetryLater { after: None };
+    // (in doubt, offered again, answers, undone)
+    let table = [
+        (true, true, vec![TaskOutcome::Cancelled], true),
+        (true, true, vec![failed("Refused")], true),
+        (true, true, vec![not_done.clone()], false),
+        (true, true, vec![later.clone(), failed("Refused")], true),
+        (true, true, vec![later, not_done], false),
+        // There is no other copy.
+        (true, false, vec![TaskOutcome::Cancelled], false),
+        (true, false, vec![failed("Refused")], false),
+        (false, true, vec![TaskOutcome::Cancelled], false),
+        (false, true, vec![failed("Refused")], false),
+    ];
+    for (in_doubt, again, answers, undone) in table {
+        let terms = Terms {
+            withdraws: true,
+            ..Terms::default()
+        };
+        let mut run = Run::under(terms, plan(vec![act("a")]), begin(json!({}))).unwrap();
+        let task = run.task("do a");
+        run.take(Input::DispatchHeld { task, in_doubt });
+        if again {
+            run.now = run.state.wake_at().unwrap();
+            run.take(Input::Wake(Horizon::default()));
+            assert_eq!(run.last_dispatch().offer, 1);
+        }
+        for (index, answer) in answers.iter().enumerate() {
+            if index > 0 {
+                run.wake_next();
+            }
+            run.end("do a", answer.clone());
+        }
+        assert_eq!(!run.undone().is_empty(), undone, "{in_doubt} {again} {answers:?}");
     }
 }
 

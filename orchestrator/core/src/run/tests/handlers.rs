@@ -242,6 +242,25 @@ fn beside_a_pivot_that_is_under_way_a_handler_that_fails_waits_for_an_operator()
 }
 
 #[test]
+fn so_it_does_beside_a_pivot_that_may_have_been_done_and_waits_itself() {
+    let mut run = of(PIVOT);
+    run.complete("do hold");
+    let answer = crate::run::input::WorkerError {
+        retryable: false,
+        ..error(crate::run::error_type::LIMIT)
+    };
+    run.end("do pay", crate::run::input::TaskOutcome::Unknown(answer));
+    run.signal("look", json!(1));
+    run.fail("do $signals.look[0].see");
+    assert_eq!(run.undone(), Vec::<String>::new());
+    assert_eq!(run.state.parked_steps().count(), 2);
+    run.operate("pay", ParkedAction::MarkDone);
+    run.operate("$signals.look[0].see", ParkedAction::Skip);
+    run.complete("do ship");
+    assert_eq!(run.status(), Status::Completed);
+}
+
+#[test]
 fn before_a_pivot_it_fails_the_run_and_after_it_it_is_parked() {
     let mut run = of(PIVOT);
     run.signal("look", json!(1));

@@ -226,3 +226,37 @@ fn a_late_result_of_an_undo_is_recorded_only() {
     run.complete("undo a");
     assert_eq!(run.status(), Status::Compensated);
 }
+
+/// That it was refunded already is what a worker says whose forerunner has done it.
+#[test]
+fn an_undo_that_is_known_to_be_done_waits_for_no_operator() {
+    let mut run = run(vec![act("a").undo_attempts(2), act("b")]);
+    run.complete("do a");
+    run.fail("do b");
+    let first = run.task("undo a");
+    run.time_out("undo a");
+    late(&mut run, first, done(json!(1)));
+    run.wake_next();
+    run.fail("undo a");
+    assert_eq!(run.status(), Status::Compensated);
+    assert_eq!(run.state.parked_undos().count(), 0);
+}
+
+/// With another input the success may be another one's.
+#[test]
+fn an_undo_that_an_operator_has_had_tried_again_is_theirs_to_close() {
+    let mut run = run(vec![act("a").undo_attempts(2), act("b")]);
+    run.complete("do a");
+    run.fail("do b");
+    run.fail("undo a");
+    run.wake_next();
+    let second = run.task("undo a");
+    run.time_out("undo a");
+    assert_eq!(run.status(), Status::Parked);
+    run.operate("a", ParkedAction::RetryWithInput(json!("other").into()));
+    late(&mut run, second, done(json!(1)));
+    run.fail("undo a");
+    run.wake_next();
+    run.fail("undo a");
+    assert_eq!(run.status(), Status::Parked);
+}

@@ -32,6 +32,7 @@ mod schedules;
 mod stored;
 mod triggers;
 mod turns;
+mod undecided;
 mod undo;
 mod updates;
 mod waits;

@@ -162,3 +162,20 @@ fn a_signal_for_a_parked_run_is_taken_when_it_goes_on() {
     run.operate("", ParkedAction::Retry);
     assert_eq!(run.dispatched(), ["do z"]);
 }
+
+/// It was buffered while the run was parked, and nobody looks at it again.
+#[test]
+fn a_stop_that_waits_for_the_pivot_has_a_parked_run_look_at_what_has_come() {
+    let branches = vec![
+        ("a", vec![act("pay").pivot(true).undo(UndoDef::NoUndo)]),
+        ("b", vec![wait_for("w", "go")]),
+    ];
+    let mut run = run(vec![parallel("p", branches)]);
+    run.take(Input::Park {
+        reason: "broken".into(),
+    });
+    run.signal("go", json!(1));
+    run.take(Input::Cancel(by("ann")));
+    run.complete("do p.a.pay");
+    assert_eq!(run.status(), Status::Completed);
+}

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::World;
 use super::inputs::done;
 use crate::ids::TaskNo;
+use crate::run::error_type;
 use crate::run::input::{Beat, Horizon, Input, TaskOutcome, WorkerError};
 use crate::time::{Span, Timestamp};
 
@@ -41,6 +42,11 @@ impl World<'_> {
                 4 => TaskOutcome::Failed(WorkerError {
                     not_done: true,
                     ..error(refused)
+                }),
+                // It has answered more than a run may hold.
+                5 if (how / self.temper.fails_in / 9).is_multiple_of(4) => TaskOutcome::Unknown(WorkerError {
+                    retryable: false,
+                    ..error(error_type::LIMIT)
                 }),
                 5 => TaskOutcome::Unknown(error("Crash")),
                 6 => TaskOutcome::Cancelled,

@@ -147,7 +147,7 @@ impl Run {
             );
             assert_eq!(self.state.open_tasks().count(), 0);
         } else {
-            let waits = self.state.waits_for_others() || self.state.status() == Status::Parked;
+            let waits = self.state.waits_for_others(&self.plan) || self.state.status() == Status::Parked;
             let stuck = self.state.wake_at().is_none() && !waits;
             assert!(
                 !stuck,
