@@ -666,7 +666,7 @@ impl State {
                     .map(|waiter| waiter.to.clone())
                     .collect(),
                 requests: self.requests.clone(),
-                taken: self.taken.clone(),
+                taken: self.requests_to_hand_on(),
                 place: self.place.clone(),
                 attempt: None,
             })),
