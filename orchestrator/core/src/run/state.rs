@@ -547,9 +547,14 @@ impl State {
         let run = match &self.phase {
             Phase::Running => self.exit.as_ref().is_some_and(|(_, seq)| span.contains(seq)),
             Phase::Stopping(stop) => span.contains(&stop.seq),
-            Phase::Closed(closed) => closed.status == Status::Terminated && span.contains(&closed.seq),
+            Phase::Closed(_) => self.terminated_within(span),
         };
         open || deferred || run
+    }
+
+    pub(super) fn terminated_within(&self, span: &RangeInclusive<u32>) -> bool {
+        let closed = self.closed();
+        closed.is_some_and(|closed| closed.status == Status::Terminated && span.contains(&closed.seq))
     }
 
     /// Whether transitions in this span emitted something: then [`super::emissions`] of them is owed by a new owner.
