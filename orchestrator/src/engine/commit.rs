@@ -13,7 +13,7 @@ use super::batch::{BatchBuilder, Confirm, Outbound, SealedBatch};
 use super::failpoint::{self, Stage};
 use super::job::{Job, JobKind};
 use super::offers::Left;
-use super::publication::{HeldTask, Published};
+use super::publication::{HeldTask, Published, UnpublishableTask};
 use super::report::Done;
 use super::run_loop::Loop;
 use crate::bus::Bus;
@@ -271,7 +271,7 @@ pub(super) struct HeldCommit {
     /// A run of these has another owner by now, who does not know what was refused.
     pub(super) elsewhere: bool,
     pub(super) tasks: Vec<HeldTask>,
-    pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+    pub(super) unpublishable: Vec<UnpublishableTask>,
     /// Runs whose successors have to be started.
     pub(super) continues: Vec<RunId>,
     /// What was neither refused nor acknowledged.
@@ -282,7 +282,7 @@ impl HeldCommit {
     fn runs(&self) -> BTreeSet<RunId> {
         let tasks = self.tasks.iter().map(|held| held.run_id);
         tasks
-            .chain(self.unpublishable.iter().map(|(run_id, _)| *run_id))
+            .chain(self.unpublishable.iter().map(|lost| lost.held.run_id))
             .chain(self.continues.iter().copied())
             .collect()
     }
@@ -299,8 +299,10 @@ impl HeldCommit {
         let lost = self
             .unpublishable
             .iter()
-            .map(|(run_id, reason)| JobKind::Unpublishable {
-                run_id: *run_id,
+            .map(|UnpublishableTask { held, reason }| JobKind::Unpublishable {
+                run_id: held.run_id,
+                task: held.task,
+                in_doubt: held.in_doubt,
                 reason: Arc::clone(reason),
                 commit,
             });

@@ -153,6 +153,8 @@ pub(super) enum JobKind {
     /// A task that can never be published.
     Unpublishable {
         run_id: RunId,
+        task: TaskNo,
+        in_doubt: bool,
         reason: Arc<str>,
         commit: crate::store::CommitId,
     },

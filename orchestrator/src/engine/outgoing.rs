@@ -113,6 +113,8 @@ pub(super) struct Withdrawal {
     pub(super) queue: QueueName,
     /// When it was offered.
     pub(super) since: Timestamp,
+    /// The run is told what becomes of it: it is open.
+    pub(super) is_told: bool,
 }
 
 /// Turns a run's effects into publications; answers are composed from the state as it is now.
@@ -139,6 +141,7 @@ pub(super) fn publications(
                     task,
                     queue,
                     since,
+                    is_told: !state.is_closed(),
                 }));
             }
             Effect::CancelTask { queue, task } => {

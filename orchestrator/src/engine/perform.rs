@@ -3,6 +3,7 @@
 use knarr_core::ids::{Namespace, RunId, WorkflowId};
 use knarr_core::run::input::{Input, TaskOutcome};
 use knarr_core::run::message::{Answer, Sender};
+use knarr_core::run::{Known, OpenTaskView};
 use knarr_schemas::body::{BeatAnswer, ClaimAnswer};
 use knarr_schemas::code;
 use knarr_schemas::subject::{LogSubject, parse_log_subject};
@@ -203,8 +204,22 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 self.settle_held(commit);
                 applied
             }
-            JobKind::Unpublishable { reason, commit, .. } => {
-                let applied = self.apply(run_id, Input::Park { reason });
+            JobKind::Unpublishable {
+                task,
+                in_doubt,
+                reason,
+                commit,
+                ..
+            } => {
+                // It is not out, whoever has the run go on.
+                let mut applied = self.apply(run_id, Input::DispatchHeld { task, in_doubt });
+                let is_held = |view: &OpenTaskView<'_>| view.open.task == task && view.open.known == Known::Held;
+                let live = self.live.get(run_id);
+                if live.is_some_and(|live| live.state.open_tasks().any(|view| is_held(&view)))
+                    && let parked @ (Applied::Changed | Applied::Panicked) = self.apply(run_id, Input::Park { reason })
+                {
+                    applied = parked;
+                }
                 self.settle_held(commit);
                 applied
             }

@@ -47,7 +47,7 @@ pub(super) struct Published {
     /// `None` where nothing was stored for it.
     pub(super) commit: Option<CommitId>,
     pub(super) held: Vec<HeldTask>,
-    pub(super) unpublishable: Vec<(RunId, Arc<str>)>,
+    pub(super) unpublishable: Vec<UnpublishableTask>,
     /// What was not acknowledged in time, to be offered again.
     pub(super) left: Left,
     /// Namespaces whose task stream is not there.
@@ -67,6 +67,13 @@ pub(super) struct HeldTask {
     pub(super) task: TaskNo,
     /// An earlier try may have been stored.
     pub(super) in_doubt: bool,
+}
+
+/// A task that can never be published, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnpublishableTask {
+    pub(super) held: HeldTask,
+    pub(super) reason: Arc<str>,
 }
 
 impl Published {
@@ -211,9 +218,16 @@ impl<B: Bus> Publisher<B> {
                             in_doubt,
                         });
                     }
-                    (Err(PublishError::Refused(problem)), Publication::Task { run, .. }) => {
+                    (Err(PublishError::Refused(problem)), Publication::Task { run, dispatch }) => {
                         let reason = format!("a task cannot be published: {problem}");
-                        published.unpublishable.push((run.run_id, Arc::from(reason)));
+                        published.unpublishable.push(UnpublishableTask {
+                            held: HeldTask {
+                                run_id: run.run_id,
+                                task: dispatch.task,
+                                in_doubt,
+                            },
+                            reason: Arc::from(reason),
+                        });
                     }
                     // Events are switched off: nobody keeps them.
                     (Err(PublishError::NoStream), Publication::OfRun(_, message))

@@ -2,7 +2,8 @@
 //!
 //! A task is looked for once nothing that may publish it is under way: a first publication of the batch that offered it, or a
 //! commit that is offered again and was read before the withdrawal was committed. What is not found then was delivered, or
-//! withdrawn before. What is asked here is lost with the replica, and with more than a number of them: the run asks again.
+//! withdrawn before. What is asked here is lost with the replica, and with more than a number of them: the run asks again, unless it was
+//! terminated, and then what was not taken out stays.
 //!
 //! **Invariant:** no queue waits for another one's answer, unless so many have not given theirs.
 
@@ -177,7 +178,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
         for withdrawal in withdrawals {
             let task = name(&withdrawal);
             if self.withdrawals.taken.contains(&task) {
-                self.say_withdrawn(task, true);
+                self.say_withdrawn(&withdrawal, true);
             } else {
                 self.withdrawals.put(withdrawal, self.offers.begun());
             }
@@ -246,11 +247,16 @@ impl<S: Store, B: Bus> Loop<S, B> {
             if withdrawn {
                 self.withdrawals.was_taken(task);
             }
-            self.say_withdrawn(task, withdrawn);
+            self.say_withdrawn(&withdrawal, withdrawn);
         }
     }
 
-    fn say_withdrawn(&mut self, (run_id, task): (RunId, TaskNo), withdrawn: bool) {
+    /// One that has closed is not loaded for that.
+    fn say_withdrawn(&mut self, withdrawal: &Withdrawal, withdrawn: bool) {
+        if !withdrawal.is_told {
+            return;
+        }
+        let (run_id, task) = name(withdrawal);
         let job = JobKind::Withdrawn {
             run_id,
             task,
@@ -304,6 +310,7 @@ mod tests {
             task: TaskNo(task),
             queue: QueueName::new(queue),
             since: Timestamp(1),
+            is_told: true,
         }
     }
 

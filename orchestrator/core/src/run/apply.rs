@@ -170,6 +170,8 @@ pub fn apply_within(
             if takes_results(&d) {
                 attempt::lost(&mut d, task, Failure::lost());
                 d.settle();
+            } else {
+                heartbeat::lost_while_parked(&mut d, task, Failure::lost());
             }
         }
         Input::DispatchHeld { task, in_doubt } => {

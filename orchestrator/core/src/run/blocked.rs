@@ -22,7 +22,7 @@ use super::input::Operation;
 use super::limits::{Limit, RunLimits, Usage};
 use super::open::Open;
 use super::state::State;
-use super::{permit, tree, wait_for};
+use super::{held, permit, tree, wait_for};
 use crate::definition::plan::NodeKind;
 use crate::json::{self, BadValue, Limits};
 
@@ -145,7 +145,7 @@ pub(super) fn go_on(d: &mut Decider<'_>) {
     resume(d, blocked);
 }
 
-/// Enters what was to be entered before, and has signals looked at that came meanwhile.
+/// Enters what was to be entered before, and looks at what came meanwhile: signals, and tasks that their stream refused.
 pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crate::ids::StepPath>) {
     for path in blocked {
         // What waits at the root is the output of the run, unless nothing was entered yet.
@@ -163,6 +163,7 @@ pub(super) fn resume(d: &mut Decider<'_>, blocked: impl IntoIterator<Item = crat
         }
     }
     wait_for::offer(d, 0);
+    held::resume(d);
 }
 
 /// Whether the run has got beyond its birth, or there is nothing to get to.

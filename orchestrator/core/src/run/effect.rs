@@ -19,7 +19,8 @@ use crate::time::{Span, Timestamp};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     Dispatch(Dispatch),
-    /// Take a task out of its queue, if it was never delivered, and say so ([`Input::Withdrawn`](super::input::Input::Withdrawn)).
+    /// Take a task out of its queue, if it was never delivered, and say so ([`Input::Withdrawn`](super::input::Input::Withdrawn)) to
+    /// a run that is open.
     Withdraw {
         queue: QueueName,
         task: TaskNo,
@@ -129,6 +130,7 @@ pub fn effects(state: &State, transition: &Transition) -> Vec<Effect> {
             | Event::ForEachStopped { .. } => cancel_unwanted(state, &mut effects),
             Event::RunTerminated { .. } => {
                 cancel_unwanted(state, &mut effects);
+                withdraw_left(state, &mut effects);
                 answers(state, transition.seq..=transition.seq, &mut effects);
             }
             Event::RunStarted(_) => {
@@ -174,7 +176,7 @@ pub fn emissions(transition: &Transition) -> Vec<Effect> {
 }
 
 /// What transitions `first_seq..=last_seq` sent out and is still wanted, from the state as it is now: dispatches of tasks
-/// offered there and still open, cancellations asked for there, messages sent there and still pending, and answers to
+/// offered there and still open, withdrawals and cancellations asked for there, messages sent there and still pending, and answers to
 /// those who asked or were due there. What transitions *emitted* is not kept: see [`State::emitted_in`] and [`emissions`].
 pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec<Effect> {
     let span = first_seq..=last_seq;
@@ -190,6 +192,9 @@ pub fn effects_still_wanted(state: &State, first_seq: u32, last_seq: u32) -> Vec
     }
     if state.halted_within(&span) {
         cancel_unwanted(state, &mut effects);
+    }
+    if state.terminated_within(&span) {
+        withdraw_left(state, &mut effects);
     }
     for (number, pending) in &state.mail.outbox {
         if span.contains(&pending.seq) {
@@ -276,6 +281,26 @@ fn withdraw(state: &State, task: TaskNo, effects: &mut Vec<Effect>) {
             since: view.open.opened_at,
         });
     }
+}
+
+/// What a run that was terminated has left in queues. It undoes nothing and asks no more: what the queues say is nobody's matter.
+fn withdraw_left(state: &State, effects: &mut Vec<Effect>) {
+    if !state.birth.withdraws {
+        return;
+    }
+    let left = state.tasks_in_flight().filter(|view| {
+        let may_be_there = match view.open.known {
+            Known::Offered => true,
+            Known::Held => view.open.in_doubt,
+            Known::Delivered | Known::Started => false,
+        };
+        may_be_there && view.execution.cancellation != Cancellation::Abandon
+    });
+    effects.extend(left.map(|view| Effect::Withdraw {
+        queue: view.execution.queue.clone(),
+        task: view.open.task,
+        since: view.open.opened_at,
+    }));
 }
 
 fn of_view(state: &State, view: &OpenTaskView<'_>) -> Dispatch {

@@ -600,6 +600,7 @@ pub(super) fn apply_event(state: &mut State, seq: u32, at: Timestamp, event: &Ev
                 number: state.signals.received,
                 name: signal.name.clone(),
                 body: signal.body.clone(),
+                request_id: signal.operation.request_id.clone(),
             });
         }
         Event::HandlerStarted {

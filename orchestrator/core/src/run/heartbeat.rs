@@ -7,7 +7,9 @@
 //! | claim | granted to the first who asks, and to nobody else: the handler of a task that has one attempt runs at most once |
 //! | *later* | the message is gone, and the task is not lost for that; start-to-close and `heartbeat` go on counting |
 //!
-//! None of it is an outcome, and a run that is parked as a whole takes none of it.
+//! None of it is an outcome, and a run that is parked as a whole takes none of it, but for this: where the worker of a task that has
+//! permits is lost, and nothing was heard of how that ended, it is recorded as what it is, an unknown end; else they would be kept
+//! from all others until an operator comes. Once the run goes on, the task runs into its timeouts, or its worker ends it after all.
 
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ use serde_json::Value;
 use super::decider::Decider;
 use super::event::Event;
 use super::execution::{Known, OpenTask};
-use super::input::Beat;
+use super::failure::Failure;
+use super::input::{Beat, TaskOutcome, WorkerError};
+use super::late;
 use crate::ids::TaskNo;
 use crate::time::Timestamp;
 
@@ -64,7 +68,30 @@ pub(super) fn last_words(d: &mut Decider<'_>, task: TaskNo, beat: &Beat) {
 pub(super) fn silent(d: &mut Decider<'_>, task: TaskNo) {
     if open(d, task).is_some_and(|open| open.silent_at.is_none() && !open.later && open.known != Known::Held) {
         d.emit(Event::WorkerSilent { task });
+    } else {
+        lost_while_parked(d, task, Failure::silent());
     }
+}
+
+/// The server has given up a task that has permits, or its worker is silent, and the run cannot take that in. Of one that is
+/// finished from elsewhere nobody can say so.
+pub(super) fn lost_while_parked(d: &mut Decider<'_>, task: TaskNo, error: Failure) {
+    if d.state.is_closed() || d.state.parked.is_none() || d.state.has_heard_of(task) {
+        return;
+    }
+    let view = d.state.open_task(task);
+    let view = view.filter(|view| !view.open.later && view.open.known != Known::Held);
+    if !view.is_some_and(|view| d.state.has_permits(view.step, view.direction)) {
+        return;
+    }
+    let error = WorkerError {
+        error_type: error.error_type,
+        message: error.message,
+        retryable: true,
+        not_done: false,
+        retry_after: None,
+    };
+    late::result(d, task, TaskOutcome::Unknown(error));
 }
 
 pub(super) fn claimed(d: &mut Decider<'_>, task: TaskNo, by: Arc<str>) {

@@ -10,11 +10,11 @@ use super::execution::Known;
 use super::limits::{HELD_PAUSE_FIRST, HELD_PAUSE_LONGEST};
 use super::retry::Regardless;
 use super::{attempt, pivot};
-use crate::ids::TaskNo;
+use crate::ids::{StepPath, TaskNo};
 use crate::time::Span;
 
 pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo, in_doubt: bool) {
-    if d.state.is_closed() || d.state.parked.is_some() {
+    if d.state.is_closed() {
         return;
     }
     let Some(view) = d.state.open_task(task) else {
@@ -27,12 +27,32 @@ pub(super) fn dispatch_held(d: &mut Decider<'_>, task: TaskNo, in_doubt: bool) {
     let (step, direction) = (view.step.clone(), view.direction);
     let until = d.at.plus(pause(view.open.offer));
     d.emit(Event::DispatchHeld { task, until, in_doubt });
-    let execution = d.state.executions(direction).get(&step);
-    let undecided = execution.is_some_and(|execution| pivot::is_undecided(d.plan, &step, execution));
-    if direction == Direction::Do && !undecided && !pivot::may_go_on(d, &step, Regardless::No) {
-        attempt::give_up(d, step, direction, StepOutcome::Cancelled);
+    // A run that is parked as a whole sees to it when it goes on.
+    if d.state.parked.is_some() {
+        return;
+    }
+    if direction == Direction::Do {
+        give_up_unneeded(d, step);
     }
     d.settle();
+}
+
+/// What a run that was parked could not decide about then.
+pub(super) fn resume(d: &mut Decider<'_>) {
+    let held = d.state.open_tasks();
+    let held = held.filter(|view| view.open.known == Known::Held && view.direction == Direction::Do);
+    for step in held.map(|view| view.step.clone()).collect::<Vec<_>>() {
+        give_up_unneeded(d, step);
+    }
+}
+
+/// Ends a step that was halted, and whose task is not out.
+fn give_up_unneeded(d: &mut Decider<'_>, step: StepPath) {
+    let execution = d.state.executions(Direction::Do).get(&step);
+    let undecided = execution.is_some_and(|execution| pivot::is_undecided(d.plan, &step, execution));
+    if !undecided && !pivot::may_go_on(d, &step, Regardless::No) {
+        attempt::give_up(d, step, Direction::Do, StepOutcome::Cancelled);
+    }
 }
 
 /// Doubles with each offer.

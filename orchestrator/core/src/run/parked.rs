@@ -12,7 +12,8 @@
 //!
 //! *A run as a whole* is parked when the shell could not take or store one of its inputs, when it has as many events as it may, or when it is loaded with a
 //! definition that lacks one of its steps. It takes no results into account (they are recorded, and its open tasks run
-//! into their timeouts once it goes on) and no deadline of it is due. It goes on after `Retry` at the root path; `Cancel`
+//! into their timeouts once it goes on) and no deadline of it is due. What its stream refuses meanwhile is offered again then, and of a
+//! task whose worker is lost the permits are given back. It goes on after `Retry` at the root path; `Cancel`
 //! makes it go on by undoing, `Terminate` closes it. One that is parked for its output alone may be marked as done: it completes
 //! without one.
 

@@ -8,6 +8,7 @@
 //! | the task has ended, whatever it ended with | given back; another attempt asks again after its pause |
 //! | *retry later* | kept: it is running somewhere |
 //! | the step was halted, the run is closed | given back |
+//! | its worker is lost while the run is parked as a whole | given back ([`super::heartbeat`]) |
 //!
 //! So a permit is out exactly while a worker may be at work, and an attempt that waits for its next one stands in nobody's way.
 //! Several permits are asked for one after the other, always in the same order, so that two steps never wait for each other;
@@ -315,6 +316,11 @@ impl State {
             Body::Ask(ask) => Some(&ask.limit),
             _ => None,
         }
+    }
+
+    pub(super) fn has_permits(&self, step: &StepPath, direction: Direction) -> bool {
+        let mut permits = self.permits.values();
+        permits.any(|permit| permit.step == *step && permit.direction == direction)
     }
 
     fn waits_for(&self, ask: &Ask, number: MessageNo) -> bool {

@@ -7,7 +7,6 @@
 //!
 //! A repeat, by request id, changes nothing; nor does a second raise to what the limit is already.
 
-use super::blocked;
 use super::cancel::refused;
 use super::decider::{Decider, Work};
 use super::event::{Event, StepOutcome};
@@ -16,7 +15,7 @@ use super::limits::{Limit, RunLimits};
 use super::open::Open;
 use super::request::{Verb, was_taken};
 use super::state::Step;
-use super::tree;
+use super::{admission, blocked, tree};
 use crate::ids::StepPath;
 
 pub(super) fn raise(d: &mut Decider<'_>, limits: RunLimits, operation: Operation) -> Result<(), Rejected> {
@@ -35,7 +34,11 @@ pub(super) fn raise(d: &mut Decider<'_>, limits: RunLimits, operation: Operation
             event_limit: d.state.event_limit,
             history_limit: d.state.history_limit,
         });
+        let is_blocked = !blocked.is_empty();
         blocked::resume(d, blocked);
+        if !is_blocked {
+            admission::resumed(d);
+        }
     }
     if limits.pending.is_some() && d.state.parked.is_none() {
         retry_what_had_no_room(d);

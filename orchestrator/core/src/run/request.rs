@@ -6,8 +6,8 @@
 //! **Bound:** a request is remembered with the event that took it, so a run remembers at most as many as it has events
 //! ([`super::limits::MAX_EVENTS`], and as many again for each time that an operator lets it go on), and a run that is parked over
 //! that limit as many more as signals can wait ([`super::limits::MAX_BUFFERED_SIGNALS`]). A run that continues another as new
-//! knows those of the run before as well, and none from before that: however many signals a chain of runs takes, it
-//! carries two runs' worth.
+//! knows those of the run before as well, with what was handed on to that one, of which there are no more than can wait; and none
+//! from before that: however many signals a chain of runs takes, it carries two runs' worth.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,8 +79,29 @@ impl Requests {
 
     pub(super) fn remember(&mut self, verb: Verb, operation: &Operation) {
         if let Some(request) = &operation.request_id {
-            self.0.entry(verb).or_default().insert(request.clone());
+            self.insert(verb, request);
         }
+    }
+
+    fn insert(&mut self, verb: Verb, request: &RequestId) {
+        self.0.entry(verb).or_default().insert(request.clone());
+    }
+}
+
+impl State {
+    /// What the run that goes on in the place of this one knows of: what came to this one, and what was handed on to it, which
+    /// it may have done.
+    pub(super) fn requests_to_hand_on(&self) -> Requests {
+        let mut taken = self.taken.clone();
+        if let Some(continues) = &self.birth.continues {
+            for request in continues.signals.iter().filter_map(|signal| signal.request_id.as_ref()) {
+                taken.insert(Verb::Signal, request);
+            }
+            for update in &continues.updates {
+                taken.insert(Verb::Update, &update.id);
+            }
+        }
+        taken
     }
 }
 

@@ -16,6 +16,7 @@ use super::limits::{MAX_BUFFERED_SIGNALS, MAX_SIGNAL_NAME_BYTES};
 use super::request::{Verb, was_taken};
 use super::state::State;
 use super::{handler, wait_for};
+use crate::ids::RequestId;
 
 /// One that no step has taken yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Signal {
     pub name: Arc<str>,
     #[serde(default)]
     pub body: Arc<Value>,
+    /// Of who sent it, for the run after the one that takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
 }
 
 impl State {

@@ -538,9 +538,14 @@ impl State {
         let run = match &self.phase {
             Phase::Running => self.exit.as_ref().is_some_and(|(_, seq)| span.contains(seq)),
             Phase::Stopping(stop) => span.contains(&stop.seq),
-            Phase::Closed(closed) => closed.status == Status::Terminated && span.contains(&closed.seq),
+            Phase::Closed(_) => self.terminated_within(span),
         };
         open || deferred || run
+    }
+
+    pub(super) fn terminated_within(&self, span: &RangeInclusive<u32>) -> bool {
+        let closed = self.closed();
+        closed.is_some_and(|closed| closed.status == Status::Terminated && span.contains(&closed.seq))
     }
 
     /// Whether transitions in this span emitted something: then [`super::emissions`] of them is owed by a new owner.
@@ -657,7 +662,7 @@ impl State {
                     .map(|waiter| waiter.to.clone())
                     .collect(),
                 requests: self.requests.clone(),
-                taken: self.taken.clone(),
+                taken: self.requests_to_hand_on(),
                 place: self.place.clone(),
                 attempt: None,
             })),

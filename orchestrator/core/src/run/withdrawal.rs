@@ -6,6 +6,7 @@
 //! | is in its queue, where it was never delivered | taken out: surely not done by this attempt; of a step that was halted it counts as cancelled |
 //! | was delivered, or is not there | somebody has it, or its result is on its way: start-to-close counts from now, as for every task that was delivered; past schedule-to-close it is unknown as soon as the log has been read so far |
 //! | was refused by its stream, and is not out at all | surely not done, unless an earlier offer is in doubt |
+//! | is one of those that a terminated run has left | taken out if it is there, and nobody is told ([`super::effect`]) |
 //!
 //! How far a queue has delivered is known by time, and not to the second ([`super::input::Horizon`]); what its queue says of one
 //! task is exact. Neither timeout is retried. A result that comes while the queue is being asked counts.

@@ -87,6 +87,34 @@ fn refused(answer: &Answer) -> Option<&str> {
     answer.error.as_ref().map(|error| error.code.as_str())
 }
 
+/// It was surely not done: whoever has the run go on, once that can be, has it offered again.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_can_never_be_published_is_offered_again_when_its_run_goes_on() {
+    let mut world = World::new(210).await;
+    world.register(SALE).await;
+    let replica = world.replica("r0");
+    *world.weather.refuses_subject.lock().unwrap() = Some("knarr.task.");
+    let flag = Arc::new(AtomicBool::new(false));
+    parked(&mut world, &flag).await;
+    let run = world.rows()[0].run_id;
+    let reason = world.look(run, |state| state.parked_reason().cloned());
+    assert!(reason.is_some_and(|reason| reason.contains("cannot be published")));
+    // Nothing has changed yet.
+    act(&world, "retry", Value::Null, &[]).await;
+    let parked = |world: &World| world.look(run, |state| state.parked_reason().is_some());
+    world
+        .until("parked again", |world| world.is_quiet() && parked(world))
+        .await;
+    *world.weather.refuses_subject.lock().unwrap() = None;
+    act(&world, "retry", Value::Null, &[]).await;
+    world.until("closed", |world| world.closed() == 1).await;
+    let events = world.events(run).await;
+    let late = |event: &Event| matches!(event, Event::TaskTimedOut { .. } | Event::TaskUnknown { .. });
+    assert!(!events.iter().any(late), "{events:#?}");
+    world.quiet().await;
+    replica.stop().await;
+}
+
 const PAY: (&str, &str) = (names::STEP, "pay");
 
 #[tokio::test(start_paused = true)]

@@ -404,6 +404,39 @@ fn what_is_parked_while_it_waits_begins_once_it_is_resumed() {
     );
 }
 
+/// Signals have brought it there, and its id is free by then.
+#[test]
+fn what_a_limit_has_parked_while_it_waits_begins_once_that_is_raised() {
+    let limits = |events| crate::run::limits::RunLimits {
+        events: Some(events),
+        ..Default::default()
+    };
+    for (definition, begun) in [(plan(vec![act("a")]), true), (limited(OnConflict::Queue), false)] {
+        let start = Start {
+            queued: true,
+            ..begin(json!({"customer": "c1"}))
+        };
+        let mut run = Run::within(limits(3), definition, start).unwrap();
+        while run.status() == Status::Queued && run.state.parked_reason().is_none() {
+            run.signal("more", json!(1));
+        }
+        run.take(Input::IdFree);
+        assert_eq!((run.status(), run.dispatched()), (Status::Parked, vec![]));
+        run.take(Input::RaiseLimits {
+            limits: limits(50),
+            operation: request("r-1"),
+        });
+        if !begun {
+            assert_eq!((run.status(), said(&run)), (Status::Waiting, vec!["ask c1".to_owned()]));
+            run.take(granted(&run));
+        }
+        assert_eq!(
+            (run.status(), run.dispatched()),
+            (Status::Running, vec!["do a".to_owned()])
+        );
+    }
+}
+
 /// It was blocked there, and had begun.
 #[test]
 fn what_was_parked_before_its_first_step_enters_it_once() {

@@ -139,6 +139,36 @@ fn a_run_that_continues_as_new_hands_over_what_waits() {
     });
 }
 
+/// They came to the first run, and each of the others takes one.
+#[test]
+fn a_signal_that_was_handed_on_is_not_taken_again_by_the_run_after() {
+    let signal = |id: u32| Input::Signal {
+        name: "next".into(),
+        body: json!(id).into(),
+        operation: request(&format!("s-{id}")),
+    };
+    let mut run = Run::of(plan(vec![
+        act("a"),
+        wait_for("w", "next"),
+        continue_as_new("again", None),
+    ]));
+    for id in 1..=3 {
+        run.take(signal(id));
+    }
+    run.complete("do a");
+    for id in 2..=3 {
+        run = run.successor();
+        run.ignores(signal(id));
+        run.complete("do a");
+        assert_eq!(run.status(), Status::ContinuedAsNew, "it has taken {id}");
+    }
+    let mut last = run.successor();
+    last.ignores(signal(3));
+    assert_eq!(last.state.signals(), []);
+    last.complete("do a");
+    assert_eq!(last.status(), Status::Running, "it waits for another");
+}
+
 /// A signal a generation, for many generations: what is remembered does not grow with them.
 #[test]
 fn a_chain_of_runs_remembers_the_requests_of_two() {

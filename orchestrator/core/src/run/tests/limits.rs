@@ -106,6 +106,54 @@ fn a_limit_that_is_raised_lets_the_run_go_on_where_it_was() {
     assert!(matches!(run.apply(raise(events(70), "r-3")), Err(Rejected::Closed(_))));
 }
 
+/// The transition that reaches the limit has opened a task, and its stream refuses that.
+#[test]
+fn a_task_that_never_went_out_of_a_parked_run_is_offered_again_when_it_goes_on() {
+    let mut run = within(events(5), two());
+    run.complete("do a");
+    assert_eq!(run.status(), Status::Parked);
+    let task = run.task("do b");
+    run.take(Input::DispatchHeld { task, in_doubt: false });
+    run.ignores(Input::DispatchHeld { task, in_doubt: false });
+    assert_eq!((run.status(), run.state.wake_at()), (Status::Parked, None));
+    let seq = run.state.seq();
+    let ever = crate::run::effects_still_wanted(&run.state, 1, seq);
+    assert_eq!(dispatches(&ever).len(), 0, "by nobody else before");
+    run.take(raise(events(50), "r"));
+    run.later(60);
+    assert_eq!(dispatches(&run.wake().unwrap()), ["do b"]);
+    run.complete("do b");
+    run.complete("do c");
+    assert_eq!(run.status(), Status::Completed);
+
+    // Cancelled instead: it was surely not done.
+    let mut run = within(events(5), two());
+    run.complete("do a");
+    let task = run.task("do b");
+    run.take(Input::DispatchHeld { task, in_doubt: false });
+    run.take(Input::Cancel(by("ann")));
+    assert_eq!(run.undone(), ["undo a"]);
+}
+
+/// Halted by then, it is not offered when the run goes on.
+#[test]
+fn a_halted_task_that_never_went_out_of_a_parked_run_ends_when_it_goes_on() {
+    let two = vec![("x", vec![act("a")]), ("y", vec![act("b")])];
+    let mut run = run(vec![act("z"), parallel("p", two)]);
+    run.complete("do z");
+    let task = run.task("do p.y.b");
+    run.fail("do p.x.a");
+    run.take(Input::Park {
+        reason: "a test".into(),
+    });
+    run.take(Input::DispatchHeld { task, in_doubt: false });
+    assert_eq!(run.undone(), Vec::<String>::new());
+    run.operate("", ParkedAction::Retry);
+    run.later(60);
+    run.wake();
+    assert_eq!(run.undone(), ["undo z"], "{:?}", run.dispatched());
+}
+
 #[test]
 fn a_limit_is_raised_to_what_can_be_held_and_never_lowered() {
     let mut run = within(RunLimits::default(), two());

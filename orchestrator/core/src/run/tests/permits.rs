@@ -282,6 +282,49 @@ fn a_parked_run_keeps_the_permit_of_a_task_that_is_still_running() {
     );
 }
 
+/// Else every other task of the limit would wait for an operator.
+#[test]
+fn a_parked_run_gives_back_the_permit_of_a_task_whose_worker_is_lost() {
+    type Lost = fn(crate::ids::TaskNo) -> Input;
+    let lost: Lost = |task| Input::TaskLost { task };
+    let silent: Lost = |task| Input::WorkerSilent { task };
+    for is_lost in [lost, silent] {
+        let mut run = Run::of(plan(vec![limited("a").attempts(Some(2))]));
+        grant(&mut run);
+        run.take(Input::Park {
+            reason: "a test".into(),
+        });
+        let task = run.task("do a");
+        run.take(is_lost(task));
+        assert_eq!(said(&run), ["release 1"]);
+        run.ignores(is_lost(task));
+        settle(&mut run);
+        assert_eq!((run.status(), run.state.wake_at()), (Status::Parked, None));
+        run.operate("", ParkedAction::Retry);
+        assert!(
+            run.state.is_open(task),
+            "its timeouts end it, or the worker does after all"
+        );
+        run.time_out("do a");
+        run.wake_next();
+        grant(&mut run);
+        run.complete("do a");
+        assert_eq!(run.status(), Status::Completed);
+
+        // It was not lost.
+        let mut run = Run::of(plan(vec![limited("a")]));
+        grant(&mut run);
+        run.take(Input::Park {
+            reason: "a test".into(),
+        });
+        let task = run.task("do a");
+        run.take(is_lost(task));
+        run.operate("", ParkedAction::Retry);
+        run.complete("do a");
+        assert_eq!(run.status(), Status::Completed);
+    }
+}
+
 #[test]
 fn a_parked_run_keeps_no_permit_that_no_worker_has() {
     let mut run = Run::of(plan(vec![limited("a")]));

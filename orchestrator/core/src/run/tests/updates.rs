@@ -394,6 +394,32 @@ fn a_run_that_goes_on_as_another_does_what_it_accepted_and_hands_over_the_rest()
     assert_eq!(update(&mut next, "add", &json!(3), "u-3"), Ok(None), "it is known");
 }
 
+/// It came to the first of them, and was done by the second.
+#[test]
+fn what_was_handed_on_is_not_done_again_by_the_run_after() {
+    let mut run = of(AGAIN);
+    update(&mut run, "add", &json!(1), "u-1").unwrap().unwrap();
+    run.complete("do a");
+    update(&mut run, "add", &json!(3), "u-3").unwrap().unwrap();
+    update(&mut run, "add", &json!(7), "u-4").unwrap().unwrap();
+    run.complete("do $updates.add[0].check");
+    let mut second = run.successor();
+    second.complete("do $updates.add[0].check");
+    assert_eq!(output(&second, "u-3"), json!(3));
+    second.complete("do a");
+    let mut third = second.successor();
+    for (n, id) in [(3, "u-3"), (7, "u-4")] {
+        assert_eq!(
+            update(&mut third, "add", &json!(n), id),
+            Err(Rejected::UpdateBefore),
+            "{id}"
+        );
+    }
+    // What is remembered does not grow with the runs.
+    third.complete("do a");
+    assert!(third.state.successor().unwrap().continues.unwrap().taken.is_empty());
+}
+
 #[test]
 fn what_is_done_at_the_last_moment_is_in_what_the_run_ends_with() {
     let mut run = of(AGAIN);

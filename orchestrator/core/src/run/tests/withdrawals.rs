@@ -127,6 +127,50 @@ fn a_queue_that_never_answers_uses_up_few_events() {
     assert!((100..200).contains(&times), "{times} in a day");
 }
 
+/// It undoes nothing and waits for nobody; what it has left in queues is done by nobody either.
+#[test]
+fn a_terminated_run_takes_its_tasks_out_of_their_queues() {
+    let branches = vec![
+        ("x", vec![act("a")]),
+        ("y", vec![act("b")]),
+        ("z", vec![act("c").cancellation(Cancellation::Abandon)]),
+    ];
+    let mut run = run(vec![parallel("split", branches)]);
+    let (task, claimed) = (run.task("do split.x.a"), run.task("do split.y.b"));
+    run.take(Input::TaskClaimed {
+        task: claimed,
+        by: "one".into(),
+    });
+    let effects = run.take(Input::Terminate(by("ann")));
+    assert_eq!(asked(&effects), [task], "nobody is known to have it");
+    let seq = run.state.seq();
+    let owed = crate::run::effects_still_wanted(&run.state, seq, seq);
+    assert_eq!(asked(&owed), [task], "whoever takes over asks");
+    let before = crate::run::effects_still_wanted(&run.state, 1, seq - 1);
+    assert_eq!((asked(&before), dispatches(&before).len()), (vec![], 0));
+    for withdrawn in [true, false] {
+        run.ignores(Input::Withdrawn { task, withdrawn });
+    }
+    // While its queue is being asked already, and of an undo.
+    let mut run = self::run(vec![act("a")]);
+    let task = cancel(&mut run)[0];
+    assert_eq!(asked(&run.take(Input::Terminate(by("ann")))), [task]);
+    let mut run = self::run(vec![act("a"), act("b")]);
+    run.complete("do a");
+    run.fail("do b");
+    let task = run.task("undo a");
+    assert_eq!(asked(&run.take(Input::Terminate(by("ann")))), [task]);
+    // What its stream refused is in no queue, unless an earlier try is in doubt.
+    for in_doubt in [false, true] {
+        let mut run = self::run(vec![act("a")]);
+        let task = run.task("do a");
+        run.take(Input::DispatchHeld { task, in_doubt });
+        assert_eq!(!asked(&run.take(Input::Terminate(by("ann")))).is_empty(), in_doubt);
+    }
+    let mut earlier = Run::of(plan(vec![act("a")]));
+    assert_eq!(asked(&earlier.take(Input::Terminate(by("ann")))), []);
+}
+
 /// Its result comes while the queue is asked, or it is claimed then.
 #[test]
 fn a_worker_that_is_quicker_is_heard() {

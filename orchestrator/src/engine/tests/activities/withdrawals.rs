@@ -41,6 +41,61 @@ async fn a_cancelled_run_whose_task_nobody_has_takes_it_out_of_the_queue() {
     }
 }
 
+/// It would be done for nobody when a worker comes. Nothing but its own task is taken, and the run hears no more of it.
+#[tokio::test(start_paused = true)]
+async fn a_terminated_run_whose_task_nobody_has_takes_it_out_of_the_queue() {
+    let (world, replica, run) = scheduled(146, "", 3).await;
+    let start = subject::start("default", "j-2", "job").unwrap();
+    world.publish(&start, &[], Value::Null).await;
+    world
+        .until("dispatched", |world| world.bus.task_count("default") == 2)
+        .await;
+    // The first tries get no answer.
+    world.weather.fail_withdrawals.store(3, Ordering::SeqCst);
+    world.verb("j-1", "terminate", &[]).await;
+    world
+        .within(Duration::from_secs(10), "taken out", |world| {
+            world.bus.task_count("default") == 1
+        })
+        .await;
+    assert_eq!(world.statuses()["j-1"], "terminated");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let events = world.events(run).await;
+    assert!(
+        matches!(events.last(), Some(Event::RunTerminated { .. })),
+        "it hears nothing of it: {events:#?}"
+    );
+    world.work(honest());
+    world
+        .until("done", |world| world.statuses()["j-2"] == "completed")
+        .await;
+    assert!(world.effects_of(run).is_empty(), "{:?}", world.effects_of(run));
+    world.quiet().await;
+    replica.stop().await;
+}
+
+/// The dead one was still publishing what it had committed.
+#[tokio::test(start_paused = true)]
+async fn a_new_owner_takes_out_what_a_terminated_run_has_left() {
+    let (mut world, replica, _) = scheduled(147, "", 3).await;
+    *world.weather.loses_subject.lock().unwrap() = Some("knarr.cancel.");
+    world.verb("j-1", "terminate", &[]).await;
+    world
+        .until("terminated", |world| world.statuses()["j-1"] == "terminated")
+        .await;
+    replica.kill();
+    assert_eq!(world.bus.task_count("default"), 1);
+    *world.weather.loses_subject.lock().unwrap() = None;
+    let next = world.replica("r1");
+    world
+        .within(Duration::from_secs(60), "taken out", |world| {
+            world.bus.task_count("default") == 0
+        })
+        .await;
+    world.quiet().await;
+    next.stop().await;
+}
+
 /// While a replica is there that could not read it, a run is begun as it was before, and stays so.
 #[tokio::test(start_paused = true)]
 async fn a_run_of_an_earlier_version_waits_for_its_queue_as_before() {

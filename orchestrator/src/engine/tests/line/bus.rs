@@ -136,6 +136,11 @@ impl Bus for LineBus {
                 results.push(Err(PublishError::Unacknowledged("asked for by a test".to_owned())));
                 continue;
             }
+            let refuses = *self.line.weather.refuses_subject.lock().unwrap();
+            if refuses.is_some_and(|prefix| message.subject.starts_with(prefix)) {
+                results.push(Err(PublishError::Refused("asked for by a test".to_owned())));
+                continue;
+            }
             results.extend(self.bus.publish(vec![message]).await);
         }
         self.line.cross().await;

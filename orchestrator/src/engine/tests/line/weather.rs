@@ -42,6 +42,8 @@ pub(crate) struct Weather {
     pub(crate) spoils_run: Mutex<Option<RunId>>,
     /// Publications whose subject begins with this are not acknowledged.
     pub(crate) loses_subject: Mutex<Option<&'static str>>,
+    /// And of these none is ever taken.
+    pub(crate) refuses_subject: Mutex<Option<&'static str>>,
     /// Questions about the queues of this namespace are not answered.
     pub(crate) mute: Mutex<Option<&'static str>>,
     /// So many attempts to take a task out of its queue fail.

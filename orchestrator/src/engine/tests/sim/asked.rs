@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use knarr_core::ids::{RequestId, RunId};
-use knarr_core::run::Update;
+use knarr_core::run::{State, Update};
 use knarr_schemas::body::{Answer, AnswerStage};
 use knarr_schemas::{header as names, subject};
 use serde_json::{Value, json};
@@ -162,6 +162,7 @@ impl Asked {
             );
             waiter.heard.push(answer);
         }
+        self.check_chains(world).await;
         let mut done = 0;
         let mut told: BTreeMap<(Request, RunId), (Value, Option<String>)> = BTreeMap::new();
         for waiter in &mut self.waiters {
@@ -206,6 +207,32 @@ impl Asked {
             }
         }
         done
+    }
+}
+
+impl Asked {
+    /// However often it was asked for, and whichever of them it came to: of two runs of which one goes on in the place of the
+    /// other only one has accepted an update.
+    async fn check_chains(&self, world: &World) {
+        for row in world.rows() {
+            let before = world.state(row.run_id).await;
+            let Some(successor) = before.successor() else { continue };
+            let after = world.state(successor.run_id).await;
+            let of_id = self.updates.keys();
+            for request in of_id.filter(|request| *request.workflow_id == *row.workflow_id.as_str()) {
+                let id = RequestId::new(&request.id);
+                let accepted = |run: &State| {
+                    let stands = run.update(&id);
+                    stands.is_some_and(|stands| !matches!(stands, Update::Refused(_)))
+                };
+                assert!(
+                    !accepted(&before) || !accepted(&after),
+                    "{request:?} was accepted by {} and by {}",
+                    row.run_id,
+                    successor.run_id
+                );
+            }
+        }
     }
 }
 
