@@ -309,6 +309,11 @@ fn a_task_names_itself_in_its_headers() {
             assert_eq!(said.headers[header::TOKEN], task.headers[header::TOKEN]);
         }
     }
+    // A header holds no other text than ASCII.
+    let task = read("task-encoded");
+    let token = subject::encode_token("order:4711 für Zoë").unwrap();
+    assert_eq!(task.headers[header::WORKFLOW_ID], token);
+    assert_eq!(task.headers[header::REPLY], format!("knarr.run.default.{token}.result"));
     // What the next attempt finds is what the one before said.
     let details: Value = serde_json::from_str(&read("task-retried").headers[header::LAST_DETAILS]).unwrap();
     assert_eq!(details["page"], read("beat-details").body["page"]);

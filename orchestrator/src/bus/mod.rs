@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use knarr_core::ids::{Namespace, QueueName, RunId, TaskNo};
-use knarr_core::time::Span;
+use knarr_core::time::{Span, Timestamp};
 use knarr_core::trigger::spec::Source;
 use knarr_core::trigger::state::From as ReadFrom;
 use knarr_schemas::code::{Code, split_id};
@@ -68,6 +68,8 @@ pub enum Incoming {
     },
     /// The connection is back; timeouts wait out their grace from here.
     Reconnected,
+    /// What the log's clock says, as the reading of a partition begins: how long its messages have waited is told by that.
+    Clock(Timestamp),
 }
 
 #[derive(Debug, Clone)]

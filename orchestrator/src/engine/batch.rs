@@ -8,6 +8,7 @@ use knarr_core::time::Timestamp;
 
 use super::live::LiveRuns;
 use super::outgoing::Publication;
+use super::poison::PoisonKey;
 use crate::bus::Outgoing;
 use crate::store::{
     Append, Batch, CommitId, Cursor, CursorWrite, DeferredId, DeferredInput, Forgotten, Owed, OwedSpan, PermitId,
@@ -68,6 +69,8 @@ pub(super) struct BatchBuilder {
     permits: BTreeMap<PermitId, Option<String>>,
     /// Of what has ended, where spans are exported.
     spans: Vec<Ended>,
+    /// Inputs that were set aside.
+    pub(super) set_aside: Vec<PoisonKey>,
 }
 
 /// A closed batch, on its way to the store.
@@ -79,6 +82,7 @@ pub(super) struct SealedBatch {
     pub(super) batch: Arc<Batch>,
     pub(super) runs: Vec<RunId>,
     pub(super) outbound: Outbound,
+    pub(super) set_aside: Vec<PoisonKey>,
 }
 
 /// What a committed batch lets out, in this order.
@@ -122,6 +126,7 @@ impl BatchBuilder {
             forgotten: Vec::new(),
             permits: BTreeMap::new(),
             spans: Vec::new(),
+            set_aside: Vec::new(),
         }
     }
 
@@ -282,6 +287,7 @@ impl BatchBuilder {
             began: self.began,
             inputs: self.inputs,
             runs: self.touched.into_keys().collect(),
+            set_aside: self.set_aside,
             batch: Arc::new(Batch {
                 partitions: partitions.into_iter().collect(),
                 appends: self.appends,

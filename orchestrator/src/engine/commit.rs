@@ -82,9 +82,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 tracing::error!(%problem, inputs = sealed.inputs, "the store refuses a batch");
                 self.published.extend(sealed.batch.published.iter().copied());
                 if sealed.inputs <= 1 {
-                    if let Some(key) = self.suspect(&sealed) {
-                        self.poisoned.insert(key);
-                    }
+                    // One that is poison already, if its parking is what was refused.
+                    let parked = sealed.set_aside.first().cloned();
+                    self.unparkable.extend(parked.clone());
+                    self.poisoned.extend(parked.or_else(|| self.suspect(&sealed)));
                     self.careful = self.careful.max(1);
                 } else {
                     // One by one from here, until the culprit has been met.

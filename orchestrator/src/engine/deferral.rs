@@ -232,6 +232,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     tracing::error!(%run, "inputs that were deferred are not there");
                     held.inputs = 0;
                 }
+                self.reader.clock.pass(self.clock.now());
                 for input in inputs {
                     held.read_to = input.no;
                     held.queue.push_back(self.reader.deferred(input));

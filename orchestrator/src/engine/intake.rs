@@ -20,6 +20,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 if partition.reader != message.reader || partition.leaving_after.is_some() {
                     return;
                 }
+                self.reader.clock.see(message.cursor.at, self.clock.now());
                 let mut job = self.reader.log(message);
                 job.held = held;
                 if let Some(partition) = self.partitions.get_mut(number) {
@@ -53,6 +54,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 cursor,
                 reader,
             } => self.idle(partition, cursor, reader),
+            Incoming::Clock(at) => self.reader.clock.see(at, self.clock.now()),
             Incoming::Reconnected => {
                 let until = self.clock.now().plus(self.config.timeout_grace);
                 for (_, partition) in self.partitions.iter_mut() {

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::config::EngineConfig;
 use super::job::{Conflict, Job, JobKind, Origin, Reuse, StartRequest, UnkeyedStart, Verb};
+use super::log_clock::LogClock;
 use super::refusal::Refusal;
 use super::token::TokenKey;
 use crate::bus::{self, DirectKind, DirectMessage, Headers, LogMessage};
@@ -36,6 +37,7 @@ pub(super) struct JobReader {
     pub(super) tokens: Arc<TokenKey>,
     pub(super) limits: json::Limits,
     pub(super) answer_prefixes: Vec<String>,
+    pub(super) clock: LogClock,
 }
 
 impl JobReader {
@@ -48,6 +50,7 @@ impl JobReader {
                 ..json::Limits::default()
             },
             answer_prefixes: config.answer_prefixes.clone(),
+            clock: LogClock::default(),
         }
     }
 
@@ -81,7 +84,7 @@ impl JobReader {
                     workflow_id: bus::header(headers, header::WORKFLOW_ID).map(str::to_owned),
                     message_id: bus::header(headers, header::NATS_MSG_ID).map(str::to_owned),
                     request_id: request_id(message)?,
-                    begins_at: begins_at(message)?,
+                    begins_at: self.begins_at(message)?,
                 })))
             }
             LogSubject::Run(subject) if subject.workflow_id.starts_with(PREFIX) => match subject.verb {
@@ -128,6 +131,24 @@ impl JobReader {
                 )),
             },
         }
+    }
+
+    /// When a run begins that is started with a delay, by the store's clock. It counts from when the log took the start.
+    pub(super) fn begins_at(&self, message: &LogMessage) -> Result<Option<Timestamp>, Refusal> {
+        let Some(text) = bus::header(&message.headers, header::START_DELAY) else {
+            return Ok(None);
+        };
+        let problem = match duration::parse(text) {
+            Ok(delay) if delay <= MAX_START_DELAY => {
+                return Ok(Some(self.clock.of_store(message.cursor.at).plus(delay)));
+            }
+            Ok(_) => "is longer than ten years".to_owned(),
+            Err(error) => format!("is no delay: {error}"),
+        };
+        Err(Refusal::new(
+            &code::START_DELAY,
+            format!("`{}: {}` {problem}", header::START_DELAY, shorten(text, 64)),
+        ))
     }
 
     /// A message of the direct inlet. What it cannot be read as is told to the worker, not to the dead-letter stream:
@@ -255,7 +276,7 @@ impl JobReader {
             answer: self.answer(headers)?,
             traceparent: traceparent(headers),
             priority: priority(headers)?,
-            begins_at: begins_at(message)?,
+            begins_at: self.begins_at(message)?,
         })
     }
 
@@ -377,22 +398,6 @@ pub(super) fn refuse_control_characters(headers: &Headers) -> Result<(), Refusal
             format!("`{name}` contains a control character"),
         )),
     }
-}
-
-/// When a run begins that is started with a delay, which counts from when the log took the start.
-pub(super) fn begins_at(message: &LogMessage) -> Result<Option<Timestamp>, Refusal> {
-    let Some(text) = bus::header(&message.headers, header::START_DELAY) else {
-        return Ok(None);
-    };
-    let problem = match duration::parse(text) {
-        Ok(delay) if delay <= MAX_START_DELAY => return Ok(Some(message.cursor.at.plus(delay))),
-        Ok(_) => "is longer than ten years".to_owned(),
-        Err(error) => format!("is no delay: {error}"),
-    };
-    Err(Refusal::new(
-        &code::START_DELAY,
-        format!("`{}: {}` {problem}", header::START_DELAY, shorten(text, 64)),
-    ))
 }
 
 pub(super) fn traceparent(headers: &Headers) -> Option<Arc<str>> {

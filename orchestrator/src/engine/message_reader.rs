@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::job::{Conflict, JobKind, Reuse, RunMessage, SignalRequest, StartRequest};
 use super::job_reader::{
-    JobReader, begins_at, operation, priority, refuse_control_characters, refuse_task_headers, request_id, traceparent,
+    JobReader, operation, priority, refuse_control_characters, refuse_task_headers, request_id, traceparent,
 };
 use super::limits::{LimitRequest, Said};
 use super::refusal::Refusal;
@@ -49,7 +49,7 @@ impl JobReader {
                 answer: None,
                 traceparent: traceparent(headers),
                 priority: priority(headers)?,
-                begins_at: begins_at(message)?,
+                begins_at: self.begins_at(message)?,
             })),
         };
         Ok(JobKind::Signal(Box::new(SignalRequest {

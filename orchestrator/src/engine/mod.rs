@@ -34,6 +34,7 @@ mod leaving;
 mod lifecycle;
 mod limits;
 mod live;
+mod log_clock;
 mod look_up;
 mod message;
 mod message_reader;

@@ -150,7 +150,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Step::Lacks(Box::new(job));
         }
         self.poisoned.remove(key);
-        let hopeless = !self.set_aside_before.insert(key.clone());
+        let hopeless = self.unparkable.contains(key);
         let reason: Arc<str> = Arc::from(match &job.origin {
             Origin::Internal => "a deadline, or what became of a task, could not be applied or stored",
             Origin::Log(_) | Origin::Deferred { .. } | Origin::Direct { .. } => {
@@ -167,8 +167,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
         {
             // Not even parking works. What else the batch holds of the run is dropped with it: next time the input is let go, and
             // the run stays as it is stored.
+            self.unparkable.insert(key.clone());
             return self.poison(Some(key.clone()));
         }
+        self.building.set_aside.push(key.clone());
         match job.kind {
             JobKind::Held { commit, .. } | JobKind::Unpublishable { commit, .. } => self.settle_held(commit),
             JobKind::Continue { run_id, commit } => {

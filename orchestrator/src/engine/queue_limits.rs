@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::limit::{Bound, LimitKind, LimitName, Rate, Setting};
@@ -82,6 +83,7 @@ pub(super) fn read(rows: Vec<QueueRow>) -> AllLimits {
 impl<S: Store, B: Bus> Loop<S, B> {
     /// The store has definitions, namespaces or limits that this replica may not know yet.
     pub(super) fn see_epoch(&mut self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
         if self.definitions.knows(epoch) {
             // The look-up that has read it may have said nothing here: it was void for partitions taken meanwhile, or for all
             // that has been dropped since.

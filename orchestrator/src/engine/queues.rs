@@ -1,4 +1,5 @@
-//! Seeing to it that task queues are there: at the start of a replica, and where one turns out to be missing.
+//! Seeing to it that task queues are there, and as definitions and operators have them: at the start of a replica, when another
+//! has been told something new, and where one turns out to be missing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,15 +14,20 @@ use crate::queues::KnownQueues;
 use crate::store::Store;
 
 /// The bus knows from here on what a stream that it finds missing is to look like.
-pub(super) async fn ensure_all<S: Store, B: Bus>(store: &S, bus: &B) -> Result<(), EngineError> {
+pub(super) async fn ensure_all<S: Store, B: Bus>(store: &S, bus: &B, known: &KnownQueues) -> Result<(), EngineError> {
     for row in store.namespaces().await? {
-        ensure(store, bus, &row.name).await?;
+        ensure(store, bus, known, &row.name).await?;
     }
     Ok(())
 }
 
-async fn ensure<S: Store, B: Bus>(store: &S, bus: &B, namespace: &Namespace) -> Result<(), EngineError> {
-    let queues = KnownQueues::default().settings_of(store, namespace).await?;
+async fn ensure<S: Store, B: Bus>(
+    store: &S,
+    bus: &B,
+    known: &KnownQueues,
+    namespace: &Namespace,
+) -> Result<(), EngineError> {
+    let queues = known.settings_of(store, namespace).await?;
     Ok(bus.ensure_queues(namespace, &queues).await?)
 }
 
@@ -36,7 +42,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
             let panicked = Done::QueuesRestored(namespace.clone());
             self.beside(panicked, async move {
-                if let Err(error) = ensure(&*store, &*bus, &namespace).await {
+                if let Err(error) = ensure(&*store, &*bus, &KnownQueues::default(), &namespace).await {
                     tracing::warn!(%error, %namespace, "the task queues of a namespace cannot be made");
                 }
                 Done::QueuesRestored(namespace)

@@ -33,6 +33,7 @@ use super::run_loop::Loop;
 use super::stored_answer::StoredAnswers;
 use super::token::TokenKey;
 use super::triggers::Triggers;
+use super::upkeep::Heard;
 use super::withdrawals::Withdrawals;
 use crate::bus::Bus;
 use crate::bus::inlet::Room;
@@ -131,11 +132,14 @@ impl<S: Store, B: Bus> Engine<S, B> {
         let publications = CancellationToken::new();
         let upkeep = CancellationToken::new();
         let upkeep_ends = upkeep.clone().drop_guard();
-        let changes = Arc::new(AtomicU64::new(1));
+        let heard = Heard {
+            changes: Arc::new(AtomicU64::new(1)),
+            ..Heard::default()
+        };
         let kept_up = tokio::spawn(super::upkeep::run(
             Arc::clone(&self.store),
             Arc::clone(&self.bus),
-            Arc::clone(&changes),
+            heard.clone(),
             upkeep,
         ));
         let run_loop = Loop {
@@ -200,12 +204,13 @@ impl<S: Store, B: Bus> Engine<S, B> {
             poisoned: HashSet::new(),
             careful: 0,
             careful_until: None,
-            set_aside_before: HashSet::new(),
+            unparkable: HashSet::new(),
             readers: Readers::default(),
             moved: HashMap::new(),
             keeping: false,
             heard: None,
-            changes,
+            changes: heard.changes,
+            epoch: heard.epoch,
             recovering: false,
             stopping: false,
             over: None,

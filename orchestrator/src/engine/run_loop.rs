@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use knarr_core::ids::{Namespace, RunId};
 use knarr_core::time::Timestamp;
@@ -129,8 +129,8 @@ pub(super) struct Loop<S, B> {
     pub(super) careful: usize,
     /// Nor before that: those of workers come again by and by.
     pub(super) careful_until: Option<Instant>,
-    /// What has been set aside by parking its run; where even that is refused, the run is left alone.
-    pub(super) set_aside_before: HashSet<PoisonKey>,
+    /// What could not be set aside by parking its run: core breaks, or the store refuses it. The run is left alone.
+    pub(super) unparkable: HashSet<PoisonKey>,
     pub(super) readers: Readers,
     /// Workers to be told that results of theirs are taken elsewhere: tokens by inbox.
     pub(super) moved: HashMap<String, Vec<String>>,
@@ -139,6 +139,8 @@ pub(super) struct Loop<S, B> {
     pub(super) heard: Option<(i64, i64)>,
     /// Counts when that was something new.
     pub(super) changes: Arc<AtomicU64>,
+    /// The last of definitions, for those beside the loop.
+    pub(super) epoch: Arc<AtomicI64>,
     pub(super) recovering: bool,
     pub(super) stopping: bool,
     /// Why this replica ends without having been asked to.

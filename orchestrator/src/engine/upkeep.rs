@@ -5,7 +5,7 @@
 //! It goes on while the store is away: then the log fills, and its head-room matters most.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use knarr_core::ids::Namespace;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{code, queues};
 use crate::bus::Bus;
 use crate::bus::head_room::Taken;
+use crate::queues::KnownQueues;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metric;
 
@@ -26,17 +27,21 @@ const BUSY_FROM: u64 = 25;
 /// Between two looks at the days of `events`.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(3_600);
 
-/// `changes` counts what renewals of the lease have heard of: while nothing is committed anywhere the store is not asked anything.
-pub(super) async fn run<S: Store, B: Bus>(
-    store: Arc<S>,
-    bus: Arc<B>,
-    changes: Arc<AtomicU64>,
-    stop: CancellationToken,
-) {
+/// What renewals of the lease have heard of.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Heard {
+    /// Counts what was new: while nothing is committed anywhere the store is not asked anything.
+    pub(super) changes: Arc<AtomicU64>,
+    /// The epoch of definitions, and of what operators allow queues; 0 = not heard of yet.
+    pub(super) epoch: Arc<AtomicI64>,
+}
+
+pub(super) async fn run<S: Store, B: Bus>(store: Arc<S>, bus: Arc<B>, heard: Heard, stop: CancellationToken) {
     let mut upkeep = Upkeep {
         store,
         bus,
-        queues_made: false,
+        known: KnownQueues::default(),
+        queues_made: None,
         namespaces: Vec::new(),
         partitions_made: None,
     };
@@ -44,16 +49,16 @@ pub(super) async fn run<S: Store, B: Bus>(
     let mut followed = 0;
     upkeep.read_namespaces().await;
     loop {
-        upkeep.make_queues().await;
+        upkeep.make_queues(heard.epoch.load(Ordering::Relaxed)).await;
         upkeep.make_partitions().await;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let heard = changes.load(Ordering::Relaxed);
-        if heard != followed && upkeep.follow().await {
-            followed = heard;
+        let changes = heard.changes.load(Ordering::Relaxed);
+        if changes != followed && upkeep.follow().await {
+            followed = changes;
         }
         pause = upkeep.keep_head_room().await;
     }
@@ -62,7 +67,9 @@ pub(super) async fn run<S: Store, B: Bus>(
 struct Upkeep<S, B> {
     store: Arc<S>,
     bus: Arc<B>,
-    queues_made: bool,
+    known: KnownQueues,
+    /// In which epoch of the definitions.
+    queues_made: Option<i64>,
     /// Those that were there when the store last said so.
     namespaces: Vec<Namespace>,
     partitions_made: Option<tokio::time::Instant>,
@@ -85,12 +92,14 @@ impl<S: Store, B: Bus> Upkeep<S, B> {
         true
     }
 
-    async fn make_queues(&mut self) {
-        if self.queues_made {
+    /// Whichever replica was told something of them: it may have died before it said so to the bus, or another may have said
+    /// last what it had read before.
+    async fn make_queues(&mut self, epoch: i64) {
+        if self.queues_made == Some(epoch) {
             return;
         }
-        match queues::ensure_all(&*self.store, &*self.bus).await {
-            Ok(()) => self.queues_made = true,
+        match queues::ensure_all(&*self.store, &*self.bus, &self.known).await {
+            Ok(()) => self.queues_made = Some(epoch),
             Err(error) => tracing::warn!(%error, "the task queues cannot be made yet"),
         }
     }

@@ -1,13 +1,14 @@
 //! What a handler knows about its task.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use knarr_schemas::header;
+use knarr_schemas::{header, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ pub struct Context(pub(crate) Arc<TaskInfo>);
 pub(crate) struct TaskInfo {
     pub(crate) token: Arc<str>,
     pub(crate) headers: HeaderMap,
+    /// Decoded when it is asked for.
+    pub(crate) workflow_id: OnceLock<String>,
     /// How often the task has been delivered, this time included.
     pub(crate) delivery: u32,
     pub(crate) cancelled: CancellationToken,
@@ -95,6 +98,14 @@ impl TaskInfo {
         self.headers.get(name).map(|value| value.as_str())
     }
 
+    /// As whoever started the run said it. On the wire it is percent-encoded, for a header holds ASCII alone.
+    pub(crate) fn workflow_id(&self) -> &str {
+        self.workflow_id.get_or_init(|| {
+            let sent = self.header(header::WORKFLOW_ID).unwrap_or_default();
+            subject::decode_token(sent).map_or_else(|_| sent.to_owned(), Cow::into_owned)
+        })
+    }
+
     /// What ends an attempt whose handler was not called in this delivery. An earlier delivery may have done the work and
     /// died before it could say so, perhaps with a worker of another release; and about earlier attempts nothing is known
     /// here at all, so it never asserts that nothing was done.
@@ -130,7 +141,7 @@ impl Context {
 
     /// The business key.
     pub fn workflow_id(&self) -> &str {
-        self.text(header::WORKFLOW_ID)
+        self.0.workflow_id()
     }
 
     pub fn run_id(&self) -> &str {

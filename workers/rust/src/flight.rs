@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,10 +54,11 @@ pub(crate) struct Entry {
 
 #[derive(Debug)]
 pub(crate) enum State {
-    /// Of a task that may run at most once, or seems to be late: its handler is called when that is granted.
+    /// Of a task that may run at most once, or seems to be late: its handler is called when that is granted. Or of one that was
+    /// delivered before: its handler is called unless nobody waits for it.
     Claiming {
-        /// The same in every repeat.
-        by: String,
+        /// The same in every repeat; `None` = it was asked for by a beat.
+        by: Option<String>,
         sent: Instant,
         handler: HeldBack,
     },
@@ -113,6 +114,8 @@ pub(crate) struct Flight {
     pub(crate) changed: Notify,
     /// The queue's lease, in milliseconds; 0 = not read yet.
     pub(crate) ack_wait_ms: AtomicU64,
+    /// A task came again that is here: the lease is shorter than was read, or was not kept.
+    pub(crate) lease_in_doubt: AtomicBool,
 }
 
 impl Flight {
@@ -131,6 +134,7 @@ impl Flight {
             room: Notify::new(),
             changed: Notify::new(),
             ack_wait_ms: AtomicU64::new(0),
+            lease_in_doubt: AtomicBool::new(false),
         }
     }
 

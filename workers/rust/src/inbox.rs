@@ -50,10 +50,10 @@ pub(crate) async fn read_inbox(flight: Arc<Flight>, mut inbox: Subscriber) {
             // The stream is not there just now; the sweep repeats.
             ("l", token) if nobody => tracing::debug!(token, "the log is not there to take a result"),
             ("l", token) => stored(&flight, token, &message).await,
-            // The sweep asks again: without an owner nothing is granted.
+            // The sweep asks again: without an owner nothing is granted. What was asked for by a beat it begins.
             ("b" | "k", _) if nobody => {}
             ("k", token) => claim_answered(&flight, token, &message).await,
-            ("b", token) => beat_answered(&flight, token, &message),
+            ("b", token) => beat_answered(&flight, token, &message).await,
             // Whoever answers one result at its reply subject confirms it just as well.
             ("c" | "r", _) => confirmed(&flight, &message).await,
             _ => tracing::debug!(subject = %message.subject, "an unexpected message in the worker's inbox"),
@@ -123,11 +123,28 @@ async fn stored(flight: &Flight, token: &str, message: &Message) {
     }
 }
 
-fn beat_answered(flight: &Flight, token: &str, message: &Message) {
-    match serde_json::from_slice(&message.payload) {
-        Ok(BeatAnswer::Ok) => {}
-        Ok(BeatAnswer::Cancel | BeatAnswer::Gone) => cancel(flight, token),
-        Err(error) => tracing::warn!("the answer to a beat cannot be read: {error}"),
+async fn beat_answered(flight: &Arc<Flight>, token: &str, message: &Message) {
+    let answer = match serde_json::from_slice(&message.payload) {
+        Ok(answer) => answer,
+        Err(error) => return tracing::warn!("the answer to a beat cannot be read: {error}"),
+    };
+    let asks = match flight.entries().get(token).map(|entry| &entry.state) {
+        Some(State::Claiming { by, .. }) => by.is_none(),
+        _ => false,
+    };
+    match answer {
+        _ if asks => claimed(flight, token, of_beat(answer)).await,
+        BeatAnswer::Ok => {}
+        BeatAnswer::Cancel | BeatAnswer::Gone => cancel(flight, token),
+    }
+}
+
+/// Of a task whose handler waits for it.
+fn of_beat(answer: BeatAnswer) -> ClaimAnswer {
+    match answer {
+        BeatAnswer::Ok => ClaimAnswer::Granted,
+        BeatAnswer::Cancel => ClaimAnswer::Cancel,
+        BeatAnswer::Gone => ClaimAnswer::Gone,
     }
 }
 

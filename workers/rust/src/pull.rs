@@ -30,6 +30,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const COMPLAIN: Duration = Duration::from_secs(60);
 /// Messages taken before anything else gets its turn.
 const BURST: usize = 64;
+/// The queue's lease is read again so often; and at most so often where a task has come again too soon.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+const READ_IN_DOUBT: Duration = Duration::from_secs(1);
 /// How long the messages under way at shutdown may take to arrive.
 const STRAGGLERS: Duration = Duration::from_secs(2);
 
@@ -74,7 +77,7 @@ struct Puller<'a> {
     not_before: Instant,
     backoff: Duration,
     complained: Option<Instant>,
-    ack_wait_read: bool,
+    ack_wait_read: Option<Instant>,
 }
 
 /// Pulls and starts tasks until `stop`; then gives back what was pulled and not begun.
@@ -98,7 +101,7 @@ pub(crate) async fn pull(
         not_before: now,
         backoff: BACKOFF.0,
         complained: None,
-        ack_wait_read: false,
+        ack_wait_read: None,
     };
     loop {
         let inbox = flight.client.new_inbox();
@@ -107,7 +110,7 @@ pub(crate) async fn pull(
             subscribed = flight.client.subscribe(inbox.clone()) => subscribed?,
         };
         puller.connects = connects(flight);
-        puller.ack_wait_read = false;
+        puller.ack_wait_read = None;
         let end = puller.pull_into(&inbox, &mut messages, stop).await;
         puller.forget_requests();
         match end {
@@ -167,6 +170,10 @@ impl Puller<'_> {
                     }
                     while self.requests.front().is_some_and(|request| request.gone <= now) {
                         self.drop_front();
+                    }
+                    // There were tasks, and some may be at work.
+                    if self.ack_wait_read.is_some() && self.flight.is_connected() {
+                        self.read_ack_wait();
                     }
                 }
             }
@@ -304,12 +311,15 @@ impl Puller<'_> {
         }
     }
 
-    /// Once an inbox, when the first task shows that the consumer is there.
+    /// When the first task of an inbox shows that the consumer is there, and now and then: an operator may change it.
     fn read_ack_wait(&mut self) {
-        if self.ack_wait_read {
+        let age = self.ack_wait_read.map(|at| at.elapsed());
+        let in_doubt = || self.flight.lease_in_doubt.load(Ordering::Relaxed);
+        if age.is_some_and(|age| age < READ_AGAIN && (age < READ_IN_DOUBT || !in_doubt())) {
             return;
         }
-        self.ack_wait_read = true;
+        self.ack_wait_read = Some(Instant::now());
+        self.flight.lease_in_doubt.store(false, Ordering::Relaxed);
         let subject = self.queue.info_subject();
         let flight = Arc::clone(self.flight);
         tokio::spawn(async move {

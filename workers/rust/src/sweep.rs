@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, HeaderName, Subject};
 use bytes::Bytes;
+use knarr_schemas::body::ClaimAnswer;
 use knarr_schemas::header;
 use tokio::time::MissedTickBehavior;
 
 use crate::context::{TaskInfo, millis};
 use crate::flight::{ACK, Flight, IN_PROGRESS, State, Way};
 use crate::outcome::Outcome;
+use crate::task::claimed;
 
 const TICK: Duration = Duration::from_millis(100);
 const BEAT: Duration = Duration::from_secs(5);
 /// Details go out no more often than that.
 const DETAILS: Duration = Duration::from_secs(1);
-/// A claim that is not answered is repeated after that.
+/// Leases are renewed so often at least: one of hours may be shortened while a task is at work.
+const RENEW: Duration = Duration::from_secs(10);
+/// A claim that is not answered is repeated after that. A task that was delivered before is begun then, answered or not.
 pub(crate) const CLAIM: Duration = Duration::from_secs(1);
 /// How long a confirmation may take before the result is handed in again.
 const CONFIRM: Duration = Duration::from_secs(1);
@@ -31,6 +35,8 @@ enum Due {
     /// How long the handler has been at work, and when the next beat comes.
     Beat(Arc<TaskInfo>, Duration, Duration),
     Claim(Arc<TaskInfo>, String),
+    /// Nobody has said whether it is still waited for.
+    Begin(Arc<TaskInfo>),
     Repeat(Arc<TaskInfo>, Outcome, Way),
     /// Start-to-close is over and the handler has been stopped.
     Expired(Arc<TaskInfo>, Subject),
@@ -53,7 +59,7 @@ pub(crate) async fn sweep(flight: Arc<Flight>) {
 /// While the connection is away nothing is published: it would only queue up, and block what must go on.
 fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
     let now = Instant::now();
-    let lease = flight.ack_wait() / 3;
+    let lease = renew_every(flight.ack_wait());
     flight.entries().retain(|_, entry| {
         match &mut entry.state {
             State::Running {
@@ -79,9 +85,13 @@ fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
                 }
             }
             State::Claiming { by, sent, .. } => {
-                if connected && now - *sent >= CLAIM {
+                if now - *sent >= CLAIM && (connected || by.is_none()) {
                     *sent = now;
-                    due.push(Due::Claim(Arc::clone(&entry.task), by.clone()));
+                    let task = Arc::clone(&entry.task);
+                    due.push(match by {
+                        Some(by) => Due::Claim(task, by.clone()),
+                        None => Due::Begin(task),
+                    });
                 }
             }
             State::HandedIn {
@@ -108,11 +118,12 @@ fn collect(flight: &Flight, connected: bool, due: &mut Vec<Due>) {
     });
 }
 
-async fn act(flight: &Flight, due: Due) {
+async fn act(flight: &Arc<Flight>, due: Due) {
     match due {
         Due::Lease(ack) => flight.tell(ack, IN_PROGRESS).await,
         Due::Beat(task, running, every) => beat(flight, &task, running, Some(every)).await,
         Due::Claim(task, by) => claim(flight, &task, &by).await,
+        Due::Begin(task) => claimed(flight, &task.token, ClaimAnswer::Granted).await,
         Due::Repeat(task, outcome, way) => {
             tracing::debug!(
                 token = &*task.token,
@@ -126,7 +137,7 @@ async fn act(flight: &Flight, due: Due) {
             // acknowledged because another attempt is another task.
             tracing::warn!(
                 activity = task.header(header::ACTIVITY),
-                workflow_id = task.header(header::WORKFLOW_ID),
+                workflow_id = task.workflow_id(),
                 start_to_close_ms = task.header(header::START_TO_CLOSE),
                 "a handler was stopped at its start-to-close timeout"
             );
@@ -134,6 +145,10 @@ async fn act(flight: &Flight, due: Due) {
             flight.left();
         }
     }
+}
+
+fn renew_every(ack_wait: Duration) -> Duration {
+    (ack_wait / 3).min(RENEW)
 }
 
 /// Whether a handler that was asked to stop is waited for, whatever its start-to-close.
@@ -194,6 +209,15 @@ pub(crate) async fn beat(flight: &Flight, task: &TaskInfo, running: Duration, ev
 mod tests {
     use super::*;
     use crate::task::tests::task;
+
+    /// An operator may shorten any lease, and it is read again now and then.
+    #[test]
+    fn a_lease_is_renewed_at_a_third_of_it_and_every_ten_seconds() {
+        for (lease_ms, every_ms) in [(1_200, 400), (29_997, 9_999), (30_000, 10_000), (7_200_000, 10_000)] {
+            let lease = Duration::from_millis(lease_ms);
+            assert_eq!(renew_every(lease), Duration::from_millis(every_ms), "{lease:?}");
+        }
+    }
 
     /// Who beats every five seconds is lost after fifteen; a `heartbeat` that is shorter is beaten thrice.
     #[test]

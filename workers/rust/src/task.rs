@@ -1,8 +1,8 @@
 //! Taking a delivered message for what it is: a task to run, to refuse, or not a task at all.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Message, Subject};
@@ -17,7 +17,7 @@ use crate::error::ActivityError;
 use crate::flight::{ACK, Entry, Flight, HeldBack, State, TERM_NOT_A_TASK, Way};
 use crate::handler::Handler;
 use crate::outcome::Outcome;
-use crate::sweep::{beat_every, claim};
+use crate::sweep::{beat, beat_every, claim};
 
 pub(crate) type Handlers = HashMap<String, Arc<dyn Handler>>;
 
@@ -41,7 +41,7 @@ pub(crate) async fn accept(flight: &Arc<Flight>, handlers: &Handlers, message: M
         // decides, as it would if the task had never arrived. Acknowledged, so that it is not delivered for ever.
         tracing::warn!(
             activity = task.header(header::ACTIVITY),
-            workflow_id = task.header(header::WORKFLOW_ID),
+            workflow_id = task.workflow_id(),
             deadline = task.header(header::DEADLINE),
             "refused a task past its deadline"
         );
@@ -52,7 +52,11 @@ pub(crate) async fn accept(flight: &Arc<Flight>, handlers: &Handlers, message: M
     match handlers.get(activity) {
         // By this host's clock, which may be wrong: the owner knows whether anybody waits for it.
         Some(handler) if late || is_at_most_once(&task) => {
-            ask_for(flight, handler, task, ack, message.payload).await;
+            ask_for(flight, handler, task, ack, message.payload, Asked::Claim).await;
+        }
+        // Whoever had it before may be dead, and the attempt may have ended long ago.
+        Some(handler) if task.delivery > 1 && task.header(header::DIRECT).is_some() => {
+            ask_for(flight, handler, task, ack, message.payload, Asked::Beat).await;
         }
         Some(handler) => start(flight, handler, task, ack, message.payload),
         None => refuse_unknown_activity(flight, task, ack).await,
@@ -74,6 +78,7 @@ fn read(headers: HeaderMap, ack: &str) -> Option<Arc<TaskInfo>> {
         token: Arc::from(token),
         delivery: delivery(ack),
         headers,
+        workflow_id: OnceLock::new(),
         cancelled: CancellationToken::new(),
         beat_asked: AtomicBool::new(false),
         progress: Progress::default(),
@@ -95,6 +100,7 @@ fn is_held(flight: &Flight, task: &TaskInfo, ack: &Subject) -> bool {
     };
     entry.ack = ack.clone();
     entry.leased = Instant::now();
+    flight.lease_in_doubt.store(true, Ordering::Relaxed);
     true
 }
 
@@ -108,10 +114,28 @@ fn is_at_most_once(task: &TaskInfo) -> bool {
     task.header(header::MAX_ATTEMPTS) == Some("1") && task.header(header::DIRECT).is_some()
 }
 
-/// The handler of a task that may run at most once, or seems to be late, is not called before that is granted.
-async fn ask_for(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<TaskInfo>, ack: Subject, input: Bytes) {
-    // Unique, which is all that it has to be.
-    let by = flight.client.new_inbox();
+/// The ways to ask for a task.
+enum Asked {
+    /// For good, of one that may run at most once, or seems to be late: without a grant it is not done.
+    Claim,
+    /// Whether anybody still waits for it, which another delivery of it may hear again. Where nobody says, it is done.
+    Beat,
+}
+
+/// The handler is not called before the owner was asked.
+async fn ask_for(
+    flight: &Arc<Flight>,
+    handler: &Arc<dyn Handler>,
+    task: Arc<TaskInfo>,
+    ack: Subject,
+    input: Bytes,
+    asked: Asked,
+) {
+    let by = match asked {
+        // Unique, which is all that it has to be.
+        Asked::Claim => Some(flight.client.new_inbox()),
+        Asked::Beat => None,
+    };
     flight.slot_taken();
     let now = Instant::now();
     let handler = HeldBack {
@@ -129,10 +153,14 @@ async fn ask_for(flight: &Arc<Flight>, handler: &Arc<dyn Handler>, task: Arc<Tas
         },
     };
     flight.entries().insert(Arc::clone(&task.token), entry);
-    claim(flight, &task, &by).await;
+    match by {
+        Some(by) => claim(flight, &task, &by).await,
+        // It promises none after it: the task may be given back before it is begun.
+        None => beat(flight, &task, Duration::ZERO, None).await,
+    }
 }
 
-/// What the owner says to a claim.
+/// What the owner says to whoever asks for a task.
 pub(crate) async fn claimed(flight: &Arc<Flight>, token: &str, answer: ClaimAnswer) {
     let entry = {
         let mut entries = flight.entries();

@@ -32,8 +32,8 @@
 //! adds in time is not played: leases, beats of its own, repeats. Only start-to-close is, where a task has one.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -53,6 +53,7 @@ use crate::outcome::Outcome;
 #[derive(Debug, Clone)]
 pub struct Task {
     headers: HeaderMap,
+    workflow_id: String,
     delivery: u32,
     cancellation: CancellationToken,
     start_to_close: Option<Duration>,
@@ -64,7 +65,6 @@ impl Task {
         for (name, value) in [
             (header::NAMESPACE, "default"),
             (header::WORKFLOW, "test"),
-            (header::WORKFLOW_ID, "test-1"),
             (header::RUN_ID, "01900000-0000-7000-8000-000000000001"),
             (header::STEP, activity),
             (header::ACTIVITY, activity),
@@ -79,6 +79,7 @@ impl Task {
         headers.insert(header::IDEMPOTENCY_KEY, key.as_str());
         Self {
             headers,
+            workflow_id: "test-1".to_owned(),
             delivery: 1,
             cancellation: CancellationToken::new(),
             start_to_close: None,
@@ -115,8 +116,9 @@ impl Task {
     }
 
     #[must_use]
-    pub fn workflow_id(self, id: &str) -> Self {
-        self.with(header::WORKFLOW_ID, id)
+    pub fn workflow_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.workflow_id);
+        self
     }
 
     #[must_use]
@@ -180,6 +182,7 @@ impl Task {
         let task = Arc::new(TaskInfo {
             token: Arc::from("a-token-for-tests"),
             headers: self.headers,
+            workflow_id: OnceLock::from(self.workflow_id),
             delivery: self.delivery,
             cancelled: self.cancellation,
             beat_asked: AtomicBool::new(false),
@@ -280,6 +283,18 @@ mod tests {
             .await;
         assert_eq!((handled.outcome(), handled.output::<u64>()), ("completed", Some(42)));
         assert_eq!((handled.beats(), handled.heartbeats()), (1, [].as_slice()));
+    }
+
+    /// As a worker hands it out, whatever it is.
+    #[tokio::test]
+    async fn a_workflow_id_is_what_the_test_says() {
+        for id in ["order:4711", "100%", "für/Zoë", "%3A", &"x".repeat(300)] {
+            let handled = Task::new("pay")
+                .workflow_id(id)
+                .call(async |ctx: Context, (): ()| Ok(ctx.workflow_id().to_owned()), ())
+                .await;
+            assert_eq!(handled.output::<String>().as_deref(), Some(id));
+        }
     }
 
     #[tokio::test(start_paused = true)]

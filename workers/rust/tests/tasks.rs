@@ -453,3 +453,115 @@ async fn a_worker_stops_in_time_while_nats_is_away_and_nothing_more_can_be_sent(
         publishing.abort();
     }
 }
+
+/// Whoever had it before may be dead, and what became of it decided long ago: only the owner knows whether anybody waits.
+#[tokio::test]
+async fn a_task_that_was_delivered_before_is_asked_for_before_it_is_done() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    for answer in [
+        Some(BeatAnswer::Gone),
+        Some(BeatAnswer::Cancel),
+        Some(BeatAnswer::Ok),
+        None,
+    ] {
+        let token = orchestrator.task("pay", "", &[(header::MAX_ATTEMPTS, "2")]).await;
+        orchestrator.deliver_and_give_back(1).await;
+        let gate = Gate::new();
+        gate.open.add_permits(1);
+        let running = Running::start(worker(&nats).await.activity("pay", gate.handler()));
+        let beat = owner.beat().await;
+        let said = beat.headers.unwrap();
+        assert_eq!(said.get(header::TOKEN).unwrap().as_str(), token);
+        assert_eq!(said.get(header::RUNNING_MS).unwrap().as_str(), "0");
+        assert!(said.get(header::BEAT_EVERY_MS).is_none(), "nothing is promised yet");
+        assert_eq!(gate.calls(), 0, "{answer:?}");
+        if let Some(answer) = &answer {
+            let body = serde_json::to_vec(answer).unwrap();
+            let to = beat.reply.unwrap();
+            orchestrator.client.publish(to, body.into()).await.unwrap();
+        }
+        if !matches!(answer, Some(BeatAnswer::Gone)) {
+            let result = owner.result().await;
+            let unknown = matches!(answer, Some(BeatAnswer::Cancel)).then_some("unknown");
+            assert_eq!((&result.token, result.get(header::OUTCOME)), (&token, unknown));
+            owner.confirm(&[&result]).await;
+        }
+        orchestrator.until_tasks(0, 0).await;
+        let done = !matches!(answer, Some(BeatAnswer::Gone | BeatAnswer::Cancel));
+        assert_eq!(gate.calls(), u32::from(done), "{answer:?}");
+        running.drained().await;
+    }
+}
+
+/// Where nobody owns the partition just now, it is done as it would have been the first time.
+#[tokio::test]
+async fn a_task_that_was_delivered_before_is_done_where_nobody_can_be_asked() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    orchestrator.task("pay", "", &[]).await;
+    orchestrator.deliver_and_give_back(1).await;
+    let gate = Gate::new();
+    gate.open.add_permits(1);
+    let running = Running::start(worker(&nats).await.activity("pay", gate.handler()));
+    orchestrator.logged(1).await;
+    orchestrator.until_tasks(0, 0).await;
+    assert_eq!(gate.calls(), 1);
+    running.drained().await;
+}
+
+/// By an operator, while a handler is at work.
+#[tokio::test]
+async fn a_lease_that_is_shortened_is_kept() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::with_ack_wait(&nats, Duration::from_secs(7_200)).await;
+    let mut owner = orchestrator.own().await;
+    let client = knarr_worker::connect(&nats.url()).await.unwrap();
+    let mut asked = client.subscribe("$JS.API.CONSUMER.INFO.>").await.unwrap();
+    let mut acks = client.subscribe("$JS.ACK.>").await.unwrap();
+    client.flush().await.unwrap();
+    let gate = Gate::new();
+    let running = Running::start(worker(&nats).await.activity("pay", gate.handler()));
+    orchestrator.task("pay", "", &[]).await;
+    gate.until_inside(1).await;
+    within("the lease is read", asked.next()).await.unwrap();
+    orchestrator.create_queue(Duration::from_millis(900)).await;
+    let mut renewed: HashMap<String, u32> = HashMap::new();
+    // Of one delivery: it is kept, and not only taken again each time.
+    while renewed.values().all(|count| *count < 4) {
+        let ack = within("the lease is renewed", acks.next()).await.unwrap();
+        if ack.payload.as_ref() == b"+WPI" {
+            *renewed.entry(ack.subject.to_string()).or_default() += 1;
+        }
+    }
+    gate.open.add_permits(1);
+    let result = owner.result().await;
+    owner.confirm(&[&result]).await;
+    orchestrator.until_tasks(0, 0).await;
+    assert_eq!(gate.calls(), 1);
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_workflow_id_is_handed_out_decoded() {
+    let nats = Nats::start().await;
+    let orchestrator = Orchestrator::start(&nats).await;
+    let mut owner = orchestrator.own().await;
+    let running = Running::start(worker(&nats).await.activity("pay", |ctx: Context, (): ()| async move {
+        Ok(ctx.workflow_id().to_owned())
+    }));
+    for (sent, read) in [
+        ("order%3A4711%20f%C3%BCr%20Zo%C3%AB", "order:4711 für Zoë"),
+        ("o-1", "o-1"),
+        // Of nobody who encodes.
+        ("o/1", "o/1"),
+    ] {
+        orchestrator.task("pay", "", &[(header::WORKFLOW_ID, sent)]).await;
+        let result = owner.result().await;
+        owner.confirm(&[&result]).await;
+        assert_eq!(result.body, serde_json::json!(read));
+    }
+    orchestrator.until_tasks(0, 0).await;
+    running.drained().await;
+}

@@ -125,6 +125,10 @@ impl Inner {
 /// Reads a partition for as long as it is open.
 async fn read(inner: Arc<Inner>, key: OpenKey, into: Inlet) {
     let mut changed = inner.changed.subscribe();
+    let at = (inner.clock)();
+    if into.send(Incoming::Clock(at)).await.is_err() {
+        return;
+    }
     loop {
         changed.borrow_and_update();
         let next = inner.state().step(key);

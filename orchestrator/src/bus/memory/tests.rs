@@ -9,11 +9,13 @@ use crate::bus::{Delivery, Headers};
 
 async fn next(from: &mut mpsc::Receiver<Admitted>) -> Incoming {
     let deadline = Duration::from_secs(10);
-    tokio::time::timeout(deadline, from.recv())
-        .await
-        .expect("in time")
-        .expect("open")
-        .incoming
+    loop {
+        let admitted = tokio::time::timeout(deadline, from.recv()).await.expect("in time");
+        match admitted.expect("open").incoming {
+            Incoming::Clock(_) => {}
+            incoming => return incoming,
+        }
+    }
 }
 
 async fn text(from: &mut mpsc::Receiver<Admitted>) -> (String, Cursor) {

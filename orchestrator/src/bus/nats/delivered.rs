@@ -3,19 +3,22 @@
 use knarr_core::ids::{Namespace, QueueName};
 use knarr_core::time::{Span, Timestamp};
 
-use super::jetstream::{JetStream, MessageQuery, code};
-use super::streams;
+use super::jetstream::{MessageQuery, code};
+use super::{Shared, streams};
 use crate::bus::{BusError, Undelivered};
 
 pub(super) async fn undelivered(
-    js: &JetStream,
+    shared: &Shared,
     namespace: &Namespace,
     queue: &QueueName,
 ) -> Result<Undelivered, BusError> {
+    let js = &shared.js;
     let (stream, _) = streams::names(namespace)?;
     let (consumer, filter) = streams::queue_names(namespace, queue)?;
     let info = match js.consumer(&stream, &consumer).await {
         Err(error) if error.is(code::CONSUMER_NOT_FOUND) || error.is(code::STREAM_NOT_FOUND) => {
+            // Nobody else notices: a stream without the consumer takes tasks, and workers wait for one.
+            shared.streams.suspected.notify_one();
             return Ok(Undelivered::All);
         }
         other => other?,

@@ -119,6 +119,9 @@ impl LogReader {
             Ok(pull) => pull,
             Err(error) => return Ok(error.to_string()),
         };
+        if let Some(at) = pull.opened_at {
+            self.hand_over(Incoming::Clock(at)).await?;
+        }
         let mut link = self.link.clone();
         let why = loop {
             let pulled = tokio::select! {

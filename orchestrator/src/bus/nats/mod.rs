@@ -222,7 +222,7 @@ impl Bus for NatsBus {
     }
 
     async fn undelivered(&self, namespace: &Namespace, queue: &QueueName) -> Result<Undelivered, BusError> {
-        delivered::undelivered(&self.shared.js, namespace, queue).await
+        delivered::undelivered(&self.shared, namespace, queue).await
     }
 
     async fn withdraw(&self, namespace: &Namespace, queue: &QueueName, tasks: &[(RunId, TaskNo)]) -> Vec<Option<bool>> {

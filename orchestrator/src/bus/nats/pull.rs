@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
+use knarr_core::time::Timestamp;
 use serde_json::json;
 
 use super::jetstream::{ApiError, JetStream};
@@ -79,6 +80,8 @@ pub(super) struct Pull {
     heartbeat: Duration,
     credits: u32,
     consumer_sequence: u64,
+    /// By the server's clock.
+    pub(super) opened_at: Option<Timestamp>,
 }
 
 impl Pull {
@@ -129,6 +132,7 @@ impl Pull {
             heartbeat,
             credits: 0,
             consumer_sequence: 0,
+            opened_at: info.ts.map(Timestamp::from_utc),
         })
     }
 

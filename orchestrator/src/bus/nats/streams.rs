@@ -55,7 +55,7 @@ pub(super) struct Streams {
     wanted: Mutex<Wanted>,
     /// One assertion at a time: many readers notice a missing stream together.
     asserting: tokio::sync::Mutex<()>,
-    /// Somebody has seen a stream missing.
+    /// Somebody has seen a stream or a consumer missing.
     pub(super) suspected: Notify,
 }
 
@@ -128,7 +128,8 @@ impl Streams {
         Ok(())
     }
 
-    /// Everything that was ever asked for, once more.
+    /// Everything that was ever asked for, once more. The lease of a queue that is there stays: another replica may have been told
+    /// another one since.
     pub(super) async fn assert_again(&self) -> Result<(), BusError> {
         let _one = self.asserting.lock().await;
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -249,7 +250,8 @@ impl Streams {
             .await?;
         for settings in queues {
             let (name, filter) = queue_names(namespace, &settings.queue)?;
-            let config = json!({
+            let what = format!("consumer {name} of stream {stream}");
+            let mut config = json!({
                 "durable_name": name, "name": name,
                 "filter_subject": filter,
                 "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant",
@@ -258,8 +260,22 @@ impl Streams {
                 "max_ack_pending": MAX_ACK_PENDING,
                 "max_waiting": MAX_WAITING,
             });
+            if missing == Missing::Confirm {
+                match self.js.consumer(&stream, &name).await {
+                    Ok(info) => {
+                        if let Some(lease) = info.config.get("ack_wait") {
+                            config["ack_wait"] = lease.clone();
+                        }
+                        if echoes(&what, &config, &info.config).is_ok() {
+                            continue;
+                        }
+                    }
+                    Err(error) if error.is(code::CONSUMER_NOT_FOUND) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let info = self.js.put_consumer(&stream, &name, &config).await?;
-            echoes(&format!("consumer {name} of stream {stream}"), &config, &info.config)?;
+            echoes(&what, &config, &info.config)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What has to happen when the connection comes back, or a stream is seen to be missing: streams and consumers are
+//! What has to happen when the connection comes back, or a stream or a consumer is seen to be missing: streams and consumers are
 //! asserted again, and the open partitions are told.
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ mod messages;
 mod operators;
 mod permits;
 mod places;
+mod queues;
 mod random;
 mod refusals;
 mod repeats;
@@ -38,11 +39,13 @@ mod timers;
 mod triggers;
 mod updates;
 mod upgrade;
+mod wire;
 mod world;
 
 use std::cell::Cell;
 
 use knarr_core::run::input::{Input, Start, TaskOutcome};
+use knarr_core::trigger::source::Item;
 
 use crate::bus::inlet::InUse;
 
@@ -53,6 +56,8 @@ thread_local! {
     static BIRTHS_PANIC: Cell<bool> = const { Cell::new(false) };
     /// Parking a run makes core panic.
     static PARKING_PANICS: Cell<bool> = const { Cell::new(false) };
+    /// Each event that a trigger reads makes core panic.
+    static EVENTS_PANIC: Cell<bool> = const { Cell::new(false) };
     static MOST: Cell<Kept> = const { Cell::new(Kept { live: 0, live_bytes: 0, intake: InUse { log: 0, direct: 0 }, publishing_bytes: 0, asleep: 0 }) };
     static WAKES: Cell<(bool, u32)> = const { Cell::new((false, 0)) };
 }
@@ -130,6 +135,13 @@ pub(super) fn perhaps_panic(input: &Input) {
         assert!(
             !PARKING_PANICS.get(),
             "a panic while a run is parked, asked for by a test"
+        );
+    }
+    if let Input::Read(read) = input {
+        let event = read.items.iter().any(|item| matches!(item, Item::Event(_)));
+        assert!(
+            !(event && EVENTS_PANIC.get()),
+            "a panic over an event, asked for by a test"
         );
     }
     if let Input::TaskEnded {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::scripts::honest;
 use super::world::World;
+use crate::store::Store as _;
 
 #[tokio::test(start_paused = true)]
 async fn a_request_starts_one_run_however_often_it_is_repeated() {
@@ -268,6 +269,60 @@ async fn a_start_with_a_delay_begins_when_it_is_over() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(world.rows().iter().all(|row| row.status == "running"));
     replica.stop().await;
+}
+
+/// By whichever clock: a delay is never over early, and late by no more than reading takes. What the log has kept while nobody
+/// read it has waited meanwhile.
+#[tokio::test(start_paused = true)]
+async fn the_clocks_of_the_log_and_the_store_do_not_meet_in_a_delay() {
+    const AWAY: i64 = 100;
+    for (seed, ahead) in [(33, -5), (34, 5), (35, 0)] {
+        let mut world = World::new(seed).await;
+        world
+            .bus_ahead
+            .store(ahead * 1_000_000, std::sync::atomic::Ordering::SeqCst);
+        let start = async |world: &World, delay: &str, number: u32| {
+            let began = world.store.now().await.unwrap();
+            let delay = (names::START_DELAY, delay);
+            let input = json!({ "order": number });
+            let keyed = subject::start("default", &format!("o-{number}"), "order").unwrap();
+            world.publish(&keyed, &[delay], input.clone()).await;
+            let unkeyed = subject::unkeyed_start("default", "order").unwrap();
+            let id = format!("u-{number}");
+            world
+                .publish(&unkeyed, &[delay, (names::WORKFLOW_ID, &id)], input.clone())
+                .await;
+            let signal = subject::signal("default", &format!("s-{number}"), "go").unwrap();
+            let starts = [
+                delay,
+                (names::START_WORKFLOW, "order"),
+                (names::START_INPUT, "{\"order\": 1}"),
+            ];
+            world.publish(&signal, &starts, json!(1)).await;
+            began
+        };
+        // Nobody reads it for a while.
+        let kept = start(&world, "150s", 1).await;
+        tokio::time::sleep(Duration::from_secs(AWAY.unsigned_abs())).await;
+        let replica = world.replica("r0");
+        world.until("taken", |world| world.rows().len() == 3).await;
+        let fresh = start(&world, "4s", 2).await;
+        world.until("taken", |world| world.rows().len() == 6).await;
+        for row in world.rows() {
+            let (asked, delay) = match row.workflow_id.as_str().ends_with('1') {
+                true => (kept, 150_000),
+                false => (fresh, 4_000),
+            };
+            let begins_at = row.begins_at.unwrap_or(row.started_at);
+            let after_ms = (begins_at.0 - asked.0) / 1_000;
+            assert!(
+                (delay..delay + 3_000).contains(&after_ms),
+                "{ahead} s: {} begins after {after_ms} ms",
+                row.workflow_id
+            );
+        }
+        replica.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

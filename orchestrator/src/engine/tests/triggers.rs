@@ -369,6 +369,46 @@ async fn operators_pause_resume_and_reset_and_a_newer_version_keeps_the_place() 
     replica.stop().await;
 }
 
+/// Each time anew: what was resumed may break over the next event as well.
+#[tokio::test(start_paused = true)]
+async fn a_trigger_that_an_event_breaks_is_parked_however_often() {
+    let mut world = World::new(2_501).await;
+    world.bus.make_stream("ORDERS");
+    let replica = world.replica("r0");
+    define(
+        &world,
+        "workflow: once\nversion: 1\ntriggers:\n  all: { stream: ORDERS, subject: 'o.>' }\n\
+         steps: [ { note: { set: { x: 1 } } } ]\n",
+    )
+    .await;
+    for round in 1..=3_usize {
+        super::EVENTS_PANIC.set(true);
+        store(&world, "o.a", &json!({ "n": round }));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while row_of(&world, "once", "all").await.status != "parked" {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "round {round}: it stands still in silence"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(world.rows().len(), round - 1);
+        super::EVENTS_PANIC.set(false);
+        ask(
+            &world,
+            ("once", "all"),
+            &format!("r{round}"),
+            json!({ "ask": "resume" }),
+        )
+        .await;
+        world
+            .until("the event counts", |world| world.rows().len() == round)
+            .await;
+    }
+    world.quiet().await;
+    replica.stop().await;
+}
+
 const GATHERING: &str = r#"
 workflow: gather
 version: 1

@@ -394,3 +394,42 @@ async fn the_lease_of_a_queue_that_is_there_is_changed() {
         assert_eq!(info["config"]["ack_wait"], seconds * 1_000_000_000);
     }
 }
+
+async fn lease(bus: &NatsBus) -> Option<u64> {
+    let info = "$JS.API.CONSUMER.INFO.KNARR_TASKS_a.q_q";
+    let info = bus.client().request(info, Bytes::new()).await.unwrap();
+    let info: Value = serde_json::from_slice(&info.payload).unwrap();
+    info["config"]["ack_wait"].as_u64().map(|nanos| nanos / 1_000_000_000)
+}
+
+/// What a replica was told is not known to the others at once, and what they assert after a reconnect is older.
+#[tokio::test]
+async fn what_is_asserted_again_changes_no_lease() {
+    let server = TestServer::start();
+    let (told, other) = (bus(&server, 1).await, bus(&server, 1).await);
+    let (namespace, _, mut settings) = queue_q();
+    for bus in [&told, &other] {
+        bus.ensure_queues(&namespace, &settings).await.unwrap();
+    }
+    settings[0].ack_wait = Duration::from_secs(600);
+    told.ensure_queues(&namespace, &settings).await.unwrap();
+    other.shared.streams.assert_again().await.unwrap();
+    assert_eq!(lease(&told).await, Some(600));
+}
+
+/// By hand, say. Nobody else would notice: a stream without a consumer takes tasks all the same.
+#[tokio::test]
+async fn a_consumer_that_was_deleted_is_made_again() {
+    let server = TestServer::start();
+    let bus = bus(&server, 1).await;
+    let (namespace, queue, settings) = queue_q();
+    bus.ensure_queues(&namespace, &settings).await.unwrap();
+    let delete = "CONSUMER.DELETE.KNARR_TASKS_a.q_q";
+    let _: Value = bus.shared.js.call(delete, &json!({})).await.unwrap();
+    assert_eq!(lease(&bus).await, None);
+    assert_eq!(bus.undelivered(&namespace, &queue).await.unwrap(), Undelivered::All);
+    let deadline = Instant::now() + DEADLINE;
+    while lease(&bus).await != Some(30) {
+        assert!(Instant::now() < deadline, "it is still missing");
+    }
+}
