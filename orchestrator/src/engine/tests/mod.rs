@@ -24,6 +24,7 @@ mod permits;
 mod places;
 mod random;
 mod refusals;
+mod removals;
 mod robustness;
 mod scenarios;
 mod schedules;
