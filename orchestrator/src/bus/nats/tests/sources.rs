@@ -16,9 +16,10 @@ async fn all_of_a_stream_begins_with_what_it_has() {
     let _: Value = js.call("STREAM.CREATE.ORDERS", &config).await.unwrap();
     for n in 1..=5 {
         let subject = format!("orders.{n}");
-        js.client().publish(subject, Bytes::from_static(b"{}")).await.unwrap();
+        // Answered when it is stored.
+        let stored = js.client().request(subject, Bytes::from_static(b"{}")).await;
+        assert!(stored.is_ok(), "{stored:?}");
     }
-    js.client().flush().await.unwrap();
     let _: Value = js.call("STREAM.PURGE.ORDERS", &json!({ "seq": 4 })).await.unwrap();
     let source = Source {
         stream: Some("ORDERS".into()),
