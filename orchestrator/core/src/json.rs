@@ -76,6 +76,25 @@ pub fn weight(bytes: &[u8]) -> usize {
     2 * bytes.len() + OF_A_VALUE * (values + 1)
 }
 
+/// How many bytes a value has as JSON.
+pub fn length(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // A value always serialises, and a count takes everything.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
 /// Parses a body. Never panics, and never recurses deeper than `limits.depth`.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, BadJson> {
     if bytes.len() > limits.bytes {

@@ -23,7 +23,7 @@ use super::repeats::Taken;
 use super::run_loop::Loop;
 use super::schedule::is_reserved;
 use crate::bus::Bus;
-use crate::store::Store;
+use crate::store::{Store, format};
 
 impl RunMessage {
     /// The run it is for, where that is fixed.
@@ -171,7 +171,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return self.message_taken(&job);
         }
         if let Some(by) = &start.triggered
-            && let Some(answer) = answer_to_trigger(info, by)
+            && let Some(answer) = answer_to_trigger(info, by, self.may_store(format::FOURTH))
         {
             self.answer_message(request, &answer);
             return self.message_taken(&job);
@@ -220,10 +220,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 }
 
-/// What earlier runs of the workflow id mean for a start by a trigger, beside that one which is open is in its way.
-fn answer_to_trigger(info: &IdInfo, by: &TriggeredBy) -> Option<Answer> {
+/// What earlier runs of the workflow id mean for a start by a trigger, beside that one which is open is in its way. Of that a
+/// trigger which uses it is told as well, by which it knows that a run that a repeat of its start begins is one too many; of an
+/// older version it takes that for a refusal (`tells_apart`).
+fn answer_to_trigger(info: &IdInfo, by: &TriggeredBy, tells_apart: bool) -> Option<Answer> {
     if info.open().is_some() {
-        return (by.conflict == trigger::Conflict::UseExisting).then_some(Answer::Accepted);
+        let is_used = by.conflict == trigger::Conflict::UseExisting;
+        return (is_used && !tells_apart).then_some(Answer::Accepted);
     }
     let closed = info.newest_closed()?;
     let refused = match by.reuse {

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use super::apply::Applied;
 use super::job::{ActorCommand, Job, ScheduleRequest};
-use super::live::IdKey;
+use super::live::{IdInfo, IdKey};
 use super::outgoing;
 use super::perform::Step;
 use super::poison::PoisonKey;
@@ -50,13 +50,11 @@ impl ActorCommand {
     }
 
     /// What a new one begins with.
-    fn document(&self) -> serde_json::Value {
-        // A command is made of texts, numbers and JSON: it always serialises.
+    fn document(&self, operation: &Operation) -> serde_json::Value {
         match self {
-            Self::Schedule(command) => serde_json::to_value(command),
-            Self::Trigger(command) => serde_json::to_value(command),
+            Self::Schedule(command) => schedule::beginning(command, operation),
+            Self::Trigger(command) => schedule::beginning(command, operation),
         }
-        .unwrap_or_default()
     }
 
     /// What it says that occurrences are to start, where somebody says it by hand: the definition may follow.
@@ -112,6 +110,11 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 return self.await_open(job, open);
             }
             self.building.inputs += 1;
+            if deleted_before(info, request) {
+                self.answer_absent(request);
+                self.taken(&job.origin, None);
+                return Step::Done;
+            }
             let input = request.command.input(request.operation.clone());
             match self.apply(open, input) {
                 Applied::Changed | Applied::Nothing => self.schedule_taken(&job, request, open),
@@ -126,6 +129,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             // The one that a definition has made is gone already, or there never was any.
             ActorCommand::Schedule(Command::Define { spec: None, .. })
             | ActorCommand::Trigger(TriggerCommand::Define { spec: None, .. }) => {
+                self.answer_absent(request);
+                self.taken(&job.origin, None);
+                self.building.inputs += 1;
+                return Step::Done;
+            }
+            // As it was told the first time.
+            _ if deleted_before(info, request) => {
                 self.answer_absent(request);
                 self.taken(&job.origin, None);
                 self.building.inputs += 1;
@@ -183,7 +193,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             return Err(Refusal::new(&code::OLDER_REPLICAS, code::OLDER_REPLICAS.cause));
         }
         let run_id = self.new_run_id(key);
-        let input = request.command.document();
+        let input = request.command.document(&request.operation);
         let start = Start {
             run_id,
             namespace: request.namespace.clone(),
@@ -248,6 +258,13 @@ impl<S: Store, B: Bus> Loop<S, B> {
             self.building.answer(outgoing::answer(to, &answer));
         }
     }
+}
+
+/// The last one of that name was deleted by this very request: one that has been made since stays.
+fn deleted_before(info: &IdInfo, request: &ScheduleRequest) -> bool {
+    let last = info.newest_closed().and_then(|last| last.row.outcome.as_deref());
+    let output = last.and_then(|output| serde_json::from_str(output).ok());
+    output.is_some_and(|output| schedule::deleted_by(&output).as_ref() == Some(&request.request_id))
 }
 
 /// What who has asked something of a schedule is told of it.

@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use knarr_core::expression::MAX_VALUE_BYTES;
 use knarr_core::ids::RunId;
 use knarr_core::run::input::Input;
-use knarr_core::run::trigger::trigger_of;
+use knarr_core::run::trigger::{MAX_BYTES_AT_ONCE, trigger_of};
 use knarr_core::run::{Event, State, Transition};
 use knarr_core::trigger::source::{Item, SourceEvent};
 use knarr_core::trigger::spec::Flaw;
@@ -46,7 +47,7 @@ pub(super) struct Triggers {
     noted: BTreeMap<RunId, i16>,
     openings: u64,
     /// What is being applied, in case nothing can be made of it.
-    pub(super) at_hand: Vec<SourceMessage>,
+    pub(super) at_hand: Vec<SourceItem>,
     troubled: BTreeSet<RunId>,
 }
 
@@ -259,27 +260,23 @@ impl<S: Store, B: Bus> Loop<S, B> {
         else {
             return Applied::Nothing;
         };
-        source.busy = false;
         let (skipped, opening) = (source.skipped, source.opening);
-        let (mut items, mut events) = (Vec::with_capacity(read.items.len()), 0);
-        let mut at_hand = Vec::new();
-        for item in read.items {
+        let mut at_hand = read.items;
+        // Whoever listens is never given them again, so there are no more than one transition decides.
+        let at_once = self.live.get(run_id).and_then(|live| at_once(&live.state));
+        let mut left = at_hand.split_off(at_once.unwrap_or(usize::MAX).min(at_hand.len()));
+        let (mut items, mut events) = (Vec::with_capacity(at_hand.len()), 0);
+        for item in &at_hand {
             items.push(match item {
                 SourceItem::Message(message) => {
                     events += 1;
-                    let event = self.source_event(&message);
-                    at_hand.push(message);
-                    Item::Event(Box::new(event))
+                    Item::Event(Box::new(self.source_event(message)))
                 }
-                SourceItem::Reached(place) => Item::Reached(place),
-                SourceItem::Gap(gap) => {
-                    metrics::counter!(metric::TRIGGER_GAPS, "why" => gap.why.as_str()).increment(1);
-                    tracing::warn!(trigger = %run_id, why = gap.why.as_str(), after = gap.after.sequence, resumes = gap.resumes.sequence, "a trigger's stream lacks messages");
-                    Item::Gap(gap)
-                }
+                SourceItem::Reached(place) => Item::Reached(place.clone()),
+                SourceItem::Gap(gap) => Item::Gap(gap.clone()),
                 SourceItem::Trouble(problem) => {
                     tracing::warn!(trigger = %run_id, problem, "a trigger cannot read its stream");
-                    Item::Trouble(Arc::from(problem))
+                    Item::Trouble(Arc::from(problem.as_str()))
                 }
             });
         }
@@ -290,12 +287,28 @@ impl<S: Store, B: Bus> Loop<S, B> {
             skipped,
         };
         let applied = self.apply(run_id, Input::Read(Box::new(read)));
-        self.triggers.at_hand.clear();
+        let mut read = std::mem::take(&mut self.triggers.at_hand);
+        if let Some(live) = self.live.get(run_id).filter(|_| matches!(applied, Applied::Changed)) {
+            let undecided = read.split_off(decided(&live.state, &read));
+            left.splice(..0, undecided);
+        }
+        for item in &read {
+            if let SourceItem::Gap(gap) = item {
+                metrics::counter!(metric::TRIGGER_GAPS, "why" => gap.why.as_str()).increment(1);
+                tracing::warn!(trigger = %run_id, why = gap.why.as_str(), after = gap.after.sequence, resumes = gap.resumes.sequence, "a trigger's stream lacks messages");
+            }
+        }
+        let goes_on = !left.is_empty() && matches!(applied, Applied::Changed | Applied::Nothing);
         if let Some(source) = self.triggers.of.get_mut(&run_id) {
             source.skipped = match applied {
                 Applied::Nothing => skipped + events,
                 _ => 0,
             };
+            source.busy = goes_on;
+        }
+        if goes_on {
+            let read = Some(Box::new(SourceRead { opening, items: left }));
+            self.direct.push_front(Job::internal(JobKind::Read { run_id, read }));
         }
         applied
     }
@@ -321,8 +334,30 @@ impl<S: Store, B: Bus> Loop<S, B> {
     }
 }
 
+/// How many events of a subject that no stream keeps one transition is given, where what is made of each may be large.
+fn at_once(state: &State) -> Option<usize> {
+    let spec = &state.trigger()?.spec;
+    let is_made = spec.source.stream.is_none() && spec.input.is_some();
+    is_made.then(|| usize::try_from(MAX_BYTES_AT_ONCE).unwrap_or(usize::MAX) / MAX_VALUE_BYTES)
+}
+
+/// How many of the items that a trigger was given it has decided: where much came of the first, it has stopped before one.
+fn decided(state: &State, items: &[SourceItem]) -> usize {
+    let Some(place) = state.trigger().and_then(|trigger| trigger.place()) else {
+        return items.len();
+    };
+    let is_beyond = |item: &SourceItem| match item {
+        SourceItem::Message(message) => {
+            let of = message.place.as_ref();
+            of.is_some_and(|of| of.stream == place.stream && of.sequence > place.sequence)
+        }
+        _ => false,
+    };
+    items.iter().position(is_beyond).unwrap_or(items.len())
+}
+
 /// The dead letters of what could not be done, stored with the commit that says so.
-pub(super) fn letters(state: &State, transition: &Transition, at_hand: &[SourceMessage]) -> Vec<Outgoing> {
+pub(super) fn letters(state: &State, transition: &Transition, at_hand: &[SourceItem]) -> Vec<Outgoing> {
     let mut letters = Vec::new();
     for event in &transition.events {
         let Event::Trigger(event) = event else { continue };
@@ -344,7 +379,10 @@ pub(super) fn letters(state: &State, transition: &Transition, at_hand: &[SourceM
             Flaw::Refused => &code::EVENT_REFUSED,
         };
         let refusal = Refusal::new(code, &**message);
-        let original = at_hand.iter().find(|message| message.sequence == *sequence);
+        let original = at_hand.iter().find_map(|item| match item {
+            SourceItem::Message(message) => (message.sequence == *sequence).then_some(message),
+            _ => None,
+        });
         let of = outgoing::OfTrigger {
             namespace: state.namespace().as_str(),
             run: state.run_id(),

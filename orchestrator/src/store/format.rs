@@ -2,7 +2,7 @@
 //!
 //! | level | what it brought |
 //! |---|---|
-//! | 4 | retry of runs, and the attempts that come of it; what an undo that is parked means for the others, where its step says so; tasks that are taken out of their queue when they are not needed any more; queries of definitions, and handlers of signals and of updates; starts with a delay; that a step may have been done before it was tried again, in runs whose tasks are taken out of their queue |
+//! | 4 | retry of runs, and the attempts that come of it; what an undo that is parked means for the others, where its step says so; tasks that are taken out of their queue when they are not needed any more; queries of definitions, and handlers of signals and of updates; starts with a delay; that a step may have been done before it was tried again, in runs whose tasks are taken out of their queue; that a trigger is told of a start which an open run has taken in |
 //! | 3 | runs that wait before they begin, for their workflow id or for a place; priorities of runs; triggers, definitions that have any, and runs that they start |
 //! | 2 | the output of a step that an operator marked as done; limits of runs that are not as by default, and those that an operator raised; runs that have moved to another version; schedules; of activities the timeouts beside start-to-close, cancellation types, details of heartbeats, silence, claims and *later*; limits of activities and queues, and permits; births without what their run's row says |
 //!

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::decider::Decider;
 use super::event::{Event, RunStarted, Transition};
 use super::failure::Failure;
-use super::input::{Input, Rejected, Start, TaskOutcome, Terms};
+use super::input::{Input, Operation, Rejected, Start, TaskOutcome, Terms};
 use super::limits::{MAX_ERROR_MESSAGE_BYTES, RunLimits, truncated};
 use super::permit::QueueLimits;
 use super::scope::RunScope;
@@ -33,15 +33,20 @@ pub fn start(plan: &Plan, start: Start, at: Timestamp) -> Result<(State, Transit
 pub fn start_within(
     terms: Terms,
     plan: &Plan,
-    start: Start,
+    mut start: Start,
     at: Timestamp,
     queues: &QueueLimits,
 ) -> Result<(State, Transition), Rejected> {
-    let schedule = match plan.workflow.as_str() == schedule::WORKFLOW {
+    let workflow = plan.workflow.as_str();
+    let made_by = match workflow {
+        schedule::WORKFLOW | trigger::WORKFLOW => schedule::made_by(&mut start),
+        _ => Operation::default(),
+    };
+    let schedule = match workflow == schedule::WORKFLOW {
         true => Some(schedule::of_start(&start)?),
         false => None,
     };
-    let trigger = match plan.workflow.as_str() == trigger::WORKFLOW {
+    let trigger = match workflow == trigger::WORKFLOW {
         true => Some(trigger::of_start(&start)?),
         false => None,
     };
@@ -51,12 +56,12 @@ pub fn start_within(
         ..birth(plan, start, at)?
     });
     let mut state = State::new(&birth, 1, at);
-    if let Some((spec, version)) = schedule {
-        let transition = schedule::begin(plan, &mut state, birth, spec, version);
+    if let Some(said) = schedule {
+        let transition = schedule::begin(plan, &mut state, birth, said, made_by);
         return Ok((state, transition));
     }
-    if let Some((spec, version)) = trigger {
-        let transition = trigger::begin(plan, &mut state, birth, spec, version);
+    if let Some(said) = trigger {
+        let transition = trigger::begin(plan, &mut state, birth, said, made_by);
         return Ok((state, transition));
     }
     let mut d = Decider::of_birth(plan, &mut state, Event::RunStarted(birth), queues);

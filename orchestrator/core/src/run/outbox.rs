@@ -44,6 +44,14 @@ pub(super) fn offer_again(d: &mut Decider<'_>, number: MessageNo) {
     }
 }
 
+/// A pending message is sent again at once.
+pub(super) fn offer_now(d: &mut Decider<'_>, number: MessageNo) {
+    if d.state.mail.outbox.contains_key(&number) {
+        let due = d.at.plus(MESSAGE_PAUSE_FIRST);
+        d.emit(Event::MessageOffered { number, due });
+    }
+}
+
 pub(super) fn answered(d: &mut Decider<'_>, number: MessageNo, answer: Answer) {
     let Some(pending) = d.state.mail.outbox.get(&number) else {
         return contradicted(d, number, answer);

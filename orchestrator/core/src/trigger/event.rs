@@ -22,6 +22,8 @@ pub enum TriggerEvent {
         version: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<Position>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        operation: Operation,
     },
     Paused {
         reason: Arc<str>,
@@ -77,6 +79,12 @@ pub enum TriggerEvent {
         firing: Firing,
         message: MessageNo,
         stage: Stage,
+        /// The start before that signal, which an open run has taken in: it has begun none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_in: Option<MessageNo>,
+        /// The signal behind that start, which has been sent before and found nobody: it is offered again under this number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<MessageNo>,
     },
     /// There was no run for it: its message is offered again then, under the same number, since a repeat of it that is under way
     /// may still find one.
@@ -115,6 +123,7 @@ pub struct Firing {
     pub sequence: u64,
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub events: u32,
+    /// Of what was read, or of what was made of it, whichever is more.
     pub bytes: u32,
     /// When it was decided, or, once there was no run for it, when that was first so.
     pub since: Timestamp,

@@ -21,6 +21,8 @@ pub struct Place {
 pub struct Read {
     /// Which opening of the source it comes from; what an earlier one has read says nothing any more.
     pub opening: u32,
+    /// Of a stream those behind the place that the trigger has come to are not decided, where much came of those before them:
+    /// they are handed in again.
     pub items: Vec<Item>,
     /// Events that were read before and matched nothing, without anything having been decided since.
     pub skipped: u64,

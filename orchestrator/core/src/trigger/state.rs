@@ -2,7 +2,7 @@
 //!
 //! **Invariants:** changed by [`Trigger::evolve`] alone; everything in it is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,12 @@ use crate::ids::{MessageNo, RequestId, WorkflowId};
 use crate::run::input::Operation;
 use crate::time::Timestamp;
 
-/// Events on their way or waiting, and the bytes of their bodies: with more nothing is read.
+/// Events on their way or waiting, and their bytes: with more nothing is read.
 pub const MAX_PENDING: usize = 256;
 pub const MAX_PENDING_BYTES: u64 = 2 << 20;
+/// The same together with those that nobody has taken so far, and those behind one of them.
+pub const MAX_WAITING: usize = 4_096;
+pub const MAX_WAITING_BYTES: u64 = 8 << 20;
 /// Workflow ids for which events are gathered, and the bytes of those: with more the first that is due counts at once.
 pub const MAX_GATHERED: usize = 1_000;
 pub const MAX_GATHERED_BYTES: u64 = 4 << 20;
@@ -42,6 +45,11 @@ pub struct Sent {
     pub firing: Firing,
     pub message: MessageNo,
     pub stage: Stage,
+    /// As the event says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_in: Option<MessageNo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<MessageNo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,10 +133,19 @@ impl Trigger {
 
     /// Whether more may be read.
     pub fn has_room(&self) -> bool {
-        let bytes = |firing: &Firing| u64::from(firing.bytes);
-        let sent: u64 = self.sent.values().map(|sent| bytes(&sent.firing)).sum();
-        let held: u64 = self.held.values().map(|held| bytes(&held.firing)).sum();
-        self.sent.len() + self.held.len() < MAX_PENDING && sent + held < MAX_PENDING_BYTES
+        let sent = self.sent.values().map(|sent| &sent.firing);
+        let nobody: BTreeSet<&WorkflowId> = sent.clone().filter(|of| of.tries > 0).map(|of| &of.id).collect();
+        let (mut pending, mut waiting) = ((0, 0), (0, 0));
+        for firing in sent.chain(self.held.values().map(|held| &held.firing)) {
+            let bytes = u64::from(firing.bytes);
+            waiting = (waiting.0 + 1, waiting.1 + bytes);
+            // The runs of the others are not to wait until it is given up.
+            if !nobody.contains(&firing.id) {
+                pending = (pending.0 + 1, pending.1 + bytes);
+            }
+        }
+        let fits = |(count, bytes), most, most_bytes| count < most && bytes < most_bytes;
+        fits(pending, MAX_PENDING, MAX_PENDING_BYTES) && fits(waiting, MAX_WAITING, MAX_WAITING_BYTES)
     }
 
     /// What is gathered has to make room.
@@ -170,7 +187,13 @@ impl Trigger {
 
     /// The only way in which a trigger changes. `None` before it was made.
     pub(crate) fn evolve(this: &mut Option<Box<Self>>, at: Timestamp, event: &TriggerEvent) {
-        if let TriggerEvent::Set { spec, version, from } = event {
+        if let TriggerEvent::Set {
+            spec,
+            version,
+            from,
+            operation,
+        } = event
+        {
             match this {
                 Some(trigger) => {
                     let reads = trigger.spec.source == spec.source;
@@ -184,6 +207,9 @@ impl Trigger {
                     }
                 }
                 None => *this = Some(Box::new(Self::new(spec, *version, *from, at))),
+            }
+            if let Some(trigger) = this {
+                trigger.remember(operation);
             }
         } else if let Some(trigger) = this {
             trigger.change(at, event);
@@ -225,8 +251,10 @@ impl Trigger {
                 self.remember(operation);
             }
             TriggerEvent::Resumed { operation } => {
-                self.paused = None;
-                self.opening = self.opening.wrapping_add(1);
+                // One that nobody had paused reads on: a subject would lose what comes meanwhile.
+                if self.paused.take().is_some() {
+                    self.opening = self.opening.wrapping_add(1);
+                }
                 self.remember(operation);
             }
             TriggerEvent::Reset { to, operation } => {
@@ -272,6 +300,8 @@ impl Trigger {
                 firing,
                 message,
                 stage,
+                taken_in,
+                signal,
             } => {
                 self.fired = self.fired.max(*no);
                 self.held.remove(no);
@@ -279,6 +309,8 @@ impl Trigger {
                     firing: firing.clone(),
                     message: *message,
                     stage: *stage,
+                    taken_in: *taken_in,
+                    signal: *signal,
                 };
                 self.sent.insert(*no, sent);
             }

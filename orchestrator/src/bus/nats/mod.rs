@@ -15,6 +15,7 @@ mod direct;
 mod head_room;
 mod header_block;
 mod header_map;
+mod holes;
 mod jetstream;
 mod log_position;
 mod log_reader;

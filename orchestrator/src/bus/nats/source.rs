@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::connection::Link;
 use super::header_block::{self, HeaderBlock};
+use super::holes::Holes;
 use super::jetstream::{ApiError, MessageQuery, StreamInfo, code};
 use super::log_position::{Located, first_later, locate_in};
 use super::pull::{Pull, Pulled};
@@ -35,8 +36,6 @@ use crate::telemetry::metric;
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// What will not be otherwise at once.
 const TROUBLE_DELAY: Duration = Duration::from_secs(1);
-/// How often a stream is asked whether it has dropped what was not read yet, where messages have been left out.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn open(shared: &Arc<Shared>, source: &Source, from: &From) -> Feed {
     let (feeder, feed) = feed();
@@ -50,7 +49,7 @@ pub(super) fn open(shared: &Arc<Shared>, source: &Source, from: &From) -> Feed {
                 from: from.clone(),
                 feeder,
                 handed_over_at: Instant::now(),
-                looked_at: Instant::now(),
+                holes: Holes::new(Instant::now()),
                 told: 0,
                 interrupted: false,
                 troubled: false,
@@ -91,7 +90,7 @@ struct StreamReader {
     from: From,
     feeder: Feeder,
     handed_over_at: Instant,
-    looked_at: Instant,
+    holes: Holes,
     /// The last sequence that was handed over as a place that is reached.
     told: u64,
     /// Perhaps by the message that is next.
@@ -187,7 +186,11 @@ impl StreamReader {
                     self.deliver(&place, message.subject.into_string(), headers, message.payload)
                         .await?;
                 }
-                Ok(Pulled::Idle { stream_sequence }) => self.report_idle(&mut place, stream_sequence).await?,
+                Ok(Pulled::Idle { stream_sequence }) => {
+                    let next = place.sequence + 1;
+                    self.look_for_a_gap(&mut place, next).await?;
+                    self.report_idle(&mut place, stream_sequence).await?;
+                }
                 Err(broken) => break Ended::Interrupted(broken.0),
             }
         };
@@ -235,7 +238,8 @@ impl StreamReader {
         };
         let last = info.state.last_seq;
         let found = match position {
-            Position::All => Ok(0),
+            // What was dropped before is nothing that was lost.
+            Position::All => Ok(info.state.first_seq.saturating_sub(1)),
             Position::New => Ok(last),
             Position::Sequence(sequence) => Ok(sequence.saturating_sub(1).min(last)),
             Position::Time(at) => {
@@ -266,28 +270,20 @@ impl StreamReader {
         Ok(Ok(place))
     }
 
-    /// Whether what lies between two messages has been dropped before it was read.
+    /// Whether what lies between messages has been dropped before it was read. The next one is to come, or has come.
     async fn look_for_a_gap(&mut self, place: &mut Place, next: u64) -> Result<(), Closed> {
-        if next <= place.sequence + 1 || self.looked_at.elapsed() < LOOK_EVERY {
-            return Ok(());
-        }
-        self.looked_at = Instant::now();
-        let Ok(info) = self.shared.js.stream(&self.stream).await else {
+        let Some(hole) = self.holes.due(place, next, Instant::now()) else {
             return Ok(());
         };
-        let first = info.state.first_seq.min(next);
-        if *info.created == *place.stream && first > place.sequence + 1 {
-            let resumes = Place {
-                sequence: first - 1,
-                ..place.clone()
-            };
-            let gap = Gap {
-                why: Loss::Purged,
-                after: place.clone(),
-                resumes: resumes.clone(),
-            };
+        let info = self.shared.js.stream(&self.stream).await;
+        // Of another stream in its place is told when it is read again.
+        let first = match &info {
+            Ok(info) if *info.created == *place.stream => Some(info.state.first_seq.min(next)),
+            _ => None,
+        };
+        if let Some(gap) = self.holes.looked(hole, place, first, Instant::now()) {
+            *place = gap.resumes.clone();
             self.feeder.send(SourceItem::Gap(gap)).await?;
-            *place = resumes;
         }
         Ok(())
     }

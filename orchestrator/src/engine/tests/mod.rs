@@ -25,6 +25,7 @@ mod places;
 mod queues;
 mod random;
 mod refusals;
+mod removals;
 mod repeats;
 mod robustness;
 mod scenarios;

@@ -8,7 +8,7 @@ use super::super::input::{Operation, Rejected};
 use super::super::request::{Verb, was_taken};
 use super::due::{MAX_AT_ONCE, MAX_MISSED, advance, calendar, missed};
 use super::occurrence::{occur, start_waiting};
-use super::{emit, next, schedule};
+use super::{deletion, emit, next, schedule};
 use crate::schedule::command::{Command, MAX_BACKFILL};
 use crate::schedule::state::{Backfill, Due, Schedule, ScheduleEvent};
 use crate::schedule::{Overlap, Spec};
@@ -138,13 +138,13 @@ pub(super) fn ask(d: &mut Decider<'_>, command: Command, operation: Operation) -
             emit(d, ScheduleEvent::BackfillBegun { backfill, operation });
             advance(d);
         }
-        Command::Delete => delete(d),
+        Command::Delete => delete(d, &operation),
     }
     Ok(())
 }
 
-pub(super) fn delete(d: &mut Decider<'_>) {
-    let output = Arc::default();
+pub(super) fn delete(d: &mut Decider<'_>, operation: &Operation) {
+    let output = deletion(operation);
     d.emit(Event::RunCompleted { output });
 }
 
@@ -162,7 +162,7 @@ pub(super) fn define(
         (None, None) => {}
         (Some(last), Some(spec)) if last == version && schedule.spec == *spec => {}
         (Some(_), Some(spec)) => set(d, *spec, Some(version), operation),
-        (Some(_), None) => delete(d),
+        (Some(_), None) => delete(d, &operation),
     }
     Ok(())
 }

@@ -33,6 +33,9 @@ mod occurrence;
 
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
 use self::command::{ask, set};
 use self::due::{advance, wake};
 use self::occurrence::{answered, receive};
@@ -54,6 +57,9 @@ use crate::time::Timestamp;
 pub const WORKFLOW: &str = "$schedule";
 /// The workflow id of a schedule begins with this; what begins so is nobody else's, of workflow ids and of request ids.
 pub const PREFIX: &str = "$schedule/";
+
+const OPERATION: &str = "operation";
+const DELETED: &str = "deleted";
 
 /// The workflow id of a schedule.
 pub fn workflow_id(schedule: &str) -> WorkflowId {
@@ -122,13 +128,9 @@ pub(super) fn begin(
     plan: &Plan,
     state: &mut State,
     birth: Arc<RunStarted>,
-    spec: Spec,
-    version: Option<u32>,
+    (spec, version): (Spec, Option<u32>),
+    operation: Operation,
 ) -> Transition {
-    let operation = Operation {
-        request_id: birth.request_id.clone(),
-        ..Operation::default()
-    };
     let mut d = Decider::of_birth(plan, state, Event::RunStarted(birth), &super::permit::UNLIMITED);
     set(&mut d, spec, version, operation);
     d.conclude()
@@ -146,6 +148,45 @@ pub(super) fn of_start(start: &Start) -> Result<(Spec, Option<u32>), Rejected> {
         } => Ok((*spec, Some(version))),
         _ => Err(Rejected::Schedule("a schedule begins with what it is to do".to_owned())),
     }
+}
+
+/// The input of the start of a schedule or a trigger: what it is to do, and who says so.
+pub fn beginning(command: &impl Serialize, operation: &Operation) -> Value {
+    // Texts, numbers and JSON: they always serialise.
+    let mut said = serde_json::to_value(command).unwrap_or_default();
+    if let Some(said) = said.as_object_mut().filter(|_| *operation != Operation::default()) {
+        let operation = serde_json::to_value(operation).unwrap_or_default();
+        said.insert(OPERATION.to_owned(), operation);
+    }
+    said
+}
+
+/// Who makes it; the input is the command alone from here on.
+pub(super) fn made_by(start: &mut Start) -> Operation {
+    let input = Arc::make_mut(&mut start.input).as_object_mut();
+    let said = input.and_then(|input| input.remove(OPERATION));
+    Operation {
+        request_id: start.request_id.clone(),
+        ..said
+            .and_then(|said| serde_json::from_value(said).ok())
+            .unwrap_or_default()
+    }
+}
+
+/// The output of a schedule or a trigger that is deleted: who has said so. Of a repeat of that it can be told from here.
+pub(super) fn deletion(operation: &Operation) -> Arc<Value> {
+    if *operation == Operation::default() {
+        return Arc::default();
+    }
+    let mut output = Map::new();
+    output.insert(DELETED.to_owned(), serde_json::to_value(operation).unwrap_or_default());
+    Arc::new(Value::Object(output))
+}
+
+/// Which request has deleted a schedule or a trigger that ended with this output.
+pub fn deleted_by(output: &Value) -> Option<RequestId> {
+    let operation = output.get(DELETED)?.clone();
+    serde_json::from_value::<Operation>(operation).ok()?.request_id
 }
 
 /// Of [`super::apply()`], for a run that is a schedule.

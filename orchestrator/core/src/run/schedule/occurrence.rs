@@ -95,10 +95,12 @@ pub(super) fn start(d: &mut Decider<'_>, due: Due) {
     outbox::send(d, to, Body::StartChild(body));
 }
 
-/// Tells an open run to stop, once; one whose start is not accepted yet is told when it is.
+/// Tells an open run to stop, once, and one that is to cancel to terminate; one whose start is not accepted yet is told when it
+/// is.
 pub(super) fn stop(d: &mut Decider<'_>, run: RunId, how: Overlap) {
     let running = schedule(d).and_then(|schedule| schedule.running.get(&run)).cloned();
-    let Some(running) = running.filter(|running| running.stopping.is_none()) else {
+    let is_told = |stopping| stopping == Some(Overlap::TerminateOther) || how != Overlap::TerminateOther;
+    let Some(running) = running.filter(|running| running.stopping.is_none() || !is_told(running.stopping)) else {
         return;
     };
     emit(d, ScheduleEvent::StopAsked { run, how });

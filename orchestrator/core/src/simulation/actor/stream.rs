@@ -10,6 +10,7 @@ use crate::run::{Event, State, Transition};
 use crate::time::Timestamp;
 use crate::trigger::event::{Firing, Stage};
 use crate::trigger::source::{Item as Given, SourceEvent};
+use crate::trigger::spec::Gather;
 use crate::trigger::state::From;
 use crate::trigger::{Place, Position, Read, TriggerEvent};
 
@@ -34,12 +35,16 @@ pub struct Feed {
 struct Sent {
     id: WorkflowId,
     message: MessageNo,
+    /// Behind a start, once it has been sent.
+    signal: Option<MessageNo>,
     events: u32,
 }
 
 #[derive(Debug, Default)]
 pub struct Stream {
     feed: Feed,
+    /// Once it is known.
+    gather: Option<Option<Gather>>,
     place: Option<u64>,
     /// Events that were let through, or could not be read.
     pub decided: BTreeSet<u64>,
@@ -92,6 +97,15 @@ impl Stream {
 
     fn event(&mut self, event: &TriggerEvent, is_deleted: bool) {
         match event {
+            TriggerEvent::Set { spec, .. } => {
+                let before = self.gather.replace(spec.gather);
+                let same = before.is_none_or(|before| before == spec.gather);
+                assert!(
+                    same || self.gathered.is_empty(),
+                    "it was gathered otherwise: {:?}",
+                    self.gathered
+                );
+            }
             TriggerEvent::Passed { to: Some(to), .. } => {
                 let before = self.place.replace(to.sequence);
                 assert!(
@@ -116,6 +130,7 @@ impl Stream {
                 firing,
                 message,
                 stage,
+                ..
             } => self.sent(*no, firing, *message, *stage, is_deleted),
             TriggerEvent::Done { no, stage } => self.settle(*no, *stage, true),
             TriggerEvent::Refused { no: Some(no), .. } => self.settle(*no, Stage::Signal, false),
@@ -129,8 +144,17 @@ impl Stream {
 
     fn sent(&mut self, no: u64, firing: &Firing, message: MessageNo, stage: Stage, is_deleted: bool) {
         if let Some(sent) = self.sent.get_mut(&no) {
-            assert_eq!(stage, Stage::Signal, "a signal follows its start");
-            self.settled.push((sent.message, Stage::StartToSignal, true));
+            if stage == Stage::Signal {
+                self.settled.push((sent.message, Stage::StartToSignal, true));
+                assert!(
+                    sent.signal.is_none_or(|known| known == message),
+                    "a signal has one number"
+                );
+                sent.signal = Some(message);
+            } else {
+                assert_eq!(stage, Stage::StartToSignal, "a signal follows its start");
+                assert!(sent.signal.is_some(), "a start is sent again before its signal");
+            }
             sent.message = message;
             return;
         }
@@ -149,13 +173,21 @@ impl Stream {
             firing.id
         );
         let (id, events) = (firing.id.clone(), firing.events);
-        self.sent.insert(no, Sent { id, message, events });
+        let signal = None;
+        let sent = Sent {
+            id,
+            message,
+            signal,
+            events,
+        };
+        self.sent.insert(no, sent);
     }
 
     fn settle(&mut self, no: u64, stage: Stage, accepted: bool) {
         let sent = self.sent.remove(&no).expect("it was not on its way");
         self.counted += sent.events as usize;
-        self.settled.push((sent.message, stage, accepted));
+        let message = sent.signal.filter(|_| stage == Stage::Signal).unwrap_or(sent.message);
+        self.settled.push((message, stage, accepted));
     }
 
     /// What comes next of the stream, at most so many. `behind`: somebody else has read so far less, as a new owner may.

@@ -179,7 +179,9 @@ impl World<'_> {
         }
         if let Some(by) = &start.triggered {
             if self.holder(workflow_id).is_some() {
-                return (by.conflict == Conflict::UseExisting).then_some(Answer::Accepted);
+                // As a replica of an earlier version answers to some.
+                let is_old = by.conflict == Conflict::UseExisting && start.run_id.0.as_u128().is_multiple_of(8);
+                return is_old.then_some(Answer::Accepted);
             }
             let closed = earlier.rfind(|run| run.state.closed_at().is_some());
             let refused = closed.is_some_and(|closed| match by.reuse {

@@ -6,6 +6,7 @@ mod gaps;
 mod log;
 mod publishing;
 mod queues;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

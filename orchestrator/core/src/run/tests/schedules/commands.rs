@@ -263,3 +263,38 @@ fn what_a_pause_holds_back_is_in_nobodys_way() {
         );
     }
 }
+
+#[test]
+fn who_makes_or_deletes_a_schedule_is_recorded() {
+    let operation = |request: &str| Operation {
+        request_id: Some(RequestId::new(request)),
+        by: Some("ann".into()),
+        reason: Some("so it is".into()),
+    };
+    let said = |body: &str, request: &str| {
+        for said in [
+            r#""by":"ann""#,
+            r#""reason":"so it is""#,
+            &format!(r#""request_id":"{request}""#),
+        ] {
+            assert!(body.contains(said), "{said} in {body}");
+        }
+    };
+    for define in [false, true] {
+        let mut nightly = Actor::new("every: 10s");
+        let (version, spec) = (7, None);
+        let command = match define {
+            true => Command::Define { version, spec },
+            false => Command::Delete,
+        };
+        if define {
+            nightly.state.schedule.as_mut().unwrap().version = Some(2);
+        }
+        let input = Input::Schedule {
+            command: Box::new(command),
+            operation: operation("d"),
+        };
+        let transition = run::apply(&plan(), &mut nightly.state, input, second(1)).unwrap();
+        said(transition.unwrap().body(), "d");
+    }
+}

@@ -109,3 +109,25 @@ fn the_buffer_is_bounded() {
     assert_eq!(schedule.counts.skipped, 9);
     assert_eq!(schedule.past.last().unwrap().became, Became::Skipped(Skip::Full));
 }
+
+/// Cancelled, it may go on for long, or wait for a person.
+#[test]
+fn one_that_is_told_to_cancel_can_be_terminated() {
+    let mut nightly = Actor::new("every: 10s\noverlap: cancel_other");
+    nightly.wake(second(10));
+    nightly.answer(0, Answer::Accepted, second(11));
+    nightly.wake(second(20));
+    assert!(matches!(nightly.stops()[..], [Body::Cancel { .. }]));
+    let terminate = Command::Trigger {
+        overlap: Some(Overlap::TerminateOther),
+    };
+    nightly.ask(terminate.clone(), "t1", second(21)).unwrap();
+    assert!(matches!(
+        nightly.stops()[..],
+        [Body::Cancel { .. }, Body::Terminate { .. }]
+    ));
+    // Once; and nobody who is terminated is told to cancel.
+    nightly.ask(terminate, "t2", second(22)).unwrap();
+    nightly.wake(second(30));
+    assert_eq!(nightly.stops().len(), 2);
+}

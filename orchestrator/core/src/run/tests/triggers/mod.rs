@@ -17,6 +17,11 @@ use crate::trigger::source::{Gap, Item, Loss, SourceEvent};
 use crate::trigger::spec::Flaw;
 use crate::trigger::{Command, Place, Position, Read, Spec, Trigger};
 
+mod answers;
+mod bounds;
+mod commands;
+mod gathered;
+
 const T0: i64 = 1_800_000_000_000_000;
 
 fn second(n: i64) -> Timestamp {
