@@ -26,7 +26,7 @@ pub use parked::{ListParked, ParkedEntry, ParkedKey, ParkedKind, ParkedPage, Par
 pub use queries::{QueryAnswer, QueryRun};
 pub use queues::{LimitInfo, ListQueues, QueueInfo, QueuePage, RateBody, SetQueue};
 pub use runs::{
-    HistoryPage, HistoryTransition, LedgerEntry, LimitUsage, ListRuns, OpenTask, OpenUpdate, OperationState,
+    HistoryPage, HistoryTransition, LedgerEntry, LeftOut, LimitUsage, ListRuns, OpenTask, OpenUpdate, OperationState,
     RunDescription, RunName, RunPage, RunTurn, ShowHistory, ShowRun, StepState, WaitingSignal, WaitingStep,
 };
 pub use schedules::{

@@ -187,7 +187,7 @@ codes! {
         "Send headers as `Name: value` in UTF-8, with names of ASCII characters; `Knarr-Original-Headers` shows what was sent.";
     ANSWER_TOO_LARGE = "KN0242", "answer_too_large",
         "The run's output is larger than NATS takes in an answer.",
-        "Ask for it with `knarr show`, or let the definition's `output` say less.";
+        "Ask for a part of what its steps gave (`knarr query <workflow id> --expr`), raise `max_payload` of the NATS server, or let the definition's `output` say less.";
     QUEUES_UNAVAILABLE = "KN0243", "queues_unavailable",
         "The definition is registered, but its task queues could not be set up.",
         "Check NATS, then register the same definition again, which only sets up the queues.";

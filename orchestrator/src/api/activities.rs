@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
-use knarr_core::ids::Namespace;
+use knarr_core::ids::{Namespace, TaskNo};
 use knarr_core::run::limits::MAX_DETAILS_BYTES;
+use knarr_core::run::{Event, Transition};
 use knarr_schemas::api::{ActivityAnswer, CompleteActivity, FailActivity, HeartbeatActivity, HeartbeatAnswer, RunName};
 use knarr_schemas::body::{Confirmation, ErrorBody};
 use knarr_schemas::token::TaskToken;
@@ -20,6 +21,69 @@ use crate::store::{RunRow, Store};
 /// A partition's owner answers after a commit; then the log is asked.
 const OWNER_WITHIN: Duration = Duration::from_secs(2);
 const LOG_WITHIN: Duration = Duration::from_secs(5);
+
+/// Transitions asked of the store at a time.
+const CHUNK: u32 = 200;
+
+const COMMITTED: &str = "committed";
+
+/// What a run's history tells of one task.
+#[derive(Debug, Default)]
+struct HeardOf {
+    ended: Option<Ended>,
+    /// A result came when the task had ended.
+    late: bool,
+    closed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Completed,
+    /// With another word of whoever had it.
+    Otherwise,
+    /// Without a word.
+    Unheard,
+}
+
+impl HeardOf {
+    fn learn(&mut self, event: &Event, task: TaskNo) {
+        match event {
+            Event::TaskCompleted { task: of, .. } if *of == task => self.ended = Some(Ended::Completed),
+            Event::TaskFailed { task: of, .. }
+            | Event::TaskUnknown { task: of, .. }
+            | Event::TaskCancelled { task: of, .. }
+            | Event::TaskDeferred { task: of, .. }
+                if *of == task =>
+            {
+                self.ended = Some(Ended::Otherwise);
+            }
+            Event::TaskTimedOut { task: of, .. }
+            | Event::TaskLost { task: of, .. }
+            | Event::TaskWithdrawn { task: of, .. }
+            | Event::TaskAbandoned { task: of, .. }
+                if *of == task =>
+            {
+                self.ended = Some(Ended::Unheard);
+            }
+            Event::LateResult(late) if late.task == task => self.late = true,
+            Event::RunCompleted { .. } | Event::RunClosed { .. } | Event::RunTerminated { .. } => self.closed = true,
+            _ => {}
+        }
+    }
+
+    /// Of a result that has been handed in, a success or another one.
+    fn stage(&self, success: bool) -> &'static str {
+        match (self.late, self.ended) {
+            (true, _) => "late",
+            (false, Some(Ended::Unheard)) => "gone",
+            (false, None) if self.closed => "gone",
+            // That it was done counts, whatever is said of it later.
+            (false, Some(Ended::Completed)) if !success => "gone",
+            // A repeat is taken like the first.
+            (false, _) => COMMITTED,
+        }
+    }
+}
 
 /// JetStream's acknowledgement, as far as it matters here.
 #[derive(Deserialize)]
@@ -39,7 +103,8 @@ impl<S: Store> Operations<S> {
         let mut headers = HeaderMap::new();
         headers.insert(header::TOKEN, request.token.as_str());
         let body = Bytes::from(serde_json::to_vec(&request.output).unwrap_or_default());
-        hand_in(nats, &row, headers, body).await
+        let answer = hand_in(nats, &row, headers, body).await?;
+        Ok(self.judged(answer, &row, &request.token, true).await)
     }
 
     pub(super) async fn fail_activity(
@@ -77,7 +142,45 @@ impl<S: Store> Operations<S> {
         if let Some(ms) = request.retry_after_ms {
             put(header::RETRY_AFTER, &format!("{ms}ms"));
         }
-        hand_in(nats, &row, headers, Bytes::new()).await
+        let answer = hand_in(nats, &row, headers, Bytes::new()).await?;
+        Ok(self.judged(answer, &row, &request.token, false).await)
+    }
+
+    /// The owner confirms whatever it need not hear again. What has come of it is in the run's history; where that cannot be
+    /// read just now, it is only known that it is committed.
+    pub(super) async fn judged(
+        &self,
+        answer: ActivityAnswer,
+        row: &RunRow,
+        token: &str,
+        success: bool,
+    ) -> ActivityAnswer {
+        let Some(token) = TaskToken::decode(token).filter(|_| answer.stage == COMMITTED) else {
+            return answer;
+        };
+        let heard = self.heard_of(row, TaskNo(token.task)).await;
+        let stage = heard.map_or(COMMITTED, |heard| heard.stage(success));
+        ActivityAnswer {
+            stage: stage.to_owned(),
+        }
+    }
+
+    async fn heard_of(&self, row: &RunRow, task: TaskNo) -> Option<HeardOf> {
+        let mut heard = HeardOf::default();
+        let mut after = 0;
+        loop {
+            let stored = self.store.history(row.run_id, after, CHUNK).await.ok()?;
+            let read = stored.len();
+            for stored in stored {
+                let seq = u32::try_from(stored.seq).unwrap_or_default();
+                after = stored.seq;
+                let transition = Transition::read(seq, stored.at, stored.body).ok()?;
+                transition.events.iter().for_each(|event| heard.learn(event, task));
+            }
+            if read < CHUNK as usize {
+                return Some(heard);
+            }
+        }
     }
 
     pub(super) async fn heartbeat_activity(
@@ -127,7 +230,7 @@ async fn hand_in(nats: &Client, row: &RunRow, headers: HeaderMap, body: Bytes) -
         // One that is about to leave sends to the log.
         if confirmed.is_ok_and(|confirmed| confirmed.moved.is_empty()) {
             refused(&answer)?;
-            let stage = "committed".to_owned();
+            let stage = COMMITTED.to_owned();
             return Ok(ActivityAnswer { stage });
         }
     }

@@ -1,11 +1,14 @@
 //! Definitions: registering one after checking it anew, listing them, showing one.
 
-use knarr_core::definition::plan::Plan;
+use std::collections::BTreeSet;
+
+use knarr_core::definition::plan::{NodeKind, Plan};
 use knarr_core::ids::{Namespace, WorkflowName};
 use knarr_core::run::schedule::workflow_id;
 use knarr_schemas::api::{
-    DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, ListDefinitions, MAX_PAGE, RegisterDefinition,
-    RegisteredDefinition, RegistrationOutcome, ScheduleOutlook, SetDefaultVersion, ShowDefinition, TriggerName,
+    DefinitionDetail, DefinitionInfo, DefinitionKey, DefinitionPage, FindingBody, FindingSeverity, ListDefinitions,
+    MAX_PAGE, RegisterDefinition, RegisteredDefinition, RegistrationOutcome, ScheduleOutlook, SetDefaultVersion,
+    ShowDefinition, TriggerName,
 };
 use knarr_schemas::body::{ScheduleRequest, ScheduleVerb, TriggerRequest, TriggerVerb};
 use knarr_schemas::code;
@@ -95,6 +98,8 @@ impl<S: Store> Operations<S> {
         (self.on_registered)(namespace.clone(), settings).await?;
         let schedule = self.set_schedule(namespace, plan).await?;
         self.set_triggers(namespace, plan).await?;
+        let mut findings = read.findings;
+        findings.extend(self.missing_children(namespace, plan).await?);
         Ok(RegisteredDefinition {
             outcome,
             definition: Some(DefinitionInfo {
@@ -103,9 +108,43 @@ impl<S: Store> Operations<S> {
             }),
             queues: queues.iter().map(ToString::to_string).collect(),
             schedule,
-            findings: read.findings,
+            findings,
             error: None,
         })
+    }
+
+    /// Of the workflows that are started by steps, those that are not there (yet): such a step fails.
+    async fn missing_children(&self, namespace: &Namespace, plan: &Plan) -> Result<Vec<FindingBody>, Refusal> {
+        let children = plan.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Workflow(child) => Some((child.workflow.clone(), child.version)),
+            _ => None,
+        });
+        let children: BTreeSet<(WorkflowName, Option<u32>)> = children.collect();
+        let mut missing = Vec::new();
+        for (workflow, version) in children {
+            let wanted = version.map(|version| i32::try_from(version).unwrap_or(i32::MAX));
+            if self.store.definition(namespace, &workflow, wanted).await?.is_some() {
+                continue;
+            }
+            let (code, what) = match version {
+                Some(version) => (
+                    code::UNKNOWN_VERSION,
+                    format!("`{workflow}` v{version} is not registered"),
+                ),
+                None => (
+                    code::UNKNOWN_WORKFLOW,
+                    format!("no workflow `{workflow}` is registered"),
+                ),
+            };
+            missing.push(FindingBody {
+                code: code.id.to_owned(),
+                severity: FindingSeverity::Warning,
+                message: format!("{what}; until it is, the step that starts it as a child fails"),
+                remedy: Some(code.remedy.to_owned()),
+                at: None,
+            });
+        }
+        Ok(missing)
     }
 
     /// The highest version of a workflow speaks for the schedule named after it: it is made, changed, or, where the version says

@@ -50,6 +50,7 @@ pub(super) struct Describer {
     operations: VecDeque<OperationState>,
     /// Bytes of the largest transition.
     largest: u64,
+    past_pivot: bool,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +130,9 @@ impl Describer {
             updates: state.open_updates().into_iter().map(update).collect(),
             operations: self.operations.into(),
             limits: limits(state, self.largest),
+            past_pivot: self.past_pivot,
             shortened: false,
+            left_out: None,
         })
     }
 
@@ -157,6 +160,7 @@ impl Describer {
             | Event::SignalAwaited { step, .. }
             // A signal that came before its step is taken at once.
             | Event::SignalTaken { step, .. } => self.reach(step),
+            Event::PivotCompleted { .. } => self.past_pivot = true,
             Event::Emitted(emitted) => self.reach(&emitted.step),
             Event::MessageSent(sent) => {
                 if let Body::StartChild(child) = &*sent.body {

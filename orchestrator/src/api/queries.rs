@@ -16,6 +16,9 @@ use crate::api::{Operations, Refusal};
 use crate::engine::rebuild;
 use crate::store::{Store, StoredDefinition, StoredRun};
 
+/// How an expression says that it would do, or give, more than one may.
+const TOO_MUCH: [&str; 2] = ["too much work", " KiB of data"];
+
 impl<S: Store> Operations<S> {
     /// Whatever has been committed counts: nothing of a run's owner is asked.
     pub async fn query_run(&self, namespace: &Namespace, request: &QueryRun) -> Result<QueryAnswer, Refusal> {
@@ -75,7 +78,13 @@ fn by_expression(definition: &StoredDefinition, state: &State, text: &str) -> Re
 }
 
 fn answer(value: Result<Arc<Value>, run::Failure>) -> Result<Arc<Value>, Refusal> {
-    value.map_err(|error| Refusal::new(422, &code::QUERY_FAILED, &*error.message))
+    value.map_err(|error| {
+        let mut refusal = Refusal::new(422, &code::QUERY_FAILED, &*error.message);
+        if TOO_MUCH.iter().any(|said| error.message.contains(said)) {
+            "Ask for less at a time: for a part of it, or in several queries.".clone_into(&mut refusal.body.remedy);
+        }
+        refusal
+    })
 }
 
 fn unreadable(error: &str) -> Refusal {

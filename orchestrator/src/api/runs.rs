@@ -51,7 +51,8 @@ impl<S: Store> Operations<S> {
         Ok(RunPage { runs, next })
     }
 
-    /// The run's state, folded from its history. Input and outputs are left out where the JSON would exceed `budget` bytes.
+    /// The run's state, folded from its history. Input and outputs are left out where the JSON would exceed `budget` bytes, and
+    /// of long lists what matters least.
     pub async fn show_run(
         &self,
         namespace: &Namespace,
@@ -81,6 +82,11 @@ impl<S: Store> Operations<S> {
         }
         if encoded_len(&description) > budget {
             description.shorten();
+            let mut most = description.longest();
+            while most > 0 && encoded_len(&description) > budget {
+                most /= 2;
+                description.cut(most);
+            }
         }
         Ok(description)
     }

@@ -73,6 +73,9 @@ impl<S: Store> Operations<S> {
                 // The transitions may be newer than the row.
                 summary.paused = schedule.paused.as_ref().map(ToString::to_string);
                 summary.remaining = schedule.remaining;
+                summary.next = summary.next.filter(|_| schedule.is_active());
+                state.status().as_str().clone_into(&mut summary.status);
+                summary.status = summary.standing().to_owned();
                 let next = request.next.unwrap_or(DEFAULT_NEXT).min(MOST_NEXT) as usize;
                 Ok(description(summary, &row, schedule, next))
             }
@@ -91,7 +94,7 @@ fn summary(row: &RunRow, now: Timestamp) -> Option<ScheduleSummary> {
     let spec = Spec::try_from(said.schedule.clone()).ok()?;
     let active = said.paused.is_none() && said.remaining != Some(0);
     let next = spec.times.next_after(now).filter(|_| active);
-    Some(ScheduleSummary {
+    let mut summary = ScheduleSummary {
         name: name(&row.workflow_id),
         workflow: spec.action.workflow.to_string(),
         status: row.status.clone(),
@@ -100,7 +103,9 @@ fn summary(row: &RunRow, now: Timestamp) -> Option<ScheduleSummary> {
         remaining: said.remaining,
         version: said.version,
         next: next.map(Timestamp::to_utc),
-    })
+    };
+    summary.status = summary.standing().to_owned();
+    Some(summary)
 }
 
 fn description(summary: ScheduleSummary, row: &RunRow, schedule: &Schedule, next: usize) -> ScheduleDescription {
@@ -113,7 +118,10 @@ fn description(summary: ScheduleSummary, row: &RunRow, schedule: &Schedule, next
             fires_at: times.fires_at(&name, nominal).to_utc(),
         });
     let upcoming = match schedule.is_active() {
-        true => upcoming.take(next).collect(),
+        true => {
+            let remaining = schedule.remaining.map_or(usize::MAX, |remaining| remaining as usize);
+            upcoming.take(next.min(remaining)).collect()
+        }
         false => Vec::new(),
     };
     let open = schedule.running.iter().map(|(run, running)| OpenOccurrence {
@@ -150,7 +158,7 @@ fn description(summary: ScheduleSummary, row: &RunRow, schedule: &Schedule, next
         waiting: schedule.buffer.iter().map(|due| due.nominal.to_utc()).collect(),
         backfills: backfills.collect(),
         past: past.collect(),
-        started: schedule.counts.started,
+        started: schedule.started(),
         skipped: schedule.counts.skipped,
         missed: schedule.counts.missed,
         failed: schedule.counts.failed,

@@ -71,6 +71,8 @@ impl<S: Store> Operations<S> {
                 // The transitions may be newer than the row.
                 summary.paused = trigger.paused.as_ref().map(ToString::to_string);
                 summary.trouble = trigger.trouble.as_ref().map(ToString::to_string);
+                state.status().as_str().clone_into(&mut summary.status);
+                summary.status = summary.standing().to_owned();
                 Ok(description(summary, &row, trigger))
             }
             _ => Err(unreadable("it is no trigger".to_owned())),
@@ -109,7 +111,7 @@ fn name(id: &WorkflowId) -> Option<TriggerName> {
 fn summary(row: &RunRow) -> Option<TriggerSummary> {
     let said: Said = serde_json::from_str(row.search_attributes.as_deref()?).ok()?;
     let TriggerName { workflow, name } = name(&row.workflow_id)?;
-    Some(TriggerSummary {
+    let mut summary = TriggerSummary {
         workflow,
         name,
         status: row.status.clone(),
@@ -117,7 +119,9 @@ fn summary(row: &RunRow) -> Option<TriggerSummary> {
         version: said.version,
         paused: said.paused,
         trouble: said.trouble,
-    })
+    };
+    summary.status = summary.standing().to_owned();
+    Some(summary)
 }
 
 fn description(summary: TriggerSummary, row: &RunRow, trigger: &Trigger) -> TriggerDescription {

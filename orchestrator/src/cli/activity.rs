@@ -7,7 +7,7 @@ use knarr_schemas::api::{ActivityAnswer, CompleteActivity, FailActivity, Heartbe
 use knarr_schemas::body::BeatAnswer;
 use serde_json::Value;
 
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::Globals;
 use crate::cli::{output, start};
 
@@ -16,7 +16,7 @@ use crate::cli::{output, start};
 A worker that answers a task with `Knarr-Outcome: later` keeps the task's `Knarr-Token` and acknowledges the task. Whoever
 has the token says later how it ended. Saying it twice is harmless.
 
-Exit status: 0 taken, 1 refused, 2 wrong usage, 3 NATS or orchestrator missing.
+Exit status: 0 taken, 1 refused, or too late, 2 wrong usage, 3 NATS or orchestrator missing.
 
 Examples:
   knarr activity complete --token \"$TOKEN\" --result '{\"payment_id\": \"p-1\"}'
@@ -103,10 +103,10 @@ pub async fn run(args: ActivityArgs, globals: &Globals) -> Result<(), CliError> 
         ActivityCommand::Complete { task, result } => {
             let request = CompleteActivity {
                 token: task.token,
-                output: json(start::read_input(result.as_deref())?),
+                output: json(start::read_input("--result", result.as_deref())?),
             };
             let answer = globals.api().await?.call(verb::ACTIVITY_COMPLETE, &request).await?;
-            taken(&answer, globals);
+            taken(&answer, globals)?;
         }
         ActivityCommand::Fail(args) => {
             let outcome = match args.outcome {
@@ -124,11 +124,11 @@ pub async fn run(args: ActivityArgs, globals: &Globals) -> Result<(), CliError> 
                 retry_after_ms: args.retry_after,
             };
             let answer = globals.api().await?.call(verb::ACTIVITY_FAIL, &request).await?;
-            taken(&answer, globals);
+            taken(&answer, globals)?;
         }
         ActivityCommand::Heartbeat { task, details } => {
             let details = match details {
-                Some(details) => Some(json(start::read_input(Some(&details))?)),
+                Some(details) => Some(json(start::read_input("--details", Some(&details))?)),
                 None => None,
             };
             let token = task.token;
@@ -153,12 +153,43 @@ fn json(text: Bytes) -> Value {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn taken(answer: &ActivityAnswer, globals: &Globals) {
+fn taken(answer: &ActivityAnswer, globals: &Globals) -> Result<(), CliError> {
+    let (told, in_time) = told(&answer.stage);
     if globals.json() {
         output::print_json(answer);
-    } else if answer.stage == "committed" {
-        output::print("taken");
     } else {
-        output::print("stored; it is taken as soon as its partition has an owner");
+        output::print(told);
+    }
+    match in_time {
+        true => Ok(()),
+        false => Err(CliError::silent(Exit::No)),
+    }
+}
+
+/// What became of it, and whether the run goes by it.
+fn told(stage: &str) -> (&'static str, bool) {
+    match stage {
+        "committed" => ("taken", true),
+        "late" => ("too late: recorded as a late result", false),
+        "gone" => ("too late: nobody waits for this task any more", false),
+        _ => ("stored; it is taken as soon as its partition has an owner", true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_too_late_is_no_success() {
+        for (stage, says, in_time) in [
+            ("committed", "taken", true),
+            ("stored", "stored; ", true),
+            ("late", "too late: recorded", false),
+            ("gone", "too late: nobody waits", false),
+        ] {
+            let (told, taken) = told(stage);
+            assert!(told.starts_with(says) && taken == in_time, "{stage}: {told}");
+        }
     }
 }

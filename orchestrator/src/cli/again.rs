@@ -9,6 +9,7 @@ use clap::ValueEnum;
 
 use crate::api::command::OperatorCommand;
 use crate::cli::cancel::OperationArgs;
+use crate::cli::error::Looks;
 use crate::cli::globals::Globals;
 use crate::cli::limit::RaiseArgs;
 use crate::cli::signal::SignalArgs;
@@ -44,16 +45,28 @@ impl Again {
 
     /// The command that shows the run of a start; those of its workflow, where the orchestrator has named it.
     pub fn look(args: &StartArgs, globals: &Globals) -> String {
-        let mut look = Self::of(globals, "");
-        match &args.id {
-            Some(id) if !id.starts_with('-') => look.words.extend(["show".to_owned(), id.clone()]),
-            Some(id) => look.words.extend(["show", "--", id].map(str::to_owned)),
-            None => {
-                look.words.push("list".to_owned());
-                look.flag("--workflow", Some(&args.workflow));
-            }
+        if let Some(id) = &args.id {
+            return Self::looks(id, globals).show;
         }
+        let mut look = Self::of(globals, "");
+        look.words.push("list".to_owned());
+        look.flag("--workflow", Some(&args.workflow));
         look.to_string()
+    }
+
+    /// The commands that show the run of a workflow id, and what is parked of it.
+    pub fn looks(id: &str, globals: &Globals) -> Looks {
+        let of = |command: &[&str]| {
+            let mut look = Self::of(globals, "");
+            let dashes = id.starts_with('-').then_some("--");
+            let words = command.iter().copied().chain(dashes).chain([id]);
+            look.words.extend(words.map(str::to_owned));
+            look.to_string()
+        };
+        Looks {
+            show: of(&["show"]),
+            parked: of(&["parked", "list"]),
+        }
     }
 
     pub fn operation(verb: &str, args: &OperationArgs, globals: &Globals, request_id: &str) -> Self {

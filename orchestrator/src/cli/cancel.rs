@@ -3,15 +3,18 @@
 use std::io::Write as _;
 
 use clap::Args;
+use knarr_schemas::api::{RunDescription, RunName, ShowRun, verb};
 use knarr_schemas::body::Answer;
+use knarr_schemas::code as wire;
 use uuid::Uuid;
 
+use crate::api::client::ApiClient;
 use crate::api::command::OperatorCommand;
 use crate::cli::again::Again;
 use crate::cli::code;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::{Globals, interactive};
-use crate::cli::{bulk, output, start};
+use crate::cli::{bulk, output, show, start};
 
 #[derive(Debug, Args)]
 pub struct CancelArgs {
@@ -78,6 +81,7 @@ async fn operate(
 ) -> Result<(), CliError> {
     let request_id = args.request_id.clone().unwrap_or_else(start::new_request_id);
     let again = Again::operation(verb, &args, globals, &request_id).of_run(run);
+    let id = args.id.clone();
     let command = OperatorCommand {
         verb,
         workflow_id: args.id,
@@ -97,7 +101,41 @@ async fn operate(
         .answer(Some(globals.timeout()))
         .await
         .map_err(|error| CliError::unanswered(&error, &again))?;
+    let api = ApiClient::new(connection.nats.clone(), globals.namespace.clone(), globals.timeout());
+    let answer = of_run_id(answer, &id, &Named::ByRun(verb), &api).await;
     start::finish(&answer, globals)
+}
+
+/// How a command that takes a workflow id names a certain run.
+pub(super) enum Named<'n> {
+    /// Beside the workflow id, with `--run`.
+    ByRun(&'n str),
+    /// Not at all: it is for the open run.
+    ById(&'n str),
+}
+
+/// Where no run has the workflow id that was said, and it is a run id: says so, and how that run is named.
+pub(super) async fn of_run_id(mut answer: Answer, said: &str, named: &Named<'_>, api: &ApiClient) -> Answer {
+    let Some(error) = answer.error.as_mut().filter(|error| error.code == wire::UNKNOWN_RUN.id) else {
+        return answer;
+    };
+    let run @ RunName::RunId(_) = show::run_name(said) else {
+        return answer;
+    };
+    let shown: Option<RunDescription> = api.call(verb::RUN_SHOW, &ShowRun { run }).await.ok();
+    let id = shown.as_ref().map(|shown| &*shown.run.workflow_id);
+    error.message = match id {
+        Some(id) => format!("`{said}` is a run id, and this takes a workflow id: that of the run is `{id}`"),
+        None => format!("no run has the workflow id `{said}`, which has the form of a run id"),
+    };
+    let id = id.unwrap_or("<workflow id>");
+    error.remedy = match named {
+        Named::ByRun(command) => {
+            format!("Say `knarr {command} {id} --run {said}`, or leave --run out for the open run.")
+        }
+        Named::ById(command) => format!("Say `knarr {command} {id} …`, which is for the open run of the workflow id."),
+    };
+    answer
 }
 
 pub(super) fn confirm(question: &str) -> Result<(), CliError> {

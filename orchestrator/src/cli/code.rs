@@ -11,7 +11,7 @@ codes! {
         "Start one with `knarr server` or `knarr dev`, or check that --nats-url names the NATS it is connected to.";
     CALL_TIMED_OUT = "KN0343", "call_timed_out",
         "The orchestrator did not answer in time.",
-        "Check its log and health, then try again, with a longer --timeout if it is busy.";
+        "Check the log and the health of the orchestrator (`/health/ready` of `knarr server` or `knarr dev`), then try again, with a longer --timeout if it is busy.";
     NO_LOG = "KN0344", "no_log",
         "No stream takes starts and commands: the log stream (KNARR_IN) is missing.",
         "Start an orchestrator on this NATS, which creates it, and check that JetStream is enabled there.";

@@ -1,12 +1,12 @@
 //! `knarr dev`: an orchestrator with a private PostgreSQL and NATS in one process, until Ctrl-C. Started again in the same
 //! directory it continues where it was.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::cli::error::CliError;
-use crate::cli::globals::Globals;
+use crate::cli::globals::{DEV_DIRECTORY, Globals};
 use crate::cli::stack::{Addresses, Stack};
 use crate::cli::{interrupt, output};
 use crate::config::{ProcessArgs, ServerConfig};
@@ -82,6 +82,7 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
         Some(port) => PortChoice::Exactly(port),
         None => otherwise,
     };
+    let here = args.data_dir.as_path() == Path::new(DEV_DIRECTORY);
     let options = ServerOptions {
         data_dir: Some(args.data_dir),
         nats: globals.named_nats_url(),
@@ -102,7 +103,7 @@ pub async fn run(args: DevArgs, globals: &Globals) -> Result<(), CliError> {
     if globals.json() {
         output::print_json(&addresses);
     } else {
-        output::note(&banner(&addresses, &stack.data_dir().display().to_string()));
+        output::note(&banner(&addresses, &stack.data_dir().display().to_string(), here));
     }
     let kept = stack.keep(&shutdown).await;
     output::note("Stopping …");
@@ -123,12 +124,23 @@ fn credentials(globals: &Globals) -> Result<Option<PathBuf>, CliError> {
     Ok(globals.nats_creds.clone().filter(|_| globals.nats_is_named))
 }
 
-fn banner(addresses: &Addresses, data_dir: &str) -> String {
+/// `here`: its data is where commands in this directory look for it.
+fn banner(addresses: &Addresses, data_dir: &str, here: bool) -> String {
     let Addresses {
         nats_url,
         database_url,
         http_url,
     } = addresses;
+    let (where_from, again) = match here {
+        true => (
+            "In another terminal, in this directory:\n".to_owned(),
+            "here".to_owned(),
+        ),
+        false => (
+            format!("In another terminal:\n\n    export KNARR_NATS_URL={nats_url}    # where it is"),
+            "with the same --data-dir".to_owned(),
+        ),
+    };
     format!(
         "
   Knarr {version} is running.
@@ -139,14 +151,13 @@ fn banner(addresses: &Addresses, data_dir: &str) -> String {
     Health      {http_url}/health/ready
     Data        {data_dir}
 
-  In another terminal, in this directory:
-
+  {where_from}
     knarr check hello.yaml                  look at a definition
     knarr definition register hello.yaml    make it known
     knarr start hello --input '{{\"name\": \"Ada\"}}'
     knarr list                              see what runs
 
-  Ctrl-C stops everything; started again here, it continues where it was.
+  Ctrl-C stops everything; started again {again}, it continues where it was.
 ",
         version = env!("CARGO_PKG_VERSION"),
     )
@@ -177,6 +188,15 @@ mod tests {
             database_url: "postgres://knarr:secret@127.0.0.1:21000/knarr".to_owned(),
             http_url: "http://127.0.0.1:8822".to_owned(),
         };
-        insta::assert_snapshot!(banner(&addresses, "/home/ada/.knarr"));
+        insta::assert_snapshot!(banner(&addresses, "/home/ada/.knarr", true));
+        let elsewhere = banner(&addresses, "/srv/knarr", false);
+        assert!(!elsewhere.contains("in this directory"), "{elsewhere}");
+        for part in [
+            "  In another terminal:\n\n    export KNARR_NATS_URL=nats://127.0.0.1:4222 ",
+            "\n    knarr check hello.yaml ",
+            "started again with the same --data-dir, it",
+        ] {
+            assert!(elsewhere.contains(part), "{part} in {elsewhere}");
+        }
     }
 }

@@ -50,20 +50,21 @@ pub async fn of_run(stored: &mut Stored, limit: Duration, asked: &Asked) -> Resu
 }
 
 impl Asked {
+    /// The run as it stands when nobody waits for it any more; `None` where it is not known.
+    pub async fn standing(&self) -> Option<RunDescription> {
+        let mut name = match &self.command.workflow_id {
+            Some(id) => RunName::WorkflowId(id.clone()),
+            None => {
+                let run = tokio::time::timeout(ASK_AGAIN, self.run_of_unkeyed_start()).await;
+                RunName::RunId(run.ok().flatten()?)
+            }
+        };
+        self.latest(&mut name).await
+    }
+
     /// `None` = not closed, another request's, or not known just now. Goes on to the attempt that is the last so far.
     async fn end_of(&self, run: &mut RunName) -> Option<Answer> {
-        let mut shown = self.show(run).await?;
-        let request = match shown.run.attempt.as_ref().and_then(|attempt| attempt.first) {
-            Some(first) => self.show(&RunName::RunId(first)).await?.request_id,
-            None => shown.request_id.clone(),
-        };
-        if request.as_ref() != Some(&self.command.request_id) {
-            return None;
-        }
-        while let Some(next) = shown.run.retried_by {
-            *run = RunName::RunId(next);
-            shown = self.show(run).await?;
-        }
+        let shown = self.latest(run).await?;
         if shown.run.closed_at.is_none() || shown.run.status == "continued_as_new" {
             return None;
         }
@@ -79,6 +80,23 @@ impl Asked {
             failure: shown.failure,
             error: None,
         })
+    }
+
+    /// The last attempt of what this request has started.
+    async fn latest(&self, run: &mut RunName) -> Option<RunDescription> {
+        let mut shown = self.show(run).await?;
+        let request = match shown.run.attempt.as_ref().and_then(|attempt| attempt.first) {
+            Some(first) => self.show(&RunName::RunId(first)).await?.request_id,
+            None => shown.request_id.clone(),
+        };
+        if request.as_ref() != Some(&self.command.request_id) {
+            return None;
+        }
+        while let Some(next) = shown.run.retried_by {
+            *run = RunName::RunId(next);
+            shown = self.show(run).await?;
+        }
+        Some(shown)
     }
 
     async fn show(&self, run: &RunName) -> Option<RunDescription> {
@@ -147,7 +165,9 @@ mod tests {
             updates: Vec::new(),
             operations: Vec::new(),
             limits: Vec::new(),
+            past_pivot: false,
             shortened: false,
+            left_out: None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a command ends with when it does not succeed: a code, a cause, a remedy, and the status of the process.
 
 use std::fmt;
+use std::time::Duration;
 
+use knarr_schemas::api::RunDescription;
 use knarr_schemas::body::ErrorBody;
 use knarr_schemas::code::{self as wire, Code};
 
@@ -24,6 +26,8 @@ pub enum Exit {
     Usage = 2,
     /// NATS, the orchestrator or PostgreSQL is not there, or did not answer.
     Environment = 3,
+    /// What was waited for has not ended in time and goes on, as `timeout` reports that.
+    TimedOut = 124,
     /// A signal has ended it, as shells report that.
     Interrupted = 130,
 }
@@ -129,12 +133,20 @@ impl CliError {
         Self::new(Exit::Environment, code, message).in_doubt(again)
     }
 
-    /// As [`Self::unanswered`], of a run whose end was waited for.
-    pub fn not_closed(error: &AnswerError, again: &Again) -> Self {
+    /// As [`Self::unanswered`], of a run whose end was waited for, and which is that `run`, where that is known.
+    pub fn not_closed(error: &AnswerError, run: Option<(&RunDescription, Looks)>, again: &Again) -> Self {
         let AnswerError::TimedOut(limit) = error else {
             return Self::unanswered(error, again);
         };
-        let limit = output::span(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let limit = span(*limit);
+        if let Some((run, looks)) = run {
+            let status = &run.run.status;
+            let message = format!(
+                "`{}` is {status} and has not closed within {limit}",
+                run.run.workflow_id
+            );
+            return Self::goes_on(message, run, &looks, again);
+        }
         let mut body = code::NO_ANSWER.error(format!(
             "the start is stored, but the run has not closed within {limit}"
         ));
@@ -143,6 +155,40 @@ impl CliError {
             .to_owned();
         let error = Self {
             exit: Exit::Environment,
+            body: Some(body),
+        };
+        error.in_doubt(again)
+    }
+
+    /// As [`Self::unanswered`], of an update that `run` has taken: `step` is what it is at, if it has begun.
+    pub fn not_done(
+        limit: Duration,
+        step: Option<&str>,
+        (run, looks): (&RunDescription, &Looks),
+        again: &Again,
+    ) -> Self {
+        let at = match step {
+            Some(step) => format!("is under way (at `{step}`)"),
+            None => "is accepted and waits for its turn".to_owned(),
+        };
+        let message = format!("the update {at} and has not been done within {}", span(limit));
+        Self::goes_on(message, run, looks, again)
+    }
+
+    fn goes_on(message: String, run: &RunDescription, looks: &Looks, again: &Again) -> Self {
+        let Looks { show, parked } = looks;
+        let mut body = match parked_at(run) {
+            None => operator_code::GOES_ON.error(message),
+            Some(why) => operator_code::GOES_ON.error(format!("{message}: the run waits for an operator ({why})")),
+        };
+        body.remedy = match run.run.status.as_str() {
+            "parked" => format!(
+                "Decide about what is parked: `{parked}` lists it, `{show}` shows the run. Then wait again with a longer --timeout."
+            ),
+            _ => format!("It goes on without being waited for: look with `{show}`, or wait longer with --timeout."),
+        };
+        let error = Self {
+            exit: Exit::TimedOut,
             body: Some(body),
         };
         error.in_doubt(again)
@@ -165,6 +211,30 @@ impl CliError {
         }
         self
     }
+}
+
+/// The commands that show a run, and what is parked of it.
+#[derive(Debug, Clone)]
+pub struct Looks {
+    pub show: String,
+    pub parked: String,
+}
+
+/// What of a parked run waits for an operator.
+fn parked_at(run: &RunDescription) -> Option<String> {
+    if run.run.status != "parked" {
+        return None;
+    }
+    let undo = || run.ledger.iter().find(|entry| entry.status == "parked");
+    let step = || run.waiting.iter().find(|step| step.kind == "operator");
+    let at = run.parked.clone();
+    let at = at.or_else(|| step().map(|step| format!("step `{}`", step.step)));
+    let at = at.or_else(|| undo().map(|entry| format!("undo of `{}`", entry.step)));
+    Some(output::cut(&at.unwrap_or_else(|| "parked".to_owned()), 300))
+}
+
+fn span(limit: Duration) -> String {
+    output::span(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl From<DevError> for CliError {

@@ -19,7 +19,7 @@ use crate::cli::{code, output};
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// Where `knarr dev` keeps its data unless told otherwise; also in its own flags.
-const DEV_DIRECTORY: &str = ".knarr";
+pub const DEV_DIRECTORY: &str = ".knarr";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 

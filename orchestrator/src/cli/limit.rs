@@ -3,9 +3,10 @@
 use clap::{Args, Subcommand};
 use knarr_schemas::body::{Answer, RaiseLimits};
 
+use crate::api::client::ApiClient;
 use crate::api::command::OperatorCommand;
 use crate::cli::again::Again;
-use crate::cli::cancel::OperationArgs;
+use crate::cli::cancel::{self, Named, OperationArgs};
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::{bulk, start};
@@ -61,7 +62,7 @@ pub async fn run(args: LimitArgs, globals: &Globals) -> Result<(), CliError> {
     };
     let command = OperatorCommand {
         verb: "limit",
-        workflow_id: args.operation.id,
+        workflow_id: args.operation.id.clone(),
         // Three numbers always serialise.
         body: serde_json::to_vec(&limits).unwrap_or_default().into(),
         request_id,
@@ -79,5 +80,7 @@ pub async fn run(args: LimitArgs, globals: &Globals) -> Result<(), CliError> {
         .answer(Some(globals.timeout()))
         .await
         .map_err(|error| CliError::unanswered(&error, &again))?;
+    let api = ApiClient::new(connection.nats.clone(), globals.namespace.clone(), globals.timeout());
+    let answer = cancel::of_run_id(answer, &args.operation.id, &Named::ById("limit raise"), &api).await;
     start::finish(&answer, globals)
 }

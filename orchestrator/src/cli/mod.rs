@@ -59,7 +59,7 @@ use globals::Globals;
 #[command(
     name = "knarr",
     version,
-    after_help = "Exit status: 0 done, 1 the operation says no or the run did not complete, 2 wrong usage, 3 NATS or an orchestrator is missing."
+    after_help = "Exit status: 0 done, 1 the operation says no or the run did not complete, 2 wrong usage, 3 NATS or an orchestrator is missing, 124 what was waited for goes on."
 )]
 pub struct Cli {
     #[command(flatten)]

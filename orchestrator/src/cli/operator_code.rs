@@ -18,6 +18,9 @@ codes! {
     LEFT = "KN0404", "left",
         "The command was interrupted while it waited for the end of a run; the run goes on.",
         "Look at it with `knarr show`, or wait again with the same --request-id, which starts nothing.";
+    GOES_ON = "KN0405", "goes_on",
+        "What was waited for has begun, and has not come to its end in time; it goes on.",
+        "Look at it with `knarr show`, or wait longer with --timeout: the same --request-id waits for the same.";
 }
 
 #[cfg(test)]

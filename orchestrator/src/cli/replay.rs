@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use knarr_core::lines::{Sign, diff};
-use knarr_core::replay::{Definition, Difference, Report, read, replay};
+use knarr_core::replay::{Definition, Difference, Report, is_part, read, replay};
 use owo_colors::OwoColorize;
 
 use crate::cli::error::{CliError, Exit};
@@ -54,7 +54,8 @@ pub fn run(args: &ReplayArgs, globals: &Globals) -> Result<(), CliError> {
     let checked = definition.as_ref().and_then(|local| local.read.checked.as_ref());
     let plan = checked.map(|checked| &checked.plan);
     let report = read(&text).and_then(|history| replay(&history, plan));
-    let report = report.map_err(|bad| CliError::new(Exit::Usage, &code::BAD_HISTORY, format!("{name}: {bad}")))?;
+    let mut report = report.map_err(|bad| CliError::new(Exit::Usage, &code::BAD_HISTORY, format!("{name}: {bad}")))?;
+    report.is_part = is_part(&text);
     if globals.json() {
         output::print_json(&report);
     } else {
@@ -86,6 +87,12 @@ fn render(report: &Report, definition: Option<&Path>, look: &Look) -> String {
         output::plural(u64::from(report.events), "event"),
         output::status_text(look, report.status.as_str())
     );
+    if report.is_part {
+        let _ = writeln!(
+            out,
+            "  this is only a part: the history goes on behind it (`knarr history` without --limit has all of it)"
+        );
+    }
     for problem in &report.problems {
         let _ = writeln!(out, "  {problem}");
     }
@@ -158,6 +165,19 @@ mod tests {
             status: None,
         };
         replay(&history, (!definition.is_empty()).then(|| plan(definition)).as_ref()).unwrap()
+    }
+
+    #[test]
+    fn a_part_of_a_history_is_called_one() {
+        let look = Look {
+            color: false,
+            width: None,
+            now: chrono::DateTime::UNIX_EPOCH,
+        };
+        let mut part = report(DEFINITION);
+        assert!(!render(&part, None, &look).contains("a part"));
+        part.is_part = true;
+        assert!(render(&part, None, &look).contains("\n  this is only a part: the history goes on behind it"));
     }
 
     #[test]

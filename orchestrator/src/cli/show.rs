@@ -51,7 +51,11 @@ pub fn render(description: &RunDescription, look: &Look) -> String {
     signals(&mut out, description, look);
     operations(&mut out, description, look);
     if description.shortened {
-        out.push_str("\nInput and outputs are too large for one answer and were left out.\n");
+        let lists = description.left_out.map_or("", |_| ", and so were parts of long lists");
+        let _ = writeln!(
+            out,
+            "\nInput and outputs are too large for one answer and were left out{lists}; `knarr history` has all of it."
+        );
     }
     out
 }
@@ -148,7 +152,7 @@ fn turn_text(turn: &RunTurn) -> String {
 }
 
 /// One that a fifth or more of is used.
-fn limit_text(limit: &LimitUsage) -> String {
+pub fn limit_text(limit: &LimitUsage) -> String {
     let (used, most) = match limit.limit.as_str() {
         "history_bytes" | "payload" => (output::bytes(limit.used), output::bytes(limit.most)),
         _ => (limit.used.to_string(), limit.most.to_string()),
@@ -163,7 +167,8 @@ fn limit_text(limit: &LimitUsage) -> String {
 }
 
 fn steps(out: &mut String, description: &RunDescription, look: &Look) {
-    if description.steps.is_empty() {
+    let more = description.left_out.unwrap_or_default().steps;
+    if description.steps.is_empty() && more == 0 {
         return;
     }
     let _ = writeln!(out, "\n{}", output::bold(look, "Steps"));
@@ -188,13 +193,27 @@ fn steps(out: &mut String, description: &RunDescription, look: &Look) {
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, more, "step");
 }
 
 fn undo(out: &mut String, description: &RunDescription, look: &Look) {
-    if description.ledger.is_empty() {
+    let more = description.left_out.unwrap_or_default().ledger;
+    if description.ledger.is_empty() && more == 0 {
         return;
     }
+    let has_begun = |entry: &&LedgerEntry| !matches!(entry.status.as_str(), "dormant" | "armed");
+    let mut entries: Vec<_> = description.ledger.iter().rev().collect();
     let heading = match (description.run.closed_at, &description.failure) {
+        (None, _) if description.past_pivot => {
+            // A scope within it may have been undone.
+            entries.retain(has_begun);
+            let heading = "The pivot has passed: the run only goes forward, and is not undone";
+            if entries.is_empty() {
+                let _ = writeln!(out, "\n{}", output::bold(look, heading));
+                return;
+            }
+            heading
+        }
         (_, Some(_)) => "Undo (last step first)",
         (None, None) => "Would be undone if the run failed now (last step first)",
         // Nothing of a completed run is undone.
@@ -202,7 +221,7 @@ fn undo(out: &mut String, description: &RunDescription, look: &Look) {
     };
     let _ = writeln!(out, "\n{}", output::bold(look, heading));
     let mut table = output::table(look, &["STEP", "UNDO", "ACTIVITY", "ATTEMPTS", "ERROR"]);
-    for entry in description.ledger.iter().rev() {
+    for entry in entries {
         let attempts = if entry.attempts == 0 {
             String::new()
         } else {
@@ -217,6 +236,15 @@ fn undo(out: &mut String, description: &RunDescription, look: &Look) {
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, more, "step");
+}
+
+/// Of a list that was cut.
+fn and_more(out: &mut String, more: u64, what: &str) {
+    if more > 0 {
+        let plural = if more == 1 { "" } else { "s" };
+        let _ = writeln!(out, "  and {more} more {what}{plural}");
+    }
 }
 
 /// The activity that undoes a step, or the child that undoes itself.
@@ -247,6 +275,7 @@ fn waiting(out: &mut String, description: &RunDescription, look: &Look) {
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, description.left_out.unwrap_or_default().waiting, "step");
 }
 
 fn updates(out: &mut String, description: &RunDescription, look: &Look) {
@@ -266,6 +295,7 @@ fn updates(out: &mut String, description: &RunDescription, look: &Look) {
         ]);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, description.left_out.unwrap_or_default().updates, "update");
 }
 
 fn signals(out: &mut String, description: &RunDescription, look: &Look) {
@@ -279,6 +309,7 @@ fn signals(out: &mut String, description: &RunDescription, look: &Look) {
         table.add_row([Cell::new(&signal.name), Cell::new(body.unwrap_or_default())]);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, description.left_out.unwrap_or_default().signals, "signal");
 }
 
 fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
@@ -292,7 +323,9 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
     let mut table = output::table(look, &heads);
     for task in &description.tasks {
         let attempt = match task.max_attempts {
-            Some(max) => format!("{} of {max}", task.attempt),
+            Some(max) if task.attempt <= max => format!("{} of {max}", task.attempt),
+            // What a pivot that may have been done is tried for.
+            Some(_) => format!("{}, without limit", task.attempt),
             None => task.attempt.to_string(),
         };
         let mut row = vec![
@@ -309,6 +342,7 @@ fn tasks(out: &mut String, description: &RunDescription, look: &Look) {
         table.add_row(row);
     }
     out.push_str(&output::table_text(&table, 2));
+    and_more(out, description.left_out.unwrap_or_default().tasks, "task");
     for task in &description.tasks {
         if let Some(limit) = &task.limit {
             let _ = writeln!(out, "  {} waits for its turn at {limit}", task.step);
@@ -516,7 +550,9 @@ mod tests {
             updates: Vec::new(),
             operations: Vec::new(),
             limits: Vec::new(),
+            past_pivot: false,
             shortened: false,
+            left_out: None,
         }
     }
 
@@ -603,6 +639,41 @@ mod tests {
             },
         ];
         insta::assert_snapshot!("show_updates", render(&run, &look()));
+    }
+
+    #[test]
+    fn past_its_pivot_a_run_is_not_undone() {
+        let mut past = running();
+        past.past_pivot = true;
+        past.tasks[0].attempt = 6;
+        let shown = render(&past, &look());
+        assert!(!shown.contains("Would be undone"), "{shown}");
+        assert!(
+            shown.contains("\nThe pivot has passed: the run only goes forward, and is not undone\n"),
+            "{shown}"
+        );
+        assert!(!shown.contains("cancel-order"), "{shown}");
+        assert!(shown.contains(" 6, without limit "), "{shown}");
+        past.ledger[0].status = "undone".into();
+        let shown = render(&past, &look());
+        assert!(
+            shown.contains("cancel-order") && !shown.contains("refund-payment"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn what_was_left_out_is_counted() {
+        let mut cut = running();
+        cut.shorten();
+        cut.cut(1);
+        let shown = render(&cut, &look());
+        assert!(
+            shown.contains("process-payment") && !shown.contains(" create-order "),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("\n  and 1 more step\n").count(), 2, "{shown}");
+        assert!(shown.contains("parts of long lists"), "{shown}");
     }
 
     #[test]

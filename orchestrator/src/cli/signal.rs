@@ -3,9 +3,10 @@
 use clap::Args;
 use knarr_schemas::body::Answer;
 
+use crate::api::client::ApiClient;
 use crate::api::command::SignalCommand;
 use crate::cli::again::Again;
-use crate::cli::cancel::OperationArgs;
+use crate::cli::cancel::{self, Named, OperationArgs};
 use crate::cli::error::CliError;
 use crate::cli::globals::Globals;
 use crate::cli::{bulk, start};
@@ -42,13 +43,13 @@ pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
     let request_id = args.operation.request_id.clone().unwrap_or_else(start::new_request_id);
     let again = Again::signal(&args, globals, &request_id);
     let start_input = match &args.start_input {
-        Some(input) => Some(start::read_input(Some(input))?),
+        Some(input) => Some(start::read_input("--start-input", Some(input))?),
         None => None,
     };
     let command = SignalCommand {
-        workflow_id: args.operation.id,
+        workflow_id: args.operation.id.clone(),
         name: args.name,
-        body: start::read_input(args.body.as_deref())?,
+        body: start::read_input("--body", args.body.as_deref())?,
         request_id,
         by: Some(args.operation.by.unwrap_or_else(bulk::whoami)),
         reason: args.operation.reason,
@@ -65,5 +66,7 @@ pub async fn run(args: SignalArgs, globals: &Globals) -> Result<(), CliError> {
         .answer(Some(globals.timeout()))
         .await
         .map_err(|error| CliError::unanswered(&error, &again))?;
+    let api = ApiClient::new(connection.nats.clone(), globals.namespace.clone(), globals.timeout());
+    let answer = cancel::of_run_id(answer, &args.operation.id, &Named::ById("signal"), &api).await;
     start::finish(&answer, globals)
 }

@@ -25,7 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0 started (with --wait: completed), 1 refused or not completed, 2 wrong usage, 3 NATS or orchestrator missing,
-130 interrupted while waiting for the end of the run, which goes on.
+124 not closed within --timeout, and 130 interrupted: then the run goes on without being waited for.
 
 Examples:
   knarr start order --id order-17 --input '{\"items\": [1, 2]}'
@@ -104,7 +104,7 @@ pub enum IdConflict {
 }
 
 pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
-    let input = read_input(args.input.as_deref())?;
+    let input = read_input("--input", args.input.as_deref())?;
     let request_id = args.request_id.clone().unwrap_or_else(new_request_id);
     let answer = match args.wait {
         Wait::Stored => None,
@@ -147,16 +147,23 @@ pub async fn run(args: StartArgs, globals: &Globals) -> Result<(), CliError> {
                 commander,
                 command,
             };
-            tokio::select! {
+            let answer = tokio::select! {
                 answer = ending::of_run(&mut stored, limit, &asked) => answer,
                 () = cancelled(interrupted) => return Err(CliError::left(&Again::look(&args, globals), &again)),
+            };
+            match answer {
+                Ok(answer) => return finish(&answer, globals),
+                Err(error) => {
+                    let run = asked.standing().await;
+                    let run = run
+                        .as_ref()
+                        .map(|run| (run, Again::looks(&run.run.workflow_id, globals)));
+                    return Err(CliError::not_closed(&error, run, &again));
+                }
             }
         }
     };
-    let answer = answer.map_err(|error| match args.wait {
-        Wait::Closed => CliError::not_closed(&error, &again),
-        Wait::Stored | Wait::Started => CliError::unanswered(&error, &again),
-    })?;
+    let answer = answer.map_err(|error| CliError::unanswered(&error, &again))?;
     finish(&answer, globals)
 }
 
@@ -249,8 +256,8 @@ fn value_name<V: ValueEnum>(value: Option<V>) -> Option<String> {
     value?.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// The text is sent as it is; it only has to be JSON.
-pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
+/// The text is sent as it is; it only has to be JSON. `flag` is what it was said with.
+pub fn read_input(flag: &str, argument: Option<&str>) -> Result<Bytes, CliError> {
     let Some(argument) = argument else {
         return Ok(Bytes::new());
     };
@@ -258,7 +265,7 @@ pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
         CliError::new(
             Exit::Usage,
             &code::FILE_UNREADABLE,
-            format!("the input cannot be read from {name}: {error}"),
+            format!("what {flag} names cannot be read from {name}: {error}"),
         )
     };
     let (name, text) = match argument {
@@ -267,18 +274,18 @@ pub fn read_input(argument: Option<&str>) -> Result<Bytes, CliError> {
             std::io::stdin()
                 .read_to_string(&mut text)
                 .map_err(|error| unreadable("stdin", error))?;
-            ("stdin", text)
+            (format!("{flag}, read from stdin,"), text)
         }
         argument => match argument.strip_prefix('@') {
             Some(file) => (
-                file,
+                format!("{flag}, read from {file},"),
                 std::fs::read_to_string(file).map_err(|error| unreadable(file, error))?,
             ),
-            None => ("--input", argument.to_owned()),
+            None => (flag.to_owned(), argument.to_owned()),
         },
     };
     serde_json::from_str::<serde::de::IgnoredAny>(&text)
-        .map_err(|error| CliError::usage(format!("the input from {name} is not valid JSON: {error}")))?;
+        .map_err(|error| CliError::usage(format!("{name} is not valid JSON: {error}")))?;
     Ok(text.into())
 }
 
@@ -322,13 +329,13 @@ mod tests {
 
     #[test]
     fn input_is_checked_before_it_is_sent() {
-        assert_eq!(read_input(None).unwrap(), Bytes::new());
-        assert_eq!(read_input(Some(r#"{"a": 1}"#)).unwrap(), r#"{"a": 1}"#);
-        let error = read_input(Some("{a}")).unwrap_err();
+        assert_eq!(read_input("--input", None).unwrap(), Bytes::new());
+        assert_eq!(read_input("--input", Some(r#"{"a": 1}"#)).unwrap(), r#"{"a": 1}"#);
+        let error = read_input("--body", Some("{a}")).unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
-        assert!(error.to_string().contains("not valid JSON"), "{error}");
+        assert!(error.to_string().contains("--body is not valid JSON: "), "{error}");
         assert!(
-            read_input(Some("@/nowhere/x.json"))
+            read_input("--input", Some("@/nowhere/x.json"))
                 .unwrap_err()
                 .to_string()
                 .contains("/nowhere/x.json")

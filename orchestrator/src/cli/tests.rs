@@ -13,6 +13,8 @@ use super::*;
 use crate::api::command::{AnswerError, CommandError};
 use crate::bus::nats::test_server::TestServer;
 
+mod waits;
+
 async fn knarr(url: &str, arguments: &[&str]) -> Result<(), CliError> {
     let line = [&["knarr", "--nats-url", url, "-o", "json"], arguments].concat();
     execute(Cli::try_parse_from(line).unwrap()).await.1

@@ -23,7 +23,8 @@ use crate::cli::{check, code, findings, output};
                   items, a loop at most 2 iterations. So a way may be shown that your data never takes; none is \
                   left out that differs by more than data.",
     after_help = "Examples:\n  knarr verify order.yaml\n  knarr verify order.yaml --strict\n  knarr verify big.yaml --states 200000\n  knarr verify big.yaml --faults 2\n\n\
-                  Exit status: 0 nothing was found, 1 something was, or the definition has errors, 2 it cannot be read."
+                  Exit status: 0 nothing was found, 1 something was, or the definition has errors, 2 it cannot be read. Where only a part \
+                  could be explored, finding nothing proves nothing: --strict exits with 1 then."
 )]
 pub struct VerifyArgs {
     /// The definition, YAML or JSON; - for stdin
@@ -37,7 +38,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N")]
     pub faults: Option<u32>,
 
-    /// Warnings count as well
+    /// Warnings count as well, and so does that only a part was explored
     #[arg(long)]
     pub strict: bool,
 }
@@ -46,6 +47,8 @@ pub struct VerifyArgs {
 struct Verified {
     file: String,
     ok: bool,
+    /// Everything within the bound was explored; nothing was where it would be refused.
+    complete: bool,
     /// Why it would be refused at registration; then nothing is explored.
     refused: Vec<FindingBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,7 @@ pub fn run(args: &VerifyArgs, globals: &Globals) -> Result<(), CliError> {
             output::print_json(&Verified {
                 file: local.name.clone(),
                 ok: false,
+                complete: false,
                 refused: local.read.findings.clone(),
                 report: None,
             });
@@ -81,11 +85,13 @@ pub fn run(args: &VerifyArgs, globals: &Globals) -> Result<(), CliError> {
     } else {
         Severity::Error
     };
-    let ok = report.findings.iter().all(|finding| finding.severity > least);
+    let complete = report.coverage.exhaustive;
+    let ok = report.findings.iter().all(|finding| finding.severity > least) && (complete || !args.strict);
     if globals.json() {
         output::print_json(&Verified {
             file: local.name.clone(),
             ok,
+            complete,
             refused: Vec::new(),
             report: Some(report),
         });
@@ -108,7 +114,12 @@ fn render(report: &Report, look: &Look) -> String {
         let findings = report.findings.iter();
         findings.filter(|finding| finding.severity == severity).count() as u64
     };
+    let coverage = &report.coverage;
     let verdict = match (of(Severity::Error), of(Severity::Warning)) {
+        (0, 0) if !coverage.exhaustive => format!(
+            "nothing found so far: only a part was explored ({}; raise --states)",
+            output::plural(coverage.states, "state")
+        ),
         (0, 0) => "nothing is left undone, and nothing stands still".to_owned(),
         (errors, 0) => output::plural(errors, "error"),
         (0, warnings) => output::plural(warnings, "warning"),
@@ -121,7 +132,7 @@ fn render(report: &Report, look: &Look) -> String {
     let name = output::bold(look, &format!("{} v{}", report.workflow, report.version));
     // Writing to a string cannot fail.
     let _ = writeln!(out, "{name}: {verdict}");
-    render_coverage(&mut out, &report.coverage);
+    render_coverage(&mut out, coverage);
     out
 }
 
@@ -208,11 +219,15 @@ mod tests {
     use crate::api::source;
 
     fn report(steps: &str) -> String {
+        report_within(steps, Limits::default())
+    }
+
+    fn report_within(steps: &str, limits: Limits) -> String {
         let text = format!(
             "workflow: w\nversion: 1\ndefaults: {{ queue: q, start_to_close: 5s, retry: {{ maximum_attempts: 2 }} }}\nsteps:\n{steps}"
         );
         let checked = source::read(&text, &|_| Err(String::new())).checked.unwrap();
-        let report = verify(&checked.plan, Limits::default()).unwrap();
+        let report = verify(&checked.plan, limits).unwrap();
         let look = Look {
             color: false,
             width: None,
@@ -227,6 +242,46 @@ mod tests {
         insta::assert_snapshot!("verify_good", report(good));
         let bad = "  - a: { activity: a }\n  - t: { try: { steps: [ { b: { activity: b, compensate: u } } ], catch: [ { steps: [ { c: { wait_for: { signal: s } } } ] } ] } }\n";
         insta::assert_snapshot!("verify_bad", report(bad));
+    }
+
+    #[test]
+    fn where_only_a_part_was_explored_nothing_is_claimed() {
+        let limits = Limits {
+            states: 10,
+            faults: None,
+        };
+        let steps: String = (0..9)
+            .map(|n| format!("  - s{n}: {{ activity: a, compensate: u }}\n"))
+            .collect();
+        let report = report_within(&steps, limits);
+        assert!(
+            report.contains("w v1: nothing found so far: only a part was explored ("),
+            "{report}"
+        );
+        assert!(!report.contains("nothing is left undone"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn strict_wants_everything_explored() {
+        let file = std::env::temp_dir().join(format!("knarr-verify-{}.yaml", std::process::id()));
+        let steps: String = (0..9)
+            .map(|n| format!("  - s{n}: {{ activity: a, compensate: u }}\n"))
+            .collect();
+        let text = format!(
+            "workflow: w\nversion: 1\ndefaults: {{ queue: q, start_to_close: 5s, retry: {{ maximum_attempts: 2 }} }}\nsteps:\n{steps}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let globals = crate::cli::Cli::read(["knarr", "list"]).unwrap().globals;
+        let args = |strict, states| VerifyArgs {
+            file: file.clone(),
+            states,
+            faults: None,
+            strict,
+        };
+        let of = |strict, states| run(&args(strict, states), &globals).map_err(|error| error.exit);
+        let found = [of(false, 10), of(true, 10), of(true, 100_000)];
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(found, [Ok(()), Err(Exit::No), Ok(())]);
     }
 
     #[test]

@@ -18,6 +18,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The lease is not renewed meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The store is said to be away at once, and then so often.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
 /// A store that answers and can commit nothing (its disk is full) is not to be asked as fast as it answers: each time every
 /// log is read anew.
 fn pause_after(failed: u32) -> Duration {
@@ -83,6 +86,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
             let mut session = session;
             let (mut opens, mut fenced) = (false, false);
             let mut name_taken = false;
+            let mut told: Option<tokio::time::Instant> = None;
             loop {
                 if done.is_closed() {
                     return Done::RecoveryLost { life };
@@ -99,6 +103,9 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 };
                 match attempt.await {
                     Ok(owned) => {
+                        if told.is_some() {
+                            tracing::warn!("the store is back");
+                        }
                         return Done::Recovered {
                             life,
                             session,
@@ -114,7 +121,10 @@ impl<S: Store, B: Bus> Loop<S, B> {
                     Err(StoreError::NameTaken { .. }) => name_taken = true,
                     Err(error) => {
                         health.set_store(false);
-                        tracing::warn!(%error, "the store is not back yet");
+                        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                            tracing::warn!(%error, "the store is not back yet");
+                            told = Some(tokio::time::Instant::now());
+                        }
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }

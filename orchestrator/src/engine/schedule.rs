@@ -272,7 +272,8 @@ fn told(name: &str, schedule: &Schedule, deleted: bool) -> serde_json::Value {
     let mut next = Vec::new();
     if schedule.is_active() && !deleted {
         let times = schedule.spec.times.between(schedule.decided_to, Timestamp::MAX);
-        next.extend(times.take(NEXT_TOLD).map(rfc3339));
+        let remaining = schedule.remaining.map_or(usize::MAX, |remaining| remaining as usize);
+        next.extend(times.take(NEXT_TOLD.min(remaining)).map(rfc3339));
     }
     json!({
         "schedule": name,

@@ -52,7 +52,9 @@ fn short_answer(message: &Outgoing) -> Option<Outgoing> {
     let mut answer: Answer = serde_json::from_slice(&message.payload).ok()?;
     answer.output = None;
     let bytes = message.payload.len();
-    let error = code::ANSWER_TOO_LARGE.error(format!("the answer with the run's output has {bytes} bytes"));
+    let error = code::ANSWER_TOO_LARGE.error(format!(
+        "the answer with the run's output has {bytes} bytes, which is more than NATS takes."
+    ));
     answer.error.get_or_insert(error);
     Some(Outgoing {
         payload: Bytes::from(serde_json::to_vec(&answer).ok()?),

@@ -59,7 +59,8 @@ pub struct HeartbeatActivity {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActivityAnswer {
-    /// `committed`, or `stored`: in the log, and taken as soon as the partition has an owner.
+    /// `committed`; `stored`: in the log, and taken as soon as the partition has an owner; `late`: the task had ended, and what was
+    /// handed in is recorded as a late result; or `gone`: nobody waits for this task any more, and nothing came of it.
     pub stage: String,
 }
 

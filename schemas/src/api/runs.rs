@@ -99,9 +99,35 @@ pub struct RunDescription {
     /// How much it has of what is limited: `events`, `history_bytes` and `pending`, which an operator can raise, and `payload`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitUsage>,
+    /// Its pivot has been completed: it only goes forward, and nothing of the ledger is undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub past_pivot: bool,
     /// Input and outputs were left out, because the reply would have been larger than NATS takes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
+    /// How much more was left out, where it would have been too large without them as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Of each list, how many were left out. Those that are kept are what is parked, what has failed, what is under way, and the newest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LeftOut {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub steps: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ledger: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tasks: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub signals: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updates: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub operations: u64,
 }
 
 /// What a run waits for before it begins.
@@ -156,6 +182,57 @@ impl RunDescription {
         }
         self.shortened = true;
     }
+
+    /// Leaves so many of each list: those that somebody who looks at the run has to know of, and of the rest the newest.
+    pub fn cut(&mut self, most: usize) {
+        let mut left_out = self.left_out.unwrap_or_default();
+        left_out.steps += keep(&mut self.steps, most, |step| match step.status.as_str() {
+            "parked" => 0,
+            "failed" | "unknown" => 1,
+            "running" | "waiting" => 2,
+            _ => 3,
+        });
+        left_out.ledger += keep(&mut self.ledger, most, |entry| match entry.status.as_str() {
+            "parked" => 0,
+            "undoing" => 1,
+            "skipped" => 2,
+            _ => 3,
+        });
+        left_out.waiting += keep(&mut self.waiting, most, |step| u8::from(step.kind != "operator"));
+        left_out.tasks += keep(&mut self.tasks, most, |task| u8::from(task.last_failure.is_none()));
+        left_out.signals += keep(&mut self.signals, most, |_| 0);
+        left_out.updates += keep(&mut self.updates, most, |update| u8::from(update.status != "running"));
+        left_out.operations += keep(&mut self.operations, most, |_| 0);
+        self.left_out = (left_out != LeftOut::default()).then_some(left_out);
+    }
+
+    /// The length of its longest list.
+    pub fn longest(&self) -> usize {
+        let lists = [
+            self.steps.len(),
+            self.ledger.len(),
+            self.tasks.len(),
+            self.waiting.len(),
+            self.signals.len(),
+            self.updates.len(),
+            self.operations.len(),
+        ];
+        lists.into_iter().max().unwrap_or_default()
+    }
+}
+
+/// Those of the lowest ranks, and of one rank the last ones, in the order they were in. How many are not kept.
+fn keep<T>(list: &mut Vec<T>, most: usize, rank: impl Fn(&T) -> u8) -> u64 {
+    let Some(more) = list.len().checked_sub(most).filter(|more| *more > 0) else {
+        return 0;
+    };
+    let mut order: Vec<usize> = (0..list.len()).collect();
+    order.sort_by_key(|&index| (rank(&list[index]), std::cmp::Reverse(index)));
+    let mut kept = vec![false; list.len()];
+    order.iter().take(most).for_each(|&index| kept[index] = true);
+    let mut kept = kept.into_iter();
+    list.retain(|_| kept.next().unwrap_or_default());
+    u64::try_from(more).unwrap_or(u64::MAX)
 }
 
 /// How much of something a run has, and how much it may have.
@@ -321,4 +398,38 @@ pub struct HistoryTransition {
     /// The size of the events in bytes, where they were left out for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_parked_has_failed_or_is_open_is_kept_before_the_newest() {
+        let step = |(number, status): (usize, &&str)| (number, (*status).to_owned());
+        let statuses = [
+            "completed",
+            "parked",
+            "completed",
+            "running",
+            "failed",
+            "completed",
+            "completed",
+        ];
+        let rank = |(_, status): &(usize, String)| match status.as_str() {
+            "parked" => 0,
+            "failed" => 1,
+            "running" => 2,
+            _ => 3,
+        };
+        let kept = |most: usize| {
+            let mut list: Vec<_> = statuses.iter().enumerate().map(step).collect();
+            let left_out = keep(&mut list, most, rank);
+            (left_out, list.into_iter().map(|(number, _)| number).collect::<Vec<_>>())
+        };
+        assert_eq!(kept(7), (0, vec![0, 1, 2, 3, 4, 5, 6]));
+        assert_eq!(kept(5), (2, vec![1, 3, 4, 5, 6]));
+        assert_eq!(kept(2), (5, vec![1, 4]));
+        assert_eq!(kept(0), (7, Vec::new()));
+    }
 }

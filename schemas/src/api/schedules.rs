@@ -31,7 +31,7 @@ pub struct SchedulePage {
 pub struct ScheduleSummary {
     pub name: String,
     pub workflow: String,
-    /// `running`, or `parked` while it waits for an operator.
+    /// `active`, `paused`, `ended` (nothing comes due any more), or `parked` while it waits for an operator.
     pub status: String,
     /// Its document, with every default.
     pub schedule: Value,
@@ -47,6 +47,18 @@ pub struct ScheduleSummary {
     /// The nominal time of the next occurrence, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<DateTime<Utc>>,
+}
+
+impl ScheduleSummary {
+    /// How it stands, of one whose run is just said to be `running`.
+    pub fn standing(&self) -> &str {
+        match (&self.paused, self.status.as_str()) {
+            (Some(_), "running") => "paused",
+            (None, "running") if self.next.is_none() => "ended",
+            (None, "running") => "active",
+            (_, other) => other,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -39,7 +39,7 @@ pub struct TriggerPage {
 pub struct TriggerSummary {
     pub workflow: String,
     pub name: String,
-    /// `running`, or `parked` while it waits for an operator.
+    /// `active`, `paused`, `stuck` (it cannot read its stream), or `parked` while it waits for an operator.
     pub status: String,
     /// Its document, with every default.
     pub trigger: Value,
@@ -51,6 +51,18 @@ pub struct TriggerSummary {
     /// Why it cannot read its stream, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+impl TriggerSummary {
+    /// How it stands, of one whose run is just said to be `running`.
+    pub fn standing(&self) -> &str {
+        match (&self.paused, &self.trouble, self.status.as_str()) {
+            (Some(_), _, "running") => "paused",
+            (None, Some(_), "running") => "stuck",
+            (None, None, "running") => "active",
+            (.., other) => other,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -17,7 +17,7 @@ mod inverse;
 mod read;
 mod report;
 
-pub use read::{BadHistory, History, read};
+pub use read::{BadHistory, History, is_part, read};
 pub use report::{Definition, Difference, Report};
 
 use std::collections::BTreeSet;

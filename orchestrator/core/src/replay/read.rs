@@ -57,6 +57,15 @@ pub fn read(text: &str) -> Result<History, BadHistory> {
     })
 }
 
+/// Whether it is the beginning of a history that goes on.
+pub fn is_part(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        next: Option<u32>,
+    }
+    serde_json::from_str::<Page>(text).is_ok_and(|page| page.next.is_some())
+}
+
 fn transition(value: &Value) -> Result<Transition, BadHistory> {
     let shape = |problem: &str| BadHistory::Shape(format!("a transition {problem}"));
     let seq = value

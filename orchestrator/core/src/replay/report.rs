@@ -11,6 +11,9 @@ use crate::run::{State, Status, Transition};
 pub struct Report {
     pub transitions: u32,
     pub events: u32,
+    /// Set by whoever knows that the history goes on behind these: what comes there was not looked at.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_part: bool,
     /// By the events.
     pub status: Status,
     pub workflow: String,
@@ -57,6 +60,7 @@ impl Report {
         Self {
             transitions: 0,
             events: 0,
+            is_part: false,
             status: state.status(),
             workflow: state.workflow().to_string(),
             version: state.version(),

@@ -223,3 +223,16 @@ fn an_event_of_a_newer_version_is_named_and_not_all_that_there_are() {
         "event 0 of transition 1 cannot be read: unknown variant `run_teleported`"
     );
 }
+
+#[test]
+fn a_history_that_goes_on_is_a_part() {
+    for (text, part) in [
+        (r#"{"run": {}, "transitions": [{"seq": 1}], "next": 1}"#, true),
+        (r#"{"run": {}, "transitions": [{"seq": 1}], "next": null}"#, false),
+        (r#"{"run": {}, "transitions": [{"seq": 1}]}"#, false),
+        (r#"[{"seq": 1}]"#, false),
+        ("nothing", false),
+    ] {
+        assert_eq!(super::is_part(text), part, "{text}");
+    }
+}

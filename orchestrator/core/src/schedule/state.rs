@@ -138,6 +138,7 @@ pub struct Past {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
+    /// Those that were sent and have not been refused; see [`Schedule::started`].
     pub started: u64,
     pub skipped: u64,
     /// Past the catch-up window.
@@ -273,6 +274,13 @@ impl Schedule {
     /// Whether it takes occurrences by itself.
     pub fn is_active(&self) -> bool {
         self.paused.is_none() && self.remaining != Some(0)
+    }
+
+    /// Those whose start has been accepted, so far.
+    pub fn started(&self) -> u64 {
+        let unanswered = self.running.values().filter(|running| !running.started).count();
+        let unanswered = u64::try_from(unanswered).unwrap_or(u64::MAX);
+        self.counts.started.saturating_sub(unanswered)
     }
 
     /// When it has something to do, `None` = never by itself.
@@ -423,6 +431,9 @@ impl Schedule {
             }
             ScheduleEvent::Ended { run, became } => {
                 if let Some(running) = self.running.remove(run) {
+                    if matches!(became, Became::NotStarted { .. } | Became::AlreadyStarted) {
+                        self.counts.started = self.counts.started.saturating_sub(1);
+                    }
                     self.tell(running.due, Some(*run), became.clone(), at);
                 }
             }

@@ -21,6 +21,7 @@ use crate::store::{Append, Batch, FORMAT_LEVEL, RunRow, RunWrite, Session, Store
 mod operations;
 mod parked;
 mod queries;
+mod results;
 mod service;
 
 const ORDER: &str = r#"

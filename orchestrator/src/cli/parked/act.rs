@@ -1,7 +1,7 @@
 //! `knarr parked retry | edit | done | skip`: of one thing, or of everything that is chosen.
 
 use bytes::Bytes;
-use knarr_schemas::api::{ListParked, ParkedEntry, ParkedKind};
+use knarr_schemas::api::{ListParked, ParkedEntry, ParkedKind, RunDescription, RunName, ShowRun, verb};
 use knarr_schemas::body::Answer;
 use serde::Serialize;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::api::command::OperatorCommand;
 use crate::cli::again::Again;
 use crate::cli::bulk::{self, Report};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::globals::{Globals, interactive};
+use crate::cli::globals::{Api, Globals, interactive};
 use crate::cli::{operator_code, output, show, start};
 
 /// Most things that are done with one command.
@@ -160,6 +160,9 @@ pub(super) async fn run(action: Action, args: ActArgs, globals: &Globals) -> Res
         .collect();
     let asked = bulk::ask(commands, args.bulk.rate, &connection, globals).await;
     let report = Report::new(action.name(), &args.bulk, &request_id, asked);
+    if matches!(action, Action::Retry) && !globals.json() {
+        tell_limits(&report, &api).await;
+    }
     let name = |named: &Named| {
         let step = match named.kind {
             ParkedKind::Run => String::new(),
@@ -169,6 +172,26 @@ pub(super) async fn run(action: Action, args: ActArgs, globals: &Globals) -> Res
         format!("{}{step}", named.workflow_id)
     };
     report.finish(action.words().1, name, globals)
+}
+
+/// A run that was parked at a limit has got more of it by being retried: what it may have now is told.
+async fn tell_limits(report: &Report<Named>, api: &Api) {
+    let runs = report
+        .asked
+        .iter()
+        .filter(|asked| asked.accepted && asked.what.kind == ParkedKind::Run);
+    for asked in runs.take(SHOWN) {
+        let run = RunName::RunId(asked.what.run_id);
+        let shown: Result<RunDescription, _> = api.call(verb::RUN_SHOW, &ShowRun { run }).await;
+        for limit in shown
+            .iter()
+            .flat_map(|shown| &shown.limits)
+            .filter(|limit| limit.warning)
+        {
+            let id = &asked.what.workflow_id;
+            output::note(&format!("  {id} may have more now: it has {}", show::limit_text(limit)));
+        }
+    }
 }
 
 fn check(action: &Action, args: &ActArgs) -> Result<(), CliError> {

@@ -14,11 +14,11 @@ pub async fn run(args: ParkedArgs, globals: &Globals) -> Result<(), CliError> {
         ParkedCommand::List(args) => list::run(args, globals).await,
         ParkedCommand::Retry(args) => act::run(act::Action::Retry, args, globals).await,
         ParkedCommand::Edit { input, act } => {
-            let input = crate::cli::start::read_input(Some(&input))?;
+            let input = crate::cli::start::read_input("--input", Some(&input))?;
             act::run(act::Action::Edit(input), act, globals).await
         }
         ParkedCommand::Done { result, act } => {
-            let output = crate::cli::start::read_input(result.as_deref())?;
+            let output = crate::cli::start::read_input("--result", result.as_deref())?;
             act::run(act::Action::Done(output), act, globals).await
         }
         ParkedCommand::Skip(args) => act::run(act::Action::Skip, args, globals).await,

@@ -6,7 +6,7 @@ use clap::Args;
 use knarr_schemas::api::{ScheduleDescription, ShowSchedule, verb};
 
 use super::in_zone;
-use super::list::{status, when};
+use super::list::when;
 use crate::cli::error::CliError;
 use crate::cli::globals::{Globals, Look};
 use crate::cli::output;
@@ -43,7 +43,7 @@ fn render(schedule: &ScheduleDescription, look: &Look) -> String {
     let text = |key: &str| document[key].as_str();
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let state = output::status_text(look, status(summary));
+    let state = output::status_text(look, summary.standing());
     let _ = writeln!(out, "{} {state}", output::bold(look, &summary.name));
     let mut field = |name: &str, value: &str| {
         let _ = writeln!(out, "  {}  {value}", output::dim(look, &format!("{name:<9}")));

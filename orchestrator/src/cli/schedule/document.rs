@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use knarr_core::definition::{read_schedule, schedule_of};
+use knarr_schemas::api::{ScheduleDescription, ShowSchedule, verb as call};
 use knarr_schemas::body::{ErrorBody, ScheduleRequest, ScheduleVerb};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ use super::{OVERLAPS, OneArgs, RecordArgs, ask, request};
 use crate::api::source;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::globals::Globals;
-use crate::cli::{check, findings, output, start};
+use crate::cli::{check, code, findings, output, start};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +27,15 @@ A file says everything the flags say, and more (`calendars`, `exclude`, phases, 
   exclude: { month: DEC, day_of_month: 24-26 }
   zone: Europe/Berlin
   input: { day: \"${ schedule.nominal_time }\" }";
+
+pub(super) const UPDATE_EXAMPLES: &str = "\
+Flags change what they say and nothing else; --cron and --every say together when it starts. A switch that is on
+(--paused, --pause-on-failure) and whatever else is to be taken back is changed by --file, which says everything.
+
+Examples:
+  knarr schedule update nightly --cron '0 4 * * *'
+  knarr schedule update nightly --overlap buffer_one --note 'one after the other'
+  knarr schedule update --file nightly.yaml";
 
 #[derive(Debug, Args)]
 pub struct PutArgs {
@@ -62,7 +72,7 @@ pub struct PutArgs {
     pub jitter: Option<String>,
 
     /// What to start
-    #[arg(long, short = 'w', value_name = "WORKFLOW", required_unless_present = "file")]
+    #[arg(long, short = 'w', value_name = "WORKFLOW")]
     pub workflow: Option<String>,
 
     /// Its version [default: the one that starts take at that time]
@@ -136,7 +146,16 @@ pub(super) async fn put(args: PutArgs, verb: ScheduleVerb, globals: &Globals) ->
         }
         None => {
             let name = args.name.clone().unwrap_or_default();
-            (name, from_flags(&args)?, flags_again(&args))
+            let before = match verb {
+                ScheduleVerb::Update => Some(before(&name, globals).await?),
+                _ if args.workflow.is_none() => {
+                    return Err(CliError::usage(
+                        "it is not said what the schedule is to start: give --workflow, or a --file",
+                    ));
+                }
+                _ => None,
+            };
+            (name, from_flags(&args, before)?, flags_again(&args))
         }
     };
     let asked = ScheduleRequest {
@@ -168,8 +187,36 @@ fn from_file(path: &std::path::Path, globals: &Globals) -> Result<(Option<String
     }
 }
 
-fn from_flags(args: &PutArgs) -> Result<Value, CliError> {
-    let mut document = Map::new();
+/// What is said of it so far, with every default.
+async fn before(name: &str, globals: &Globals) -> Result<Map<String, Value>, CliError> {
+    let request = ShowSchedule {
+        name: name.to_owned(),
+        next: Some(0),
+    };
+    let shown: ScheduleDescription = globals.api().await?.call(call::SCHEDULE_SHOW, &request).await?;
+    match shown.summary.schedule {
+        Value::Object(document) => Ok(document),
+        _ => Err(CliError::new(
+            Exit::No,
+            &code::BAD_REPLY,
+            "the answer has no document of the schedule",
+        )),
+    }
+}
+
+/// `before` has what is not said.
+fn from_flags(args: &PutArgs, before: Option<Map<String, Value>>) -> Result<Value, CliError> {
+    let mut document = before.unwrap_or_default();
+    if !args.cron.is_empty() || !args.every.is_empty() {
+        for key in ["cron", "every", "calendars"] {
+            document.remove(key);
+        }
+    }
+    let is_another = |workflow: &String| document.get("workflow").and_then(Value::as_str) != Some(workflow);
+    if args.workflow.as_ref().is_some_and(is_another) {
+        // That of the other one.
+        document.remove("version");
+    }
     let mut put = |key: &str, value: Value| {
         document.insert(key.to_owned(), value);
     };
@@ -200,7 +247,7 @@ fn from_flags(args: &PutArgs) -> Result<Value, CliError> {
         }
     }
     if args.input.is_some() {
-        let input = start::read_input(args.input.as_deref())?;
+        let input = start::read_input("--input", args.input.as_deref())?;
         let input =
             serde_json::from_slice(&input).map_err(|error| CliError::usage(format!("--input is not JSON: {error}")))?;
         put("input", input);
@@ -280,7 +327,27 @@ mod tests {
             input: { day: '${ schedule.nominal_time }' }\noverlap: buffer_one\nactions: 3\npaused: true\n\
             pause_on_failure: true\nnote: the report\n";
         let (_, spec) = read_schedule(text).unwrap();
-        assert_eq!(from_flags(&args).unwrap(), **spec.json());
+        assert_eq!(from_flags(&args, None).unwrap(), **spec.json());
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_say() {
+        let before = "workflow: report\nversion: 3\ncalendars: { hour: 9-17 }\nevery: 1h\nzone: Europe/Berlin\n\
+            input: { day: 1 }\noverlap: buffer_one\nactions: 3\npaused: true\nnote: the report\n";
+        let document = |text: &str| (**read_schedule(text).unwrap().1.json()).clone();
+        let update = |line: &[&str]| {
+            let before = document(before).as_object().cloned();
+            from_flags(&args(line), before).unwrap()
+        };
+        assert_eq!(update(&["nightly"]), document(before));
+        let when = before.replace("calendars: { hour: 9-17 }\nevery: 1h\n", "cron: '@daily'\n");
+        assert_eq!(update(&["nightly", "--cron=@daily"]), document(&when));
+        let noted = before.replace("the report", "told").replace("buffer_one", "skip");
+        assert_eq!(update(&["nightly", "--note=told", "--overlap=skip"]), document(&noted));
+        let same = update(&["nightly", "--workflow=report"]);
+        assert_eq!(same, document(before));
+        let other = before.replace("workflow: report\nversion: 3\n", "workflow: shop\n");
+        assert_eq!(update(&["nightly", "--workflow=shop"]), document(&other));
     }
 
     /// Whoever pastes it must not get a schedule that starts runs at once.
@@ -310,19 +377,27 @@ mod tests {
 
     #[test]
     fn a_flag_that_makes_no_sense_is_named_by_its_code() {
-        let refused = from_flags(&args(&["nightly", "-w", "report", "--cron", "0 25 * * *"])).unwrap_err();
+        let refused = from_flags(&args(&["nightly", "-w", "report", "--cron", "0 25 * * *"]), None).unwrap_err();
         assert!(
             refused.to_string().starts_with("error[KN0190]: `25` is no hour"),
             "{refused}"
         );
         let zone = args(&["nightly", "-w", "report", "--cron", "@daily", "--zone", "Europe/Berln"]);
-        let refused = from_flags(&zone).unwrap_err().to_string();
+        let refused = from_flags(&zone, None).unwrap_err().to_string();
         assert!(
             refused.contains("KN0194") && refused.contains("did you mean `Europe/Berlin`?"),
             "{refused}"
         );
         let beside = ["knarr", "schedule", "create", "--file", "x.yaml", "--cron", "@daily"];
         assert!(Cli::try_parse_from(beside).is_err());
-        assert!(Cli::try_parse_from(["knarr", "schedule", "create", "nightly", "--cron", "@daily"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_created_is_said_to_start_something() {
+        let globals = Cli::try_parse_from(["knarr", "schedule", "list"]).unwrap().globals;
+        let nothing = args(&["nightly", "--cron", "@daily"]);
+        let refused = put(nothing, ScheduleVerb::Create, &globals).await.unwrap_err();
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(refused.to_string().contains("--workflow"), "{refused}");
     }
 }

@@ -61,7 +61,7 @@ fn render(schedules: &[ScheduleSummary], look: &Look) -> String {
         let next = schedule.next.map_or_else(|| "-".to_owned(), output::moment);
         table.add_row([
             comfy_table::Cell::new(output::cut(&schedule.name, 60)),
-            output::status_cell(look, status(schedule)),
+            output::status_cell(look, schedule.standing()),
             comfy_table::Cell::new(&schedule.workflow),
             comfy_table::Cell::new(output::cut(&when(&schedule.schedule), 50)),
             comfy_table::Cell::new(schedule.schedule["overlap"].as_str().unwrap_or("-")),
@@ -69,15 +69,6 @@ fn render(schedules: &[ScheduleSummary], look: &Look) -> String {
         ]);
     }
     output::table_text(&table, 0)
-}
-
-pub(super) fn status(schedule: &ScheduleSummary) -> &str {
-    match (&schedule.paused, schedule.status.as_str()) {
-        (Some(_), "running") => "paused",
-        (None, "running") if schedule.next.is_none() => "ended",
-        (_, "running") => "active",
-        (_, other) => other,
-    }
 }
 
 /// Its rules in one line.

@@ -14,7 +14,7 @@ use crate::cli::again::Again;
 use crate::cli::cancel::confirm;
 use crate::cli::error::CliError;
 use crate::cli::globals::{Globals, Look};
-use crate::cli::{bulk, output, start};
+use crate::cli::{bulk, duration, output, start};
 
 #[derive(Debug, Args)]
 pub struct ScheduleArgs {
@@ -27,7 +27,8 @@ pub enum ScheduleCommands {
     /// Makes a schedule and says when it comes due
     #[command(after_help = document::EXAMPLES)]
     Create(document::PutArgs),
-    /// Changes a schedule as a whole; its calendar counts from now
+    /// Changes what is said of a schedule and keeps the rest; with --file, changes it as a whole. Its calendar counts from now
+    #[command(after_help = document::UPDATE_EXAMPLES)]
     Update(document::PutArgs),
     /// Starts nothing by itself until it is resumed
     Pause(OneArgs),
@@ -90,12 +91,12 @@ pub struct BackfillArgs {
     #[command(flatten)]
     pub one: OneArgs,
 
-    /// From then on, inclusive
-    #[arg(long, value_name = "TIME")]
+    /// From then on, inclusive: a time, or how long ago, like `7d`
+    #[arg(long, value_name = "TIME", value_parser = duration::moment)]
     pub from: DateTime<Utc>,
 
-    /// Until then, inclusive; not in the future
-    #[arg(long, value_name = "TIME")]
+    /// Until then, inclusive; not in the future: a time, or how long ago
+    #[arg(long, value_name = "TIME", value_parser = duration::moment)]
     pub until: DateTime<Utc>,
 
     /// How its runs are to overlap [default: buffer_all, one after the other]
@@ -290,6 +291,24 @@ mod tests {
         width: Some(100),
         now: DateTime::<Utc>::UNIX_EPOCH,
     };
+
+    #[test]
+    fn a_range_is_said_by_times_or_by_how_long_ago_they_are() {
+        use crate::cli::{Cli, Command};
+
+        let line = "knarr schedule backfill nightly --from 7d --until 2026-11-08T00:00:00Z".split(' ');
+        let Command::Schedule(ScheduleArgs {
+            command: ScheduleCommands::Backfill(args),
+        }) = Cli::read(line).unwrap().command
+        else {
+            panic!("a backfill");
+        };
+        assert_eq!(args.until.to_rfc3339(), "2026-11-08T00:00:00+00:00");
+        assert!((Utc::now() - args.from).num_hours() == 7 * 24);
+        let line = "knarr schedule backfill nightly --from 2026-11-20 --until 1h".split(' ');
+        let refused = Cli::read(line).unwrap_err().to_string();
+        assert!(refused.contains("`2026-11-20` is neither a time like"), "{refused}");
+    }
 
     #[test]
     fn the_next_occurrences_are_told_in_the_zone_of_the_schedule() {

@@ -63,7 +63,7 @@ fn render(triggers: &[TriggerSummary], look: &Look) -> String {
         let name = format!("{}/{}", trigger.workflow, trigger.name);
         table.add_row([
             comfy_table::Cell::new(output::cut(&name, 60)),
-            output::status_cell(look, status(trigger)),
+            output::status_cell(look, trigger.standing()),
             comfy_table::Cell::new(output::cut(document["stream"].as_str().unwrap_or("-"), 30)),
             comfy_table::Cell::new(output::cut(document["subject"].as_str().unwrap_or("-"), 50)),
             comfy_table::Cell::new(output::cut(&does(document), 40)),
@@ -71,15 +71,6 @@ fn render(triggers: &[TriggerSummary], look: &Look) -> String {
         ]);
     }
     output::table_text(&table, 0)
-}
-
-pub(super) fn status(trigger: &TriggerSummary) -> &str {
-    match (&trigger.paused, &trigger.trouble, trigger.status.as_str()) {
-        (Some(_), _, "running") => "paused",
-        (None, Some(_), "running") => "stuck",
-        (.., "running") => "active",
-        (.., other) => other,
-    }
 }
 
 /// What becomes of an event.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use knarr_schemas::api::{ShowTrigger, TriggerDescription, TriggerName, verb};
 
-use super::list::{does, status};
+use super::list::does;
 use super::named;
 use crate::cli::error::CliError;
 use crate::cli::globals::{Globals, Look};
@@ -37,7 +37,7 @@ fn render(trigger: &TriggerDescription, look: &Look) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let name = format!("{}/{}", summary.workflow, summary.name);
-    let state = output::status_text(look, status(summary));
+    let state = output::status_text(look, summary.standing());
     let _ = writeln!(out, "{} {state}", output::bold(look, &name));
     let mut field = |name: &str, value: &str| {
         let _ = writeln!(out, "  {}  {value}", output::dim(look, &format!("{name:<8}")));

@@ -241,6 +241,7 @@ fn a_failure_pauses_where_that_is_asked_for() {
     nightly.answer(0, Answer::refused(Refusal::UnknownWorkflow, "none"), second(11));
     assert!(nightly.schedule().paused.is_some());
     assert_eq!(nightly.schedule().counts.failed, 1);
+    assert_eq!(nightly.schedule().counts.started, 0, "nothing has been started");
     // One that has been started before is no failure.
     let mut nightly = Actor::new("every: 10s\npause_on_failure: true");
     nightly.wake(second(10));
