@@ -18,7 +18,7 @@ use super::failure::{Failure, error_type};
 use super::input::{Operation, Rejected};
 use super::request::{Verb, was_taken};
 use super::state::{State, Why};
-use super::{again, pivot, stop, wait_for};
+use super::{again, held, pivot, stop, wait_for};
 
 /// Also takes a run that is parked as a whole out of that: there is nothing left to go on with but undoing, or what comes of its
 /// pivot.
@@ -33,14 +33,14 @@ pub(super) fn cancel(d: &mut Decider<'_>, operation: Operation) -> Result<(), Re
         }
         let error = Failure::cancelled(operation.reason.as_deref().unwrap_or("the run was cancelled"));
         let was_parked = d.state.parked.is_some();
-        if pivot::defer(d, Why::Cancelled, &error, &operation) {
-            if was_parked && d.state.parked.is_none() {
-                // It may yet go on, with what came while it took nothing.
-                wait_for::offer(d, 0);
-            }
-        } else {
+        if !pivot::defer(d, Why::Cancelled, &error, &operation) {
             d.emit(Event::CancelRequested { error, operation });
             stop::halt(d);
+        }
+        if was_parked && d.state.parked.is_none() {
+            // What goes on, beside a pivot or in a `finally`, does so with what came while the run took nothing.
+            wait_for::offer(d, 0);
+            held::resume(d);
         }
         d.settle();
     }

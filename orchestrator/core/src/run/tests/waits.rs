@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::dsl::*;
-use crate::run::input::{Horizon, Input, ParkedAction};
+use crate::run::input::{Horizon, Input, ParkedAction, TaskOutcome};
 use crate::run::{Event, Status, Waiting};
 use crate::time::{Span, Timestamp};
 
@@ -178,4 +178,27 @@ fn a_stop_that_waits_for_the_pivot_has_a_parked_run_look_at_what_has_come() {
     run.take(Input::Cancel(by("ann")));
     run.complete("do p.a.pay");
     assert_eq!(run.status(), Status::Completed);
+}
+
+/// The same for what goes on though the run is cancelled.
+#[test]
+fn a_cancellation_has_the_finally_of_a_parked_run_look_at_what_has_come() {
+    for parked_in in ["the finally", "the main body"] {
+        let guard = attempt("guard", vec![act("a")]).finally(vec![wait_for("w", "go")]);
+        let mut run = run(vec![guard]);
+        if parked_in == "the finally" {
+            run.complete("do guard.a");
+        }
+        run.take(Input::Park {
+            reason: "broken".into(),
+        });
+        run.signal("go", json!(1));
+        run.take(Input::Cancel(by("ann")));
+        if parked_in == "the main body" {
+            run.end("do guard.a", TaskOutcome::Cancelled);
+        } else {
+            run.complete("undo guard.a");
+        }
+        assert_eq!(run.status(), Status::Cancelled, "parked in {parked_in}");
+    }
 }
