@@ -219,7 +219,7 @@ impl<S: Store, B: Bus> Loop<S, B> {
                 // One that has gone on often is found by the last that it has gone on as.
                 let newest = live
                     .id(&key)
-                    .filter(|_| job.asked_run == next && message.receiver().is_some());
+                    .filter(|_| job.asked_run == next && message.to_run.is_some());
                 if let Some(newest) = newest.and_then(IdInfo::newest).map(|known| known.row.run_id)
                     && !live.contains(newest)
                     && !self.absent.contains_key(&newest)

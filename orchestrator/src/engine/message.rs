@@ -43,9 +43,9 @@ impl RunMessage {
 pub(super) fn receiver_of(live: &LiveRuns, message: &RunMessage) -> Option<RunId> {
     let newest = || Some(live.id(&message.key())?.newest()?.row.run_id);
     let mut receiver = match message.receiver() {
-        // However long the chain of those that went on is.
+        // However long the chain of those that went on is. That it has been started says the first alone.
         Some(first) => newest()
-            .filter(|run_id| goes_on_for(live, *run_id, first))
+            .filter(|run_id| message.to_run.is_some() && goes_on_for(live, *run_id, first))
             .unwrap_or(first),
         None => newest()?,
     };

@@ -164,7 +164,8 @@ async fn a_message_to_a_long_chain_does_not_need_all_of_it_in_memory() {
         input: Arc::new(json!({ "left": 20 })),
         ..start
     };
-    say(&world, "c-1", 1, None, &Body::StartChild(start)).await;
+    let start = Body::StartChild(start);
+    say(&world, "c-1", 1, None, &start).await;
     let go = subject::signal("default", "c-1", "go").unwrap();
     for runs in 1..=12 {
         world
@@ -178,6 +179,13 @@ async fn a_message_to_a_long_chain_does_not_need_all_of_it_in_memory() {
     for n in 0..9 {
         world.start(&format!("o-{n}"), &[]).await;
     }
+    // That it has begun is known to the first.
+    let told = answers(&world).len();
+    say(&world, "c-1", 1, None, &start).await;
+    world
+        .until("it is told again", |world| answers(world).len() > told)
+        .await;
+    assert!(answers(&world).iter().all(|(_, answer)| *answer == Answer::Accepted));
     let before = loads();
     let cancel = Body::Cancel {
         operation: Default::default(),
