@@ -181,7 +181,8 @@ async fn a_terminated_backend_is_an_unknown_outcome_and_the_next_commit_connects
     let mut admin = PgConnection::connect(&url).await.unwrap();
     admin
         .execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity
+            // One that has yet to end holds its locks.
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity
              where datname = current_database() and pid <> pg_backend_pid()",
         )
         .await
