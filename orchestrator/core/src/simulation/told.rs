@@ -279,6 +279,10 @@ impl Told {
             Event::StepCompleted { step, .. } | Event::StepResolved { step, .. } | Event::StepSkipped { step } => {
                 self.undecided.remove(step);
             }
+            // A run of an earlier version forgets it when an operator has it tried again.
+            Event::ActivityScheduled(scheduled) if !self.tells_doubt => {
+                self.undecided.remove(&scheduled.step);
+            }
             _ => {}
         }
     }
